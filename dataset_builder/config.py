@@ -1,0 +1,75 @@
+"""Every option of a build recipe, with its help. `python -m dataset_builder --help` prints this file's contents."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from open_ner.cli import option
+
+Variant = Literal["type", "definition"]
+
+
+@dataclass
+class CorpusConfig:
+    """Where passages come from and how long they may be."""
+
+    path: str = option(..., "local .jsonl, .jsonl.gz, .parquet, .txt or folder, or the Hub id of a dataset")
+    name: str | None = option(None, "the dataset's config, for a Hub id")
+    split: str = option("train", "the dataset's split")
+    text_column: str = option("text", "column that holds the document")
+    id_column: str | None = option("id", "column that holds the document's id; where absent, the hash of the text")
+    source_column: str | None = option("source", "column that names the document's origin")
+    licence_column: str | None = option("licence", "column that names the document's licence")
+    tokenizer: str = option("models/smollm2-135m-instruct", "folder or Hub id of the tokenizer that counts tokens")
+    max_tokens: int = option(256, "longest passage, in tokens (paper: 256)")
+    min_words: int = option(5, "passages with fewer words are dropped")
+    limit: int | None = option(None, "stop after this many passages")
+
+
+@dataclass
+class TeacherConfig:
+    """Who annotates. The key comes from the environment, never from a recipe."""
+
+    base_url: str | None = option(None, "OpenAI-compatible endpoint; absent: the client's default")
+    model: str | None = option(None, "the teacher's name at the endpoint; absent: recorded answers only")
+    api_key_env: str = option("OPENAI_API_KEY", "environment variable that holds the key")
+    variants: list[Variant] = option(lambda: ["type"], "prompts to ask: type, definition")
+    recorded: str | dict[str, str] | None = option(None, "file of recorded answers, or one file per variant")
+    recorded_by: str = option("recorded answers", "who gave the recorded answers, for the card")
+    temperature: float = option(0.0, "sampling temperature (paper: 0)")
+    max_answer_tokens: int = option(1024, "longest reply asked for, in tokens")
+    concurrency: int = option(16, "requests in flight")
+    max_retries: int = option(6, "further tries after a fault that may pass")
+    timeout: float = option(120.0, "seconds to wait for one reply")
+    price_input: float = option(0.0, "dollars per million prompt tokens")
+    price_output: float = option(0.0, "dollars per million reply tokens")
+    max_cost: float | None = option(None, "dollars; no request is sent that could exceed it")
+
+
+@dataclass
+class DatasetConfig:
+    """How annotations become conversations."""
+
+    negatives: Literal["none", "uniform", "frequency"] = option(
+        "frequency", "law by which absent types are drawn (paper: frequency)"
+    )
+    negative_ratio: float = option(1.0, "absent types asked per present type")
+    negatives_per_passage: int | None = option(None, "a fixed number instead of the ratio")
+    max_queries: int | None = option(
+        None, "types asked of a passage at most, drawn at random; absent: every present one"
+    )
+    max_conversation_tokens: int = option(1024, "a longer conversation is continued in a second one (paper: 1024)")
+    max_entity_words: int = option(20, "longer spans are rejected")
+    validation_one_in: int = option(10, "a passage is held out when SHA-256 of its id is 0 modulo this")
+    seed: int = option(42, "seed of negatives and of the order of queries")
+
+
+@dataclass
+class BuildConfig:
+    """One YAML is one run."""
+
+    corpus: CorpusConfig = option(..., "")
+    output_dir: str = option("runs/my-dataset", "folder of passages, journal and, in dataset/, what goes to the Hub")
+    name: str = option("uniner-distill", "title of the dataset's card")
+    licence: str = option("other", "licence of the dataset, as the Hub spells it")
+    teacher: TeacherConfig = option(TeacherConfig, "")
+    dataset: DatasetConfig = option(DatasetConfig, "")

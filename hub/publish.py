@@ -1,0 +1,44 @@
+"""The only place that writes to the Hub."""
+
+from pathlib import Path
+
+from open_ner.cli import UserError
+
+
+def publish_folder(folder: str | Path, repo_id: str, repo_type: str = "model", private: bool = True) -> str:
+    """Upload a folder and return one line with its address and revision.
+
+    The repo is made private where it does not exist yet; unchanged files are not sent again. The token is the one
+    `huggingface_hub` finds (HF_TOKEN or `hf auth login`). Raises UserError for a missing folder, token or right.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import get_token
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: nothing to publish; build it first")
+    require_token()
+    api = HfApi(token=get_token())
+    try:
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            folder_path=folder,
+            repo_id=repo_id,
+            repo_type=repo_type,
+            commit_message=f"Upload {folder.name} by uniner-distill",
+            ignore_patterns=["checkpoint-*/**", "runs/**", "*.partial"],
+        )
+    except HFValidationError as error:
+        raise UserError(f"--push_to_hub {repo_id!r}: {error}") from None
+    except HfHubHTTPError as error:
+        raise UserError(f"the Hub refuses {repo_id}: {error}") from None
+    return f"published {repo_id} ({'private unless it existed' if private else 'public'}), revision {commit.oid}"
+
+
+def require_token() -> None:
+    """Raise UserError unless a Hub token is at hand; called before long work that ends in an upload."""
+    from huggingface_hub.utils import get_token
+
+    if not get_token():
+        raise UserError("no Hub token: set HF_TOKEN or run `hf auth login`, or leave out --push_to_hub")

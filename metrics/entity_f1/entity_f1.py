@@ -1,0 +1,177 @@
+"""Entity F1 for open named entity recognition: the published scorer, and a strict one over character offsets.
+
+The file stands alone, so that `evaluate.load` can read it from its folder or from a Hub Space. `import datasets` and
+`import evaluate` keep a line each: the dependency scan of `evaluate` does not understand `import a, b`.
+"""
+
+import json
+import re
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import datasets
+import evaluate
+
+_DESCRIPTION = """\
+Entity-level micro precision, recall and F1 for named entity recognition with an open set of types.
+
+"strict" (the default) compares exact character spans and types, as sets, passage by passage.
+"official" compares two reply strings, each a JSON list of mentions, query by query (one passage and one type). It
+returns the numbers of the UniversalNER authors' scorer, defects included, so that a result can stand beside theirs.
+"""
+
+_CITATION = """\
+@inproceedings{zhou2024universalner,
+    title={Universal{NER}: Targeted Distillation from Large Language Models for Open Named Entity Recognition},
+    author={Wenxuan Zhou and Sheng Zhang and Yu Gu and Muhao Chen and Hoifung Poon},
+    booktitle={The Twelfth International Conference on Learning Representations},
+    year={2024},
+    eprint={2308.03279},
+    archivePrefix={arXiv},
+    url={https://arxiv.org/abs/2308.03279}
+}
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions: "strict": for each passage, a list of `{"start", "end", "type"}`, offsets in characters, `end`
+        exclusive; `[]` for a passage without entities. "official": for each query, the reply as the model wrote it.
+    references: the gold, in the same form and order.
+
+Returns:
+    precision, recall, f1: between 0 and 1, micro-averaged over all passages or queries. "strict" gives 0.0 where a
+        ratio is undefined; "official" adds 1e-10 to every denominator, so that its f1 never reaches 1.
+    tp, n_pred, n_gold: the counts behind them.
+
+Examples:
+    >>> import evaluate
+    >>> metric = evaluate.load("metrics/entity_f1")
+    >>> paris = {"start": 0, "end": 5, "type": "city"}
+    >>> rome = {"start": 10, "end": 14, "type": "city"}
+    >>> metric.compute(predictions=[[paris], []], references=[[paris, rome], []])
+    {'precision': 1.0, 'recall': 0.5, 'f1': 0.6666666666666666, 'tp': 1, 'n_pred': 1, 'n_gold': 2}
+
+    >>> metric = evaluate.load("metrics/entity_f1", "official")
+    >>> scores = metric.compute(predictions=['["paris"]', "[]"], references=['["Paris", "Rome"]', "[]"])
+    >>> {name: round(score, 4) for name, score in scores.items()}
+    {'precision': 1.0, 'recall': 0.5, 'f1': 0.6667, 'tp': 1, 'n_pred': 1, 'n_gold': 2}
+"""
+
+CONFIGS = ("strict", "official")
+
+Entity = Mapping[str, int | str]
+Scores = dict[str, float]
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_FIRST_LIST = re.compile(r"\[.*?\]")  # lazy and without DOTALL: up to the first `]`, on one line
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Entities that are right (`tp`), predicted and gold; counts of several queries or passages add up."""
+
+    tp: int = 0
+    n_pred: int = 0
+    n_gold: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Pool two counts, as micro-averaging does."""
+        return Counts(self.tp + other.tp, self.n_pred + other.n_pred, self.n_gold + other.n_gold)
+
+    def __radd__(self, zero: int) -> "Counts":
+        """Let `sum(counts)` start from its default, 0."""
+        return self + Counts(zero, zero, zero)
+
+
+def official_counts(prediction: str, reference: str) -> Counts:
+    """Count the mentions of one (passage, type) query as the UniversalNER authors do.
+
+    Only the prediction is stripped, as in their code. A reply that their parser cannot read counts as `[]`.
+    """
+    predicted, gold = _official_mentions(prediction.strip()), _official_mentions(reference)
+    return Counts(len(predicted & gold), len(predicted), len(gold))
+
+
+def strict_counts(prediction: Iterable[Entity], reference: Iterable[Entity]) -> Counts:
+    """Count the entities of one passage: right means the same start, the same end and the same type.
+
+    Each entity has `start` and `end` (characters, `end` exclusive) and `type`; other keys are ignored here, though
+    `compute` refuses them. Repeats count once.
+    """
+    predicted, gold = _spans(prediction), _spans(reference)
+    return Counts(len(predicted & gold), len(predicted), len(gold))
+
+
+def f1_official(counts: Counts) -> Scores:
+    """Precision, recall, f1 and the counts, with the authors' 1e-10 in every denominator: f1 is always below 1."""
+    precision = counts.tp / (counts.n_pred + 1e-10)
+    recall = counts.tp / (counts.n_gold + 1e-10)
+    return _scores(precision, recall, 2 * precision * recall / (precision + recall + 1e-10), counts)
+
+
+def f1_strict(counts: Counts) -> Scores:
+    """Precision, recall, f1 and the counts; a ratio without a denominator is 0.0."""
+    precision = counts.tp / counts.n_pred if counts.n_pred else 0.0
+    recall = counts.tp / counts.n_gold if counts.n_gold else 0.0
+    found = counts.n_pred + counts.n_gold
+    return _scores(precision, recall, 2 * counts.tp / found if found else 0.0, counts)
+
+
+def _scores(precision: float, recall: float, f1: float, counts: Counts) -> Scores:
+    ratios = {"precision": precision, "recall": recall, "f1": f1}
+    return {**ratios, "tp": counts.tp, "n_pred": counts.n_pred, "n_gold": counts.n_gold}
+
+
+def _official_mentions(reply: str) -> set[str]:
+    """The distinct normalised mentions of a reply; empty when one item is no string or the list is not JSON.
+
+    The authors' code turns a list inside the list into a tuple, but a reply never gets there: the inner `]` is the
+    first one, and what precedes it is not JSON.
+    """
+    match = _FIRST_LIST.match(reply)
+    try:
+        items = json.loads(match[0]) if match else []
+    except (ValueError, RecursionError):
+        return set()
+    if not all(isinstance(item, str) for item in items):
+        return set()
+    return {_normalise(item) for item in items}
+
+
+def _normalise(mention: str) -> str:
+    """Lower-case, drop ASCII punctuation, drop articles, squeeze spaces: in this order, `""` is a valid outcome."""
+    return " ".join(_ARTICLES.sub(" ", mention.lower().translate(_PUNCTUATION)).split())
+
+
+def _spans(entities: Iterable[Entity]) -> set[tuple]:
+    return {(entity["start"], entity["end"], entity["type"]) for entity in entities}
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class EntityF1(evaluate.Metric):
+    """Entity F1 with two configurations, "strict" and "official"."""
+
+    def __init__(self, config_name: str | None = None, **kwargs):
+        """Take "strict" when no configuration is named."""
+        super().__init__(config_name or "strict", **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        if self.config_name not in CONFIGS:
+            raise ValueError(f"entity_f1 has no configuration {self.config_name!r}: choose 'strict' or 'official'.")
+        entity = {"start": datasets.Value("int64"), "end": datasets.Value("int64"), "type": datasets.Value("string")}
+        column = datasets.Value("string") if self.config_name == "official" else datasets.List(entity)
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features({"predictions": column, "references": column}),
+            license="apache-2.0",
+            codebase_urls=["https://github.com/universal-ner/universal-ner"],
+            reference_urls=["https://arxiv.org/abs/2308.03279"],
+        )
+
+    def _compute(self, predictions: list, references: list) -> Scores:
+        count, score = (official_counts, f1_official) if self.config_name == "official" else (strict_counts, f1_strict)
+        return score(sum(map(count, predictions, references), Counts()))

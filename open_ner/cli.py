@@ -1,0 +1,134 @@
+"""What every command of this project shares: exit statuses, one-line errors, and recipes read strictly from YAML.
+
+Exit status: 0 done, 1 failed, 2 a user's mistake, 130 interrupted.
+"""
+
+import dataclasses
+import difflib
+import errno
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+Recipe = TypeVar("Recipe")
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The message is one line: what is wrong, with the value, and what to do about it."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command's `main` and turn its end into an exit status and at most one line on stderr."""
+    try:
+        main()
+    except UserError as error:
+        _leave(2, f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        _leave(130, "interrupted: run the same command again to go on from here")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _leave(1, f"error: {error.strerror}{where}: free some space or choose another --output_dir, then run again")
+
+
+def _leave(status: int, line: str) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(status)
+
+
+def option(default: Any, help: str) -> Any:  # noqa: A002  (the word argparse uses)
+    """A recipe's field with its default and its help; pass `...` as the default of a required one."""
+    if default is ...:
+        return dataclasses.field(metadata={"help": help})
+    if isinstance(default, type) or callable(default):
+        return dataclasses.field(default_factory=default, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; raises UserError for anything else."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such recipe; the ones that exist are under recipes/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a recipe is a mapping of options, this file holds {type(data).__name__}")
+    return data
+
+
+def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe at `path` as an instance of the (nested) dataclass `cls`.
+
+    `overrides` maps dotted options such as `corpus.path` to values, which replace those of the file. Raises UserError
+    for unknown options, with the nearest known one, and for missing or wrongly typed values.
+    """
+    import dacite
+
+    data = read_yaml(path)
+    for dotted, value in (overrides or {}).items():
+        *parents, last = dotted.split(".")
+        target = data
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[last] = value
+    _refuse_unknown(cls, data, str(path), "")
+    try:
+        # YAML writes 5 where a float is meant
+        return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks={float: _to_float}))
+    except dacite.DaciteError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def describe(cls: type, prefix: str = "") -> str:
+    """One line per option of a recipe's dataclass: its dotted name, its default and its help."""
+    lines = []
+    for field, kind in _fields(cls):
+        if dataclasses.is_dataclass(kind):
+            lines.append(describe(kind, f"{prefix}{field.name}."))
+        elif field.metadata.get("help"):
+            default = "required" if field.default is dataclasses.MISSING else repr(field.default)
+            if field.default_factory is not dataclasses.MISSING:
+                default = repr(field.default_factory())
+            lines.append(f"  {prefix}{field.name} ({default}): {field.metadata.get('help', '')}")
+    return "\n".join(lines)
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+    """`["--corpus.path", "x.jsonl"]` as `{"corpus.path": "x.jsonl"}`; values are read as YAML scalars."""
+    import yaml
+
+    overrides = {}
+    rest = iter([part for argument in arguments for part in argument.split("=", 1)])
+    for name in rest:
+        value = next(rest, None)
+        if not name.startswith("--") or value is None:
+            raise UserError(f"unknown argument {name!r}: options of the recipe are written --option VALUE")
+        overrides[name[2:]] = yaml.safe_load(value)
+    return overrides
+
+
+def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
+    kinds = typing.get_type_hints(cls)
+    return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
+
+
+def _refuse_unknown(cls: type, data: Mapping[str, Any], path: str, where: str) -> None:
+    known = {field.name: kind for field, kind in _fields(cls)}
+    for key, value in data.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(known)}"
+            raise UserError(f"{path}: unknown option {where}{key!s}: {hint}")
+        if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
+            _refuse_unknown(known[key], value, path, f"{where}{key}.")
+
+
+def _to_float(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

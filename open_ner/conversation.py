@@ -1,0 +1,104 @@
+"""The only home of the dialogue: build a conversation, build a query, write and read an answer, find its spans.
+
+The wording and the order of turns are those of UniversalNER (arXiv 2308.03279, section 3.2). The builder, the
+trainer, the decoder and the scorer all call these functions, so that a student meets at inference what it was
+trained on.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+Message = dict[str, str]
+Span = tuple[int, int]
+
+SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
+ACKNOWLEDGEMENT = "I've read this text."
+
+
+def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
+    """The opening turns: system, the passage, the acknowledgement.
+
+    `dataset` names a human-annotated set for students tuned on several of them (paper, section 3.3); it is left out at
+    zero-shot.
+    """
+    header = f"Dataset: {dataset}\n" if dataset else ""
+    return [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": f"{header}Text: {text}"},
+        {"role": "assistant", "content": ACKNOWLEDGEMENT},
+    ]
+
+
+def question(entity_type: str) -> str:
+    """The question for one entity type, or for one type definition."""
+    return f"What describes {entity_type} in the text?"
+
+
+def build_query(text: str, entity_type: str, dataset: str | None = None) -> list[Message]:
+    """Messages that ask one type of one passage, ready for a generation prompt."""
+    return [*passage_turns(text, dataset), {"role": "user", "content": question(entity_type)}]
+
+
+def build_conversation(
+    text: str, answers: Iterable[tuple[str, list[str]]], dataset: str | None = None
+) -> list[Message]:
+    """A training conversation: the passage, then a question and its answer for each `(type, strings)` pair."""
+    messages = passage_turns(text, dataset)
+    for entity_type, strings in answers:
+        messages.append({"role": "user", "content": question(entity_type)})
+        messages.append({"role": "assistant", "content": write_answer(strings)})
+    return messages
+
+
+def order_strings(mentions: Iterable[tuple[int, str]]) -> list[str]:
+    """Distinct strings of `(start, text)` mentions in order of first occurrence, the longer first on a tie."""
+    first: dict[str, int] = {}
+    for start, text in mentions:
+        first[text] = min(start, first.get(text, start))
+    return sorted(first, key=lambda text: (first[text], -len(text)))
+
+
+def write_answer(strings: list[str]) -> str:
+    """The answer as the student learns it: a JSON list of strings on one line, `[]` for an absent type."""
+    return json.dumps(strings, ensure_ascii=False)
+
+
+def read_answer(raw: str) -> list[str] | None:
+    """The distinct strings of a reply in their order, or None when it is not a JSON list of strings."""
+    try:
+        strings = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
+        return None
+    return list(dict.fromkeys(strings))
+
+
+def find_spans(text: str, string: str, occurrences: Literal["all", "first"] = "all") -> list[Span]:
+    """Character spans `(start, end)`, end exclusive, of `string` in `text`; empty when it does not occur.
+
+    Occurrences on word boundaries are preferred; only when there is none does a match inside a word count.
+    """
+    if not string:
+        return []
+    left = r"(?<!\w)" if re.match(r"\w", string) else ""
+    right = r"(?!\w)" if re.search(r"\w\Z", string) else ""
+    escaped = re.escape(string)
+    spans = [m.span() for m in re.finditer(left + escaped + right, text)]
+    spans = spans or [m.span() for m in re.finditer(escaped, text)]
+    return spans[:1] if occurrences == "first" else spans
+
+
+def neutralise(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:
+    """Break special tokens inside the contents, so that no passage or type can open or close a turn.
+
+    A space after the first character is enough: the tokenizer no longer sees the token, a reader still sees the text.
+    """
+    longest_first = sorted(filter(None, special_tokens), key=len, reverse=True)
+    if not longest_first:
+        return messages
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    broken = lambda match: match[0][0] + " " + match[0][1:]  # noqa: E731
+    return [{**message, "content": pattern.sub(broken, message["content"])} for message in messages]

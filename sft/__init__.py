@@ -1,0 +1,1 @@
+"""What train_sft.py needs beyond TRL."""

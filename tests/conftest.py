@@ -1,0 +1,30 @@
+"""What all tests share: a quiet, offline, single-threaded process, and one tiny student for the session."""
+
+import os
+
+# before anything imports torch or transformers, which read these once
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads under contention are slower than one
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+from tiny import make_tiny_student  # noqa: E402
+
+settings.register_profile(
+    "project",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random two-layer student and its tokenizer. Read only: copy it before changing it."""
+    return make_tiny_student(tmp_path_factory.mktemp("tiny") / "student")

@@ -1,0 +1,299 @@
+"""Decoding with a tiny random student: free answers equal `generate()`, grounded answers are in the passage."""
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from open_ner.conversation import build_query, order_strings, read_answer, write_answer
+from open_ner.decoding import Answer, Decoder, Request
+
+TEXTS = [
+    "Angela Merkel met Barack Obama in Berlin.",
+    "Rome",
+    'Sony said: "Tokyo\'s fair\n(5 June) was 100% ours" \\o/ — naïve 東京 👩‍💻.',
+    "",
+    "The European Commission fined Google, a company based in Mountain View, California. " * 4,
+]
+TYPES = ["person", "location", "a city or a town that lies by a river, written with its country", "date", "x"]
+REQUESTS = [Request(text, TYPES[: 1 + number % len(TYPES)]) for number, text in enumerate([*TEXTS, TEXTS[0]])]
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_student: Path) -> Decoder:
+    """A decoder for which one token in twelve ends an answer, so that answers end at different steps."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_student).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    model.generation_config.eos_token_id = [2, *range(10, len(tokenizer), 12)]
+    return Decoder(model, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def grounded(tiny_student: Path) -> Decoder:
+    """A decoder with the one real end token."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_student).eval()
+    return Decoder(model, AutoTokenizer.from_pretrained(tiny_student))
+
+
+def generated(
+    decoder: Decoder, text: str, entity_type: str, max_new_tokens: int, dataset: str | None = None
+) -> list[int]:
+    """The tokens of one `generate()` for one type, without the end token."""
+    prompt = decoder.tokenizer.apply_chat_template(
+        build_query(text, entity_type, dataset), add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    tokens = decoder.model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=decoder.pad)
+    new = tokens[0, prompt["input_ids"].shape[1] :].tolist()
+    return new[:-1] if new[-1] in decoder.eos else new
+
+
+def tokens_of(answers: list[list[Answer]]) -> list[list[list[int]]]:
+    return [[answer.tokens for answer in row] for row in answers]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(decoder: Decoder) -> list[list[list[int]]]:
+    return [[generated(decoder, request.text, name, 24) for name in request.types] for request in REQUESTS]
+
+
+def test_the_reference_answers_differ_and_end_at_different_steps(one_by_one: list[list[list[int]]]) -> None:
+    """Without this the comparisons below would prove little."""
+    lengths = [len(tokens) for row in one_by_one for tokens in row]
+    assert len(set(lengths)) >= 5
+    assert 24 in lengths
+    assert len({tuple(tokens) for row in one_by_one for tokens in row}) >= 8
+
+
+@pytest.mark.parametrize("token_budget", [16384, 3000, 600, 1])
+def test_free_answers_are_those_of_generate_whatever_the_batch(
+    decoder: Decoder, one_by_one: list[list[list[int]]], token_budget: int
+) -> None:
+    answers = list(decoder.answer(REQUESTS, grounded=False, max_new_tokens=24, token_budget=token_budget))
+    assert tokens_of(answers) == one_by_one
+    for row in answers:
+        for answer in row:
+            assert answer.complete == (len(answer.tokens) < 24)
+            assert answer.text == decoder.tokenizer.decode(answer.tokens)
+            assert len(answer.logprobs) == len(answer.ends) == len(answer.tokens)
+
+
+def test_one_passage_and_one_type(decoder: Decoder, one_by_one: list[list[list[int]]]) -> None:
+    [[answer]] = decoder.answer(REQUESTS[:1], grounded=False, max_new_tokens=24)
+    assert answer.tokens == one_by_one[0][0]
+
+
+def test_the_dataset_line_reaches_the_model(decoder: Decoder) -> None:
+    [[answer]] = decoder.answer([Request("Rome", ["city"])], dataset="MIT Movie", grounded=False, max_new_tokens=12)
+    assert answer.tokens == generated(decoder, "Rome", "city", 12, dataset="MIT Movie")
+
+
+def test_the_probabilities_are_those_of_the_model(decoder: Decoder) -> None:
+    [[answer]] = decoder.answer([Request(TEXTS[4], ["person"])], grounded=False, max_new_tokens=6)
+    prompt = decoder.tokenizer.apply_chat_template(
+        build_query(TEXTS[4], "person"), add_generation_prompt=True, return_dict=False
+    )
+    with torch.inference_mode():
+        logits = decoder.model(torch.tensor([prompt + answer.tokens])).logits[0, len(prompt) - 1 : -1]
+    expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(answer.tokens)[:, None])[:, 0]
+    assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_no_batch_exceeds_its_budget_even_padded(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long passage among short ones pads every row: the cache still holds at most `token_budget` positions."""
+    sizes: list[int] = []
+    forward = decoder._forward
+
+    def spy(ids: torch.Tensor, mask: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.append(mask.numel())
+        return forward(ids, mask, *rest)
+
+    monkeypatch.setattr(decoder, "_forward", spy)
+    requests = [Request(TEXTS[4], ["person"]), *[Request("Rome", ["person", "x"])] * 6, Request(TEXTS[4], TYPES)]
+    assert len(list(decoder.answer(requests, grounded=False, max_new_tokens=4, token_budget=1200))) == len(requests)
+    assert max(sizes) <= 1200
+
+
+def test_answers_come_in_the_order_of_requests_and_types(decoder: Decoder) -> None:
+    requests = [*REQUESTS, Request(TEXTS[0], []), *REQUESTS]
+    order = random.Random(0).sample(range(len(requests)), len(requests))
+    straight = tokens_of(list(decoder.answer(requests, grounded=False, max_new_tokens=8, token_budget=900)))
+    shuffled = tokens_of(
+        list(decoder.answer([requests[i] for i in order], grounded=False, max_new_tokens=8, token_budget=900))
+    )
+    assert shuffled == [straight[i] for i in order]
+    assert straight[len(REQUESTS)] == []
+
+
+def test_answers_are_handed_over_before_later_requests_are_run(decoder: Decoder) -> None:
+    requests = [Request(TEXTS[0], ["person"]), Request("word " * 3000, ["person"])]
+    answers = decoder.answer(requests, grounded=False, max_new_tokens=4, token_budget=1)
+    with pytest.raises(ValueError, match="window"):
+        list(answers)
+    streaming = decoder.answer([*requests[:1] * 3, requests[1]], grounded=False, max_new_tokens=4, token_budget=1)
+    assert len(next(streaming)) == 1
+
+
+def test_no_requests_no_answers(decoder: Decoder) -> None:
+    assert list(decoder.answer([])) == []
+
+
+@pytest.mark.parametrize("max_new_tokens", [1, 2, 3, 5, 9, 40])
+def test_grounded_answers_always_hold_strings_of_the_passage_in_order(grounded: Decoder, max_new_tokens: int) -> None:
+    answers = list(grounded.answer(REQUESTS, max_new_tokens=max_new_tokens))
+    assert [len(row) for row in answers] == [len(request.types) for request in REQUESTS]
+    for request, row in zip(REQUESTS, answers, strict=True):
+        for answer in row:
+            strings = read_answer(answer.text)
+            assert strings is not None
+            assert answer.text == write_answer(strings)
+            assert all(string and string in request.text for string in strings)
+            assert len(answer.tokens) <= max_new_tokens
+            assert [string for string, _ in answer.scored_strings() or []] == strings
+            assert all(0 <= score <= 1 for _, score in answer.scored_strings() or [])
+            if max_new_tokens == 1:
+                assert strings == []
+
+
+def test_grounded_answers_find_something(grounded: Decoder) -> None:
+    """Without this the test above could pass on empty lists alone."""
+    answers = list(grounded.answer(REQUESTS, max_new_tokens=40))
+    assert sum(len(read_answer(answer.text) or []) for row in answers for answer in row) >= 3
+    assert any(answer.complete for row in answers for answer in row)
+
+
+def test_grounded_answers_do_not_depend_on_the_batch(grounded: Decoder) -> None:
+    together = list(grounded.answer(REQUESTS, max_new_tokens=16))
+    apart = list(grounded.answer(REQUESTS, max_new_tokens=16, token_budget=1))
+    assert tokens_of(together) == tokens_of(apart)
+
+
+def test_a_student_that_wants_to_end_at_once_still_answers_with_a_list(
+    grounded: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grounded decoding takes the best allowed token, however unlikely: here all but the end token are at -30."""
+
+    def ends(ids: torch.Tensor, mask: torch.Tensor, *rest: object) -> torch.Tensor:
+        logits = torch.full((len(mask), len(grounded.tokenizer)), -30.0)
+        logits[:, min(grounded.eos)] = 0.0
+        return logits
+
+    monkeypatch.setattr(grounded, "_forward", ends)
+    [[answer]] = grounded.answer([Request("Rome", ["city"])], max_new_tokens=8)
+    assert isinstance(read_answer(answer.text), list)
+
+
+class Scripted(Decoder):
+    """A decoder whose model wants to write one given text."""
+
+    def __init__(self, decoder: Decoder, text: str) -> None:
+        super().__init__(decoder.model, decoder.tokenizer)
+        self.script, self.at = [*decoder.tokenizer.encode(text), min(self.eos)], 0
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, *rest: object) -> torch.Tensor:
+        logits = torch.zeros(len(mask), len(self.tokenizer))
+        if mask.shape[1] == ids.shape[1]:  # the passage, read before the first question
+            return logits
+        logits[:, self.script[min(self.at, len(self.script) - 1)]] = 20.0
+        self.at += 1
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("text", "strings"),
+    [
+        ("Angela Merkel met Barack Obama in Berlin.", ["Angela Merkel", "Barack Obama"]),
+        ("Angela Merkel met Barack Obama in Berlin.", []),
+        (TEXTS[2], ["Sony", "Tokyo's", "fair\n(5", '" \\o/', "naïve", "東京", "👩\u200d💻."]),
+        ("a\x00b\x00", ["a", "\x00", "b"]),
+        ("New York New", ["New York", "York"]),
+    ],
+)
+@pytest.mark.parametrize("free", [False, True])
+def test_what_the_student_wants_to_say_is_what_it_says(
+    grounded: Decoder, text: str, strings: list[str], free: bool
+) -> None:
+    wanted = write_answer(order_strings((text.index(string), string) for string in strings))
+    [[answer]] = Scripted(grounded, wanted).answer([Request(text, ["x"])], grounded=not free)
+    assert answer.text == wanted
+    assert answer.complete
+    assert all(score > 0.99 for _, score in answer.scored_strings() or [])
+    assert [string for string, _ in answer.scored_strings() or []] == strings
+
+
+def test_an_ungrounded_wish_is_kept_only_when_free(grounded: Decoder) -> None:
+    request = Request("Angela Merkel met Barack Obama in Berlin.", ["x"])
+    [[free]] = Scripted(grounded, '["Rome"]').answer([request], grounded=False)
+    assert read_answer(free.text) == ["Rome"]
+    [[held]] = Scripted(grounded, '["Rome"]').answer([request], max_new_tokens=24)
+    assert all(string in request.text for string in read_answer(held.text) or ["no list"])
+
+
+def test_a_cut_answer_keeps_its_closed_strings_and_their_scores(grounded: Decoder) -> None:
+    wanted = '["Angela Merkel", "Barack Obama"]'
+    length = len(grounded.tokenizer.encode('["Angela Merkel", "Bar'))
+    request = Request("Angela Merkel met Barack Obama in Berlin.", ["x"])
+    [[answer]] = Scripted(grounded, wanted).answer([request], max_new_tokens=length)
+    assert answer.text == '["Angela Merkel"]'
+    assert not answer.complete
+    [(string, score)] = answer.scored_strings() or []
+    assert (string, score > 0.99) == ("Angela Merkel", True)
+
+
+def test_the_score_is_the_first_token_times_the_mean_of_the_strings_own() -> None:
+    tokens = ['["', "Ro", "me", '", "', "Oslo", '"]']
+    logprobs = [-0.1, -0.2, -0.4, -0.3, -1.0, -0.5]
+    ends = [len("".join(tokens[: i + 1])) for i in range(len(tokens))]
+    answer = Answer("".join(tokens), list(range(6)), logprobs, ends, True)
+    rome, oslo = math.exp(-0.1 - (0.1 + 0.2 + 0.4 + 0.3) / 4), math.exp(-0.1 - (0.3 + 1.0 + 0.5) / 3)
+    assert answer.scored_strings() == [("Rome", pytest.approx(rome)), ("Oslo", pytest.approx(oslo))]
+
+
+@pytest.mark.parametrize(
+    ("text", "strings"),
+    [('["Rome", "Rome"]', ["Rome"]), ('[ "a\\"b" ,\n"c]" ]', ['a"b', "c]"]), ('["\\u00e9"]', ["é"]), ("[]", [])],
+)
+def test_every_string_of_a_readable_answer_is_scored(text: str, strings: list[str]) -> None:
+    answer = Answer(text, list(range(len(text))), [-0.5] * len(text), list(range(1, len(text) + 1)), True)
+    assert answer.scored_strings() == [(string, pytest.approx(math.exp(-1.0))) for string in strings]
+
+
+@pytest.mark.parametrize("text", ["", "no list", '["Rome', "[1]", "{}"])
+def test_an_unreadable_answer_has_no_strings(text: str) -> None:
+    assert Answer(text, [5], [-0.5], [len(text)]).scored_strings() is None
+
+
+@pytest.mark.parametrize("is_grounded", [True, False])
+def test_too_long_a_passage_is_refused_with_its_numbers(decoder: Decoder, is_grounded: bool) -> None:
+    text = "word " * 3000
+    prompt = decoder.tokenizer.apply_chat_template(
+        build_query(text, "city"), add_generation_prompt=True, return_dict=False
+    )
+    with pytest.raises(ValueError, match=rf"15000 characters needs {len(prompt)} tokens and 7 .* window is 2048"):
+        list(decoder.answer([Request(text, ["city"])], max_new_tokens=7, grounded=is_grounded))
+
+
+def test_a_passage_that_just_fits_is_answered(decoder: Decoder) -> None:
+    prompt = decoder.tokenizer.apply_chat_template(
+        build_query("x", "city"), add_generation_prompt=True, return_dict=False
+    )
+    room = 2048 - len(prompt)
+    [[answer]] = decoder.answer([Request("x", ["city"])], max_new_tokens=room, grounded=False)
+    assert answer.complete
+    with pytest.raises(ValueError, match="window"):
+        list(decoder.answer([Request("x", ["city"])], max_new_tokens=room + 1))
+
+
+@pytest.mark.parametrize("request_", [Request("a\ud800", ["city"]), Request("a", ["ci\udfffty"])])
+def test_lone_surrogates_are_refused(decoder: Decoder, request_: Request) -> None:
+    with pytest.raises(ValueError, match="surrogate"):
+        list(decoder.answer([request_]))
+
+
+def test_the_bytes_of_the_vocabulary_spell_every_text(grounded: Decoder) -> None:
+    text = 'naïve 東京 👩‍💻 \x00\n\\"'
+    tokens = grounded.tokenizer.encode(text)
+    assert b"".join(grounded.token_bytes[token] for token in tokens).decode() == text
+    assert [grounded.token_bytes[token] for token in (0, 1, 2)] == [b"", b"", b""]

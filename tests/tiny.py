@@ -1,0 +1,81 @@
+"""A student small enough for tests: a random two-layer Llama and a byte-level tokenizer trained on the spot.
+
+`python tests/tiny.py FOLDER` writes one from the shell, for a script or a machine that has no pytest.
+"""
+
+import sys
+from pathlib import Path
+
+SENTENCES = [
+    "Angela Merkel met Barack Obama in Berlin on 5 June 2013.",
+    "The European Commission fined Google, a company based in Mountain View, California.",
+    "Marie Curie won the Nobel Prize in Physics in 1903 and lived in Paris.",
+    "Toyota and Sony announced a new electric car at the fair in Tokyo last week.",
+    "The patient was given aspirin and ibuprofen for chronic pain at St. Mary's Hospital.",
+    "What describes person in the text? What describes organization in the text? What describes location in the text?",
+    "A virtual assistant answers questions from a user based on the provided text. Text: I've read this text.",
+    '["Angela Merkel", "Barack Obama"] ["Paris", "Rome"] ["Google"] [] [] ["5 June 2013", "1903"] ["Berlin", "Tokyo"]',
+]
+CHAT_TEMPLATE = (  # SmolLM2's own
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+VOCABULARY = 600
+WINDOW = 2048
+
+
+def make_tiny_student(folder: Path, seed: int = 0) -> Path:
+    """Write a random float32 student with its tokenizer into `folder` and return it; the same seed, the same files."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(SENTENCES, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        model_max_length=WINDOW,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+    tokens = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=WINDOW,
+        tie_word_embeddings=True,
+        initializer_range=0.15,  # wide, so that greedy answers differ between prompts instead of echoing one token
+        **tokens,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).float()
+    model.generation_config = GenerationConfig(**tokens)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
+if __name__ == "__main__":
+    print(make_tiny_student(Path(sys.argv[1])))

@@ -1,0 +1,176 @@
+"""Tune a student on a distilled dataset with TRL's SFTTrainer; the loss is on the answers alone.
+
+    accelerate launch train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml
+    accelerate launch train_sft.py --config RECIPE --model_name_or_path org/model --dataset_name org/dataset
+    accelerate launch train_sft.py --config RECIPE --push_to_hub --hub_model_id org/my-ner
+
+Without arguments it runs the first line. Every option of SFTConfig and ModelConfig may stand in the recipe or on the
+command line, which has the last word.
+"""
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from open_ner.cli import UserError, run
+
+DEFAULT_RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
+
+
+@dataclass
+class ScriptArguments:
+    """What is trained on; train_sft never changes a conversation."""
+
+    dataset_name: str = field(default="", metadata={"help": "folder or Hub id of a dataset with `messages`"})
+    dataset_config: str = field(default="type", metadata={"help": "config of the dataset"})
+    dataset_train_split: str = field(default="train", metadata={"help": "split to train on"})
+    license: str = field(default="other", metadata={"help": "licence of the tuned model, as the Hub spells it"})
+    max_conversations: int | None = field(default=None, metadata={"help": "train on the first N, for a trial"})
+
+
+def parse_arguments(arguments: list[str]) -> tuple:
+    """`(ScriptArguments, SFTConfig, ModelConfig)` of a recipe and the command line; UserError if wrong."""
+    import yaml
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    if not any(argument.split("=")[0] == "--config" for argument in arguments):
+        print(f"no --config given: running {DEFAULT_RECIPE}")
+        arguments = ["--config", DEFAULT_RECIPE, *arguments]
+    parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig), allow_abbrev=False)
+
+    def refuse(message: str) -> None:
+        raise UserError(f"{message}: see train_sft.py --help")
+
+    parser.error = refuse
+    try:
+        script, config, model_config = parser.parse_args_and_config(arguments)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such recipe; the ones that exist are under recipes/sft/") from None
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise UserError(str(error)) from None
+    if not script.dataset_name:
+        raise UserError("no dataset: give dataset_name, a folder or a Hub id")
+    if not model_config.model_name_or_path:
+        raise UserError("no student: give model_name_or_path, a folder or a Hub id")
+    return script, config, model_config
+
+
+def load_conversations(script: ScriptArguments) -> "datasets.Dataset":  # noqa: F821  (imported where it is used)
+    """The rows to train on; raises UserError for a dataset that is not there or empty."""
+    from datasets import load_dataset
+
+    # the cache key of a local folder does not see its contents: a rebuilt dataset must not be read from there
+    mode = "force_redownload" if Path(script.dataset_name).is_dir() else None
+    try:
+        rows = load_dataset(
+            script.dataset_name, script.dataset_config, split=script.dataset_train_split, download_mode=mode
+        )
+    except Exception as error:  # `datasets` raises dozens of kinds for a source it cannot read
+        raise UserError(
+            f"dataset {script.dataset_name!r}, config {script.dataset_config!r}, split {script.dataset_train_split!r} "
+            f"cannot be read: {str(error):.200}"
+        ) from None
+    if script.max_conversations:
+        rows = rows.select(range(min(script.max_conversations, len(rows))))
+    if not len(rows):
+        raise UserError(f"dataset {script.dataset_name!r} has no rows in split {script.dataset_train_split!r}")
+    return rows
+
+
+def load_or_explain(kind: type, name: str, **options: object) -> "object":
+    """`kind.from_pretrained(name)`, or a UserError that names what could not be loaded."""
+    try:
+        return kind.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        hint = "`make setup` puts the default student in place" if name.startswith("models/") else "check the name"
+        raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
+
+
+def main() -> None:
+    """Load, tokenize, train, save, push."""
+    script, config, model_config = parse_arguments(sys.argv[1:])
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from trl import get_peft_config
+
+    from hub.publish import publish_folder, require_token
+    from sft.conversations import tokenize
+    from sft.saving import plot_learning_curve, save_student
+    from sft.trainer import AnswerTrainer
+
+    push, config.push_to_hub = config.push_to_hub, False  # uploads go through hub.publish, with our card
+    if push:
+        require_token()
+        if not config.hub_model_id:
+            raise UserError("--push_to_hub needs --hub_model_id org/name")
+    set_seed(config.seed)
+    rows = load_conversations(script)
+    tokenizer = load_or_explain(AutoTokenizer, model_config.model_name_or_path)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    train, report = tokenize(rows, tokenizer, config.max_length)
+    print(
+        f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
+        f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
+    )
+    model = load_or_explain(
+        AutoModelForCausalLM,
+        model_config.model_name_or_path,
+        dtype=getattr(torch, model_config.dtype or "float32"),
+        attn_implementation=model_config.attn_implementation or "sdpa",
+    )
+    trainer = AnswerTrainer(
+        model=model,
+        args=config,
+        train_dataset=train,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+    )
+    started = time.monotonic()
+    trainer.train()
+    if trainer.accelerator.is_main_process:
+        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        results = {
+            "seconds": round(time.monotonic() - started, 1),
+            "base_model": model_config.model_name_or_path,
+            "dataset": script.dataset_name,
+            "trained_on": report,
+            "history": history,
+            "recipe": {
+                **{key: getattr(model_config, key) for key in ("model_name_or_path", "dtype", "use_peft")},
+                **dataclasses.asdict(script),
+                **{
+                    key: getattr(config, key)
+                    for key in (
+                        "num_train_epochs",
+                        "max_steps",
+                        "learning_rate",
+                        "lr_scheduler_type",
+                        "warmup_steps",
+                        "weight_decay",
+                        "per_device_train_batch_size",
+                        "gradient_accumulation_steps",
+                        "max_length",
+                        "bf16",
+                        "seed",
+                    )
+                },
+            },
+        }
+        folder = Path(config.output_dir)
+        save_student(trainer.model, tokenizer, folder, script.dataset_name, results)
+        plot_learning_curve(history, folder / "figures" / "learning_curve.png")
+        print(
+            f"trained in {results['seconds']:.0f} s, "
+            f"loss {history[0]['loss']:.3f} -> {history[-1]['loss']:.3f}: {folder}"
+        )
+        if push:
+            print(publish_folder(folder, config.hub_model_id, private=config.hub_private_repo is not False))
+    trainer.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    run(main)
