@@ -25,8 +25,8 @@ export SUMMARY
 .PHONY: quickstart setup test lint bench readme clean FORCE
 
 quickstart: $(RUN)/results/table.md
-	@echo && cat $(RUN)/results/table.md && echo
-	$(BIN)/python -m open_ner "$(SENTENCE)" --model $(RUN)/model --types "person,city,date,invention,book"
+	@echo && cat $(RUN)/results/table.md && echo && echo "== a first answer: $(SENTENCE)"
+	@$(BIN)/python -m open_ner "$(SENTENCE)" --model $(RUN)/model --types "person,city,date,invention,book"
 	@echo "$$SUMMARY"
 
 setup: $(VENV)/installed $(if $(filter models/smollm2-135m-instruct,$(STUDENT)),$(STUDENT)/config.json)
@@ -60,7 +60,7 @@ $(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt rec
 
 $(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py metrics/entity_f1/*.py)
 	@echo "== evaluation: the untrained and the tuned student on held-out domains and types"
-	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model
+	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model > /dev/null
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest

@@ -9,12 +9,14 @@ command line, which has the last word.
 """
 
 import dataclasses
+import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from open_ner.cli import UserError, run
+from open_ner.cli import UserError, read_yaml, refuse_unknown, run
 
 DEFAULT_RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
 
@@ -27,15 +29,17 @@ class ScriptArguments:
     dataset_config: str = field(default="type", metadata={"help": "config of the dataset"})
     dataset_train_split: str = field(default="train", metadata={"help": "split to train on"})
     license: str = field(default="other", metadata={"help": "licence of the tuned model, as the Hub spells it"})
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "threads of a process on CPU; default: its share of the cores"}
+    )
     max_conversations: int | None = field(default=None, metadata={"help": "train on the first N, for a trial"})
 
 
 def parse_arguments(arguments: list[str]) -> tuple:
     """`(ScriptArguments, SFTConfig, ModelConfig)` of a recipe and the command line; UserError if wrong."""
-    import yaml
     from trl import ModelConfig, SFTConfig, TrlParser
 
-    if not any(argument.split("=")[0] == "--config" for argument in arguments):
+    if "--config" not in arguments:
         print(f"no --config given: running {DEFAULT_RECIPE}")
         arguments = ["--config", DEFAULT_RECIPE, *arguments]
     parser = TrlParser((ScriptArguments, SFTConfig, ModelConfig), allow_abbrev=False)
@@ -44,12 +48,13 @@ def parse_arguments(arguments: list[str]) -> tuple:
         raise UserError(f"{message}: see train_sft.py --help")
 
     parser.error = refuse
+    recipe = dict(zip(arguments, arguments[1:], strict=False))["--config"]
+    refuse_unknown(read_yaml(recipe), {action.dest for action in parser._actions} | {"env"}, recipe)
     try:
         script, config, model_config = parser.parse_args_and_config(arguments)
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such recipe; the ones that exist are under recipes/sft/") from None
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise UserError(str(error)) from None
+    except (ValueError, TypeError) as error:
+        hint = "; on CPU set bf16: false" if "bf16" in str(error) else ""
+        raise UserError(f"{recipe}: {error}{hint}") from None
     if not script.dataset_name:
         raise UserError("no dataset: give dataset_name, a folder or a Hub id")
     if not model_config.model_name_or_path:
@@ -88,6 +93,17 @@ def load_or_explain(kind: type, name: str, **options: object) -> "object":
         raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
 
 
+def require_space(folder: Path, needed: int) -> None:
+    """Raise UserError unless the disk of `folder` can hold `needed` bytes: better said now than after training."""
+    existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: the tuned weights need {needed / 2**30:.1f} GiB and the disk has {free / 2**30:.1f} GiB left: "
+            "make room or choose another --output_dir"
+        )
+
+
 def main() -> None:
     """Load, tokenize, train, save, push."""
     script, config, model_config = parse_arguments(sys.argv[1:])
@@ -96,6 +112,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from trl import get_peft_config
 
+    from hub.cards import write_model_card
     from hub.publish import publish_folder, require_token
     from sft.conversations import tokenize
     from sft.saving import plot_learning_curve, save_student
@@ -106,6 +123,8 @@ def main() -> None:
         require_token()
         if not config.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id org/name")
+    if config.device.type == "cpu":  # `accelerate launch` leaves one thread, however many cores there are
+        torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
     rows = load_conversations(script)
     tokenizer = load_or_explain(AutoTokenizer, model_config.model_name_or_path)
@@ -122,6 +141,7 @@ def main() -> None:
         dtype=getattr(torch, model_config.dtype or "float32"),
         attn_implementation=model_config.attn_implementation or "sdpa",
     )
+    require_space(Path(config.output_dir), model.num_parameters() * model.dtype.itemsize)
     trainer = AnswerTrainer(
         model=model,
         args=config,
@@ -135,6 +155,7 @@ def main() -> None:
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         results = {
             "seconds": round(time.monotonic() - started, 1),
+            "name": (config.hub_model_id or f"{model_config.model_name_or_path}-open-ner").rstrip("/").split("/")[-1],
             "base_model": model_config.model_name_or_path,
             "dataset": script.dataset_name,
             "trained_on": report,
@@ -162,6 +183,7 @@ def main() -> None:
         }
         folder = Path(config.output_dir)
         save_student(trainer.model, tokenizer, folder, script.dataset_name, results)
+        write_model_card(folder)
         plot_learning_curve(history, folder / "figures" / "learning_curve.png")
         print(
             f"trained in {results['seconds']:.0f} s, "

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hub.publish import publish_folder, require_token
 from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
 
 from .annotations import annotate_passages
@@ -27,6 +28,8 @@ from .teacher import RECORDED, Tally, annotate, estimate, prompt_hash, questions
 def main() -> None:
     """Run the stages in order: passages, annotate, build, and the upload."""
     config, stage, dry_run, repo_id = parse_arguments()
+    if repo_id:
+        require_token()
     folder = Path(config.output_dir)
     corpus = None
     if stage in ("passages", "all"):
@@ -49,8 +52,6 @@ def main() -> None:
     if stage in ("build", "all"):
         build(config, folder, corpus)
     if repo_id:
-        from hub.publish import publish_folder
-
         print(publish_folder(folder / "dataset", repo_id, repo_type="dataset"))
 
 

@@ -104,20 +104,21 @@ def _statistics(stats: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [*rows, ("most frequent types", head, "person, organization, location, date, concept, ...")]
 
 
-def write_model_card(folder: Path, results: dict[str, Any], table: str) -> None:
+def write_model_card(folder: Path, results: dict[str, Any] | None = None, table: str = "Not evaluated yet.") -> None:
     """Write a student's `README.md` from its training.json and the results of an evaluation, which go with it.
 
     `table` is the Markdown table of all models of that evaluation.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    target = folder / "results" / f"{results['suite']}-{results['protocol']}-{results['decoding']}.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+    if results:
+        target = folder / "results" / f"{_run_name(results)}.json"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
     metadata = ModelCardData(
-        model_name=folder.name,
+        model_name=training["name"],
         license=training["recipe"]["license"],
         language=["en"],
         library_name="transformers",
@@ -125,26 +126,13 @@ def write_model_card(folder: Path, results: dict[str, Any], table: str) -> None:
         base_model=_hub_id(training["base_model"]),
         datasets=_hub_id(training["dataset"]),
         tags=["named-entity-recognition", "open-ner", "universal-ner"],
-        eval_results=[
-            EvalResult(
-                task_type="token-classification",
-                task_name="zero-shot named-entity recognition",
-                dataset_type=name,
-                dataset_name=f"{name} ({results['protocol']} protocol, {results['decoding']} decoding)",
-                metric_type="f1",
-                metric_name=f"{scorer} F1",
-                metric_value=round(100 * scores["f1"], 2),
-            )
-            for name, result in results["benchmarks"].items()
-            for scorer in ("official", "strict")
-            if (scores := result[scorer])
-        ],
+        eval_results=_eval_results(results) if results else None,
     )
     history = training["history"]
     card = ModelCard.from_template(
         metadata,
         template_path=str(MODEL_TEMPLATE),
-        name=escape(folder.name),
+        name=escape(training["name"]),
         base_model=_code(training["base_model"]),
         dataset=_code(training["dataset"]),
         trained_on=training["trained_on"],
@@ -152,15 +140,36 @@ def write_model_card(folder: Path, results: dict[str, Any], table: str) -> None:
         first_loss=f"{history[0]['loss']:.3f}",
         last_loss=f"{history[-1]['loss']:.3f}",
         recipe=json.dumps(training["recipe"], indent=1),
+        results=results,
         results_table=table,
-        hardware=escape(results["hardware"]),
-        suite=escape(results["suite"]),
-        protocol=escape(results["protocol"]),
-        decoding=escape(results["decoding"]),
         types=", ".join(escape(name) for name in config["open_ner"]["types"]),
         query=json.dumps(build_query("Marie Curie was born in Warsaw.", "city"), indent=1),
     )
     card.save(folder / "README.md")
+
+
+def _run_name(results: dict[str, Any]) -> str:
+    return f"{results['suite']}-{results['protocol']}-{results['decoding']}"
+
+
+def _eval_results(results: dict[str, Any]) -> list[Any]:
+    """Each benchmark's F1 under each scorer, as the Hub's model-index holds them."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type="token-classification",
+            task_name="zero-shot named-entity recognition",
+            dataset_type=name,
+            dataset_name=f"{name} ({results['protocol']} protocol, {results['decoding']} decoding)",
+            metric_type="f1",
+            metric_name=f"{scorer} F1",
+            metric_value=round(100 * scores["f1"], 2),
+        )
+        for name, result in results["benchmarks"].items()
+        for scorer in ("official", "strict")
+        if (scores := result[scorer])
+    ]
 
 
 def _code(text: str) -> str:

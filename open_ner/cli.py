@@ -8,7 +8,7 @@ import difflib
 import errno
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,11 +27,19 @@ def run(main: Callable[[], None]) -> None:
         _leave(2, f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         _leave(130, "interrupted: run the same command again to go on from here")
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    except Exception as error:
+        line = _disk_trouble(error)
+        if line is None:
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        _leave(1, f"error: {error.strerror}{where}: free some space or choose another --output_dir, then run again")
+        _leave(1, f"error: {line}: make room or choose another --output_dir, then run the same command again")
+
+
+def _disk_trouble(error: Exception) -> str | None:
+    """What a full, read-only or forbidden disk said, whichever library met it; None for any other error."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return f"{error.strerror}{f' at {error.filename}' if error.filename else ''}"
+    # safetensors and Arrow carry the system's error in their text alone
+    return "no space left on the disk" if "os error 28" in str(error) or "errno 28" in str(error).lower() else None
 
 
 def _leave(status: int, line: str) -> None:
@@ -78,7 +86,7 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
         for parent in parents:
             target = target.setdefault(parent, {})
         target[last] = value
-    _refuse_unknown(cls, data, str(path), "")
+    _refuse_unknown_nested(cls, data, path)
     try:
         # YAML writes 5 where a float is meant
         return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks={float: _to_float}))
@@ -119,15 +127,21 @@ def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
     return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
 
 
-def _refuse_unknown(cls: type, data: Mapping[str, Any], path: str, where: str) -> None:
-    known = {field.name: kind for field, kind in _fields(cls)}
-    for key, value in data.items():
+def refuse_unknown(data: Iterable[str], known: Collection[str], path: str | Path, where: str = "") -> None:
+    """Raise UserError for the first option of `data` that is not `known`, naming the nearest one that is."""
+    for key in data:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(known)}"
+            hint = f"did you mean {where}{near[0]}?" if near else "see --help for those that exist"
             raise UserError(f"{path}: unknown option {where}{key!s}: {hint}")
+
+
+def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path, where: str = "") -> None:
+    known = {field.name: kind for field, kind in _fields(cls)}
+    refuse_unknown(data, known, path, where)
+    for key, value in data.items():
         if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
-            _refuse_unknown(known[key], value, path, f"{where}{key}.")
+            _refuse_unknown_nested(known[key], value, path, f"{where}{key}.")
 
 
 def _to_float(value: Any) -> Any:

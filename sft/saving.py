@@ -43,11 +43,11 @@ def read_types(dataset: str) -> dict[str, int]:
     path = Path(dataset) / "types.json"
     if not Path(dataset).is_dir():
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
             path = Path(hf_hub_download(dataset, "types.json", repo_type="dataset"))
-        except (HfHubHTTPError, LocalEntryNotFoundError):
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
             return {}
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fake_hub import FakeHub
 from fake_teacher import FakeTeacher, completion
 
@@ -169,8 +170,9 @@ def models_client(folder: Path) -> None:
     """Subprocess: transformers and evaluate."""
     import evaluate
     from huggingface_hub import HfApi
-    from tiny import make_tiny_student
     from transformers import AutoModelForCausalLM, pipeline
+
+    from tiny import make_tiny_student
 
     student = make_tiny_student(folder / "student")
     config = json.loads((student / "config.json").read_text())

@@ -1,0 +1,107 @@
+"""Benchmarks: both formats become the same queries, and what does not fit is named or counted."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from open_ner.cli import UserError
+from zero_shot.benchmarks import Benchmark, SuiteConfig, load_benchmark
+
+TEXT = "Paris is in France ."
+
+
+def official(text: str, name: str, gold: str, number: int) -> dict[str, Any]:
+    turns = [f"Text: {text}", "I've read this text.", f"What describes {name} in the text?", gold]
+    values = [{"from": "human" if i % 2 == 0 else "gpt", "value": turn} for i, turn in enumerate(turns)]
+    return {"id": f"x_{number}", "conversations": values}
+
+
+def load(tmp_path: Path, recipe: str, **options: Any) -> Benchmark:
+    (tmp_path / "b.yaml").write_text("name: b\nlicence: mine\ndomain: none\n" + recipe)
+    suite = SuiteConfig(name="s", benchmarks=["b"], protocol="p", data_dir=str(tmp_path), **options)
+    return load_benchmark(tmp_path / "b.yaml", suite)
+
+
+def offsets_row(number: int = 0, **changes: Any) -> dict[str, Any]:
+    row = {
+        "id": f"r{number}",
+        "text": TEXT,
+        "types": ["city", "country", "river"],
+        "entities": [
+            {"start": 0, "end": 5, "text": "Paris", "type": "city"},
+            {"start": 12, "end": 18, "text": "France", "type": "country"},
+        ],
+    }
+    return {**row, **changes}
+
+
+def test_offsets_become_queries_with_gold_and_spans(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row()))
+    benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\n")
+    queries = benchmark.passages[0].queries
+    assert [(query.type, query.gold, query.gold_spans) for query in queries] == [
+        ("city", '["Paris"]', [(0, 5)]),
+        ("country", '["France"]', [(12, 18)]),
+        ("river", "[]", []),
+    ]
+
+
+def test_labels_are_verbalised_and_dropped(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row(types=["town", "country"])))
+    benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\nverbalise: {city: town}\ndrop: [country]\n")
+    assert [(query.type, query.gold) for query in benchmark.passages[0].queries] == [("town", '["Paris"]')]
+    assert benchmark.skipped == {}
+
+
+def test_gold_outside_the_text_and_labels_not_asked_are_counted(tmp_path: Path) -> None:
+    entities = [
+        {"start": 1, "end": 5, "text": "Paris", "type": "city"},
+        {"start": 12, "end": 18, "text": "France", "type": "state"},
+    ]
+    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row(entities=entities)))
+    benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\n")
+    assert benchmark.skipped == {"gold_span_not_in_text": 1, "label_not_asked: state": 1}
+
+
+def test_the_authors_files_are_joined_with_offsets_by_text(tmp_path: Path) -> None:
+    elements = [official(TEXT, "city", '["Paris"]', 0), official(TEXT, "country", '["France"]', 1)]
+    elements += [official("Other .", "city", "[]", 2), official("Other .", "country", "[]", 3)]
+    elements += [official("Other .", "city", "[]", 4)]  # the sentence again: a passage of its own
+    with gzip.open(tmp_path / "o.json.gz", "wt") as file:
+        json.dump(elements, file)
+    (tmp_path / "spans.jsonl").write_text(json.dumps(offsets_row()))
+    benchmark = load(tmp_path, "path: o.json.gz\nformat: official\nspans: spans.jsonl\n")
+    assert [(p.id, [q.type for q in p.queries]) for p in benchmark.passages] == [
+        ("x_0", ["city", "country"]),
+        ("x_2", ["city", "country"]),
+        ("x_4", ["city"]),
+    ]
+    assert benchmark.passages[0].queries[0].gold_spans == [(0, 5)]
+    assert benchmark.passages[1].queries[0].gold_spans is None
+    assert benchmark.skipped == {"text_without_offsets": 2}
+
+
+def test_a_limit_takes_a_seeded_sample_and_keeps_the_order(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(offsets_row(i)) for i in range(30)))
+    recipe = "path: b.jsonl\nformat: offsets\n"
+    first, again, other = (load(tmp_path, recipe, limit=7, seed=seed) for seed in (1, 1, 2))
+    ids = [passage.id for passage in first.passages]
+    assert ids == [passage.id for passage in again.passages] != [passage.id for passage in other.passages]
+    assert len(ids) == 7 and first.size == 30
+    assert ids == sorted(ids, key=lambda name: int(name[1:]))
+
+
+@pytest.mark.parametrize("content", ["", "{not json", '{"id": "a"}', "[[1]]", "[3]"])
+def test_empty_and_broken_files_are_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(content)
+    for format_name in ("offsets", "official"):
+        with pytest.raises(UserError, match=r"b\.jsonl"):
+            load(tmp_path, f"path: b.jsonl\nformat: {format_name}\n")
+
+
+def test_a_missing_file_points_to_data_dir(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--data_dir"):
+        load(tmp_path, "path: absent.jsonl\nformat: offsets\n")

@@ -1,0 +1,160 @@
+"""The whole way over real HTTP: build, push, load, train, push, evaluate, and pull the model by name from the Hub."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import DatasetCard, ModelCard
+
+from fake_hub import FakeHub
+
+ROOT = Path(__file__).parent.parent
+DATASET, MODEL = "org/uniner-distill", "org/tiny-ner"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def environment(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a user who is logged in to the Hub."""
+    return {**hub.env(tmp_path_factory.mktemp("home")), "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+
+
+def run(environment: dict[str, str], *command: str, cwd: Path = ROOT) -> str:
+    ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=cwd)
+    assert ended.returncode == 0, f"{command}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def dataset(
+    hub: FakeHub, environment: dict[str, str], tiny_student: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    folder = tmp_path_factory.mktemp("data")
+    return run(
+        environment, "-m", "dataset_builder", "--config", "recipes/build/sample.yaml", "--output_dir", str(folder),
+        "--corpus.tokenizer", str(tiny_student), "--corpus.max_tokens", "1000",
+        "--dataset.max_conversation_tokens", "2000", "--push_to_hub", DATASET,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def student(
+    dataset: str, environment: dict[str, str], tiny_student: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A bare `accelerate launch train_sft.py`: its default recipe, pointed at a tiny student and at the Hub."""
+    folder = tmp_path_factory.mktemp("train") / "tiny-ner"
+    printed = run(
+        environment, "-m", "accelerate.commands.launch", "train_sft.py", "--model_name_or_path", str(tiny_student),
+        "--dataset_name", DATASET, "--output_dir", str(folder), "--max_conversations", "16", "--max_steps", "3",
+        "--max_length", "2048", "--cpu_threads", "1", "--push_to_hub", "--hub_model_id", MODEL,
+    )  # fmt: skip
+    return folder, printed
+
+
+def test_the_dataset_is_on_the_hub_private_with_a_card_and_a_revision(dataset: str, hub: FakeHub) -> None:
+    assert "nothing was paid" in dataset
+    assert hub.private("dataset", DATASET)
+    assert f"revision {hub.repos['dataset', DATASET].commits[-1].sha}" in dataset
+    files = hub.files("dataset", DATASET)
+    assert "type/train-00000-of-00001.parquet" in files and "figures/types_by_rank.png" in files
+    card = DatasetCard(files["README.md"].decode())
+    assert [config["config_name"] for config in card.data.configs] == ["type", "definition", "annotations"]
+    assert not any(b"hf_test" in content for content in files.values())
+
+
+def test_anyone_loads_the_dataset_by_name(dataset: str, environment: dict[str, str], tmp_path: Path) -> None:
+    code = f"""
+from datasets import load_dataset
+type_rows = load_dataset("{DATASET}", split="train")
+assert len(type_rows) >= 180, len(type_rows)
+turns = type_rows[0]["messages"]
+assert [turn["role"] for turn in turns[:4]] == ["system", "user", "assistant", "user"]
+for entity in type_rows[0]["entities"]:
+    assert type_rows[0]["text"][entity["start"]:entity["end"]] == entity["text"]
+assert len(load_dataset("{DATASET}", "definition", split="train")) >= 40
+streamed = load_dataset("{DATASET}", "annotations", split="validation", streaming=True)
+assert next(iter(streamed))["licence"] == "apache-2.0"
+"""
+    run(environment, "-c", code, cwd=tmp_path)
+
+
+def test_training_starts_from_the_hub_and_publishes(student: tuple[Path, str], hub: FakeHub) -> None:
+    folder, printed = student
+    assert "no --config given: running recipes/sft/smollm2_135m/cpu.yaml" in printed
+    assert "training on 16 conversations" in printed
+    files = hub.files("model", MODEL)
+    assert hub.private("model", MODEL)
+    assert {"model.safetensors", "pipeline.py", "chat_template.jinja", "training.json", "types.json"} <= set(files)
+    assert "README.md" in files and not any(b"hf_test" in content for content in files.values())
+    assert (folder / "figures" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluation_renews_the_card_and_publishes(
+    student: tuple[Path, str], environment: dict[str, str], hub: FakeHub, tiny_student: Path, tmp_path: Path
+) -> None:
+    run(
+        environment, "eval_zero_shot.py", "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student),
+        str(student[0]), "--limit", "2", "--max_new_tokens", "4", "--decoding", "grounded", "--output_dir",
+        str(tmp_path), "--push_to_hub", MODEL,
+    )  # fmt: skip
+    files = hub.files("model", MODEL)
+    card = ModelCard(files["README.md"].decode())
+    assert {result.metric_name for result in card.data.eval_results} == {"official F1", "strict F1"}
+    assert card.data.pipeline_tag == "text-generation"
+    results = json.loads(files["results/sample-sample-grounded.json"])
+    assert results["benchmarks"]["sample"]["n_passages"] == 2
+
+
+def test_anyone_pulls_the_model_by_name_with_both_pipelines(
+    student: tuple[Path, str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    code = f"""
+from transformers import pipeline
+text = "Ada Lovelace met Charles Babbage in London."
+tagger = pipeline("open-ner", "{MODEL}", trust_remote_code=True)
+for entity in tagger(text, types=["person", "city"], max_new_tokens=16):
+    assert set(entity) == {{"entity_group", "word", "start", "end", "score"}}
+    assert text[entity["start"]:entity["end"]] == entity["word"]
+assert type(tagger).__module__.startswith("transformers_modules")
+generator = pipeline("text-generation", "{MODEL}")
+turns = [{{"role": "user", "content": "Text: " + text}}]
+answer = generator(turns, max_new_tokens=4)[0]["generated_text"]
+assert answer[-1]["role"] == "assistant"
+"""
+    run(environment, "-c", code, cwd=tmp_path)
+
+
+def test_the_published_metric_is_loaded_by_name(hub: FakeHub, environment: dict[str, str], tmp_path: Path) -> None:
+    space = tmp_path / "entity_f1"
+    shutil.copytree(ROOT / "metrics" / "entity_f1", space, ignore=shutil.ignore_patterns("__pycache__"))
+    code = f"""
+from huggingface_hub import HfApi
+HfApi().create_repo("org/entity_f1", repo_type="space", space_sdk="gradio")
+HfApi().upload_folder(repo_id="org/entity_f1", repo_type="space", folder_path={str(space)!r})
+import evaluate
+scores = evaluate.load("org/entity_f1", "official").compute(predictions=['["a"]'], references=['["a"]'])
+assert scores["tp"] == 1 and scores["f1"] < 1
+"""
+    run(environment | {"HF_HOME": str(tmp_path / "home")}, "-c", code, cwd=tmp_path)
+
+
+def test_without_a_token_nothing_is_built_twice_or_pushed(environment: dict[str, str], tmp_path: Path) -> None:
+    bare = {name: value for name, value in environment.items() if name != "HF_TOKEN"} | {"HF_HOME": str(tmp_path)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "dataset_builder", "--config", "recipes/build/sample.yaml", "--push_to_hub", DATASET,
+         "--output_dir", str(tmp_path / "run")],
+        capture_output=True, text=True, env=bare, cwd=ROOT,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr.strip().splitlines()[-1].startswith("error: no Hub token")
+    assert not os.path.exists(tmp_path / "run")

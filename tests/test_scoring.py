@@ -1,0 +1,105 @@
+"""Scores over predictions: the split by types, intervals over passages, and gains that are paired."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zero_shot.report import markdown_table, plot_f1
+from zero_shot.scoring import bootstrap, compare, evaluate_benchmark, score, split_by_seen
+
+
+def prediction(passage: int, name: str, found: list[str], gold: list[str], text: str = "a b c d") -> dict[str, Any]:
+    def spans(strings: list[str]) -> list[tuple[int, int]]:
+        return [(text.index(string), text.index(string) + len(string)) for string in strings]
+
+    return {
+        "benchmark": "b",
+        "passage_id": f"p{passage}",
+        "text": text,
+        "type": name,
+        "raw": str(found).replace("'", '"'),
+        "parse_failure": False,
+        "spans": [{"start": start, "end": end, "score": 1.0} for start, end in spans(found)],
+        "gold": str(gold).replace("'", '"'),
+        "gold_spans": spans(gold),
+    }
+
+
+def run(quality: float, seed: int = 0) -> list[dict[str, Any]]:
+    rng = random.Random(seed)
+    return [
+        prediction(i, name, ["b"] if rng.random() < quality else ["c"], ["b"])
+        for i in range(60)
+        for name in ("seen type", "new type")
+    ]
+
+
+def test_counts_are_pooled_over_queries() -> None:
+    lines = [prediction(0, "x", ["b", "c"], ["b"]), prediction(1, "x", [], ["d"]), prediction(2, "x", [], [])]
+    strict = score(lines, "strict")
+    assert (strict["tp"], strict["n_pred"], strict["n_gold"]) == (1, 2, 2)
+    assert strict["f1"] == 0.5
+    assert score(lines, "official")["f1"] == pytest.approx(0.5)
+
+
+def test_strict_is_none_without_offsets_and_leaves_out_queries_without() -> None:
+    lines = [prediction(0, "x", ["b"], ["b"]), {**prediction(1, "x", ["b"], ["c"]), "gold_spans": None}]
+    assert score(lines, "strict")["n_gold"] == 1
+    assert score(lines[1:], "strict") is None
+
+
+def test_types_are_split_by_the_training_vocabulary() -> None:
+    parts = split_by_seen(run(0.5), {"seen type"})
+    assert {line["type"] for line in parts["seen"]} == {"seen type"}
+    assert {line["type"] for line in parts["held_out"]} == {"new type"}
+
+
+def test_the_interval_holds_the_score_and_is_reproducible() -> None:
+    lines = run(0.5)
+    low, high = bootstrap(lines, "strict", seed=3)
+    assert low < score(lines, "strict")["f1"] < high
+    assert bootstrap(lines, "strict", seed=3) == [low, high]
+
+
+def test_a_better_run_has_a_gain_above_zero_and_an_equal_one_has_none() -> None:
+    better, worse = run(0.9, 1), run(0.3, 2)
+    gains = compare(better, worse, {"seen type"}, seed=1)
+    assert set(gains) == {
+        f"{part}: {scorer}" for part in ("all", "seen", "held_out") for scorer in ("official", "strict")
+    }
+    for gain in gains.values():
+        assert gain["interval"][0] > 0
+        assert gain["interval"][0] <= gain["gain"] <= gain["interval"][1]
+    same = compare(worse, worse, None, seed=1)
+    assert same["all: strict"] == {"gain": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_pairing_needs_the_same_passages() -> None:
+    better, worse = run(0.9, 1), run(0.3, 2)
+    paired = bootstrap(better, "strict", 0, worse)
+    shuffled = bootstrap(better, "strict", 0, list(reversed(worse)))
+    assert paired == shuffled
+
+
+def results(name: str, quality: float) -> dict[str, Any]:
+    return {
+        "model": {"id": name},
+        "suite": "s",
+        "protocol": "p",
+        "decoding": "free",
+        "benchmarks": {"b": evaluate_benchmark(run(quality), {"seen type"}, 0)},
+    }
+
+
+def test_the_table_and_the_figure_show_every_run(tmp_path: Path) -> None:
+    runs = [results("base", 0.1), results("tuned", 0.9)]
+    runs[1]["gains"] = compare(run(0.9), run(0.1), None, 0)
+    table = markdown_table(runs)
+    for name in ("base", "tuned", "types seen in training", "held-out types", "Gain of tuned over base"):
+        assert name in table
+    percent = 100 * runs[1]["benchmarks"]["b"]["strict"]["f1"]
+    assert f"{percent:.1f} [" in table
+    plot_f1(runs, tmp_path / "f1.png")
+    assert (tmp_path / "f1.png").read_bytes().startswith(b"\x89PNG")
