@@ -4,7 +4,7 @@ STUDENT ?= models/smollm2-135m-instruct
 VENV    := .venv
 BIN     := $(VENV)/bin
 RUN     := runs/quickstart
-LAUNCH  := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+LAUNCH  := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --quiet
 BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*.md dataset_builder/*/*.jinja dataset_builder/sample/*.jsonl open_ner/*.py)
 SENTENCE := Ada Lovelace and Charles Babbage met in London in June 1833; her notes on the Analytical Engine appeared in Taylor's Scientific Memoirs.
 
@@ -55,7 +55,7 @@ $(RUN)/data/dataset/README.md: $(BUILDER) recipes/build/sample.yaml hub/cards.py
 	touch $@
 
 $(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt recipes/sft/smollm2_135m/cpu.yaml train_sft.py $(wildcard sft/*.py)
-	@echo "== training: about five minutes on two cores"
+	@echo "== training the student"
 	$(LAUNCH) train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --model_name_or_path $(STUDENT)
 
 $(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py metrics/entity_f1/*.py)

@@ -207,7 +207,7 @@ def _answer(name: str, todo: list, suite: SuiteConfig, seconds: float) -> Iterat
             max_new_tokens=suite.max_new_tokens,
             token_budget=suite.token_budget,
         )
-        for (benchmark, passage), of_passage in zip(part, answers, strict=True):
+        for (benchmark, passage), of_passage in zip(part, _or_explain(answers, name), strict=True):
             seconds += time.monotonic() - started
             started = time.monotonic()
             for query, answer in zip(passage.queries, of_passage, strict=True):
@@ -230,6 +230,14 @@ def _answer(name: str, todo: list, suite: SuiteConfig, seconds: float) -> Iterat
                 }
                 bar.update()
     bar.close()
+
+
+def _or_explain(answers: Iterator[list[Any]], name: str) -> Iterator[list[Any]]:
+    """The answers; a passage the model cannot read, such as one beyond its window, ends the run in one line."""
+    try:
+        yield from answers
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def describe_run(

@@ -47,7 +47,8 @@ class Answer:
         """`(string, score)` for each string of the answer, or None when the answer is no JSON list of strings.
 
         The score, in [0, 1], is the probability of the first token (where the model decides whether the type occurs at
-        all) times the geometric mean of the probabilities of the string's own tokens, its quotes included.
+        all) times the geometric mean of the probabilities of the string's own tokens, its quotes included. White space
+        alone is no entity.
         """
         strings = read_answer(self.text)
         if strings is None:
@@ -56,7 +57,7 @@ class Answer:
         for match in JSON_STRING.finditer(self.text):
             string = json.loads(match[0])
             scores.setdefault(string, self._score(*match.span()))
-        return [(string, scores.get(string, 0.0)) for string in strings]
+        return [(string, scores.get(string, 0.0)) for string in strings if string.strip()]
 
     def _score(self, start: int, end: int) -> float:
         begins = [0, *self.ends[:-1]]
@@ -241,16 +242,13 @@ class Decoder:
                 continue
             row.answer.tokens.append(token)
             row.answer.logprobs.append(logprob)
-            chosen.append(token)
+            row.answer.complete = row.state.phase is Phase.END  # only the end token may follow: no pass is spent on it
+            chosen.append(None if row.answer.complete else token)
         return chosen
 
     def _first_allowed(self, row: _Row, candidates: Iterator[tuple[int, float]]) -> tuple[int, float] | None:
         """The first `(token, logprob)` the row's grammar allows; moves the row's state there."""
         for token, logprob in candidates:
-            if row.state.phase is Phase.END:
-                if token in self.eos:
-                    return token, logprob
-                continue
             state = row.grammar.advance(row.state, self.token_bytes[token])
             if state is not None:
                 row.state = state

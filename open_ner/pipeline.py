@@ -18,6 +18,7 @@ from .decoding import Answer, Decoder, Request
 TASK = "open-ner"
 DEFAULTS: dict[str, Any] = {
     "types": ["person", "organization", "location", "date", "event", "product"],
+    "threshold": 0.0,
     "occurrences": "all",
     "grounded": True,
     "max_new_tokens": 256,
@@ -100,18 +101,19 @@ class OpenNERPipeline(Pipeline):
     def postprocess(
         self,
         output: Any,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         occurrences: str | None = None,
         return_raw: bool = False,
     ) -> list[dict[str, Any]] | dict[str, Any]:
         """Spans of one text, in order of start; longer first where two begin together."""
         output = output[0] if isinstance(output, list) else output
         policy = occurrences or self.defaults["occurrences"]
+        floor = self.defaults["threshold"] if threshold is None else threshold
         entities = [
             entity
             for entity_type, answer in output["answers"].items()
             for entity in to_entities(output["text"], entity_type, answer, policy)
-            if entity["score"] >= threshold
+            if entity["score"] >= floor
         ]
         entities.sort(key=lambda entity: (entity["start"], -entity["end"]))
         if return_raw:
