@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from open_ner.cli import UserError, read_yaml, refuse_unknown, run
+from open_ner.cli import UserError, load_or_explain, read_yaml, refuse_unknown, run
 
 DEFAULT_RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
 
@@ -82,15 +82,6 @@ def load_conversations(script: ScriptArguments) -> "datasets.Dataset":  # noqa: 
     if not len(rows):
         raise UserError(f"dataset {script.dataset_name!r} has no rows in split {script.dataset_train_split!r}")
     return rows
-
-
-def load_or_explain(kind: type, name: str, **options: object) -> "object":
-    """`kind.from_pretrained(name)`, or a UserError that names what could not be loaded."""
-    try:
-        return kind.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        hint = "`make setup` puts the default student in place" if name.startswith("models/") else "check the name"
-        raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
 
 
 def require_space(folder: Path, needed: int) -> None:

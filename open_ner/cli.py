@@ -127,6 +127,15 @@ def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
     return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
 
 
+def load_or_explain(kind: type, name: str, **options: Any) -> Any:
+    """`kind.from_pretrained(name)`, or a UserError that names what could not be loaded."""
+    try:
+        return kind.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        hint = "`make setup` puts the default student in place" if name.startswith("models/") else "check the name"
+        raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
+
+
 def refuse_unknown(data: Iterable[str], known: Collection[str], path: str | Path, where: str = "") -> None:
     """Raise UserError for the first option of `data` that is not `known`, naming the nearest one that is."""
     for key in data:

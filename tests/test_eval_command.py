@@ -10,6 +10,7 @@ import pytest
 
 import eval_zero_shot
 from open_ner.cli import UserError
+from zero_shot.predict import _resume
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,10 +78,10 @@ def test_a_killed_run_goes_on_with_the_next_passage(tmp_path: Path) -> None:
     line = {"benchmark": "b", "passage_id": "p1", "type": "x", "seconds": 1.5}
     lines = [{"run": "me"}, line, {**line, "type": "y"}, {**line, "passage_id": "p2", "seconds": 2.0}]
     partial.write_text("\n".join(map(json.dumps, lines)) + '\n{"benchmark": "b", "pass')
-    kept, seconds = eval_zero_shot._resume(partial, "me")
+    kept, seconds = _resume(partial, "me")
     assert kept == lines[1:3] and seconds == 1.5  # p2 may be incomplete: asked again
     assert [json.loads(text) for text in partial.read_text().splitlines()] == lines[:3]
-    assert eval_zero_shot._resume(partial, "another run") == ([], 0.0)
+    assert _resume(partial, "another run") == ([], 0.0)
 
 
 @pytest.mark.parametrize(
