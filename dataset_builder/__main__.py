@@ -22,7 +22,7 @@ from .annotations import annotate_passages
 from .config import BuildConfig
 from .journal import Journal
 from .passages import load_passages, write_passages
-from .teacher import RECORDED, Tally, annotate, estimate, prompt_hash, questions
+from .teacher import RECORDED, annotate, estimate, prompt_hash, questions, record_cost
 
 
 def main() -> None:
@@ -48,7 +48,6 @@ def main() -> None:
                     f"{journal.path}: {journal.damaged} damaged lines were passed over and their answers asked again"
                 )
         print(f"answers: {tally}")
-        (folder / "tally.json").write_text(json.dumps(dataclasses.asdict(tally), indent=1))
     if stage in ("build", "all"):
         build(config, folder, corpus)
     if repo_id:
@@ -110,7 +109,7 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
     dataset_folder = folder / "dataset"
     built = materialise(variants, config.dataset, config.corpus.tokenizer, dataset_folder, folder / "cache")
     counts = {variant: count_types(result.rows) for variant, result in annotated.items()}
-    tally = folder / "tally.json"
+    paid = [record for record in records.values() if record["model"] != RECORDED]
     stats = {
         "name": config.name,
         "licence": config.licence,
@@ -120,7 +119,7 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
             | ({config.teacher.recorded_by} if config.teacher.recorded else set())
         ),
         "prompts": {variant: prompt_hash(variant) for variant in variants},
-        "answers": json.loads(tally.read_text()) if tally.exists() else dataclasses.asdict(Tally()),
+        "answers": {"paid": len(paid), "cost": sum(record_cost(record, config.teacher) for record in paid)},
         "negatives": dataclasses.asdict(config.dataset),
         "sources": sorted({row["source"] for row in annotated[next(iter(variants))].rows}),
         "licences": sorted({row["licence"] for row in annotated[next(iter(variants))].rows}),

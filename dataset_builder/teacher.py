@@ -35,7 +35,7 @@ class Question:
 
 @dataclass
 class Tally:
-    """What a run of the teacher did. `known` were in the journal already, `unanswered` still are not."""
+    """What a run of the teacher did. `known` were in the journal already, `unanswered` still are not; cost in dollars."""
 
     known: int = 0
     recorded: int = 0
@@ -45,10 +45,12 @@ class Tally:
     prompt_tokens: int = 0
     reply_tokens: int = 0
     cost: float = 0.0
+    cost_before: float = 0.0
 
     def __str__(self) -> str:
         taken = f"{self.known + self.recorded} answers came from the journal and recorded files"
         paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked else "nothing was paid"
+        paid += f", ${self.cost_before:.4f} in earlier runs" if self.cost_before else ""
         rest = f"; {self.failed} failed" if self.failed else ""
         rest += "".join(f"; {n} passages have no {variant} answer" for variant, n in self.unanswered.items())
         return f"{taken}, {paid}{rest}"
@@ -84,7 +86,7 @@ def questions(passages: Iterable[Passage], config: TeacherConfig) -> Iterator[Qu
 
 def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfig) -> Tally:
     """Bring the journal up to date for these passages; resumable at any point, nothing is paid twice."""
-    tally = Tally()
+    tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
     recorded = load_recorded(config)
     # a recorded answer may be corrected in its file; what was paid for never changes
     journaled = {r["key"]: r["reply"] for r in journal.records() if r["model"] == RECORDED} if recorded else {}
@@ -157,7 +159,8 @@ async def _ask_all(todo: list[Question], journal: Journal, config: TeacherConfig
         nonlocal capped
         for question in queue:
             ceiling = _ceiling(question, config)
-            if config.max_cost is not None and tally.cost + sum(in_flight.values()) + ceiling > config.max_cost:
+            spent = tally.cost_before + tally.cost + sum(in_flight.values())
+            if config.max_cost is not None and spent + ceiling > config.max_cost:
                 capped = True
                 return
             in_flight[question.key] = ceiling
@@ -245,6 +248,11 @@ def _record(question: Question, reply: str, finish: str, usage: dict[str, int], 
         "usage": usage,
         "model": model,
     }
+
+
+def record_cost(record: dict[str, Any], config: TeacherConfig) -> float:
+    """Dollars a journaled answer cost at the recipe's prices; 0 for a recorded one."""
+    return _price(record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"], config)
 
 
 def _price(prompt_tokens: int, reply_tokens: int, config: TeacherConfig) -> float:
