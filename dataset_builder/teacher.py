@@ -35,7 +35,7 @@ class Question:
 
 @dataclass
 class Tally:
-    """What a run of the teacher did. `known` were in the journal already, `unanswered` still are not; cost in dollars."""
+    """What a run of the teacher did. `known` were in the journal already, `unanswered` still are not; costs in $."""
 
     known: int = 0
     recorded: int = 0

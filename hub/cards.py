@@ -61,9 +61,7 @@ def write_dataset_card(folder: Path, stats: dict[str, Any], built: dict[str, Any
     }
     answers = stats["answers"]
     paid = (
-        f"{answers['asked']} answers were paid for, ${answers['cost']:.4f}."
-        if answers["asked"]
-        else "Nothing was paid."
+        f"{answers['paid']} answers were paid for, ${answers['cost']:.4f}." if answers["paid"] else "Nothing was paid."
     )
     card = DatasetCard.from_template(
         metadata,

@@ -65,6 +65,8 @@ def encode_conversation(messages: list[Message], tokenizer: PreTrainedTokenizerB
             continue
         begin = len(render(messages[:index], add_generation_prompt=True))
         end = len(render(messages[: index + 1]).rstrip())
+        if text[begin:end] == message["content"]:
+            raise UserError(f"the chat template of {tokenizer.name_or_path} puts no end token after an answer")
         if not text[begin:end].startswith(message["content"]) or text[:end] != render(messages[: index + 1]).rstrip():
             raise UserError(f"the chat template of {tokenizer.name_or_path} rewrites earlier turns: not supported")
         answers.append((begin, end))
