@@ -260,9 +260,9 @@ def _price(prompt_tokens: int, reply_tokens: int, config: TeacherConfig) -> floa
 
 
 def _ceiling(question: Question, config: TeacherConfig) -> float:
-    """The most a request can cost: a token is at least two bytes of a prompt, and the reply at its longest."""
+    """The most a request can cost: no tokenizer makes more tokens than bytes, and the reply at its longest."""
     size = sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in question.messages)
-    return _price(size // 2 + 16, config.max_answer_tokens, config)
+    return _price(size + 16, config.max_answer_tokens, config)
 
 
 def _retry_after(error: Any) -> float | None:

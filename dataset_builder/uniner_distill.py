@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from open_ner.cli import UserError
 from open_ner.conversation import build_conversation, order_strings
 
 from .config import DatasetConfig
@@ -78,6 +79,11 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         for row in rows:
             splits["validation" if is_held_out(row["id"], self.config.options.validation_one_in) else "train"].append(
                 row
+            )
+        if not splits["train"]:
+            raise UserError(
+                f"all {len(rows)} annotated passages fall into the validation split: add passages, or set "
+                "dataset.validation_one_in to 0"
             )
         # negatives come from the training part's types alone, in both splits
         counts = count_types(splits["train"])

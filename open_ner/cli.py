@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed, 2 a user's mistake, 130 interrupted.
 import dataclasses
 import difflib
 import errno
+import os
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,6 +28,9 @@ def run(main: Callable[[], None]) -> None:
         _leave(2, f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         _leave(130, "interrupted: run the same command again to go on from here")
+    except BrokenPipeError:  # the reader of our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         line = _disk_trouble(error)
         if line is None:
