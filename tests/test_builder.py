@@ -1,0 +1,286 @@
+"""`python -m dataset_builder` as a user runs it: the sample, one's own corpus and teacher, mistakes, Ctrl-C."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from huggingface_hub import DatasetCard
+from pyarrow import parquet
+
+from fake_teacher import FakeTeacher
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "dataset_builder" / "sample"
+HELD_OUT_TYPES = {
+    "spacecraft", "planet", "constellation", "aircraft", "airline", "airport", "deity", "mythical creature",
+    "magical object", "video game", "game console", "game character",
+}  # fmt: skip
+REASONS = {
+    "truncated", "malformed_list", "no_list", "refusal", "content_filter", "no_entities", "no_entities_left",
+    "not_in_passage", "else_type", "empty", "duplicate", "non_english", "whole_passage", "too_long",
+}  # fmt: skip
+
+
+def build(*arguments: str, cwd: Path = ROOT, key: str | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "dataset_builder", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(key),
+    )
+
+
+def environment(key: str | None) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_TOKEN"))}
+    return {**clean, "PYTHONPATH": str(ROOT), **({"OPENAI_API_KEY": key} if key else {})}
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (SAMPLE / name).read_text(encoding="utf-8").splitlines()]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*.parquet")
+    }
+
+
+@pytest.fixture(scope="module")
+def sample_arguments(tiny_student: Path) -> list[str]:
+    # the tiny tokenizer makes more tokens of a word than a real one: leave the passages whole
+    return [
+        "--config", "recipes/build/sample.yaml", "--corpus.tokenizer", str(tiny_student),
+        "--corpus.max_tokens", "1000", "--dataset.max_conversation_tokens", "2000",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sample(sample_arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("sample")
+    ended = build(*sample_arguments, "--output_dir", str(folder))
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended.stdout
+
+
+def test_the_sample_is_built_from_recorded_answers_and_nothing_is_paid(sample: tuple[Path, str]) -> None:
+    folder, printed = sample
+    assert "270 answers came from the journal and recorded files, nothing was paid" in printed
+    stats = json.loads((folder / "dataset" / "stats.json").read_text())
+    counts = stats["variants"]["type"]["counts"]
+    assert set(counts) >= REASONS
+    assert counts["replies"] == 216
+    assert stats["answers"] == {"paid": 0, "cost": 0}
+    assert (folder / "dataset" / "figures" / "types_by_rank.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_everything_left_out_is_kept_with_its_reason_and_reply(sample: tuple[Path, str]) -> None:
+    stats = json.loads((sample[0] / "dataset" / "stats.json").read_text())
+    rejects = parquet.read_table(sample[0] / "dataset" / "rejects" / "rejects.parquet").to_pylist()
+    counted = Counter(reject["reason"] for reject in rejects if reject["variant"] == "type")
+    assert {reason: stats["variants"]["type"]["counts"][reason] for reason in REASONS} == dict(counted)
+    assert all(reject["reply"] for reject in rejects if reject["reason"] != "content_filter")
+
+
+def test_the_card_reads_back_with_configs_and_the_statistics(sample: tuple[Path, str]) -> None:
+    card = DatasetCard.load(sample[0] / "dataset" / "README.md")
+    assert [config["config_name"] for config in card.data.configs] == ["type", "definition", "annotations"]
+    assert card.data.license == "apache-2.0"
+    stats = json.loads((sample[0] / "dataset" / "stats.json").read_text())
+    assert f"| type: entities | {stats['variants']['type']['entities']:,} | 240,725 |" in card.text
+
+
+@pytest.mark.parametrize("config", ["type", "definition"])
+def test_conversations_ask_present_and_absent_types_and_answer_in_order(
+    config: str, sample: tuple[Path, str], tmp_path: Path
+) -> None:
+    rows = datasets.load_dataset(str(sample[0] / "dataset"), config, split="train", cache_dir=str(tmp_path))
+    assert len(rows) >= (180 if config == "type" else 40)
+    for row in rows:
+        turns = row["messages"]
+        assert turns[1]["content"] == f"Text: {row['text']}"
+        answers = {}
+        for asked, answer in zip(turns[3::2], turns[4::2], strict=True):
+            name = re.fullmatch(r"What describes (.*) in the text\?", asked["content"])[1]
+            answers[name] = json.loads(answer["content"])
+        assert len(answers) <= 4
+        assert {name for name, strings in answers.items() if not strings} == set(row["negatives"])
+        for entity in row["entities"]:
+            assert row["text"][entity["start"] : entity["end"]] == entity["text"]
+            assert entity["text"] in answers[entity["type"]]
+        for strings in answers.values():
+            places = [row["text"].index(string) for string in strings]
+            assert len(set(strings)) == len(strings) and all(string in row["text"] for string in strings)
+            assert len(places) == len(strings)
+
+
+def test_building_twice_gives_the_same_files(
+    sample: tuple[Path, str], sample_arguments: list[str], tmp_path: Path
+) -> None:
+    again = build(*sample_arguments, "--output_dir", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    # the annotations config carries the time of each answer
+    first, second = hashes(sample[0] / "dataset"), hashes(tmp_path / "dataset")
+    compared = [name for name in first if not name.startswith("annotations")]
+    assert len(compared) >= 5
+    assert {name: first[name] for name in compared} == {name: second[name] for name in compared}
+
+
+def test_changed_options_do_not_return_an_old_build(sample_arguments: list[str], tmp_path: Path) -> None:
+    sizes = []
+    for number in ("2", "3"):
+        ended = build(*sample_arguments, "--output_dir", str(tmp_path), "--dataset.max_queries", number)
+        assert ended.returncode == 0, ended.stderr
+        table = parquet.read_table(next((tmp_path / "dataset" / "type").glob("train-*.parquet")))
+        sizes.append({len(messages) for messages in table["messages"].to_pylist()})
+    assert sizes == [{7}, {9}]
+
+
+def test_the_sample_holds_out_its_domains_and_types() -> None:
+    passages, held_out = lines("passages.jsonl"), lines("held_out.jsonl")
+    answers = lines("answers.jsonl") + lines("definitions.jsonl")
+    assert len(passages) >= 216 and len({row["source"] for row in passages}) >= 16
+    assert len(lines("definitions.jsonl")) >= 40
+    assert not {row["domain"] for row in held_out} & {row["source"] for row in passages}
+    trained = {name.lower() for row in answers for name in re.findall(r', "([^"]*)"\)', row["reply"])}
+    assert len(trained) > 300 and not trained & HELD_OUT_TYPES
+    assert {name for row in held_out for name in row["types"]} >= HELD_OUT_TYPES
+    assert not {row["text"] for row in held_out} & {row["text"] for row in passages}
+    for row in passages + held_out:
+        assert 60 <= len(row["text"].split()) <= 160
+
+
+def test_the_held_out_gold_is_sound_and_mostly_empty() -> None:
+    held_out = lines("held_out.jsonl")
+    assert len(held_out) >= 40 and len({row["domain"] for row in held_out}) == 4
+    empty = total = 0
+    for row in held_out:
+        assert 6 <= len(row["types"]) <= 8
+        for entity in row["entities"]:
+            assert row["text"][entity["start"] : entity["end"]] == entity["text"]
+            assert entity["type"] in row["types"]
+        spans = sorted((entity["start"], entity["end"]) for entity in row["entities"])
+        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+        total += len(row["types"])
+        empty += len(set(row["types"]) - {entity["type"] for entity in row["entities"]})
+    assert empty * 2 >= total
+
+
+@pytest.fixture
+def workplace(tiny_student: Path, tmp_path: Path) -> Path:
+    """A folder with a corpus and the default tokenizer, where your_corpus.yaml runs with three lines changed."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "smollm2-135m-instruct").symlink_to(tiny_student)
+    names = ["Paris", "Rome", "Oslo", "Lima", "Cairo", "Quito", "Delhi", "Tunis", "Minsk", "Seoul", "Accra", "Dakar"]
+    corpus = [
+        {"text": f"The mayor of {name} met Ada Byron on Monday in town hall number {i}."}
+        for i, name in enumerate(names)
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
+    return tmp_path
+
+
+def your_recipe(workplace: Path, base_url: str) -> list[str]:
+    recipe = (ROOT / "recipes" / "build" / "your_corpus.yaml").read_text()
+    changed = recipe.replace("path: my_corpus.jsonl", "path: mine.jsonl").replace(
+        "https://api.openai.com/v1", base_url
+    )
+    assert sum(a != b for a, b in zip(recipe.splitlines(), changed.splitlines(), strict=True)) == 2
+    (workplace / "mine.yaml").write_text(changed)
+    return ["--config", "mine.yaml"]
+
+
+def reply(request: dict[str, Any]) -> str:
+    passage = request["messages"][-1]["content"].split("Passage: ")[1]
+    name = re.search(r"mayor of (\w+)", passage)[1]
+    return f'[("{name}", "city"), ("Ada Byron", "person"), ("Monday", "date")]'
+
+
+@pytest.fixture
+def teacher() -> Iterator[FakeTeacher]:
+    with FakeTeacher(reply) as teacher:
+        yield teacher
+
+
+def test_your_corpus_url_and_key_are_all_it_takes(workplace: Path, teacher: FakeTeacher, tmp_path: Path) -> None:
+    arguments = your_recipe(workplace, teacher.base_url)
+    dry = build(*arguments, "--dry_run", cwd=workplace, key="sk-secret")
+    assert dry.returncode == 0 and "12 requests to send" in dry.stdout and teacher.requests == []
+    ended = build(*arguments, cwd=workplace, key="sk-secret")
+    assert ended.returncode == 0, ended.stderr
+    assert "12 were paid for ($0.0" in ended.stdout
+    assert len(teacher.requests) == 12
+    folder = workplace / "runs" / "my-dataset"
+    rows = datasets.load_dataset(str(folder / "dataset"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) >= 8
+    assert json.loads((folder / "dataset" / "stats.json").read_text())["answers"]["paid"] == 12
+    again = build(*arguments, cwd=workplace, key="sk-secret")
+    assert "nothing was paid, $0.0" in again.stdout and len(teacher.requests) == 12
+    written = b"".join(
+        path.read_bytes() for path in workplace.rglob("*") if path.is_file() and "cache" not in str(path)
+    )
+    assert b"sk-secret" not in written
+
+
+def test_an_interrupted_run_asks_only_what_is_missing(workplace: Path) -> None:
+    started: list[subprocess.Popen] = []
+
+    def interrupt_the_fifth(request: dict[str, Any]) -> str:
+        if len(teacher.requests) == 5:
+            started[0].send_signal(signal.SIGINT)
+        return reply(request)
+
+    with FakeTeacher(interrupt_the_fifth, latency=0.05) as teacher:
+        arguments = [*your_recipe(workplace, teacher.base_url), "--teacher.concurrency", "1"]
+        command = [sys.executable, "-m", "dataset_builder", *arguments]
+        started.append(
+            subprocess.Popen(command, cwd=workplace, env=environment("k"), stderr=subprocess.PIPE, text=True)
+        )
+        message = started[0].communicate(timeout=120)[1]
+        assert started[0].returncode == 130, message
+        assert "run the same command again" in message.splitlines()[-1]
+        journal = (workplace / "runs" / "my-dataset" / "journal.jsonl").read_text().splitlines()
+        answered = len(journal) - 1
+        assert 3 <= answered <= 5
+        ended = build(*arguments, cwd=workplace, key="k")
+        assert ended.returncode == 0, ended.stderr
+        assert f"{12 - answered} were paid for" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "corpus", "named"),
+    [
+        (["--config", "absent.yaml"], None, "absent.yaml"),
+        (["--config", "mine.yaml", "--corpus.path", "absent.jsonl"], None, "absent.jsonl"),
+        (["--config", "mine.yaml"], '{"text": "fine"}\n{"text": broken}\n', "line 2"),
+        (["--config", "mine.yaml"], '{"body": "no text column"}\n', "'text'"),
+        (["--config", "mine.yaml"], "", "no rows"),
+        (["--config", "mine.yaml", "--dataset.negativs", "none"], None, "did you mean dataset.negatives"),
+        (["--config", "mine.yaml", "--corpus.tokenizer", "/nowhere"], None, "/nowhere"),
+        (["--config", "mine.yaml"], None, "OPENAI_API_KEY"),
+        (["--config", "mine.yaml", "--stage", "build"], None, "run --stage passages first"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], corpus: str | None, named: str, workplace: Path, teacher: FakeTeacher
+) -> None:
+    your_recipe(workplace, teacher.base_url)
+    if corpus is not None:
+        (workplace / "mine.jsonl").write_text(corpus)
+    ended = build(*arguments, cwd=workplace)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    errors = [line for line in ended.stderr.splitlines() if "error: " in line]
+    assert len(errors) == 1 and named in errors[0], ended.stderr
+    assert teacher.requests == []
