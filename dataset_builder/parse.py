@@ -11,7 +11,8 @@ STRING = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'"
 PAIR = re.compile(rf"[(\[]\s*({STRING})\s*,\s*({STRING})\s*,?\s*[)\]]", re.DOTALL)
 SEPARATOR = re.compile(r"\s*(,)?\s*")
 REFUSAL = re.compile(r"\b(i'?m sorry|i am sorry|i can(?:no|')t|i am unable|i'm unable|as an ai)\b", re.IGNORECASE)
-ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 def parse_reply(reply: str, finish_reason: str = "stop") -> list[Pair] | str:
@@ -74,4 +75,12 @@ def _tuples_from(reply: str, position: int) -> Iterator[Pair]:
 
 
 def _unquote(quoted: str) -> str:
-    return re.sub(r"\\(.)", lambda match: ESCAPES.get(match[1], match[1]), quoted[1:-1], flags=re.DOTALL)
+    text = ESCAPE.sub(_escaped, quoted[1:-1])
+    if any("\ud800" <= character <= "\udfff" for character in text):  # an escaped pair of surrogates is one character
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = match[1]
+    return chr(int(code[1:], 16)) if len(code) == 5 else ESCAPES.get(code, code)

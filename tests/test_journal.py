@@ -1,0 +1,103 @@
+"""The journal: paid once, repaired after a crash, held by one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataset_builder.journal import Journal, request_key
+from open_ner.cli import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+def record(number: int) -> dict:
+    return {"key": f"k{number}", "passage_id": f"p{number}", "reply": f"réply\n{number}", "model": "m"}
+
+
+def written(path: Path, count: int) -> Path:
+    with Journal(path) as journal:
+        for number in range(count):
+            journal.append(record(number))
+    return path
+
+
+def test_answers_come_back_verbatim_and_a_second_run_adds_to_them(tmp_path: Path) -> None:
+    path = written(tmp_path / "journal.jsonl", 3)
+    with Journal(path) as journal:
+        assert journal.keys == {"k0", "k1", "k2"}
+        journal.append(record(3))
+        assert [line["reply"] for line in journal.records()] == [f"réply\n{i}" for i in range(4)]
+    header = json.loads(path.read_text().splitlines()[0])
+    assert header["journal"] == 1
+
+
+@pytest.mark.parametrize("cut", [1, 5, 40])
+def test_a_torn_last_line_is_repaired(cut: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "journal.jsonl", 3)
+    path.write_bytes(path.read_bytes()[:-cut])
+    with Journal(path) as journal:
+        assert journal.keys == {"k0", "k1"} and journal.damaged == 0
+        journal.append(record(2))
+    with Journal(path) as journal:
+        assert journal.keys == {"k0", "k1", "k2"} and journal.damaged == 0
+
+
+def test_a_damaged_line_is_counted_and_its_answer_asked_again(tmp_path: Path) -> None:
+    path = written(tmp_path / "journal.jsonl", 3)
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2].replace(b"ply", b"plx")
+    path.write_bytes(b"\n".join(lines))
+    with Journal(path) as journal:
+        assert journal.keys == {"k0", "k2"} and journal.damaged == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"some": "json"}\n', b"\xff\xfe\x00\n", b"\n\n", b'{"a": 1, "checksum": "x"}\n']
+)
+def test_rubbish_is_passed_over_and_kept(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(content)
+    with Journal(path) as journal:
+        journal.append(record(1))
+        assert [line["key"] for line in journal.records()] == ["k1"]
+    assert path.read_bytes().startswith(content)
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path), pytest.raises(UserError, match="another process"), Journal(path):
+        pass
+
+
+def test_what_was_appended_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    code = f"""
+import os, signal
+from pathlib import Path
+from dataset_builder.journal import Journal
+with Journal(Path({str(path)!r})) as journal:
+    for n in range(50):
+        journal.append({{"key": f"k{{n}}", "passage_id": "p", "reply": "r", "model": "m"}})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert ended.returncode == -signal.SIGKILL
+    with Journal(path) as journal:
+        assert len(journal.keys) == 50
+
+
+def test_a_key_changes_with_model_parameters_and_messages() -> None:
+    messages = [{"role": "user", "content": "x"}]
+    keys = {
+        request_key("m", {"temperature": 0}, messages),
+        request_key("n", {"temperature": 0}, messages),
+        request_key("m", {"temperature": 1}, messages),
+        request_key("m", {"temperature": 0}, [{"role": "user", "content": "y"}]),
+    }
+    assert len(keys) == 4
+    assert request_key("m", {"a": 1, "b": 2}, messages) == request_key("m", {"b": 2, "a": 1}, messages)
