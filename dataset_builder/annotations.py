@@ -7,7 +7,7 @@ from typing import Any
 
 from .filters import normalise_type, why_drop
 from .grounding import ground
-from .parse import parse_reply
+from .parse import mend_surrogates, parse_reply
 from .passages import Passage
 
 
@@ -52,15 +52,16 @@ def annotate_passages(
             result.rejects.append(Reject(passage.id, "no_answer", "", "", ""))
             continue
         result.counts["replies"] += 1
-        pairs = parse_reply(record["reply"], record["finish_reason"])
+        reply = mend_surrogates(record["reply"])
+        pairs = parse_reply(reply, record["finish_reason"])
         if isinstance(pairs, str):
             result.counts[pairs] += 1
-            result.rejects.append(Reject(passage.id, pairs, "", "", record["reply"]))
+            result.rejects.append(Reject(passage.id, pairs, "", "", reply))
             continue
-        entities = _entities(passage, pairs, record["reply"], variant, max_words, result)
+        entities = _entities(passage, pairs, reply, variant, max_words, result)
         if not entities:
             result.counts["no_entities_left"] += 1
-            result.rejects.append(Reject(passage.id, "no_entities_left", "", "", record["reply"]))
+            result.rejects.append(Reject(passage.id, "no_entities_left", "", "", reply))
             continue
         result.rows.append(
             {
@@ -86,7 +87,7 @@ def _entities(
     mentions: dict[tuple[int, int, str], dict[str, Any]] = {}
     for span, raw_type in pairs:
         result.counts["entities_read"] += 1
-        type_name = normalise_type(raw_type) if variant == "type" else " ".join(raw_type.split()).rstrip(".")
+        type_name = normalise_type(raw_type) if variant == "type" else " ".join(raw_type.split()).rstrip(". ")
         reason = why_drop(span, type_name, passage.text, max_words)
         places = ground(passage.text, span) if reason is None else []
         if isinstance(places, str):

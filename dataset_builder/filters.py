@@ -12,7 +12,7 @@ ELSE_TYPES = frozenset(
 
 def normalise_type(name: str) -> str:
     """Lower case, one space between words, underscores as spaces, no closing punctuation."""
-    return re.sub(r"[\s_]+", " ", name).strip().rstrip(".:;,").lower()
+    return re.sub(r"[\s_]+", " ", name).strip().rstrip(".:;, ").lower()
 
 
 def why_drop(span: str, type_name: str, passage: str, max_words: int) -> str | None:

@@ -13,8 +13,9 @@ def ground(text: str, string: str) -> list[Span] | str:
 
     The passage's own characters stand at the span. The only reason is `not_in_passage`.
     """
+    string = string.strip()
     spans = find_spans(text, string)
-    if spans or not string.strip():
+    if spans or not string:
         return spans or "not_in_passage"
     words = ["".join(VARIANTS.get(c, re.escape(c)) for c in word) for word in string.split()]
     pattern = re.compile(r"(?<!\w)" + r"\s+".join(words) + r"(?!\w)", re.IGNORECASE)

@@ -94,6 +94,8 @@ class Journal:
             position = max(0, position - 65536)
             self._file.seek(position)
             tail = self._file.read(size - position)
+        if size and b"\n" not in tail and not tail.startswith(b'{"journal"'):
+            raise UserError(f"{self.path}: no journal of this program; choose another --output_dir")
         if size and not tail.endswith(b"\n"):
             self._file.truncate(position + tail.rfind(b"\n") + 1)
         self._file.seek(0, os.SEEK_END)
@@ -106,7 +108,7 @@ def _checksum(body: str) -> str:
 def _checked(line: bytes) -> dict[str, Any] | None:
     """The record of a line whose checksum holds, else None."""
     body, mark, end = line.rpartition(b', "checksum": "')
-    if not mark or end[16:] != b'"}\n' or _checksum(body.decode("ascii", "replace") + "}") != end[:16].decode("ascii"):
+    if not mark or end[16:] != b'"}\n' or _checksum(body.decode("ascii", "replace") + "}").encode() != end[:16]:
         return None
     return json.loads(body + b"}")
 

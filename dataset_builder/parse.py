@@ -8,7 +8,7 @@ from typing import Any
 Pair = tuple[str, str]
 
 STRING = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'"
-PAIR = re.compile(rf"[(\[]\s*({STRING})\s*,\s*({STRING})\s*,?\s*[)\]]", re.DOTALL)
+PAIR = re.compile(rf"[(\[]\s*({STRING})\s*,\s*({STRING})\s*(?:,\s*)?[)\]]", re.DOTALL)
 SEPARATOR = re.compile(r"\s*(,)?\s*")
 REFUSAL = re.compile(r"\b(i'?m sorry|i am sorry|i can(?:no|')t|i am unable|i'm unable|as an ai)\b", re.IGNORECASE)
 ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
@@ -18,11 +18,12 @@ ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 def parse_reply(reply: str, finish_reason: str = "stop") -> list[Pair] | str:
     """Pairs of a complete list of tuples or of JSON pairs, also inside fences or prose; else why it is rejected.
 
-    Reasons: `truncated`, `content_filter`, `refusal`, `no_list`, `malformed_list`, `no_entities`.
+    Reasons: `truncated`, `content_filter`, `refusal`, `context_length_exceeded`, `no_list`, `malformed_list`,
+    `no_entities`.
     """
     if finish_reason == "length":
         return "truncated"
-    if finish_reason in ("content_filter", "refusal"):
+    if finish_reason in ("content_filter", "refusal", "context_length_exceeded"):
         return finish_reason
     pairs = _read_json(reply)
     if pairs is None:
@@ -34,9 +35,16 @@ def parse_reply(reply: str, finish_reason: str = "stop") -> list[Pair] | str:
     return pairs or "no_entities"
 
 
+def mend_surrogates(text: str) -> str:
+    """The text with a pair of surrogates as one character and U+FFFD for a lone one, which no file can hold."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _read_json(reply: str) -> list[Pair] | None:
     """Pairs of a reply that is JSON as a whole: lists of two, or objects with an entity and a type."""
-    body = re.sub(r"\A\s*```\w*\s*|\s*```\s*\Z", "", reply)
+    body = re.sub(r"\A```\w*|```\Z", "", reply.strip())
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -53,7 +61,7 @@ def _json_pair(item: Any) -> Pair | None:
     if isinstance(item, dict):
         item = [item.get("entity", item.get("text")), item.get("type", item.get("label"))]
     if isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
-        return item[0], item[1]
+        return mend_surrogates(item[0]), mend_surrogates(item[1])
     return None
 
 
@@ -75,10 +83,7 @@ def _tuples_from(reply: str, position: int) -> Iterator[Pair]:
 
 
 def _unquote(quoted: str) -> str:
-    text = ESCAPE.sub(_escaped, quoted[1:-1])
-    if any("\ud800" <= character <= "\udfff" for character in text):  # an escaped pair of surrogates is one character
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return mend_surrogates(ESCAPE.sub(_escaped, quoted[1:-1]))
 
 
 def _escaped(match: re.Match[str]) -> str:

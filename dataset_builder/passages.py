@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -65,16 +66,24 @@ def read_documents(config: CorpusConfig) -> Iterator[dict[str, Any]]:
 
 
 def make_passages(config: CorpusConfig) -> Iterator[Passage | Dropped]:
-    """Passages of the corpus in its order, and what was dropped: empty, too short, said before, an uncuttable word."""
+    """Passages of the corpus in its order, and what was dropped and why.
+
+    Reasons: `not_unicode` (a lone surrogate), `empty`, `too_short`, `word_too_long`, `duplicate`.
+    """
     count_tokens = _token_counter(config.tokenizer)
     seen: set[str] = set()
+    ids: set[str] = set()
     kept = 0
     for row in read_documents(config):
         document = row[config.text_column]
         if not isinstance(document, str):
             raise UserError(f"{config.path}: column {config.text_column!r} holds {document!r:.60}, not text")
         digest = text_sha256(document)
-        source_id = str(row.get(config.id_column) or digest[:16]) if config.id_column else digest[:16]
+        given = row.get(config.id_column) if config.id_column else None
+        source_id = digest[:16] if given in (None, "") else str(given)
+        if any("\ud800" <= character <= "\udfff" for character in document):
+            yield Dropped(source_id, "not_unicode", document)
+            continue
         windows = list(cut_windows(document, config.max_tokens, count_tokens))
         if not windows:
             yield Dropped(source_id, "empty", document)
@@ -95,6 +104,9 @@ def make_passages(config: CorpusConfig) -> Iterator[Passage | Dropped]:
             if reason:
                 yield Dropped(passage.id, reason, text)
                 continue
+            if passage.id in ids:  # the corpus gives an id twice: answers are kept by id, so make it one of its own
+                passage.id = f"{passage.id}~{text_sha256(text)[:8]}"
+            ids.add(passage.id)
             yield passage
             kept += 1
             if config.limit and kept == config.limit:
@@ -180,8 +192,8 @@ def _why_not(passage: Passage, config: CorpusConfig, seen: set[str]) -> str | No
     return None
 
 
-def _token_counter(name: str) -> Callable[[str], list[int]]:
-    """The tokenizer `name` (folder or Hub id) as a function from text to token starts; light: no torch, no model."""
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer `name` (folder or Hub id), which never cuts or pads; light: no torch, no model."""
     from tokenizers import Tokenizer
 
     file = Path(name) / "tokenizer.json"
@@ -194,6 +206,12 @@ def _token_counter(name: str) -> Callable[[str], list[int]]:
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return tokenizer
+
+
+def _token_counter(name: str) -> Callable[[str], list[int]]:
+    """A function from text to the start of each of its tokens."""
+    tokenizer = load_tokenizer(name)
     return lambda text: [start for start, _ in tokenizer.encode(text, add_special_tokens=False).offsets]
 
 
@@ -203,7 +221,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:  # some editors write a mark first
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
@@ -213,7 +231,7 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {number} is not JSON ({error.msg} at column {error.colno})") from None
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path}: not readable after line {number}: {error}") from None
 
 

@@ -21,6 +21,7 @@ from .passages import Passage, text_sha256
 
 PROMPTS = Path(__file__).parent / "prompts"
 RECORDED = "recorded"
+FINAL_REFUSALS = ("content_filter", "context_length_exceeded")  # codes of a 400 that is about one passage alone
 
 
 @dataclass
@@ -89,11 +90,14 @@ def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfi
     tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
     recorded = load_recorded(config)
     # a recorded answer may be corrected in its file; what was paid for never changes
-    journaled = {r["key"]: r["reply"] for r in journal.records() if r["model"] == RECORDED} if recorded else {}
+    journaled = {}
+    if recorded:
+        records = (record for record in journal.records() if record["model"] == RECORDED)
+        journaled = {record["key"]: {name: record[name] for name in ("reply", "finish_reason")} for record in records}
     open_questions: dict[str, Question] = {}
     for question in questions(passages, config):
         answer = recorded.get((question.variant, text_sha256(question.passage.text)))
-        corrected = answer and journaled.get(question.key, answer["reply"]) != answer["reply"]
+        corrected = answer and journaled.get(question.key, answer) != answer
         if (question.key in journal.keys and not corrected) or question.key in open_questions:
             tally.known += 1
         elif answer:
@@ -204,7 +208,13 @@ async def _ask(client: Any, question: Question, journal: Journal, config: Teache
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise UserError(f"the endpoint refuses model {config.model!r} or the key: {error}") from None
         except openai.BadRequestError as error:
-            raise UserError(f"the endpoint rejects the request: {error}") from None
+            if error.code not in FINAL_REFUSALS:
+                raise UserError(f"the endpoint rejects the request: {error}") from None
+            # this passage will never be answered: that is its answer, and the others go on
+            usage = {"prompt_tokens": 0, "completion_tokens": 0}
+            journal.append(_record(question, "", error.code, usage, config.model))
+            tally.asked += 1
+            return
         except openai.RateLimitError as error:
             if getattr(error, "code", None) == "insufficient_quota":
                 raise UserError(f"the account's quota is used up: {error}") from None

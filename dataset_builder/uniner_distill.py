@@ -22,6 +22,7 @@ from open_ner.conversation import build_conversation, order_strings
 
 from .config import DatasetConfig
 from .negatives import NegativeSampler
+from .passages import load_tokenizer
 
 ENTITY = {
     "start": datasets.Value("int32"),
@@ -108,9 +109,7 @@ def to_conversations(
 
     A conversation that would exceed `max_conversation_tokens` is continued in a second one that repeats the passage.
     """
-    from tokenizers import Tokenizer
-
-    encoder = Tokenizer.from_file(str(Path(tokenizer) / "tokenizer.json")) if tokenizer else None
+    encoder = load_tokenizer(tokenizer) if tokenizer else None
     count = (lambda text: len(encoder.encode(text, add_special_tokens=False).ids)) if encoder else (lambda text: 0)
     types = sorted(counts)
     sampler = NegativeSampler(types, [counts[name] for name in types], options.negatives, options.seed)
@@ -176,11 +175,13 @@ def materialise(
     `variants` maps "type" and "definition" to their annotation files; `annotations` is added from the first.
     """
     sources = {**variants, "annotations": next(iter(variants.values()))}
-    built = {}
+    built, written = {}, set()
+    # `datasets` re-uses a cached build whose hash is the same: name code, options and input in it
+    code = "".join(inspect.getsource(inspect.getmodule(o)) for o in (materialise, NegativeSampler, build_conversation))
+    counter = load_tokenizer(tokenizer).to_str() if tokenizer else ""
     for name, path in sources.items():
-        # `datasets` re-uses a cached build whose hash is the same: name code, options and input in it
-        code = inspect.getsource(inspect.getmodule(materialise)) + inspect.getsource(NegativeSampler)
-        digest = hashlib.sha256(code.encode() + repr(asdict(options)).encode() + path.read_bytes()).hexdigest()
+        parts = (code.encode(), repr(asdict(options)).encode(), counter.encode(), path.read_bytes())
+        digest = hashlib.sha256(b"".join(parts)).hexdigest()
         builder = UninerDistill(
             cache_dir=str(cache),
             dataset_name="uniner_distill",
@@ -196,4 +197,7 @@ def materialise(
             target = folder / name / f"{split}-00000-of-00001.parquet"
             target.parent.mkdir(parents=True, exist_ok=True)
             rows.to_parquet(str(target))
+            written.add(target)
+    for stale in set(folder.glob("*/*-00000-of-00001.parquet")) - written:
+        stale.unlink()  # of a split or config that this build no longer has
     return built

@@ -88,7 +88,8 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
         *parents, last = dotted.split(".")
         target = data
         for parent in parents:
-            target = target.setdefault(parent, {})
+            target[parent] = target.get(parent) or {}
+            target = target[parent]
         target[last] = value
     _refuse_unknown_nested(cls, data, path)
     try:
@@ -117,7 +118,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     import yaml
 
     overrides = {}
-    rest = iter([part for argument in arguments for part in argument.split("=", 1)])
+    rest = iter([part for given in arguments for part in (given.split("=", 1) if given.startswith("--") else [given])])
     for name in rest:
         value = next(rest, None)
         if not name.startswith("--") or value is None:

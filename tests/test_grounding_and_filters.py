@@ -19,6 +19,7 @@ from dataset_builder.passages import Passage
         ("1939–1945", "1939-1945", ["1939–1945"]),
         ("line\nbreak here", "line break", ["line\nbreak"]),
         ("C++ (v2)", "C++", ["C++"]),
+        ("to Paris today", " Paris ", ["Paris"]),
     ],
 )
 def test_the_passages_own_characters_stand_at_the_span(text: str, string: str, found: list[str]) -> None:
@@ -61,6 +62,7 @@ def test_each_filter_has_its_reason(span: str, type_name: str, reason: str | Non
 
 def test_type_names_are_normalised() -> None:
     assert normalise_type("  Chemical_Compound. ") == "chemical compound"
+    assert normalise_type("City .") == "city"
     assert is_latin("") and is_latin("Łódź") and not is_latin("Москва")
 
 

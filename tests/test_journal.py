@@ -68,7 +68,45 @@ def test_rubbish_is_passed_over_and_kept(content: bytes, tmp_path: Path) -> None
     assert path.read_bytes().startswith(content)
 
 
-def test_a_second_process_is_refused(tmp_path: Path) -> None:
+def test_a_checksum_that_is_no_ascii_is_a_damaged_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "journal.jsonl", 2)
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = lines[1][:-4] + b"\xff" + lines[1][-3:]
+    path.write_bytes(b"\n".join(lines))
+    with Journal(path) as journal:
+        assert journal.keys == {"k1"} and journal.damaged == 1
+
+
+def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal._write({"journal": 99})
+    with pytest.raises(UserError, match="choose another --output_dir"), Journal(path):
+        pass
+
+
+def test_a_journal_held_by_another_process_is_refused_until_that_ends(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    code = f"""
+import sys
+from pathlib import Path
+from dataset_builder.journal import Journal
+with Journal(Path({str(path)!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    assert other.stdout is not None and other.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match="another process"), Journal(path):
+        pass
+    other.communicate()
+    assert other.returncode == 0
+    with Journal(path) as journal:
+        journal.append(record(1))
+
+
+def test_a_second_opening_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path), pytest.raises(UserError, match="another process"), Journal(path):
         pass
@@ -89,6 +127,14 @@ with Journal(Path({str(path)!r})) as journal:
     assert ended.returncode == -signal.SIGKILL
     with Journal(path) as journal:
         assert len(journal.keys) == 50
+
+
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b"precious, without a line end")
+    with pytest.raises(UserError, match="no journal"), Journal(path):
+        pass
+    assert path.read_bytes() == b"precious, without a line end"
 
 
 def test_a_key_changes_with_model_parameters_and_messages() -> None:

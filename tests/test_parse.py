@@ -48,10 +48,24 @@ def test_every_form_of_a_complete_list_is_read(reply: str) -> None:
         ("", "stop", "no_list"),
         ("[" * 100_000, "stop", "malformed_list"),
         ('[["a", ' * 50_000, "stop", "malformed_list"),
+        (" \n" * 500_000, "stop", "no_list"),  # minutes, were any pattern to back off over white space
+        ('[("Acme", "company"' + " " * 1_000_000, "stop", "malformed_list"),
+        ('[("' + "a" * 1_000_000, "stop", "malformed_list"),
     ],
 )
 def test_what_is_no_complete_list_has_a_reason(reply: str, finish_reason: str, reason: str) -> None:
     assert parse_reply(reply, finish_reason) == reason
+
+
+def test_a_string_of_a_megabyte_is_read() -> None:
+    long = "\\u00e9" * 160_000
+    assert parse_reply(f'[("{long}", "noise")]') == [("é" * 160_000, "noise")]
+
+
+@pytest.mark.parametrize("form", ['[("{}", "face")]', '[["{}", "face"]]'])
+def test_escaped_surrogates_are_one_character_or_a_replacement(form: str) -> None:
+    assert parse_reply(form.format(r"\ud83d\ude00")) == [("😀", "face")]
+    assert parse_reply(form.format(r"\ud83d")) == [("\N{REPLACEMENT CHARACTER}", "face")]
 
 
 def test_code_in_a_reply_is_text() -> None:

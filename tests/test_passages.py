@@ -75,6 +75,26 @@ def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> Non
     assert items[-1].id == items[-1].source_id and len(items[-1].id) == 16
 
 
+def test_ids_are_the_corpus_own_and_each_is_given_once(tmp_path: Path, tiny_student: Path) -> None:
+    rows = [{"id": name, "text": f"Ada Byron met Charles in {i} towns."} for i, name in enumerate([0, "a", "a", "a"])]
+    items = list(make_passages(corpus(tmp_path, rows, tiny_student)))
+    assert [item.id for item in items][:2] == ["0", "a"] and len({item.id for item in items}) == 4
+    assert [item.source_id for item in items] == ["0", "a", "a", "a"]
+    assert items == list(make_passages(corpus(tmp_path, rows, tiny_student)))
+
+
+def test_a_document_that_is_no_unicode_is_dropped(tmp_path: Path, tiny_student: Path) -> None:
+    rows = [{"text": "Ada Byron met \ud800 in London."}, {"text": "Ada Byron met Charles in London."}]
+    config = corpus(tmp_path, rows, tiny_student)
+    assert write_passages(config, tmp_path / "out") == {"kept": 1, "dropped": {"not_unicode": 1}}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_corpus(tmp_path: Path, tiny_student: Path) -> None:
+    config = corpus(tmp_path, [{"text": "Ada Byron met Charles in London."}], tiny_student)
+    Path(config.path).write_bytes(b"\xef\xbb\xbf" + Path(config.path).read_bytes())
+    assert [item.text for item in make_passages(config)] == ["Ada Byron met Charles in London."]
+
+
 def test_passages_are_reused_until_corpus_or_options_change(tmp_path: Path, tiny_student: Path) -> None:
     rows = [{"text": f"Ada Byron met Charles in London {i} times."} for i in range(3)]
     config, out = corpus(tmp_path, rows, tiny_student), tmp_path / "out"
@@ -115,6 +135,7 @@ def test_other_files_are_read(kind: str, tmp_path: Path, tiny_student: Path) -> 
         ("c.jsonl", b'{"text": 5}\n', "holds 5, not text"),
         ("c.jsonl", b'{"text": "\xff"}\n', "not readable after line"),
         ("c.jsonl.gz", gzip.compress(b'{"text": "a b c d e f"}\n' * 999)[:-20], "not readable after line"),
+        ("c.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 9, "not readable after line"),
         ("c.jsonl", b"", "no rows"),
         ("c.pdf", b"%PDF", "unknown kind of file"),
         ("c.parquet", b"not parquet", "cannot be read"),

@@ -77,6 +77,7 @@ def test_options_on_the_command_line_have_the_last_word(tmp_path: Path) -> None:
     overrides = parse_overrides(["--corpus.path", "mine.jsonl", "--dataset.negative_ratio=2"])
     config = read_recipe(BuildConfig, RECIPES / "build" / "sample.yaml", overrides)
     assert (config.corpus.path, config.dataset.negative_ratio) == ("mine.jsonl", 2.0)
+    assert parse_overrides(["--corpus.path", "a=b.jsonl"]) == {"corpus.path": "a=b.jsonl"}
     with pytest.raises(UserError, match="stray"):
         parse_overrides(["stray"])
 

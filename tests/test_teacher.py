@@ -60,6 +60,7 @@ def test_a_rate_limit_is_no_failure_and_faults_are_asked_again(tmp_path: Path) -
         {"status": 500, "body": {"error": {"message": "oops"}}},
         {"status": 200, "raw": "<html>not JSON</html>"},
         {"status": 200, "body": {"choices": []}},
+        {"status": 200, "raw": "{", "headers": {"Content-Length": 99, "Connection": "close"}},  # hangs up midway
     ]
     lock = threading.Lock()
 
@@ -69,7 +70,7 @@ def test_a_rate_limit_is_no_failure_and_faults_are_asked_again(tmp_path: Path) -
 
     with FakeTeacher(answer) as endpoint:
         tally, records = ask(tmp_path, endpoint)
-    assert (tally.asked, tally.failed, len(records), len(endpoint.requests)) == (4, 0, 4, 8)
+    assert (tally.asked, tally.failed, len(records), len(endpoint.requests)) == (4, 0, 4, 9)
 
 
 def test_what_keeps_failing_is_counted_and_asked_by_the_next_run(tmp_path: Path) -> None:
@@ -100,6 +101,19 @@ def test_what_will_not_pass_stops_everything_in_one_line(status: int, body: dict
     ):
         ask(tmp_path, endpoint, count=30, concurrency=2)
     assert len(endpoint.requests) <= 4
+
+
+@pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded"])
+def test_a_400_about_one_passage_is_its_final_answer(code: str, tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        body = {"error": {"message": "this one", "code": code}}
+        return {"status": 400, "body": body} if "number 1" in request["messages"][-1]["content"] else "[]"
+
+    with FakeTeacher(answer) as endpoint:
+        _, records = ask(tmp_path, endpoint)
+        again, _ = ask(tmp_path, endpoint)
+    assert {r["passage_id"]: r["finish_reason"] for r in records}["p1"] == code
+    assert len(records) == 4 and again.asked == 0
 
 
 def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
@@ -166,6 +180,15 @@ def test_recorded_answers_cost_nothing_and_a_corrected_one_replaces_the_old(tmp_
     assert [(t.recorded, t.known) for t in (first, again, corrected)] == [(3, 0), (0, 3), (3, 0)]
     assert first.unanswered == {"type": 1} and "nothing was paid" in str(first)
     assert {r["passage_id"]: r["reply"] for r in records} == {"p0": "new", "p1": "new", "p2": "new"}
+
+
+def test_a_recorded_answer_that_turns_out_cut_short_is_corrected(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    row = {"text_sha256": hashlib.sha256(passages(1)[0].text.encode()).hexdigest(), "reply": "[]"}
+    for finish_reason in ("stop", "length"):
+        file.write_text(json.dumps(row | {"finish_reason": finish_reason}) + "\n")
+        tally, records = ask(tmp_path, None, count=1, recorded=str(file))
+        assert (tally.recorded, records[-1]["finish_reason"]) == (1, finish_reason)
 
 
 @pytest.mark.parametrize("content", ["{broken\n", '{"text_sha256": "a"}\n', "[1]\n"])
