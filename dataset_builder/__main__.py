@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import platform
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from .annotations import annotate_passages
 from .config import BuildConfig
 from .journal import Journal
 from .passages import load_passages, write_passages
-from .teacher import RECORDED, annotate, estimate, prompt_hash, questions, record_cost
+from .questions import RECORDED, prompt_hash, questions
+from .teacher import annotate, estimate, extrapolate, record_cost
 
 
 def main() -> None:
     """Run the stages in order: passages, annotate, build, and the upload."""
-    config, stage, dry_run, repo_id = parse_arguments()
+    config, stage, dry, pilot, repo_id = parse_arguments()
     if repo_id:
         require_token()
     folder = Path(config.output_dir)
@@ -35,10 +37,8 @@ def main() -> None:
     if stage in ("passages", "all"):
         corpus = write_passages(config.corpus, folder)
         print(f"passages: {corpus['kept']} kept, dropped {corpus['dropped'] or 'none'} -> {folder / 'passages.jsonl'}")
-    if dry_run:
-        with Journal(folder / "journal.jsonl") as journal:
-            requests, cost = estimate(load_passages(folder), journal, config.teacher)
-        print(f"dry run: {requests} requests to send, at most ${cost:.4f}; nothing was sent")
+    if dry:
+        dry_run(config, folder, pilot)
         return
     if stage in ("annotate", "all"):
         with Journal(folder / "journal.jsonl") as journal:
@@ -54,8 +54,23 @@ def main() -> None:
         print(publish_folder(folder / "dataset", repo_id, repo_type="dataset"))
 
 
-def parse_arguments() -> tuple[BuildConfig, str, bool, str | None]:
-    """The recipe with the command line's options over it, the stage, whether it is a dry run, and the Hub repo."""
+def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
+    """Say what is still to be asked and what it may cost; a pilot asks (and pays, and keeps) a few answers first."""
+    with Journal(folder / "journal.jsonl") as journal:
+        if pilot:
+            started = time.monotonic()
+            tally = annotate(load_passages(folder), journal, config.teacher, most=pilot)
+            print(f"pilot: {tally.asked} answers for ${tally.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
+        requests, ceiling = estimate(load_passages(folder), journal, config.teacher)
+        print(f"dry run: {requests} requests to send, at most ${ceiling:.4f}; nothing else was sent")
+        if pilot and tally.asked:
+            cost, margin = extrapolate(journal, config.teacher, requests)
+            seconds = requests * (time.monotonic() - started) / tally.asked
+            print(f"expected from the pilot: ${cost:.4f} +- ${margin:.4f} (95 %), about {seconds:.0f} s")
+
+
+def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:
+    """The recipe with the command line over it, the stage, whether it is a dry run, its pilot, and the Hub repo."""
     parser = argparse.ArgumentParser(
         prog="python -m dataset_builder",
         description=__doc__,
@@ -69,6 +84,9 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, str | None]:
     parser.add_argument("--model", help="the teacher's name there (teacher.model)")
     parser.add_argument("--max_cost", type=float, help="dollars never to be exceeded (teacher.max_cost)")
     parser.add_argument("--dry_run", action="store_true", help="say what would be asked and at most paid, then stop")
+    parser.add_argument(
+        "--pilot", type=int, default=0, metavar="N", help="with --dry_run: ask N passages and estimate"
+    )
     parser.add_argument("--output_dir", help="folder of this run")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
@@ -78,7 +96,7 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, str | None]:
             overrides[f"teacher.{name}"] = getattr(args, name)
     if args.output_dir:
         overrides["output_dir"] = args.output_dir
-    return read_recipe(BuildConfig, args.config, overrides), args.stage, args.dry_run, args.push_to_hub
+    return read_recipe(BuildConfig, args.config, overrides), args.stage, args.dry_run, args.pilot, args.push_to_hub
 
 
 def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> None:
@@ -118,7 +136,7 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
             {row["teacher"] for result in annotated.values() for row in result.rows} - {RECORDED}
             | ({config.teacher.recorded_by} if config.teacher.recorded else set())
         ),
-        "prompts": {variant: prompt_hash(variant) for variant in variants},
+        "prompts": {variant: prompt_hash(config.teacher.prompts.get(variant, variant)) for variant in variants},
         "answers": {"paid": len(paid), "cost": sum(record_cost(record, config.teacher) for record in paid)},
         "negatives": dataclasses.asdict(config.dataset),
         "sources": sorted({row["source"] for row in annotated[next(iter(variants))].rows}),

@@ -1,37 +1,28 @@
 """Passages to the journal: recorded answers at no cost, everything else from an OpenAI-compatible endpoint."""
 
 import asyncio
-import gzip
-import hashlib
-import json
 import os
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from open_ner.cli import UserError
 
 from .config import TeacherConfig
-from .journal import Journal, request_key
+from .journal import Journal
+from .pacing import Pacer
 from .passages import Passage, text_sha256
+from .questions import RECORDED, Question, load_recorded, questions, request_parameters
 
-PROMPTS = Path(__file__).parent / "prompts"
-RECORDED = "recorded"
 FINAL_REFUSALS = ("content_filter", "context_length_exceeded")  # codes of a 400 that is about one passage alone
-
-
-@dataclass
-class Question:
-    """One prompt about one passage, with its journal key."""
-
-    key: str
-    variant: str
-    passage: Passage
-    messages: list[dict[str, str]]
+PLAIN_LINE_SECONDS = 15.0  # between progress lines where the output is no terminal
 
 
 @dataclass
@@ -57,36 +48,11 @@ class Tally:
         return f"{taken}, {paid}{rest}"
 
 
-@cache
-def _template(variant: str) -> Any:
-    from jinja2 import Environment
+def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfig, most: int | None = None) -> Tally:
+    """Bring the journal up to date for these passages; resumable at any point, nothing is paid twice.
 
-    return Environment(autoescape=False).from_string((PROMPTS / f"{variant}.jinja").read_text(encoding="utf-8"))
-
-
-def build_messages(variant: str, passage: str) -> list[dict[str, str]]:
-    """System and user message of a prompt; the passage is data and stands in the user message alone."""
-    template = _template(variant)
-    context = template.new_context({"passage": passage})
-    return [{"role": role, "content": "".join(template.blocks[role](context))} for role in ("system", "user")]
-
-
-def prompt_hash(variant: str) -> str:
-    """First 16 hex digits of the SHA-256 of a prompt's messages around an empty passage."""
-    return hashlib.sha256(json.dumps(build_messages(variant, "")).encode()).hexdigest()[:16]
-
-
-def questions(passages: Iterable[Passage], config: TeacherConfig) -> Iterator[Question]:
-    """Every prompt of the recipe for every passage."""
-    parameters = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
-    for passage in passages:
-        for variant in config.variants:
-            messages = build_messages(variant, passage.text)
-            yield Question(request_key(config.model or RECORDED, parameters, messages), variant, passage, messages)
-
-
-def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfig) -> Tally:
-    """Bring the journal up to date for these passages; resumable at any point, nothing is paid twice."""
+    `most` bounds the questions asked, a seeded sample of those that are open: the pilot of a dry run.
+    """
     tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
     recorded = load_recorded(config)
     # a recorded answer may be corrected in its file; what was paid for never changes
@@ -102,162 +68,243 @@ def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfi
             tally.known += 1
         elif answer:
             usage = {"prompt_tokens": 0, "completion_tokens": 0}
-            journal.append(_record(question, answer["reply"], answer["finish_reason"], usage, RECORDED))
+            journal.append(make_record(question, answer["reply"], answer["finish_reason"], usage, RECORDED))
             tally.recorded += 1
         else:
             open_questions[question.key] = question
-    if config.model:
-        asyncio.run(_ask_all(list(open_questions.values()), journal, config, tally))
+    if config.model and open_questions:
+        todo = list(open_questions.values())
+        if most is not None and most < len(todo):
+            todo = random.Random(0).sample(todo, most)
+        asyncio.run(_Asking(todo, journal, config, tally).run())
     tally.unanswered = dict(Counter(q.variant for key, q in open_questions.items() if key not in journal.keys))
     return tally
 
 
 def estimate(passages: Iterable[Passage], journal: Journal, config: TeacherConfig) -> tuple[int, float]:
-    """Requests still to be sent, and a cautious guess of their cost in dollars."""
+    """Requests still to be sent, and an upper bound of their cost in dollars."""
     recorded = load_recorded(config)
-    todo = [
-        question
+    todo = {
+        question.key: question
         for question in questions(passages, config)
         if question.key not in journal.keys and (question.variant, text_sha256(question.passage.text)) not in recorded
-    ]
-    return len(todo), sum(_ceiling(question, config) for question in todo)
-
-
-def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], dict[str, str]]:
-    """Recorded answers by `(variant, text_sha256)`."""
-    files = {"type": config.recorded} if isinstance(config.recorded, str) else config.recorded or {}
-    answers = {}
-    for variant, name in files.items():
-        path = Path(name)
-        if not path.exists():
-            raise UserError(f"{path}: no such file of recorded answers: set teacher.recorded")
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line)
-                    answers[variant, row["text_sha256"]] = {key: row[key] for key in ("reply", "finish_reason")}
-                except (ValueError, KeyError, TypeError) as error:
-                    raise UserError(f"{path}: line {number} is no recorded answer: {error!r:.100}") from None
-    return answers
-
-
-async def _ask_all(todo: list[Question], journal: Journal, config: TeacherConfig, tally: Tally) -> None:
-    """Workers take questions from one queue; each answer is in the journal before the next is asked."""
-    import openai
-    from tqdm import tqdm
-
-    key = os.environ.get(config.api_key_env)
-    if not todo:
-        return
-    if not key:
-        raise UserError(f"{len(todo)} answers are to be asked and ${config.api_key_env} holds no key: set it")
-    queue = iter(todo)
-    in_flight: dict[str, float] = {}
-    bar = tqdm(total=len(todo), unit=" answers", desc=f"asking {config.model}")
-    # the client's own retries are off: they pay for answers that nobody records
-    client = openai.AsyncOpenAI(api_key=key, base_url=config.base_url, max_retries=0, timeout=config.timeout)
-    capped = False
-
-    async def work() -> None:
-        nonlocal capped
-        for question in queue:
-            ceiling = _ceiling(question, config)
-            spent = tally.cost_before + tally.cost + sum(in_flight.values())
-            if config.max_cost is not None and spent + ceiling > config.max_cost:
-                capped = True
-                return
-            in_flight[question.key] = ceiling
-            try:
-                await _ask(client, question, journal, config, tally)
-            finally:
-                del in_flight[question.key]
-            bar.update()
-            bar.set_postfix_str(f"${tally.cost:.4f}, {tally.failed} failed")
-
-    async with client:
-        workers = [asyncio.create_task(work()) for _ in range(min(config.concurrency, len(todo)))]
-        try:
-            await asyncio.gather(*workers)
-        except BaseException:
-            for worker in workers:
-                worker.cancel()
-            raise
-        finally:
-            bar.close()
-    if tally.failed and not tally.asked:
-        raise UserError(f"{config.base_url or 'the endpoint'} gave no usable answer to {tally.failed} requests")
-    if capped:
-        print(f"stopped below max_cost ${config.max_cost}: raise teacher.max_cost and run again to go on")
-
-
-async def _ask(client: Any, question: Question, journal: Journal, config: TeacherConfig, tally: Tally) -> None:
-    """Ask until answered, a fault that will not pass, or out of tries; counts into the tally."""
-    import openai
-
-    attempt = 0
-    while True:
-        try:
-            response = await client.chat.completions.create(
-                model=config.model,
-                messages=question.messages,
-                temperature=config.temperature,
-                max_tokens=config.max_answer_tokens,
-            )
-            choice, usage = response.choices[0], response.usage
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise UserError(f"the endpoint refuses model {config.model!r} or the key: {error}") from None
-        except openai.BadRequestError as error:
-            if error.code not in FINAL_REFUSALS:
-                raise UserError(f"the endpoint rejects the request: {error}") from None
-            # this passage will never be answered: that is its answer, and the others go on
-            usage = {"prompt_tokens": 0, "completion_tokens": 0}
-            journal.append(_record(question, "", error.code, usage, config.model))
-            tally.asked += 1
-            return
-        except openai.RateLimitError as error:
-            if getattr(error, "code", None) == "insufficient_quota":
-                raise UserError(f"the account's quota is used up: {error}") from None
-            await asyncio.sleep(_retry_after(error) or _backoff(attempt))
-            attempt = min(attempt + 1, 6)  # a rate limit is no failure: wait and ask again
-            continue
-        except (
-            openai.APIError,
-            AttributeError,
-            IndexError,
-            TypeError,
-            ValueError,
-        ):  # a fault, or a body that is no completion
-            attempt += 1
-            if attempt > config.max_retries:
-                tally.failed += 1
-                return
-            await asyncio.sleep(_backoff(attempt))
-            continue
-        break
-    used = {
-        "prompt_tokens": getattr(usage, "prompt_tokens", 0) or 0,
-        "completion_tokens": getattr(usage, "completion_tokens", 0) or 0,
     }
-    finish = "refusal" if getattr(choice.message, "refusal", None) else choice.finish_reason or "stop"
-    reply = choice.message.content or getattr(choice.message, "refusal", None) or ""
-    journal.append(_record(question, reply, finish, used, response.model))
-    tally.asked += 1
-    tally.prompt_tokens += used["prompt_tokens"]
-    tally.reply_tokens += used["completion_tokens"]
-    tally.cost += _price(used["prompt_tokens"], used["completion_tokens"], config)
+    return len(todo), sum(request_ceiling(question, config) for question in todo.values())
 
 
-def _record(question: Question, reply: str, finish: str, usage: dict[str, int], model: str | None) -> dict[str, Any]:
+def extrapolate(journal: Journal, config: TeacherConfig, remaining: int) -> tuple[float, float]:
+    """Expected dollars of the remaining requests and half the width of its 95 % interval, from the paid answers."""
+    costs = [record_cost(record, config) for record in journal.records() if record["model"] != RECORDED]
+    if not costs:
+        return 0.0, 0.0
+    mean = sum(costs) / len(costs)
+    spread = (sum((cost - mean) ** 2 for cost in costs) / max(1, len(costs) - 1)) ** 0.5
+    # of a sum of `remaining` draws around a mean that is itself estimated
+    return remaining * mean, 1.96 * spread * (remaining + remaining**2 / len(costs)) ** 0.5
+
+
+class _Asking:
+    """One run of questions against an endpoint: workers, pacing, budget, progress, interruption."""
+
+    def __init__(self, todo: list[Question], journal: Journal, config: TeacherConfig, tally: Tally) -> None:
+        self.todo, self.total = deque(todo), len(todo)
+        self.journal, self.config, self.tally = journal, config, tally
+        self.pacer = Pacer(config.requests_per_minute, config.tokens_per_minute)
+        self.in_flight: dict[str, float] = {}
+        self.capped = self.interrupted = False
+        self.first_answer = asyncio.Event()
+
+    async def run(self) -> None:
+        """Ask everything; raises UserError for what no retry can mend, KeyboardInterrupt after Ctrl-C."""
+        import openai
+
+        key = os.environ.get(self.config.api_key_env)
+        if not key:
+            raise UserError(
+                f"{self.total} answers are to be asked and ${self.config.api_key_env} holds no key: set it"
+            )
+        self.progress = _Progress(self)
+        # aiohttp's pool stays fast with many connections; the client's own retries pay for answers nobody records
+        transport = openai.DefaultAioHttpClient(event_hooks={"response": [self._learn]}, timeout=self.config.timeout)
+        client = openai.AsyncOpenAI(
+            api_key=key,
+            base_url=self.config.base_url,
+            max_retries=0,
+            timeout=self.config.timeout,
+            http_client=transport,
+        )
+        async with client:
+            count = min(self.config.concurrency, self.total)
+            workers = [asyncio.create_task(self._work(client, first=number == 0)) for number in range(count)]
+            ticker = asyncio.create_task(self.progress.keep_showing())
+            self._catch_interrupts(workers)
+            try:
+                await asyncio.gather(*workers)
+            except asyncio.CancelledError:
+                raise KeyboardInterrupt from None
+            finally:
+                for task in [*workers, ticker]:
+                    task.cancel()
+                self.progress.close()
+        if self.interrupted:
+            raise KeyboardInterrupt
+        if self.tally.failed and not self.tally.asked:
+            where = self.config.base_url or "the endpoint"
+            raise UserError(f"{where} gave no usable answer to {self.tally.failed} requests")
+        if self.capped:
+            print(f"stopped below max_cost ${self.config.max_cost}: raise teacher.max_cost and run again to go on")
+
+    def _catch_interrupts(self, workers: list[asyncio.Task]) -> None:
+        """Ctrl-C once: finish what is in flight. Twice: stop at once."""
+
+        def stop() -> None:
+            if self.interrupted:
+                for worker in workers:
+                    worker.cancel()
+                return
+            self.interrupted = True
+            print(f"\nfinishing {len(self.in_flight)} requests in flight; Ctrl-C again stops at once", file=sys.stderr)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop)
+
+    async def _learn(self, response: Any) -> None:
+        self.pacer.learn(response.headers)
+
+    async def _work(self, client: Any, first: bool) -> None:
+        """Ask question after question. One worker goes ahead: its answer shows the limits, a wrong key or model."""
+        if not first:
+            await self.first_answer.wait()
+        try:
+            while self.todo and not self.interrupted and self._affordable(self.todo[0]):
+                question = self.todo.popleft()
+                self.in_flight[question.key] = request_ceiling(question, self.config)
+                try:
+                    await self._ask(client, question)
+                finally:
+                    del self.in_flight[question.key]
+                    self.first_answer.set()
+        finally:
+            self.first_answer.set()
+
+    def _affordable(self, question: Question) -> bool:
+        """Whether the cap holds even if this request and all in flight cost the most they can."""
+        spent = self.tally.cost_before + self.tally.cost + sum(self.in_flight.values())
+        if self.config.max_cost is not None and spent + request_ceiling(question, self.config) > self.config.max_cost:
+            self.capped = True
+        return not self.capped
+
+    async def _ask(self, client: Any, question: Question) -> None:
+        """Ask until answered, a fault that will not pass, or out of tries."""
+        import openai
+
+        body = {"model": self.config.model, "messages": question.messages, **request_parameters(self.config)}
+        tokens = sum(len(message["content"]) for message in question.messages) // 4 + self.config.max_answer_tokens
+        faults = 0
+        while True:
+            await self.pacer.turn(tokens)
+            try:
+                # the typed `chat.completions.create` builds models of every field, at several times the CPU
+                response = await client.post("/chat/completions", body=body, cast_to=object)
+                record = read_completion(question, response)
+            except openai.RateLimitError as error:
+                if getattr(error, "code", None) == "insufficient_quota":
+                    raise UserError(f"the account's quota is used up: {error}") from None
+                self.pacer.refuse(_retry_after(error))  # no failure: wait and ask again
+                continue
+            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+                raise UserError(f"the endpoint refuses model {self.config.model!r} or the key: {error}") from None
+            except openai.BadRequestError as error:
+                if error.code not in FINAL_REFUSALS:
+                    raise UserError(f"the endpoint rejects the request: {error}") from None
+                # this passage will never be answered: that is its answer, and the others go on
+                nothing = {"prompt_tokens": 0, "completion_tokens": 0}
+                record = make_record(question, "", error.code, nothing, self.config.model)
+            except (openai.APIError, ValueError):  # a fault that may pass, or a body that is no completion
+                faults += 1
+                if faults > self.config.max_retries:
+                    self.tally.failed += 1
+                    return
+                await asyncio.sleep(_backoff(faults))
+                continue
+            break
+        self.journal.append(record)
+        self.pacer.answered()
+        count_answer(self.tally, record, self.config)
+
+
+class _Progress:
+    """A bar on a terminal, a plain line now and then elsewhere: done, failed, tokens, cost, rate, time left."""
+
+    def __init__(self, asking: _Asking) -> None:
+        self.asking, self.started = asking, time.monotonic()
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=asking.total, unit=" answers", desc=asking.config.model, disable=not self.terminal)
+
+    async def keep_showing(self) -> None:
+        """Renew the display until cancelled."""
+        while True:
+            await asyncio.sleep(0.5 if self.terminal else PLAIN_LINE_SECONDS)
+            self.show()
+
+    def show(self) -> None:
+        """Show where the run stands."""
+        tally, waiting = self.asking.tally, self.asking.pacer.waiting
+        tokens = tally.prompt_tokens + tally.reply_tokens
+        state = f"{tokens:,} tokens, ${tally.cost_before + tally.cost:.4f}, {tally.failed} failed"
+        state += f", {self.asking.pacer.refused} times over the rate limit" if self.asking.pacer.refused else ""
+        state += f", waiting {waiting:.0f} s" if waiting > 2 else ""
+        if self.terminal:
+            self.bar.set_postfix_str(state, refresh=False)
+            self.bar.update(tally.asked + tally.failed - self.bar.n)
+            return
+        done = tally.asked + tally.failed
+        rate = done / max(1e-9, time.monotonic() - self.started)
+        left = f"{(self.asking.total - done) / rate:.0f} s left" if rate else "no answer yet"
+        print(f"{done}/{self.asking.total} answers, {rate:.1f} a second, {left}; {state}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Show the end."""
+        self.show()
+        self.bar.close()
+
+
+def read_completion(question: Question, response: Any) -> dict[str, Any]:
+    """The journal record of a chat completion's JSON; raises ValueError for anything else."""
+    try:
+        choice = response["choices"][0]
+        message, usage = choice["message"], response.get("usage") or {}
+        refusal = message.get("refusal")
+        reply = message.get("content") or refusal or ""
+        used = {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"no chat completion: {error!r}") from None
+    if not isinstance(reply, str):
+        raise ValueError("the content of the completion is no text")
+    finish = "refusal" if refusal else choice.get("finish_reason") or "stop"
+    return make_record(question, reply, finish, used, response.get("model"))
+
+
+def make_record(
+    question: Question, reply: str, finish_reason: str, usage: dict[str, int], model: str | None
+) -> dict[str, Any]:
+    """A journal record of one answer."""
     return {
         "key": question.key,
         "passage_id": question.passage.id,
         "variant": question.variant,
         "reply": reply,
-        "finish_reason": finish,
+        "finish_reason": finish_reason,
         "usage": usage,
         "model": model,
     }
+
+
+def count_answer(tally: Tally, record: dict[str, Any], config: TeacherConfig) -> None:
+    """Add a paid answer to the tally."""
+    tally.asked += 1
+    tally.prompt_tokens += record["usage"]["prompt_tokens"]
+    tally.reply_tokens += record["usage"]["completion_tokens"]
+    tally.cost += record_cost(record, config)
 
 
 def record_cost(record: dict[str, Any], config: TeacherConfig) -> float:
@@ -265,14 +312,14 @@ def record_cost(record: dict[str, Any], config: TeacherConfig) -> float:
     return _price(record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"], config)
 
 
-def _price(prompt_tokens: int, reply_tokens: int, config: TeacherConfig) -> float:
-    return (prompt_tokens * config.price_input + reply_tokens * config.price_output) / 1e6
-
-
-def _ceiling(question: Question, config: TeacherConfig) -> float:
+def request_ceiling(question: Question, config: TeacherConfig) -> float:
     """The most a request can cost: no tokenizer makes more tokens than bytes, and the reply at its longest."""
     size = sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in question.messages)
     return _price(size + 16, config.max_answer_tokens, config)
+
+
+def _price(prompt_tokens: int, reply_tokens: int, config: TeacherConfig) -> float:
+    return (prompt_tokens * config.price_input + reply_tokens * config.price_output) / 1e6
 
 
 def _retry_after(error: Any) -> float | None:
@@ -282,5 +329,5 @@ def _retry_after(error: Any) -> float | None:
         return None
 
 
-def _backoff(attempt: int) -> float:
-    return min(30.0, 0.5 * 2**attempt) * (0.5 + random.random())
+def _backoff(faults: int) -> float:
+    return min(30.0, 0.5 * 2**faults) * (0.5 + random.random())

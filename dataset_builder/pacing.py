@@ -1,0 +1,92 @@
+"""When to send: shared slots that keep requests and tokens a minute under an endpoint's limits.
+
+A gate that holds everyone until a time wakes everyone at once and meets the limit again. Here every sender takes the
+next free slot of one schedule, so that a wait spreads what follows it. Limits come from the recipe, from the
+endpoint's `x-ratelimit-*` headers, or, where neither says them, from the pace of answers before the first refusal.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping
+
+SHARE = 0.97  # of a stated limit: clocks differ, and a refusal costs more than the rest
+BACK_OFF = 0.9  # of the pace that was refused
+RECOVERY = 1.02  # a guessed pace grows by this factor a second while nothing is refused
+WINDOW = 3.0  # seconds over which the pace of answers is measured
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds, after a refusal that names no time
+
+
+class Pacer:
+    """Slots in time for one endpoint. Limits are a minute's; None means that none is known."""
+
+    def __init__(self, requests: float | None = None, tokens: float | None = None) -> None:
+        self.requests = requests * SHARE if requests else None
+        self.tokens = tokens * SHARE if tokens else None
+        self.fixed = requests is not None
+        self.refused = 0
+        self._guessed = False
+        self._next = 0.0
+        self._changed = 0.0
+        self._waits = 0
+        self._answers: deque[float] = deque()
+
+    async def turn(self, tokens: int) -> None:
+        """Wait for the next free slot; `tokens` is what the request may use, prompt and reply."""
+        now = time.monotonic()
+        start = max(now, self._next)
+        self._next = start + max(
+            60 / self.requests if self.requests else 0.0, 60 * tokens / self.tokens if self.tokens else 0.0
+        )
+        while (wait := start - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+
+    @property
+    def waiting(self) -> float:
+        """Seconds until the next free slot."""
+        return max(0.0, self._next - time.monotonic())
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        """Take the limits an endpoint states with an answer."""
+        if not self.fixed and (limit := _number(headers.get("x-ratelimit-limit-requests"))):
+            self.requests, self._guessed = limit * SHARE, False
+        if limit := _number(headers.get("x-ratelimit-limit-tokens")):
+            self.tokens = limit * SHARE
+
+    def answered(self) -> None:
+        """Count an answer; a guessed pace recovers slowly while nothing is refused."""
+        now = time.monotonic()
+        self._waits = 0
+        self._answers.append(now)
+        while self._answers[0] < now - WINDOW:
+            self._answers.popleft()
+        if self._guessed:
+            self.requests *= RECOVERY ** min(1.0, now - self._changed)
+            self._changed = now
+
+    def refuse(self, retry_after: float | None) -> None:
+        """A 429: nobody sends before `retry_after` seconds, and the pace drops where it was guessed or unknown.
+
+        Refusals of requests that were under way together count once.
+        """
+        self.refused += 1
+        now = time.monotonic()
+        if now < self._changed + 1.0 and self.waiting > 0:
+            self._next = max(self._next, now + (retry_after or 0.0))
+            return
+        wait = retry_after if retry_after is not None else min(LONGEST_WAIT, FIRST_WAIT * 2**self._waits)
+        self._waits += 1
+        self._next = max(self._next, now + wait)
+        if self.requests is None:
+            span = max(0.2, now - self._answers[0]) if self._answers else 1.0
+            self.requests, self._guessed = 60 * max(1, len(self._answers)) / span, True
+        if self._guessed:
+            self.requests *= BACK_OFF
+        self._changed = now
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text and float(text) > 0 else None
+    except ValueError:
+        return None
