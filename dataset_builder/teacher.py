@@ -111,7 +111,7 @@ class _Asking:
         self.journal, self.config, self.tally = journal, config, tally
         self.pacer = Pacer(config.requests_per_minute, config.tokens_per_minute)
         self.in_flight: dict[str, float] = {}
-        self.capped = self.interrupted = False
+        self.interrupted = False
         self.first_answer = asyncio.Event()
 
     async def run(self) -> None:
@@ -151,7 +151,7 @@ class _Asking:
         if self.tally.failed and not self.tally.asked:
             where = self.config.base_url or "the endpoint"
             raise UserError(f"{where} gave no usable answer to {self.tally.failed} requests")
-        if self.capped:
+        if self.todo:
             print(f"stopped below max_cost ${self.config.max_cost}: raise teacher.max_cost and run again to go on")
 
     def _catch_interrupts(self, workers: list[asyncio.Task]) -> None:
@@ -187,11 +187,14 @@ class _Asking:
             self.first_answer.set()
 
     def _affordable(self, question: Question) -> bool:
-        """Whether the cap holds even if this request and all in flight cost the most they can."""
+        """Whether the cap holds even if this request and all in flight cost the most they can.
+
+        Near the cap workers leave one by one, and the last ones go on as long as what is left suffices.
+        """
+        if self.config.max_cost is None:
+            return True
         spent = self.tally.cost_before + self.tally.cost + sum(self.in_flight.values())
-        if self.config.max_cost is not None and spent + request_ceiling(question, self.config) > self.config.max_cost:
-            self.capped = True
-        return not self.capped
+        return spent + request_ceiling(question, self.config) <= self.config.max_cost
 
     async def _ask(self, client: Any, question: Question) -> None:
         """Ask until answered, a fault that will not pass, or out of tries."""
