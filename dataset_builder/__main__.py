@@ -83,6 +83,7 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint (teacher.base_url)")
     parser.add_argument("--model", help="the teacher's name there (teacher.model)")
     parser.add_argument("--max_cost", type=float, help="dollars never to be exceeded (teacher.max_cost)")
+    parser.add_argument("--batch", action="store_true", default=None, help="ask through the provider's Batch API")
     parser.add_argument("--dry_run", action="store_true", help="say what would be asked and at most paid, then stop")
     parser.add_argument(
         "--pilot", type=int, default=0, metavar="N", help="with --dry_run: ask N passages and estimate"
@@ -91,7 +92,7 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
     overrides = parse_overrides(rest)
-    for name in ("base_url", "model", "max_cost"):
+    for name in ("base_url", "model", "max_cost", "batch"):
         if getattr(args, name) is not None:
             overrides[f"teacher.{name}"] = getattr(args, name)
     if args.output_dir:

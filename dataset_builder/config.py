@@ -42,6 +42,8 @@ class TeacherConfig:
     concurrency: int = option(64, "requests in flight at most")
     requests_per_minute: float | None = option(None, "the endpoint's limit; absent: learned from its answers")
     tokens_per_minute: float | None = option(None, "the endpoint's limit; absent: learned from its answers")
+    batch: bool = option(False, "ask through the provider's Batch API: within a day, usually at half the price")
+    batch_poll_seconds: float = option(30.0, "between looks at a batch under way")
     max_retries: int = option(6, "further tries after a fault that may pass")
     timeout: float = option(120.0, "seconds to wait for one reply")
     price_input: float = option(0.0, "dollars per million prompt tokens")

@@ -76,7 +76,12 @@ def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfi
         todo = list(open_questions.values())
         if most is not None and most < len(todo):
             todo = random.Random(0).sample(todo, most)
-        asyncio.run(_Asking(todo, journal, config, tally).run())
+        if config.batch and most is None:
+            from .batch_api import annotate_batch
+
+            annotate_batch(todo, journal, config, journal.path.parent / "batches", tally, config.batch_poll_seconds)
+        else:
+            asyncio.run(_Asking(todo, journal, config, tally).run())
     tally.unanswered = dict(Counter(q.variant for key, q in open_questions.items() if key not in journal.keys))
     return tally
 

@@ -17,6 +17,7 @@ import pytest
 from huggingface_hub import DatasetCard
 from pyarrow import parquet
 
+from fake_batch import FakeBatch
 from fake_teacher import FakeTeacher
 
 ROOT = Path(__file__).parent.parent
@@ -231,6 +232,16 @@ def test_your_corpus_url_and_key_are_all_it_takes(workplace: Path, teacher: Fake
         path.read_bytes() for path in workplace.rglob("*") if path.is_file() and "cache" not in str(path)
     )
     assert b"sk-secret" not in written
+
+
+def test_the_batch_api_is_one_flag_away(workplace: Path) -> None:
+    with FakeBatch(reply, polls=1) as provider:
+        arguments = [*your_recipe(workplace, provider.base_url), "--batch", "--teacher.batch_poll_seconds", "0.05"]
+        ended = build(*arguments, cwd=workplace, key="k")
+        assert ended.returncode == 0, ended.stderr
+        assert "12 were paid for" in ended.stdout and set(provider.paid.values()) == {1}
+        again = build(*arguments, cwd=workplace, key="k")
+        assert "nothing was paid" in again.stdout and len(provider.batches) == 1
 
 
 def test_an_interrupted_run_asks_only_what_is_missing(workplace: Path) -> None:

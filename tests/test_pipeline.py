@@ -322,7 +322,9 @@ tagger.save_pretrained("again")
 
 
 ODD = st.sampled_from([*'ab AB\n"\\[],é\u0301💙👩\u200d京\x00<|>', "<|im_end|>", "{{", "%}"])
-WILD = st.lists(st.one_of(st.characters(exclude_categories=["Cs"]), ODD), max_size=30).map("".join)  # lone surrogates are tested above
+WILD = st.lists(st.one_of(st.characters(exclude_categories=["Cs"]), ODD), max_size=30).map(
+    "".join
+)  # lone surrogates are tested above
 NAMES = WILD.filter(str.strip)
 
 

@@ -1,0 +1,444 @@
+"""Questions to the journal through the provider's Batch API, which answers within a day at, usually, half the price.
+
+The same contract as asking one by one: an answer is journaled once and never paid twice. Every batch carries as
+metadata the run (the hash of the journal's header) and the part (the hash of its keys), so a batch whose creation was
+not recorded, because the process died in between, is found again by listing. `state.json` adds what listing cannot
+tell: which batches are collected. Answers go to the journal first, into the state after.
+
+The recipe's `price_input` and `price_output` are taken as they are: give those of the batch endpoint.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from open_ner.cli import UserError
+
+from .config import TeacherConfig
+from .journal import Journal
+from .passages import Passage
+from .questions import Question, request_parameters
+from .teacher import (
+    FINAL_REFUSALS,
+    Tally,
+    _backoff,
+    _retry_after,
+    count_answer,
+    make_record,
+    read_completion,
+    request_ceiling,
+)
+
+# https://platform.openai.com/docs/guides/batch: the provider's limits of one input file
+PART_REQUESTS = 50_000
+PART_BYTES = 200_000_000
+SMALLEST_PART = 100  # the account's queue takes not even these: better to say so than to go on in crumbs
+ROUNDS = 3  # times a question is asked before it counts as failed, and times the cap may cut the queue short
+ENDPOINT = "/v1/chat/completions"
+ENDED = ("completed", "expired", "cancelled", "failed")
+QUEUE_FULL = "token_limit_exceeded"  # of a batch that failed because others fill the account's queue
+HOPELESS = ("insufficient_quota", "billing_hard_limit_reached", "invalid_api_key", "model_not_found")
+UNKNOWN = Passage(id="", text="", source="", source_id="", licence="", start=0, end=0, tokens=0)
+Result = TypeVar("Result")
+
+
+def annotate_batch(
+    todo: list[Question],
+    journal: Journal,
+    config: TeacherConfig,
+    folder: Path,
+    tally: Tally,
+    poll_seconds: float = 30.0,
+) -> None:
+    """Bring the journal up to date for the open questions; resumable at every point.
+
+    Batches already under way for this journal are collected first of all. `folder` holds the state and, while a batch
+    is under way, its input file. What the cap or `ROUNDS` leave unanswered is said and left to the next run. Raises
+    UserError for what will not pass: no key or a wrong one, no quota, an unknown model, an input the provider refuses.
+    """
+    import openai
+
+    if not todo:
+        return
+    key = os.environ.get(config.api_key_env)
+    if not key:
+        raise UserError(f"{len(todo)} answers are to be asked and ${config.api_key_env} holds no key: set it")
+    folder.mkdir(parents=True, exist_ok=True)
+    # the client's own retries are off: a repeated `create` would be a second batch, and paid
+    with openai.OpenAI(api_key=key, base_url=config.base_url, max_retries=0, timeout=config.timeout) as client:
+        _Run(todo, journal, config, folder, tally, client).work(poll_seconds)
+
+
+@dataclass
+class _Batch:
+    """A batch under way: its questions, the most they can still cost, and how many the provider has answered."""
+
+    id: str
+    part: str
+    questions: dict[str, Question]
+    ceiling: float
+    done: int = 0
+
+
+@dataclass
+class _Fault:
+    """Why a line holds no answer."""
+
+    status: int | None
+    code: str | None
+    message: str
+
+    @property
+    def hopeless(self) -> bool:
+        """Every other request would meet it too."""
+        return self.status in (401, 403, 404) or self.code in HOPELESS
+
+    @property
+    def lasting(self) -> bool:
+        """The same request would meet it again."""
+        return self.status is not None and 400 <= self.status < 500 and self.status not in (408, 409, 429)
+
+
+class _Run:
+    """One run of `annotate_batch`: adopt what is under way, then submit, wait, collect, until nothing is left."""
+
+    def __init__(
+        self, todo: list[Question], journal: Journal, config: TeacherConfig, folder: Path, tally: Tally, client: Any
+    ) -> None:
+        self.todo = {question.key: question for question in todo}
+        self.journal, self.config, self.folder, self.tally, self.client = journal, config, folder, tally, client
+        with journal.path.open("rb") as lines:
+            self.name = hashlib.sha256(lines.readline()).hexdigest()[:32]
+        self.state = _read_state(folder / "state.json")
+        self.open: list[_Batch] = []
+        self.queue: dict[str, Question] = {}
+        self.tries: Counter[str] = Counter()
+        self.part_requests = PART_REQUESTS
+        self.window: float = math.inf  # batches under way at once, once the account's limit is known
+        self.cuts = 0
+        self.last_fault = ""
+        self.said = ""
+
+    def work(self, poll_seconds: float) -> None:
+        """Everything, start to end."""
+        self.adopt()
+        in_flight = {key for batch in self.open for key in batch.questions}
+        self.queue = {key: question for key, question in self.todo.items() if key not in in_flight}
+        while self.cuts <= ROUNDS:
+            self.submit()
+            if not self.open:
+                break
+            self.wait(poll_seconds)
+        if self.tally.failed:
+            said = f"{self.tally.failed} requests got no usable answer, the last one: {self.last_fault}"
+            if not self.tally.asked:
+                raise UserError(said)
+            print(said)
+        if self.queue:
+            cap = f"stopped below max_cost ${self.config.max_cost}: {len(self.queue)} requests are not submitted"
+            print(f"{cap}; raise teacher.max_cost and run again to go on")
+
+    def adopt(self) -> None:
+        """Take up the batches that earlier runs left: those the state names, and those it never came to name."""
+        listed = {batch.id: batch for batch in self.call(lambda: list(self.listed()))}
+        for name, entry in self.state.items():
+            if not entry["collected"] and name not in listed:
+                listed[name] = self.call(lambda name=name: self.client.batches.retrieve(name), name)
+        for batch in listed.values():
+            entry = self.state.get(batch.id)
+            if (entry and entry["collected"]) or (not entry and batch.status == "failed"):
+                continue
+            part = entry["part"] if entry else batch.metadata["part"]
+            self.open.append(self.read_part(batch.id, part, batch.input_file_id))
+            self.remember(batch.id, part)
+        under_way = {self.part_file(batch.part) for batch in self.open}
+        for path in self.folder.glob("part-*"):  # written by a run that died before it created the batch
+            if path not in under_way:
+                path.unlink()
+
+    def listed(self, part: str | None = None) -> Iterator[Any]:
+        """The batches at the provider that carry this run's name, and the part's where one is given."""
+        for batch in self.client.batches.list(limit=100):  # goes on through all pages
+            metadata = batch.metadata or {}
+            if metadata.get("run") == self.name and part in (None, metadata.get("part")):
+                yield batch
+
+    def read_part(self, name: str, part: str, file_id: str) -> _Batch:
+        """A batch of an earlier run, from its input file; it may hold questions that are not among today's."""
+        path = self.part_file(part)
+        if not path.exists():
+            self.download(file_id, path)
+        questions, ceiling = {}, 0.0
+        with path.open("rb") as lines:
+            for line in lines:
+                row = json.loads(line)
+                key, body = row["custom_id"], row["body"]
+                questions[key] = self.todo.get(key) or Question(key, "", UNKNOWN, body["messages"])
+                if key not in self.journal.keys:
+                    then = replace(self.config, max_answer_tokens=body["max_tokens"])
+                    ceiling += request_ceiling(questions[key], then)
+        return _Batch(name, part, questions, ceiling)
+
+    def submit(self) -> None:
+        """Create batches of the queue's questions, as many as the cap and the account's limit allow."""
+        self.queue = {key: question for key, question in self.queue.items() if key not in self.journal.keys}
+        while self.queue and len(self.open) < self.window:
+            batch = self.write_part()
+            if not batch:
+                self.cuts += 1
+                return
+            path = self.part_file(batch.part)
+            batch.id = self.create(batch.part, path)
+            self.remember(batch.id, batch.part)
+            self.open.append(batch)
+            for key in batch.questions:
+                del self.queue[key]
+
+    def write_part(self) -> _Batch | None:
+        """The input file of the next questions that fit into one and under the cap; None if not one does."""
+        spent = self.tally.cost_before + self.tally.cost + sum(batch.ceiling for batch in self.open)
+        room = math.inf if self.config.max_cost is None else self.config.max_cost - spent
+        questions, size, ceiling = {}, 0, 0.0
+        draft = self.folder / "part-draft"
+        with draft.open("wb") as file:
+            for key, question in self.queue.items():
+                line = _request_line(question, self.config)
+                cost = request_ceiling(question, self.config)
+                full = len(questions) == self.part_requests or (questions and size + len(line) > PART_BYTES)
+                if full or ceiling + cost > room:
+                    break
+                file.write(line)
+                questions[key] = question
+                size += len(line)
+                ceiling += cost
+        if not questions:
+            draft.unlink()
+            return None
+        part = hashlib.sha256("\n".join(sorted(questions)).encode()).hexdigest()
+        draft.replace(self.part_file(part))
+        return _Batch("", part, questions, ceiling)
+
+    def create(self, part: str, path: Path) -> str:
+        """Upload the part and create its batch, once; the batch's id."""
+        metadata = {"run": self.name, "part": part}
+        sent = False
+
+        def upload() -> Any:
+            with path.open("rb") as file:
+                return self.client.files.create(file=file, purpose="batch")
+
+        def create_or_find() -> Any:
+            nonlocal sent
+            if sent:  # no answer came: the batch may have been created all the same
+                for batch in self.listed(part):
+                    if batch.id not in self.state:
+                        return batch
+            sent = True
+            return self.client.batches.create(
+                input_file_id=uploaded.id, endpoint=ENDPOINT, completion_window="24h", metadata=metadata
+            )
+
+        uploaded = self.call(upload)
+        return self.call(create_or_find).id
+
+    def wait(self, poll_seconds: float) -> None:
+        """Poll until every batch under way has ended, collecting each as it ends."""
+        from tqdm import tqdm
+
+        accepted, refused = 0, []
+        with tqdm(total=len(self.todo), unit=" answers", desc="batches", disable=not sys.stderr.isatty()) as bar:
+            while self.open:
+                for batch in list(self.open):
+                    found = self.call(lambda name=batch.id: self.client.batches.retrieve(name), batch.id)
+                    if found.status not in ENDED:
+                        batch.done = found.request_counts.completed if found.request_counts else 0
+                    elif found.status == "failed":
+                        refused.append((len(batch.questions), self.put_back(batch, found)))
+                    else:
+                        accepted += 1
+                        self.collect(batch, found)
+                self.report(bar)
+                if self.open:
+                    time.sleep(poll_seconds)
+        if refused and accepted:
+            self.window = accepted
+        elif refused:
+            largest, message = max(refused)
+            if largest <= SMALLEST_PART:
+                raise UserError(f"the account's queue of batches takes not even {largest} requests: {message}")
+            self.window, self.part_requests = 1, largest // 2
+
+    def put_back(self, batch: _Batch, found: Any) -> str:
+        """Queue the questions of a batch the account's queue had no room for; UserError for any other refusal."""
+        faults = (found.errors and found.errors.data) or []
+        self.close(batch)
+        said = "; ".join(f"{fault.message} (line {fault.line or '-'})" for fault in faults[:3])
+        if not any(fault.code == QUEUE_FULL for fault in faults):
+            raise UserError(f"the provider refuses batch {batch.id}: {said or 'it gives no reason'}")
+        self.queue |= {key: question for key, question in batch.questions.items() if key in self.todo}
+        return said
+
+    def collect(self, batch: _Batch, found: Any) -> None:
+        """Journal the answers of a batch that has ended; what it leaves open is queued again or counted as failed."""
+        faults: dict[str, _Fault] = {}
+        path = self.folder / "answers.jsonl"
+        for file_id in (found.output_file_id, found.error_file_id):
+            if file_id:
+                self.download(file_id, path)
+                with path.open("rb") as lines:
+                    faults |= self.journal_answers(lines, batch)
+                path.unlink()
+        self.close(batch)
+        left = [key for key in batch.questions if key in self.todo and key not in self.journal.keys]
+        for key in left:
+            fault = faults.get(key) or _Fault(None, found.status, f"no answer in a batch that {found.status}")
+            if fault.hopeless:
+                raise UserError(f"the endpoint refuses model {self.config.model!r} or the account: {fault.message}")
+            self.tries[key] += 1
+            # who cancels a batch does not want it asked again at once
+            if fault.lasting or found.status == "cancelled" or self.tries[key] == ROUNDS:
+                self.tally.failed += 1
+                self.last_fault = fault.message
+            else:
+                self.queue[key] = self.todo[key]
+
+    def journal_answers(self, lines: Iterable[bytes], batch: _Batch) -> dict[str, _Fault]:
+        """Journal every answer of an output or error file that is not there yet; the faults of the other lines."""
+        faults = {}
+        for line in filter(bytes.strip, lines):
+            row = json.loads(line)
+            question = batch.questions.get(row["custom_id"])
+            if question is None or question.key in self.journal.keys:
+                continue
+            answer = _read_answer(row, question)
+            if isinstance(answer, _Fault) and answer.code in FINAL_REFUSALS:
+                # this passage will never be answered: that is its answer
+                nothing = {"prompt_tokens": 0, "completion_tokens": 0}
+                answer = make_record(question, "", str(answer.code), nothing, self.config.model)
+            if isinstance(answer, _Fault):
+                faults[question.key] = answer
+                continue
+            self.journal.append(answer)
+            count_answer(self.tally, answer, self.config)
+        return faults
+
+    def close(self, batch: _Batch) -> None:
+        """Record that nothing more is to be had of a batch, once all it gave is on the disk."""
+        with self.journal.path.open("rb") as file:
+            os.fsync(file.fileno())
+        self.remember(batch.id, batch.part, collected=True)
+        self.open.remove(batch)
+        self.part_file(batch.part).unlink(missing_ok=True)
+
+    def remember(self, name: str, part: str, collected: bool = False) -> None:
+        """Write the state, as a whole or not at all."""
+        self.state[name] = {"part": part, "collected": collected}
+        draft = self.folder / "state.json.draft"
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump({"batches": self.state}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self.folder / "state.json")
+
+    def part_file(self, part: str) -> Path:
+        """Where a part's input file lies while its batch is under way."""
+        return self.folder / f"part-{part[:32]}.jsonl"
+
+    def download(self, file_id: str, path: Path) -> None:
+        """A file of the provider's, whole or not at all: it may be larger than memory."""
+        draft = path.with_suffix(".draft")
+
+        def fetch() -> None:
+            with self.client.files.with_streaming_response.content(file_id) as response:
+                response.stream_to_file(draft)
+            with draft.open("rb") as lines:
+                for line in lines:  # a proxy's page taken for a file would lose the answers
+                    if line.strip() and "custom_id" not in json.loads(line):
+                        raise ValueError(f"no line of a batch: {line[:60]!r}")
+
+        self.call(fetch, file_id)
+        draft.replace(path)
+
+    def report(self, bar: Any) -> None:
+        """The progress bar, or a plain line where there is no terminal and something changed."""
+        answered = sum(key in self.journal.keys for key in self.todo)
+        bar.n = answered + sum(batch.done for batch in self.open)
+        rest = f"{len(self.open)} batches under way, {self.tally.failed} failed, ${self.tally.cost:.4f}"
+        bar.set_postfix_str(rest)
+        said = f"{bar.n} of {len(self.todo)} answered, {answered} of them collected, {rest}"
+        if bar.disable and said != self.said:
+            print(said, file=sys.stderr, flush=True)
+            self.said = said
+
+    def call(self, request: Callable[[], Result], about: str = "") -> Result:
+        """The result of a request: rate limits are waited out, faults asked again, the rest is one line."""
+        import httpx2
+        import openai
+
+        where = self.config.base_url or "the endpoint"
+        attempt = faults = 0
+        while True:
+            try:
+                result = request()
+                if isinstance(result, str):  # a proxy's page, which the client hands through
+                    raise ValueError(f"no JSON: {result:.60}")
+                return result
+            except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+                raise UserError(f"{where} refuses the key: {error}") from None
+            except openai.NotFoundError as error:
+                hint = "use the base_url and key that made it, or delete the folder's state.json to ask anew"
+                hint = f"does not know {about}: {hint}" if about else "has no Batch API"
+                raise UserError(f"{where} {hint}: {error}") from None
+            except openai.RateLimitError as error:
+                if error.code == "insufficient_quota":
+                    raise UserError(f"the account's quota is used up: {error}") from None
+                wait = _retry_after(error) or _backoff(attempt)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                raise UserError(f"{where} rejects the batch: {error}") from None
+            # a fault, an answer cut short, or a body that is not what the API sends
+            except (openai.APIError, httpx2.HTTPError, AttributeError, TypeError, ValueError) as error:
+                faults += 1
+                if faults > self.config.max_retries:
+                    raise UserError(f"{where} gave no usable answer {faults} times: {error!r:.200}") from None
+                wait = _backoff(attempt)
+            attempt = min(attempt + 1, 6)
+            time.sleep(wait)
+
+
+def _read_state(path: Path) -> dict[str, dict[str, Any]]:
+    """What is known of each batch, by its id: its `part`, and whether it is `collected`."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["batches"]
+        return {name: {"part": str(e["part"]), "collected": bool(e["collected"])} for name, e in entries.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: no state of batches: delete it, they are found again at the provider") from None
+
+
+def _request_line(question: Question, config: TeacherConfig) -> bytes:
+    body = {"model": config.model, "messages": question.messages, **request_parameters(config)}
+    row = {"custom_id": question.key, "method": "POST", "url": ENDPOINT, "body": body}
+    return json.dumps(row, ensure_ascii=True).encode() + b"\n"
+
+
+def _read_answer(row: dict[str, Any], question: Question) -> dict[str, Any] | _Fault:
+    """The journal record of an output or error line, or why it holds no answer."""
+    response, error = row.get("response") or {}, row.get("error")
+    status, body = response.get("status_code"), response.get("body")
+    try:
+        if status == 200 and not error:
+            return read_completion(question, body)
+    except ValueError as fault:
+        return _Fault(None, None, str(fault))
+    error = error or (body.get("error") if isinstance(body, dict) else None)
+    error = error if isinstance(error, dict) else {"message": error}
+    return _Fault(status, error.get("code"), str(error.get("message") or f"status {status}"))

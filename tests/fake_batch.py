@@ -1,0 +1,176 @@
+"""A stand-in of a provider's Batch API over real HTTP, beside the chat completions of fake_teacher.
+
+    with FakeBatch(lambda request: "[]", polls=2) as provider:
+        client = openai.OpenAI(base_url=provider.base_url, api_key="test")
+        ...
+    assert provider.paid["some custom_id"] == 1
+
+Routes: POST /v1/files (multipart), GET /v1/files/{id}/content, POST and GET /v1/batches, GET /v1/batches/{id}. The
+list is newest first and understands `after` and `limit`. A batch is answered, and paid, when it is created.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from email.parser import BytesParser
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from fake_teacher import FakeTeacher, _fault, _Handler, completion
+
+EXPIRED: dict[str, Any] = {"expired": True}  # an answer: the request is not reached before the batch's time is up
+
+
+class FakeBatch(FakeTeacher):
+    """The provider while the `with` block runs.
+
+    answers: as for FakeTeacher, called for each line's body; a dict with a `status` of 400 or more becomes an error
+        line with its `body`, `EXPIRED` an expired one, and the batch then ends `expired` instead of `completed`.
+    polls: how often a batch is found in progress before it has ended.
+    shuffle: output lines in another order than the input's.
+    refuse: `refuse(lines)` gives the validation errors of a batch, which then fails; none: it runs.
+    created: called with each batch after it is created and before the client hears of it; True: it never does.
+    trouble: `trouble("GET /v1/batches")` gives an answer to send in place of the real one, or None.
+    page: batches a page of the list, whatever the client asks for.
+
+    `files` holds contents by id, `batches` every batch in order, `paid` how often each custom_id was answered.
+    """
+
+    def __init__(
+        self,
+        answers: Callable[[dict[str, Any]], Any] | dict[str, Any],
+        polls: int = 0,
+        shuffle: bool = False,
+        refuse: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda lines: [],
+        created: Callable[[dict[str, Any]], Any] = lambda batch: None,
+        trouble: Callable[[str], dict[str, Any] | None] = lambda route: None,
+        page: int = 100,
+    ) -> None:
+        super().__init__(answers)
+        self.polls, self.shuffle, self.refuse, self.created, self.trouble = polls, shuffle, refuse, created, trouble
+        self.page = page
+        self.files: dict[str, bytes] = {}
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.ends: dict[str, dict[str, Any]] = {}  # what becomes of a batch once it has been polled often enough
+        self.seen: Counter[str] = Counter()
+        self.paid: Counter[str] = Counter()
+        self._server.RequestHandlerClass = type("BatchHandler", (_BatchHandler,), {"teacher": self})
+
+    def add_file(self, content: bytes) -> str:
+        name = f"file-{len(self.files)}"
+        self.files[name] = content
+        return name
+
+    def create(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Create a batch, and answer its requests at once: whoever forgets it has paid for it."""
+        lines = [json.loads(line) for line in self.files[wanted["input_file_id"]].splitlines()]
+        batch = {
+            "id": f"batch_{len(self.batches)}",
+            "object": "batch",
+            "endpoint": wanted["endpoint"],
+            "completion_window": wanted["completion_window"],
+            "input_file_id": wanted["input_file_id"],
+            "metadata": wanted.get("metadata"),
+            "created_at": 1767225600 + len(self.batches),
+            "status": "in_progress",
+            "request_counts": {"total": len(lines), "completed": len(lines) // 2, "failed": 0},
+        }
+        self.batches[batch["id"]] = batch
+        errors = self.refuse(lines)
+        if errors:
+            self.ends[batch["id"]] = {"status": "failed", "errors": {"object": "list", "data": errors}}
+            return batch
+        output, faults = [], []
+        for line in lines:
+            self.requests.append(line["body"])
+            answer = self.answer(line["body"])
+            if isinstance(answer, str):
+                answer = {"body": completion(answer, line["body"])}
+            row = {"id": "batch_req", "custom_id": line["custom_id"], "response": None, "error": None}
+            if answer is EXPIRED:
+                row["error"] = {"code": "batch_expired", "message": "This request could not be executed in time."}
+                faults.append(row)
+                continue
+            status = answer.get("status", 200)
+            row["response"] = {"status_code": status, "request_id": "r", "body": answer["body"]}
+            self.paid[line["custom_id"]] += status == 200
+            (output if status == 200 else faults).append(row)
+        if self.shuffle:
+            random.Random(len(self.batches)).shuffle(output)
+        expired = any(row["error"] for row in faults)
+        end: dict[str, Any] = {"status": "expired" if expired else "completed"}
+        for name, rows in (("output_file_id", output), ("error_file_id", faults)):
+            # not ASCII alone: a line separator inside an answer is no end of a line
+            content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            end[name] = self.add_file(content.encode()) if rows else None
+        self.ends[batch["id"]] = end
+        return batch
+
+    def retrieve(self, name: str) -> dict[str, Any]:
+        self.seen[name] += 1
+        if self.seen[name] > self.polls:
+            self.batches[name] |= self.ends[name]
+        return self.batches[name]
+
+    def list(self, after: str | None, limit: int) -> dict[str, Any]:
+        names = list(self.batches)[::-1]
+        names = names[names.index(after) + 1 :] if after else names
+        shown = names[: min(limit, self.page)]
+        data = [self.batches[name] for name in shown]
+        return {"object": "list", "data": data, "has_more": len(names) > len(shown)}
+
+
+class _BatchHandler(_Handler):
+    teacher: FakeBatch
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(address.query).items()}
+        parts = address.path.removeprefix("/v1/").split("/")
+        if self._in_the_way(f"GET {address.path}"):
+            return None
+        if parts == ["batches"]:
+            return self._send({"body": self.teacher.list(query.get("after"), int(query.get("limit", 20)))})
+        if parts[0] == "batches" and parts[1] in self.teacher.batches:
+            return self._send({"body": self.teacher.retrieve(parts[1])})
+        if parts[0] == "files" and parts[2:] == ["content"] and parts[1] in self.teacher.files:
+            return self._send({"raw": self.teacher.files[parts[1]]})
+        if parts[0] in ("batches", "files"):
+            return self._send(_fault(404, f"No such object: {address.path}", "not_found"))
+        return super().do_GET()
+
+    def do_POST(self) -> None:
+        if self.path not in ("/v1/files", "/v1/batches"):
+            return super().do_POST()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self._in_the_way(f"POST {self.path}"):
+            return None
+        if self.path == "/v1/batches":
+            try:
+                batch = self.teacher.create(json.loads(body))
+            except Exception as error:  # the test's own code, in a thread: hand it to the test
+                self.teacher.errors.append(error)
+                return self._send(_fault(400, repr(error), "answer_failed"))
+            if self.teacher.created(batch):
+                self.close_connection = True
+                return None
+            return self._send({"body": batch})
+        kind = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+        fields = {
+            part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
+            for part in BytesParser().parsebytes(kind + body).get_payload()
+        }
+        if fields["purpose"] != b"batch":
+            return self._send(_fault(400, "purpose must be batch", "invalid_purpose"))
+        name = self.teacher.add_file(fields["file"])
+        file = {"id": name, "object": "file", "bytes": len(fields["file"]), "created_at": 1, "filename": "f.jsonl"}
+        return self._send({"body": file | {"purpose": "batch", "status": "processed"}})
+
+    def _in_the_way(self, route: str) -> bool:
+        """Send what stands in the way of this request, if anything does."""
+        fault = None if self._has_token() else _fault(401, "Incorrect API key provided.", "invalid_api_key")
+        fault = fault or self.teacher.trouble(route)
+        if fault:
+            self._send(fault)
+        return bool(fault)

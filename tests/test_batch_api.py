@@ -1,0 +1,497 @@
+"""The Batch API over real HTTP: one journal, nothing paid twice whatever dies when, limits, caps and faults."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset_builder import batch_api
+from dataset_builder.batch_api import annotate_batch
+from dataset_builder.config import TeacherConfig
+from dataset_builder.journal import Journal
+from dataset_builder.passages import Passage
+from dataset_builder.questions import questions
+from dataset_builder.teacher import Tally, record_cost, request_ceiling
+from fake_batch import EXPIRED, FakeBatch
+from fake_teacher import completion
+from open_ner.cli import UserError
+
+ROOT = Path(__file__).parent.parent
+PRICES = {"price_input": 10.0, "price_output": 50.0, "max_answer_tokens": 100}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setattr(batch_api, "_backoff", lambda attempt: 0.0)
+
+
+def passages(count: int, start: int = 0) -> list[Passage]:
+    texts = [f"Passage number {i} about Ada." for i in range(start, start + count)]
+    return [Passage(f"p{i}", text, "", f"p{i}", "", 0, len(text), 6) for i, text in enumerate(texts, start)]
+
+
+def ask(
+    folder: Path, provider: FakeBatch | None, count: int = 6, start: int = 0, **options: Any
+) -> tuple[Tally, list[dict[str, Any]]]:
+    """One run, as teacher.annotate makes it."""
+    if provider:
+        options = {"base_url": provider.base_url, "model": "fake-teacher"} | options
+    config = TeacherConfig(**options)
+    with Journal(folder / "journal.jsonl") as journal:
+        tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
+        todo = [q for q in questions(passages(count, start), config) if q.key not in journal.keys]
+        annotate_batch(todo, journal, config, folder / "batches", tally, poll_seconds=0.01)
+        return tally, list(journal.records())
+
+
+def once(provider: FakeBatch, records: list[dict[str, Any]], count: int = 6) -> None:
+    """Every question is paid once and journaled once."""
+    assert len(records) == len({record["key"] for record in records}) == count
+    assert provider.paid == Counter(record["key"] for record in records)
+
+
+def content(request: dict[str, Any]) -> str:
+    return request["messages"][-1]["content"]
+
+
+def test_answers_arrive_once_with_their_usage_and_a_second_run_asks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeBatch(lambda request: f"[{content(request)[-9:]}\u2028]", polls=2, shuffle=True) as provider:
+        tally, records = ask(tmp_path, provider, **PRICES)
+        routes: list[str] = []
+        provider.trouble = lambda route: routes.append(route)
+        again, _ = ask(tmp_path, provider, **PRICES)
+    once(provider, records)
+    assert (tally.asked, tally.failed, again.asked, routes) == (6, 0, 0, [])
+    assert sorted(record["passage_id"] for record in records) == [f"p{i}" for i in range(6)]
+    assert {(record["reply"], record["model"]) for record in records} == {("[bout Ada.\u2028]", "fake-teacher")}
+    spent = sum(10 * r["usage"]["prompt_tokens"] + 50 * r["usage"]["completion_tokens"] for r in records) / 1e6
+    assert tally.cost == pytest.approx(spent) and spent > 0
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in written} == {"journal.jsonl", "state.json"}
+    assert not any(b"sk-secret" in path.read_bytes() for path in written)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and said[-1].startswith("6 of 6 answered, 6 of them collected, 0 batches under way")
+
+
+def test_what_is_sent_is_what_the_api_wants(tmp_path: Path) -> None:
+    with FakeBatch(lambda request: "[]") as provider:
+        _, records = ask(tmp_path, provider, count=1)
+    line = json.loads(provider.files["file-0"])
+    assert (line["custom_id"], line["method"], line["url"]) == (records[0]["key"], "POST", "/v1/chat/completions")
+    assert set(line["body"]) == {"model", "messages", "temperature", "max_tokens"}
+    [batch] = provider.batches.values()
+    assert (batch["endpoint"], batch["completion_window"]) == ("/v1/chat/completions", "24h")
+    assert {name: len(value) for name, value in batch["metadata"].items()} == {"run": 32, "part": 64}
+
+
+@pytest.mark.parametrize(("limit", "value"), [("PART_REQUESTS", 4), ("PART_BYTES", 4000)])
+def test_parts_stay_within_the_limits(limit: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_api, limit, value)
+    with FakeBatch(lambda request: "[]") as provider:
+        _, records = ask(tmp_path, provider, count=10)
+    once(provider, records, 10)
+    inputs = [provider.files[batch["input_file_id"]] for batch in provider.batches.values()]
+    assert len(inputs) > 1
+    assert all(len(file.splitlines()) <= 4 if limit == "PART_REQUESTS" else len(file) <= 4000 for file in inputs)
+
+
+def kill_on(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: int, before: bool) -> None:
+    """Raise Killed at the call number `after` of a function, before or after it has done its work."""
+    real, calls = getattr(owner, name), iter(range(1, 100))
+
+    def deadly(*args: Any, **options: Any) -> Any:
+        last = next(calls) == after
+        if last and before:
+            raise Killed
+        result = real(*args, **options)
+        if last:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(owner, name, deadly)
+
+
+@pytest.mark.parametrize("lost_state", [False, True], ids=["", "state-lost"])
+@pytest.mark.parametrize(
+    ("owner", "name", "after", "before"),
+    [
+        (batch_api._Run, "create", 2, True),  # the part's file is written, nothing is uploaded
+        (batch_api._Run, "remember", 1, True),  # created, not recorded
+        (batch_api._Run, "remember", 2, True),
+        (batch_api._Run, "remember", 1, False),
+        (batch_api._Run, "wait", 1, True),  # all parts under way
+        (batch_api._Run, "report", 1, True),
+        (batch_api._Run, "journal_answers", 2, True),  # an output file is downloaded
+        (Journal, "append", 3, False),  # half of a batch is journaled
+        (batch_api._Run, "close", 1, True),  # journaled, not recorded as collected
+        (batch_api._Run, "close", 2, False),
+    ],
+)
+def test_nothing_is_paid_twice_wherever_a_run_dies(
+    owner: Any, name: str, after: int, before: bool, lost_state: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_api, "PART_REQUESTS", 2)
+    with FakeBatch(lambda request: "[]", polls=1, shuffle=True, page=1) as provider:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, owner, name, after, before)
+            ask(tmp_path, provider)
+        if lost_state:
+            for path in (tmp_path / "batches").iterdir():
+                path.unlink()
+        _, records = ask(tmp_path, provider)
+        once(provider, records)
+        assert sorted(record["passage_id"] for record in records) == [f"p{i}" for i in range(6)]
+        assert {path.name for path in (tmp_path / "batches").iterdir()} == {"state.json"}
+        ask(tmp_path, provider, start=6)  # and the run after that creates batches for what is new alone
+    assert set(provider.paid.values()) == {1}
+
+
+DRIVER = """
+import os, signal, sys
+sys.path[:0] = ["tests"]
+from pathlib import Path
+from dataset_builder.journal import Journal
+from test_batch_api import ask
+
+appended = 0
+append = Journal.append
+def deadly(self, record):
+    global appended
+    append(self, record)
+    appended += 1
+    if appended == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Journal.append = deadly
+ask(Path(sys.argv[1]), None, base_url=sys.argv[2], model="fake-teacher")
+"""
+
+
+@pytest.mark.parametrize("point", ["created, not told", "half journaled"])
+def test_kill_9(point: str, tmp_path: Path) -> None:
+    children: list[subprocess.Popen] = []
+
+    def created(batch: dict[str, Any]) -> bool:
+        if children and point == "created, not told":
+            os.kill(children[0].pid, signal.SIGKILL)
+        return bool(children) and point == "created, not told"
+
+    with FakeBatch(lambda request: "[]", polls=1, created=created) as provider:
+        command = [sys.executable, "-c", DRIVER, str(tmp_path), provider.base_url, "3"]
+        children.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL))
+        assert children[0].wait(60) == -signal.SIGKILL
+        children.clear()
+        tally, records = ask(tmp_path, provider)
+    once(provider, records)
+    assert len(provider.batches) == 1 and tally.asked == (6 if point == "created, not told" else 3)
+
+
+def test_a_lost_answer_to_create_is_looked_up_not_sent_again(tmp_path: Path) -> None:
+    deaf = [True, True]
+    with FakeBatch(lambda request: "[]", created=lambda batch: deaf and deaf.pop()) as provider:
+        _, records = ask(tmp_path, provider)
+    once(provider, records)
+    assert len(provider.batches) == 1
+
+
+def test_batches_of_another_journal_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeBatch(lambda request: "[]") as provider:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, batch_api._Run, "wait", 1, True)
+            patch.setattr("dataset_builder.journal._now", lambda: "another time")
+            ask(tmp_path / "theirs", provider, start=3)
+        _, records = ask(tmp_path / "ours", provider)
+    assert len(records) == 6 and len(provider.batches) == 2
+
+
+def test_a_part_never_submitted_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeBatch(lambda request: "[]") as provider:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, batch_api._Run, "create", 1, True)
+            ask(tmp_path, provider)
+        _, records = ask(tmp_path, provider, start=2)
+    once(provider, records)
+    assert {path.name for path in (tmp_path / "batches").iterdir()} == {"state.json"}
+
+
+def test_answers_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeBatch(lambda request: "[]") as provider:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, batch_api._Run, "wait", 1, True)
+            ask(tmp_path, provider)
+        ask(tmp_path, provider, count=4, start=4)  # p4 and p5 are under way, p6 and p7 are new
+        tally, records = ask(tmp_path, provider, count=8)
+    once(provider, records, 8)
+    assert tally.asked == 0 and len(provider.batches) == 2
+
+
+def some_fail(fault: Any, times: int) -> Callable[[dict[str, Any]], Any]:
+    """Answers, but a fault so many times to passages 1 and 4."""
+    seen: Counter[str] = Counter()
+
+    def answer(request: dict[str, Any]) -> Any:
+        seen[content(request)] += 1
+        unlucky = "number 1 " in content(request) or "number 4 " in content(request)
+        return fault if unlucky and seen[content(request)] <= times else "[]"
+
+    return answer
+
+
+SERVER_ERROR = {"status": 500, "body": {"error": {"message": "oops", "code": "server_error"}}}
+NO_COMPLETION = {"body": {"choices": []}}
+
+
+@pytest.mark.parametrize("fault", [SERVER_ERROR, EXPIRED], ids=["error", "expired"])
+def test_error_and_expired_lines_are_asked_again(fault: Any, tmp_path: Path) -> None:
+    with FakeBatch(some_fail(fault, 2)) as provider:
+        tally, records = ask(tmp_path, provider)
+    assert (tally.asked, tally.failed, len(provider.batches)) == (6, 0, 3)
+    assert len(records) == 6 and {provider.paid[record["key"]] for record in records} == {1}
+
+
+@pytest.mark.parametrize("fault", [SERVER_ERROR, EXPIRED, NO_COMPLETION], ids=["error", "expired", "no-completion"])
+def test_what_keeps_failing_is_left_to_the_next_run(
+    fault: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeBatch(some_fail(fault, 3)) as provider:
+        first, _ = ask(tmp_path, provider)
+        assert (first.asked, first.failed, len(provider.batches)) == (4, 2, batch_api.ROUNDS)
+        assert "2 requests got no usable answer" in capsys.readouterr().out
+        second, records = ask(tmp_path, provider)
+    assert (second.asked, second.failed, len(records), len(provider.batches)) == (2, 0, 6, 4)
+
+
+@pytest.mark.parametrize("lost_state", [False, True], ids=["", "state-lost"])
+def test_a_wholly_expired_part_is_not_taken_for_its_repetition(
+    lost_state: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, deaf = [EXPIRED] * 6, [True, False]
+    with FakeBatch(
+        lambda request: first.pop() if first else "[]",
+        polls=1,
+        created=lambda batch: batch["id"] == "batch_1" and deaf.pop(0),
+    ) as provider:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, batch_api._Run, "remember", 3, True)  # the repetition is created and found, not recorded
+            ask(tmp_path, provider)
+        if lost_state:
+            (tmp_path / "batches" / "state.json").unlink()
+        _, records = ask(tmp_path, provider)
+    once(provider, records)
+    assert (
+        [batch["metadata"]["part"] for batch in provider.batches.values()].count(
+            provider.batches["batch_0"]["metadata"]["part"]
+        )
+        == len(provider.batches)
+        == 2
+    )
+
+
+def test_final_answers_keep_their_reason(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        text = content(request)
+        if "number 0" in text:
+            return {"body": completion('[("Ada", "per', request, finish_reason="length")}
+        if "number 1" in text:
+            return {"body": completion("", request, finish_reason="content_filter")}
+        if "number 2" in text:
+            return {"status": 400, "body": {"error": {"message": "filtered", "code": "content_filter"}}}
+        body = completion("", request)
+        body["choices"][0]["message"] |= {"content": None, "refusal": "I will not."}
+        return {"body": body}
+
+    with FakeBatch(answer) as provider:
+        tally, records = ask(tmp_path, provider, count=4)
+    assert {r["passage_id"]: r["finish_reason"] for r in records} == {
+        "p0": "length", "p1": "content_filter", "p2": "content_filter", "p3": "refusal",
+    }  # fmt: skip
+    assert {r["reply"] for r in records} == {'[("Ada", "per', "", "I will not."}
+    assert (tally.asked, tally.failed, len(provider.batches)) == (4, 0, 1)
+
+
+def test_the_cap_holds_over_batches_and_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_api, "PART_REQUESTS", 5)
+    with FakeBatch(lambda request: "[]" * 100) as provider:
+        free, _ = ask(tmp_path / "free", provider, count=40, **PRICES)
+        cap = free.cost / 2
+        provider.batches.clear()
+        first, _ = ask(tmp_path / "capped", provider, count=40, max_cost=cap, **PRICES)
+        config = TeacherConfig(model="fake-teacher", **PRICES)
+        ceilings = {question.key: request_ceiling(question, config) for question in questions(passages(40), config)}
+        submitted = [json.loads(line)["custom_id"] for line in provider.files["file-16"].splitlines()]
+        assert 0 < sum(ceilings[key] for key in submitted) <= cap
+        second, _ = ask(tmp_path / "capped", provider, count=40, max_cost=cap, **PRICES)
+    assert 0 < first.asked < 40 and first.cost <= cap and second.cost_before + second.cost <= cap
+    assert f"{40 - first.asked} requests are not submitted" in capsys.readouterr().out
+
+
+def test_what_is_under_way_counts_against_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeBatch(lambda request: "[]", polls=1) as provider:
+        config = TeacherConfig(model="fake-teacher", **PRICES)
+        cap = 1.6 * sum(request_ceiling(question, config) for question in questions(passages(4), config))
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, batch_api._Run, "wait", 1, True)
+            ask(tmp_path, provider, count=4, max_cost=cap, **PRICES)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, batch_api._Run, "wait", 1, True)
+            ask(tmp_path, provider, count=40, max_cost=cap, **PRICES)
+        assert [batch["request_counts"]["total"] for batch in provider.batches.values()] == [4, 2]
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, Journal, "append", 6, False)  # all is journaled, nothing recorded as collected
+            ask(tmp_path, provider, count=40, max_cost=cap, **PRICES)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, batch_api._Run, "wait", 1, True)
+            ask(tmp_path, provider, count=40, max_cost=cap, **PRICES)
+    # what is journaled counts with what it cost, no longer with what it could have
+    assert list(provider.batches.values())[2]["request_counts"]["total"] > 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (401, "invalid_api_key", "refuses the key: .*no luck"),
+        (404, "not_found", "has no Batch API"),
+        (429, "insufficient_quota", "quota is used up"),
+        (400, "billing_hard_limit_reached", "rejects the batch: .*no luck"),
+        (500, "server_error", "gave no usable answer 3 times"),
+    ],
+)
+@pytest.mark.parametrize("route", ["POST /v1/files", "POST /v1/batches"])
+def test_what_will_not_pass_is_one_line(route: str, status: int, code: str, said: str, tmp_path: Path) -> None:
+    fault = {"status": status, "body": {"error": {"message": "no luck", "code": code}}}
+    with (
+        FakeBatch(lambda request: "[]", trouble=lambda asked: fault if asked == route else None) as provider,
+        pytest.raises(UserError, match=said),
+    ):
+        ask(tmp_path, provider, max_retries=2)
+    assert not provider.paid
+
+
+def test_faults_and_rate_limits_pass(tmp_path: Path) -> None:
+    kinds = [
+        {"status": 429, "headers": {"Retry-After": "0.01"}, "body": {"error": {"message": "slow down"}}},
+        {"status": 500, "body": {"error": {"message": "oops"}}},
+        {"status": 200, "raw": "<html>not JSON</html>"},
+        {"status": 200, "raw": "{", "headers": {"Content-Length": 99, "Connection": "close"}},  # hangs up midway
+    ]
+    met: Counter[str] = Counter()
+
+    def trouble(route: str) -> dict[str, Any] | None:
+        met[route] += 1
+        return kinds[met[route] - 1] if met[route] <= len(kinds) else None
+
+    with FakeBatch(lambda request: "[]", trouble=trouble) as provider:
+        tally, records = ask(tmp_path, provider)
+    once(provider, records)
+    assert len(met) == 5 and min(met.values()) == 5 and tally.failed == 0
+
+
+def test_an_endpoint_that_is_not_there_and_a_missing_key_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="127.0.0.1:9/v1 gave no usable answer"):
+        ask(tmp_path, None, base_url="http://127.0.0.1:9/v1", model="m", max_retries=1)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(UserError, match=r"\$OPENAI_API_KEY"):
+        ask(tmp_path, None, base_url="http://127.0.0.1:9/v1", model="m")
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "model_not_found"), (429, "insufficient_quota"), (401, None)])
+def test_a_line_all_others_would_share_stops_after_what_came_is_kept(
+    status: int, code: str | None, tmp_path: Path
+) -> None:
+    fault = {"status": status, "body": {"error": {"message": "no luck", "code": code}}}
+    with FakeBatch(some_fail(fault, 1)) as provider:
+        with pytest.raises(UserError, match="refuses model 'fake-teacher' or the account: no luck"):
+            ask(tmp_path, provider)
+        _, records = ask(tmp_path, provider)
+    assert len(records) == 6 and {provider.paid[record["key"]] for record in records} == {1}
+
+
+def test_a_request_that_is_wrong_is_not_repeated(tmp_path: Path) -> None:
+    fault = {"status": 400, "body": {"error": {"message": "temperature?", "code": None}}}
+    with FakeBatch(lambda request: fault) as provider, pytest.raises(UserError, match="6 requests .* temperature?"):
+        ask(tmp_path, provider)
+    assert len(provider.batches) == 1
+
+
+@pytest.mark.parametrize("lost_state", [False, True], ids=["", "state-lost"])
+def test_a_batch_that_fails_validation_is_said_and_not_met_again(lost_state: bool, tmp_path: Path) -> None:
+    errors = [{"code": "invalid_json_line", "message": "This line is not valid.", "line": 3}]
+    with FakeBatch(lambda request: "[]", refuse=lambda lines: errors) as provider:
+        with pytest.raises(UserError, match=r"refuses batch batch_0: This line is not valid. \(line 3\)"):
+            ask(tmp_path, provider)
+        provider.refuse = lambda lines: []
+        if lost_state:
+            (tmp_path / "batches" / "state.json").unlink()
+        _, records = ask(tmp_path, provider)
+    once(provider, records)
+
+
+FULL = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached.", "line": None}]
+
+
+def test_parts_the_accounts_queue_does_not_take_become_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_api, "SMALLEST_PART", 2)
+    with FakeBatch(lambda request: "[]", refuse=lambda lines: FULL if len(lines) > 3 else []) as provider:
+        _, records = ask(tmp_path, provider, count=10)
+        once(provider, records, 10)
+        provider.refuse = lambda lines: FULL
+        with pytest.raises(UserError, match="takes not even 2 requests: Enqueued token limit reached."):
+            ask(tmp_path, provider, count=10, start=10)
+
+
+def test_no_more_batches_are_under_way_than_the_accounts_queue_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_api, "PART_REQUESTS", 2)
+
+    def refuse(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        before = list(provider.batches)[:-1]
+        waiting = [name for name in before if "errors" not in provider.ends[name] and not provider.seen[name]]
+        return FULL if len(waiting) >= 2 else []
+
+    with FakeBatch(lambda request: "[]", refuse=refuse) as provider:
+        _, records = ask(tmp_path, provider, count=10)
+    once(provider, records, 10)
+    assert len(provider.batches) == 5 + 3  # three are refused in the first round, none after it
+
+
+def test_a_cancelled_batch_gives_what_it_has_and_is_not_repeated(tmp_path: Path) -> None:
+    with FakeBatch(some_fail(EXPIRED, 9)) as provider:
+        real = provider.retrieve
+        provider.retrieve = lambda name: real(name) | {"status": "cancelled"}
+        tally, records = ask(tmp_path, provider)
+    assert (tally.asked, tally.failed, len(records), len(provider.batches)) == (4, 2, 4, 1)
+
+
+def test_a_batch_of_another_endpoint_and_a_broken_state_are_named(tmp_path: Path) -> None:
+    (tmp_path / "batches").mkdir()
+    state = tmp_path / "batches" / "state.json"
+    state.write_text(json.dumps({"batches": {"batch_x": {"part": "a", "collected": False}}}))
+    with FakeBatch(lambda request: "[]") as provider:
+        with pytest.raises(UserError, match=r"does not know batch_x: use the base_url and key .* state.json"):
+            ask(tmp_path, provider)
+        for broken in ("{", "[]", '{"batches": {"a": 1}}'):
+            state.write_text(broken)
+            with pytest.raises(UserError, match="state.json: no state of batches: delete it"):
+                ask(tmp_path, provider)
+    assert not provider.batches
