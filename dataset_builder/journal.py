@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +51,7 @@ class Journal:
         for record in self.records():
             self.keys.add(record["key"])
         if self._file.seek(0, os.SEEK_END) == 0:
-            self._write({"journal": FORMAT, "created": _now()})
+            self._write({"journal": FORMAT, "run": uuid.uuid4().hex, "created": _now()})
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

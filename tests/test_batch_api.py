@@ -279,11 +279,9 @@ def test_what_keeps_failing_is_left_to_the_next_run(
 def test_a_wholly_expired_part_is_not_taken_for_its_repetition(
     lost_state: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, deaf = [EXPIRED] * 6, [True, False]
+    first = [EXPIRED] * 6
     with FakeBatch(
-        lambda request: first.pop() if first else "[]",
-        polls=1,
-        created=lambda batch: batch["id"] == "batch_1" and deaf.pop(0),
+        lambda request: first.pop() if first else "[]", polls=1, created=lambda batch: batch["id"] == "batch_1"
     ) as provider:
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_on(patch, batch_api._Run, "remember", 3, True)  # the repetition is created and found, not recorded
@@ -292,13 +290,23 @@ def test_a_wholly_expired_part_is_not_taken_for_its_repetition(
             (tmp_path / "batches" / "state.json").unlink()
         _, records = ask(tmp_path, provider)
     once(provider, records)
-    assert (
-        [batch["metadata"]["part"] for batch in provider.batches.values()].count(
-            provider.batches["batch_0"]["metadata"]["part"]
-        )
-        == len(provider.batches)
-        == 2
-    )
+    assert len(provider.batches) == 2
+    assert provider.batches["batch_0"]["metadata"] == provider.batches["batch_1"]["metadata"]
+
+
+def test_a_repetition_that_could_not_be_created_is_not_found_in_the_part_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_api, "ROUNDS", 2)
+    first, fault = [EXPIRED] * 6, [None, {"status": 500, "body": {"error": {"message": "oops"}}}]
+
+    def trouble(route: str) -> dict[str, Any] | None:
+        return fault.pop(0) if route == "POST /v1/batches" and fault else None
+
+    with FakeBatch(lambda request: first.pop() if first else "[]", trouble=trouble) as provider:
+        tally, records = ask(tmp_path, provider)
+    once(provider, records)
+    assert (tally.asked, tally.failed, len(provider.batches)) == (6, 0, 2)
 
 
 def test_final_answers_keep_their_reason(tmp_path: Path) -> None:
