@@ -128,6 +128,7 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
     dataset_folder = folder / "dataset"
     built = materialise(variants, config.dataset, config.corpus.tokenizer, dataset_folder, folder / "cache")
     counts = {variant: count_types(result.rows) for variant, result in annotated.items()}
+    main_variant, *_ = variants
     paid = [record for record in records.values() if record["model"] != RECORDED]
     stats = {
         "name": config.name,
@@ -140,8 +141,8 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
         "prompts": {variant: prompt_hash(config.teacher.prompts.get(variant, variant)) for variant in variants},
         "answers": {"paid": len(paid), "cost": sum(record_cost(record, config.teacher) for record in paid)},
         "negatives": dataclasses.asdict(config.dataset),
-        "sources": sorted({row["source"] for row in annotated[next(iter(variants))].rows}),
-        "licences": sorted({row["licence"] for row in annotated[next(iter(variants))].rows}),
+        "sources": sorted({row["source"] for row in annotated[main_variant].rows}),
+        "licences": sorted({row["licence"] for row in annotated[main_variant].rows}),
         "variants": {
             variant: {
                 "counts": dict(result.counts),
@@ -155,9 +156,9 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
     }
     write_rejects(rejects, dataset_folder)
     (dataset_folder / "stats.json").write_text(json.dumps(stats, indent=1, ensure_ascii=False), encoding="utf-8")
-    vocabulary = dict(counts[next(iter(variants))].most_common())
+    vocabulary = dict(counts[main_variant].most_common())
     (dataset_folder / "types.json").write_text(json.dumps(vocabulary, indent=0, ensure_ascii=False), encoding="utf-8")
-    plot_types(counts[next(iter(variants))], dataset_folder / "figures" / "types_by_rank.png")
+    plot_types(counts[main_variant], dataset_folder / "figures" / "types_by_rank.png")
     write_dataset_card(dataset_folder, stats, built)
     for name, splits in built.items():
         print(f"{name}: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items()))

@@ -53,13 +53,12 @@ def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfi
 
     `most` bounds the questions asked, a seeded sample of those that are open: the pilot of a dry run.
     """
-    tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
-    recorded = load_recorded(config)
-    # a recorded answer may be corrected in its file; what was paid for never changes
-    journaled = {}
-    if recorded:
-        records = (record for record in journal.records() if record["model"] == RECORDED)
-        journaled = {record["key"]: {name: record[name] for name in ("reply", "finish_reason")} for record in records}
+    tally, recorded = Tally(), load_recorded(config)
+    journaled = {}  # a recorded answer may be corrected in its file; what was paid for never changes
+    for record in journal.records():
+        tally.cost_before += record_cost(record, config)
+        if recorded and record["model"] == RECORDED:
+            journaled[record["key"]] = {name: record[name] for name in ("reply", "finish_reason")}
     open_questions: dict[str, Question] = {}
     for question in questions(passages, config):
         answer = recorded.get((question.variant, text_sha256(question.passage.text)))

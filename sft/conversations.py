@@ -9,7 +9,6 @@ from open_ner.cli import UserError
 from open_ner.conversation import ACKNOWLEDGEMENT, Message, neutralise, read_answer
 
 IGNORED = -100
-ROLES = ("system", "user", "assistant")
 
 
 def tokenize(

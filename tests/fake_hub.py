@@ -21,14 +21,15 @@ import hashlib
 import json
 import os
 import re
-import sys
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from quiet_server import QuietServer
 
 TOKEN = "hf_test"
 USER = "tester"
@@ -155,7 +156,7 @@ class FakeHub:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.lfs: dict[str, bytes] = {}
         self.lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "FakeHub":
@@ -246,16 +247,6 @@ class FakeHub:
                 raise HubError(400, f"operation not served by the stand-in: {key}")
         sha = repo.add_commit(title, files).sha
         return {"commitOid": sha, "commitUrl": f"{self.url}/{PREFIXES[repo.kind]}{repo.name}/commit/{sha}"}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128  # the default of 5 makes parallel clients wait a second for a resent SYN
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up; anything else is a bug here and is shown."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

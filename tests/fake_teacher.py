@@ -10,13 +10,14 @@ Routes: POST /v1/chat/completions (not streaming), GET /v1/models. Both want `Au
 """
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
+
+from quiet_server import QuietServer
 
 MODEL = "fake-teacher"
 Answer = str | dict[str, Any]
@@ -41,7 +42,7 @@ class FakeTeacher:
         self.errors: list[Exception] = []
         self.latency = latency
         self._answers = answers
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"teacher": self}))
+        self._server = QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"teacher": self}))
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> "FakeTeacher":
@@ -88,16 +89,6 @@ def _text(message: dict[str, Any]) -> str:
 def _fault(status: int, message: str, code: str) -> dict[str, Any]:
     """An error in the API's own shape."""
     return {"status": status, "body": {"error": {"message": message, "type": "invalid_request_error", "code": code}}}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128  # the default of 5 makes parallel clients wait a second for a resent SYN
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up; anything else is a bug here and is shown."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
