@@ -20,11 +20,12 @@ from hub.publish import publish_folder, require_token
 from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
 
 from .annotations import annotate_passages
+from .answers import record_cost
 from .config import BuildConfig
 from .journal import Journal
 from .passages import load_passages, write_passages
 from .questions import RECORDED, prompt_hash, questions
-from .teacher import annotate, estimate, extrapolate, record_cost
+from .teacher import annotate, estimate, extrapolate
 
 
 def main() -> None:
@@ -63,10 +64,12 @@ def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
             print(f"pilot: {tally.asked} answers for ${tally.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
         requests, ceiling = estimate(load_passages(folder), journal, config.teacher)
         print(f"dry run: {requests} requests to send, at most ${ceiling:.4f}; nothing else was sent")
-        if pilot and tally.asked:
-            cost, margin = extrapolate(journal, config.teacher, requests)
-            seconds = requests * (time.monotonic() - started) / tally.asked
-            print(f"expected from the pilot: ${cost:.4f} +- ${margin:.4f} (95 %), about {seconds:.0f} s")
+        if pilot:
+            e = extrapolate(journal, config.teacher, requests)
+            print(
+                f"expected from the answers paid so far (95 %): ${e.cost:.4f} +- ${e.cost_margin:.4f}, "
+                f"{e.seconds:.0f} s +- {e.seconds_margin:.0f} s with {config.teacher.concurrency} in flight"
+            )
 
 
 def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:

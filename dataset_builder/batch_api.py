@@ -16,26 +16,19 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from open_ner.cli import UserError
 
+from .answers import FINAL_REFUSALS, NO_USAGE, Tally, make_record, read_completion, request_ceiling
+from .asking import _backoff
 from .config import TeacherConfig
+from .endpoint import QUOTA, read_key, retry_after
 from .journal import Journal
 from .passages import Passage
 from .questions import Question, request_parameters
-from .teacher import (
-    FINAL_REFUSALS,
-    Tally,
-    _backoff,
-    _retry_after,
-    count_answer,
-    make_record,
-    read_completion,
-    request_ceiling,
-)
 
 # https://platform.openai.com/docs/guides/batch: the provider's limits of one input file
 PART_REQUESTS = 50_000
@@ -45,7 +38,7 @@ ROUNDS = 3  # times a question is asked before it counts as failed, and times th
 ENDPOINT = "/v1/chat/completions"
 ENDED = ("completed", "expired", "cancelled", "failed")
 QUEUE_FULL = "token_limit_exceeded"  # of a batch that failed because others fill the account's queue
-HOPELESS = ("insufficient_quota", "billing_hard_limit_reached", "invalid_api_key", "model_not_found")
+HOPELESS = (*QUOTA, "invalid_api_key", "model_not_found")
 UNKNOWN = Passage(id="", text="", source="", source_id="", licence="", start=0, end=0, tokens=0)
 Result = TypeVar("Result")
 
@@ -68,9 +61,7 @@ def annotate_batch(
 
     if not todo:
         return
-    key = os.environ.get(config.api_key_env)
-    if not key:
-        raise UserError(f"{len(todo)} answers are to be asked and ${config.api_key_env} holds no key: set it")
+    key = read_key(config, len(todo))
     folder.mkdir(parents=True, exist_ok=True)
     # the client's own retries are off: a repeated `create` would be a second batch, and paid
     with openai.OpenAI(api_key=key, base_url=config.base_url, max_retries=0, timeout=config.timeout) as client:
@@ -124,7 +115,6 @@ class _Run:
         self.part_requests = PART_REQUESTS
         self.window: float = math.inf  # batches under way at once, once the account's limit is known
         self.cuts = 0
-        self.last_fault = ""
         self.said = ""
 
     def work(self, poll_seconds: float) -> None:
@@ -138,7 +128,7 @@ class _Run:
                 break
             self.wait(poll_seconds)
         if self.tally.failed:
-            said = f"{self.tally.failed} requests got no usable answer, the last one: {self.last_fault}"
+            said = f"{self.tally.failed} requests got no usable answer, the last one: {self.tally.last_fault}"
             if not self.tally.asked:
                 raise UserError(said)
             print(said)
@@ -183,8 +173,7 @@ class _Run:
                 key, body = row["custom_id"], row["body"]
                 questions[key] = self.todo.get(key) or Question(key, "", UNKNOWN, body["messages"])
                 if key not in self.journal.keys:
-                    then = replace(self.config, max_answer_tokens=body["max_tokens"])
-                    ceiling += request_ceiling(questions[key], then)
+                    ceiling += request_ceiling(questions[key], self.config, body)
         return _Batch(name, part, questions, ceiling)
 
     def submit(self) -> None:
@@ -306,7 +295,7 @@ class _Run:
             # who cancels a batch does not want it asked again at once
             if fault.lasting or found.status == "cancelled" or self.tries[key] == ROUNDS:
                 self.tally.failed += 1
-                self.last_fault = fault.message
+                self.tally.last_fault = fault.message
             else:
                 self.queue[key] = self.todo[key]
 
@@ -321,13 +310,12 @@ class _Run:
             answer = _read_answer(row, question)
             if isinstance(answer, _Fault) and answer.code in FINAL_REFUSALS:
                 # this passage will never be answered: that is its answer
-                nothing = {"prompt_tokens": 0, "completion_tokens": 0}
-                answer = make_record(question, "", str(answer.code), nothing, self.config.model)
+                answer = make_record(question, "", str(answer.code), NO_USAGE, self.config.model)
             if isinstance(answer, _Fault):
                 faults[question.key] = answer
                 continue
             self.journal.append(answer)
-            count_answer(self.tally, answer, self.config)
+            self.tally.count(answer, self.config)
         return faults
 
     def close(self, batch: _Batch) -> None:
@@ -398,9 +386,9 @@ class _Run:
                 hint = f"does not know {about}: {hint}" if about else "has no Batch API"
                 raise UserError(f"{where} {hint}: {error}") from None
             except openai.RateLimitError as error:
-                if error.code == "insufficient_quota":
+                if error.code in QUOTA:
                     raise UserError(f"the account's quota is used up: {error}") from None
-                wait = _retry_after(error) or _backoff(attempt)
+                wait = retry_after(error.response.headers) or _backoff(attempt)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 raise UserError(f"{where} rejects the batch: {error}") from None
             # a fault, an answer cut short, or a body that is not what the API sends

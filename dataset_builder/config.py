@@ -1,7 +1,7 @@
 """Every option of a build recipe, with its help. `python -m dataset_builder --help` prints this file's contents."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from open_ner.cli import option
 
@@ -39,6 +39,9 @@ class TeacherConfig:
     recorded_by: str = option("recorded answers", "who gave the recorded answers, for the card")
     temperature: float = option(0.0, "sampling temperature (paper: 0)")
     max_answer_tokens: int = option(1024, "longest reply asked for, in tokens")
+    parameters: dict[str, Any] = option(
+        dict, "further parameters of the request; null leaves one out: {max_tokens: null, max_completion_tokens: 4096}"
+    )
     concurrency: int = option(64, "requests in flight at most")
     requests_per_minute: float | None = option(None, "the endpoint's limit; absent: learned from its answers")
     tokens_per_minute: float | None = option(None, "the endpoint's limit; absent: learned from its answers")

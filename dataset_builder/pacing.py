@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-SHARE = 0.97  # of a stated limit: clocks differ, and a refusal costs more than the rest
+SHARE = 0.99  # of a stated limit: clocks differ, and a refusal costs more than the rest
 BACK_OFF = 0.9  # of the pace that was refused
 RECOVERY = 1.02  # a guessed pace grows by this factor a second while nothing is refused
 WINDOW = 3.0  # seconds over which the pace of answers is measured
@@ -26,20 +26,29 @@ class Pacer:
         self.fixed = requests is not None
         self.refused = 0
         self._guessed = False
-        self._next = 0.0
+        self._next = 0.0  # when the next slot is free
+        self._free = 0.0  # when it were, had only those taken one who have sent by now
+        self._held_until, self._holds = 0.0, 0
         self._changed = 0.0
         self._waits = 0
         self._answers: deque[float] = deque()
 
     async def turn(self, tokens: int) -> None:
-        """Wait for the next free slot; `tokens` is what the request may use, prompt and reply."""
-        now = time.monotonic()
-        start = max(now, self._next)
-        self._next = start + max(
-            60 / self.requests if self.requests else 0.0, 60 * tokens / self.tokens if self.tokens else 0.0
-        )
-        while (wait := start - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
+        """Wait for the next free slot; `tokens` is what the request may use, prompt and reply.
+
+        A slot taken before a refusal is worth nothing after it: who holds one takes another.
+        """
+        holds = None
+        while holds != self._holds:
+            holds = self._holds
+            start = max(time.monotonic(), self._next)
+            self._next = start + max(
+                60 / self.requests if self.requests else 0.0, 60 * tokens / self.tokens if self.tokens else 0.0
+            )
+            end = self._next
+            while (wait := start - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+        self._free = max(self._free, end)
 
     @property
     def waiting(self) -> float:
@@ -72,17 +81,20 @@ class Pacer:
         self.refused += 1
         now = time.monotonic()
         if now < self._changed + 1.0 and self.waiting > 0:
-            self._next = max(self._next, now + (retry_after or 0.0))
-            return
-        wait = retry_after if retry_after is not None else min(LONGEST_WAIT, FIRST_WAIT * 2**self._waits)
-        self._waits += 1
-        self._next = max(self._next, now + wait)
-        if self.requests is None:
-            span = max(0.2, now - self._answers[0]) if self._answers else 1.0
-            self.requests, self._guessed = 60 * max(1, len(self._answers)) / span, True
-        if self._guessed:
-            self.requests *= BACK_OFF
-        self._changed = now
+            wait = retry_after or 0.0
+        else:
+            wait = retry_after if retry_after is not None else min(LONGEST_WAIT, FIRST_WAIT * 2**self._waits)
+            self._waits += 1
+            if self.requests is None:
+                span = max(0.2, now - self._answers[0]) if self._answers else 1.0
+                self.requests, self._guessed = 60 * max(1, len(self._answers)) / span, True
+            if self._guessed:
+                self.requests *= BACK_OFF
+            self._changed = now
+        if now + wait > self._held_until:
+            self._held_until = now + wait
+            self._holds += 1
+            self._next = max(self._free, self._held_until)
 
 
 def _number(text: str | None) -> float | None:

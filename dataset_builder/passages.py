@@ -170,14 +170,23 @@ def write_passages(config: CorpusConfig, folder: Path) -> dict[str, Any]:
     return counts
 
 
-def load_passages(folder: Path) -> Iterator[Passage]:
-    """Passages written by `write_passages`, in order."""
-    path = folder / "passages.jsonl"
-    if not path.exists():
-        raise UserError(f"{path}: not there yet; run --stage passages first")
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield Passage(**json.loads(line))
+class StoredPassages:
+    """Passages written by `write_passages`, in order; may be read again and again, and is never held in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "passages.jsonl"
+        if not self.path.exists():
+            raise UserError(f"{self.path}: not there yet; run --stage passages first")
+
+    def __iter__(self) -> Iterator[Passage]:
+        with self.path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield Passage(**json.loads(line))
+
+
+def load_passages(folder: Path) -> StoredPassages:
+    """The passages of a run's folder; UserError where that stage has not run yet."""
+    return StoredPassages(folder)
 
 
 def _why_not(passage: Passage, config: CorpusConfig, seen: set[str]) -> str | None:

@@ -80,11 +80,27 @@ def prompt_hash(prompt: str) -> str:
 
 
 def request_parameters(config: TeacherConfig) -> dict[str, Any]:
-    """What is sent with the messages; part of an answer's key."""
+    """What is sent with the messages; part of an answer's key. The recipe's own parameters have the last word.
+
+    Raises UserError where they leave the reply without a longest length: its cost would have no bound.
+    """
     parameters: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
     if config.response_format == "json_schema":
         parameters["response_format"] = {"type": "json_schema", "json_schema": {"name": "entities", **ENTITIES_SCHEMA}}
+    parameters |= config.parameters
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    longest_reply(parameters)
     return parameters
+
+
+def longest_reply(parameters: dict[str, Any]) -> int:
+    """Tokens of the longest reply that a request with these parameters can get."""
+    longest = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
+    if type(longest) is not int or longest < 1:
+        raise UserError(
+            f"teacher.parameters leave the reply no longest length ({longest!r}): set max_completion_tokens"
+        )
+    return longest
 
 
 def questions(passages: Iterable[Passage], config: TeacherConfig) -> Iterator[Question]:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from dataset_builder import batch_api
+from dataset_builder.answers import Tally, record_cost, request_ceiling
 from dataset_builder.batch_api import annotate_batch
 from dataset_builder.config import TeacherConfig
 from dataset_builder.journal import Journal
 from dataset_builder.passages import Passage
 from dataset_builder.questions import questions
-from dataset_builder.teacher import Tally, record_cost, request_ceiling
 from fake_batch import EXPIRED, FakeBatch
 from fake_teacher import completion
 from open_ner.cli import UserError

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import teacher as module
+from dataset_builder import asking as module
+from dataset_builder.answers import Tally
 from dataset_builder.config import TeacherConfig
 from dataset_builder.journal import Journal
 from dataset_builder.passages import Passage
 from dataset_builder.questions import build_messages
-from dataset_builder.teacher import Tally, annotate, estimate, extrapolate
+from dataset_builder.teacher import annotate, estimate, extrapolate
 from fake_teacher import FakeTeacher, completion
 from open_ner.cli import UserError
 
@@ -118,7 +119,7 @@ def test_a_400_about_one_passage_is_its_final_answer(code: str, tmp_path: Path) 
 
 
 def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="127.0.0.1:9/v1 gave no usable answer"):
+    with pytest.raises(UserError, match="127.0.0.1:9/v1/chat/completions gave no usable answer.*Cannot connect"):
         ask(tmp_path, None, base_url="http://127.0.0.1:9/v1", model="m", max_retries=1)
 
 
@@ -216,9 +217,10 @@ def test_a_pilot_asks_a_few_keeps_them_and_gives_an_expectation(tmp_path: Path) 
         config = TeacherConfig(base_url=endpoint.base_url, model="fake-teacher", **options)
         pilot = annotate(passages(30), journal, config, most=5)
         assert (pilot.asked, len(endpoint.requests)) == (5, 5)
-        expected, margin = extrapolate(journal, config, 25)
+        expected = extrapolate(journal, config, 25)
         rest = annotate(passages(30), journal, config)
-    assert rest.asked == 25 and abs(rest.cost - expected) <= max(margin, 0.05 * rest.cost)
+    assert rest.asked == 25 and abs(rest.cost - expected.cost) <= max(expected.cost_margin, 0.05 * rest.cost)
+    assert 0 < expected.seconds < 60 and expected.seconds_margin > 0
 
 
 def test_a_prompt_of_ones_own_and_a_schema_ask_again(tmp_path: Path) -> None:
