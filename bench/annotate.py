@@ -1,119 +1,201 @@
-"""The teacher's throughput against a plain `AsyncOpenAI` + semaphore loop, on a local endpoint with a fixed latency.
+"""The teacher beside other ways to ask an endpoint, on a local server with a fixed latency: one table a question.
 
-    python bench/annotate.py [--answers 1500] [--in_flight 64] [--latency 0.2] [--runs 3]
+    python bench/annotate.py                                  # against the plain client; about five minutes
+    python bench/annotate.py --others flexllm curator          # also these, each in a virtual environment made for it
+    python bench/annotate.py --parts throughput --in_flight 256 --runs 5
 
-Both ask the same prompts of the same server, which runs in a process of its own, in turns; medians of the runs. The
-ideal is in_flight / latency answers a second. CPU is this process's, imports aside.
+Every way asks the same prompts of the same server in a process of its own, in turns; medians of the runs. The ideal is
+in_flight / latency answers a second. CPU is the client's after its imports. Parts: throughput, faults, limit, kill,
+memory. Results also go to --output as JSON.
 """
 
 import argparse
-import asyncio
-import multiprocessing
+import json
 import os
-import resource
+import platform
+import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from dataset_builder.config import TeacherConfig  # noqa: E402
-from dataset_builder.journal import Journal  # noqa: E402
-from dataset_builder.passages import Passage  # noqa: E402
+from bench.local_endpoint import FAULTS, LocalEndpoint  # noqa: E402
 from dataset_builder.questions import build_messages  # noqa: E402
-from dataset_builder.teacher import annotate  # noqa: E402
 
-REPLY = '[("Ada Lovelace", "person"), ("London", "city"), ("Analytical Engine", "invention")]'
-
-
-def serve(latency: float, port: "multiprocessing.Queue[int]") -> None:
-    """An OpenAI-compatible endpoint that answers everything after `latency` seconds."""
-    from aiohttp import web
-
-    async def answer(request: web.Request) -> web.Response:
-        await request.read()
-        await asyncio.sleep(latency)
-        message = {"role": "assistant", "content": REPLY}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 200, "completion_tokens": 40, "total_tokens": 240}
-        body = {"id": "x", "object": "chat.completion", "created": 0, "model": "bench", "choices": [choice]}
-        return web.json_response({**body, "usage": usage})
-
-    async def main() -> None:
-        application = web.Application()
-        application.router.add_post("/v1/chat/completions", answer)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
-        await site.start()
-        port.put(site._server.sockets[0].getsockname()[1])
-        await asyncio.Event().wait()
-
-    asyncio.run(main())
-
-
-def ours(passages: list[Passage], base_url: str, in_flight: int) -> int:
-    """The project's teacher with its journal."""
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
-        config = TeacherConfig(base_url=base_url, model="bench", concurrency=in_flight)
-        return annotate(passages, journal, config).asked
-
-
-def plain(passages: list[Passage], base_url: str, in_flight: int) -> int:
-    """What people write themselves: a client, a semaphore, gather; the answers stay in memory."""
-    import openai
-
-    async def main() -> int:
-        gate = asyncio.Semaphore(in_flight)
-        async with openai.AsyncOpenAI(base_url=base_url) as client:
-
-            async def ask(passage: Passage) -> str:
-                async with gate:
-                    messages = build_messages("type", passage.text)
-                    completion = await client.chat.completions.create(model="bench", messages=messages, temperature=0)
-                    return completion.choices[0].message.content
-
-            return len(await asyncio.gather(*map(ask, passages)))
-
-    return asyncio.run(main())
+OURS, PLAIN = "uniner-distill", "plain AsyncOpenAI"
+PACKAGES = {"flexllm": "flexllm", "curator": "bespokelabs-curator"}
+SLOW = 300  # seconds after which a way is taken for hanging
+Result = dict[str, Any]
 
 
 def main() -> None:
+    args = parse_arguments()
+    pythons = {OURS: sys.executable, PLAIN: sys.executable}
+    pythons |= {name: environment(name, args.environments) for name in args.others}
+    parts = {"throughput": throughput, "faults": faults, "limit": limit, "kill": kill, "memory": memory}
+    results: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "hardware": f"{os.cpu_count()} cores"}
+    results["python"] = platform.python_version()
+    for name in args.parts:
+        results[name] = parts[name](pythons, args)
+        if args.output:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            args.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--answers", type=int, default=1500)
-    parser.add_argument("--in_flight", type=int, default=64)
+    every = ["throughput", "faults", "limit", "kill", "memory"]
+    parser.add_argument("--parts", nargs="+", choices=every, default=every)
+    parser.add_argument("--answers", type=int, default=3000, help="prompts of a throughput run")
+    parser.add_argument("--in_flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--runs", type=int, default=3)
-    args = parser.parse_args()
+    parser.add_argument("--others", nargs="+", choices=sorted(PACKAGES), default=[])
+    parser.add_argument("--environments", type=Path, default=Path("runs/bench/environments"))
+    parser.add_argument("--output", type=Path, help="JSON file of all numbers")
+    return parser.parse_args()
 
-    import openai  # noqa: F401  (imports are not part of the measurement)
 
-    os.environ.setdefault("OPENAI_API_KEY", "bench")
-    queue: multiprocessing.Queue[int] = multiprocessing.Queue()
-    server = multiprocessing.Process(target=serve, args=(args.latency, queue), daemon=True)
-    server.start()
-    base_url = f"http://127.0.0.1:{queue.get()}/v1"
+def environment(name: str, folder: Path) -> str:
+    """The interpreter of a virtual environment with one other package, made where it is not there: it pins its own."""
+    python = folder / name / "bin" / "python"
+    if not python.exists():
+        print(f"installing {PACKAGES[name]} into {folder / name}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", PACKAGES[name]], check=True)
+    return str(python.absolute())
+
+
+def write_passages(folder: Path, count: int) -> Path:
+    """A run's folder with `count` passages, and the same as prompts for the other ways."""
     text = "Ada Lovelace wrote notes on the Analytical Engine in London. " * 8
-    passages = [Passage(f"p{i}", f"{text}{i}", "", f"p{i}", "", 0, 1, 1) for i in range(args.answers)]
-    ways = {"this project": ours, "plain AsyncOpenAI": plain}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    cpu: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(args.runs):
-        for name, way in ways.items():
-            used, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-            if way(passages, base_url, args.in_flight) != args.answers:
-                sys.exit(f"{name} lost answers")
-            seconds[name].append(time.perf_counter() - started)
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            cpu[name].append(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime)
-    server.terminate()
-    ideal = args.in_flight / args.latency
-    rates = {name: args.answers / statistics.median(values) for name, values in seconds.items()}
-    for name, rate in rates.items():
-        each = 1000 * statistics.median(cpu[name]) / args.answers
-        print(f"{name:<20} {rate:7.1f} answers/s, {rate / ideal:.2f} of the ideal, {each:.2f} CPU s per 1,000 answers")
-    print(f"ratio {rates['this project'] / rates['plain AsyncOpenAI']:.2f} at {args.in_flight} in flight")
+    with (folder / "passages.jsonl").open("w") as passages, (folder / "prompts.jsonl").open("w") as prompts:
+        for i in range(count):
+            place = {"source": "", "source_id": f"p{i}", "licence": "", "start": 0, "end": 1, "tokens": 1}
+            print(json.dumps({"id": f"p{i}", "text": f"{text}{i}", **place}), file=passages)
+            print(json.dumps({"messages": build_messages("type", f"{text}{i}")}), file=prompts)
+    return folder
+
+
+def command(way: str, python: str, url: str, data: Path, in_flight: int, folder: str | Path) -> list[str]:
+    file = data / ("passages.jsonl" if way == OURS else "prompts.jsonl")
+    return [python, str(Path(__file__).parent / "annotate_ways.py"), way, url, str(file), str(in_flight), str(folder)]
+
+
+def ask(way: str, python: str, url: str, data: Path, in_flight: int) -> Result:
+    """One run of one way; `answers` is 0 where it never ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = subprocess.run(
+                command(way, python, url, data, in_flight, folder), capture_output=True, text=True, timeout=SLOW
+            )
+            return json.loads(done.stdout.splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            return {"answers": 0, "seconds": float(SLOW), "cpu": 0.0, "mib": 0.0}
+        except (IndexError, ValueError):
+            sys.exit(f"{way}: {done.stderr[-2000:]}")
+
+
+def throughput(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
+    rows = []
+    for in_flight in args.in_flight:
+        runs: dict[str, list[Result]] = {way: [] for way in pythons}
+        with tempfile.TemporaryDirectory() as folder, LocalEndpoint(args.latency) as endpoint:
+            data = write_passages(Path(folder), args.answers)
+            for _ in range(args.runs):
+                for way, python in pythons.items():
+                    runs[way].append(ask(way, python, endpoint.base_url, data, in_flight))
+        ideal = in_flight / args.latency
+        print(f"\nthroughput, {in_flight} in flight at {1000 * args.latency:.0f} ms, {args.answers} answers")
+        for way, results in runs.items():
+            rate = statistics.median(result["answers"] / result["seconds"] for result in results)
+            cpu = statistics.median(1000 * result["cpu"] / max(1, result["answers"]) for result in results)
+            rows.append({"way": way, "in_flight": in_flight, "rate": rate, "of_ideal": rate / ideal, "cpu": cpu})
+        ours = next(row for row in rows if row["way"] == OURS and row["in_flight"] == in_flight)
+        for row in rows:
+            if row["in_flight"] == in_flight:
+                print(
+                    f"  {row['way']:<18} {row['rate']:7.1f} answers/s, {row['of_ideal']:.2f} of the ideal, "
+                    f"{row['cpu']:.2f} CPU s per 1,000; ours has {ours['rate'] / row['rate']:.2f} x its rate",
+                    flush=True,
+                )
+    return rows
+
+
+def faults(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
+    count, rows = 640, []
+    print(f"\nlost of {count} answers when one prompt in four first meets one of: {', '.join(FAULTS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_passages(Path(folder), count)
+        for way, python in pythons.items():
+            with LocalEndpoint(args.latency, faults=True) as endpoint:
+                result = ask(way, python, endpoint.base_url, data, 64)
+                served = endpoint.stats()
+            lost = count - result["answers"]
+            twice = sum(times - 1 for times in served["delivered"].values())
+            rows.append({"way": way, "lost": lost, "seconds": result["seconds"], "delivered_twice": twice})
+            print(f"  {way:<18} lost {lost}, {twice} answers delivered twice, {result['seconds']:.1f} s", flush=True)
+    return rows
+
+
+def limit(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
+    count, rows = 640, []
+    for stated in (True, False):
+        print(f"\na limit of 6,000 requests a minute, {'stated in headers' if stated else 'not stated'}, 64 workers")
+        with tempfile.TemporaryDirectory() as folder:
+            data = write_passages(Path(folder), count)
+            for way, python in pythons.items():
+                with LocalEndpoint(args.latency, per_minute=6000, headers=stated) as endpoint:
+                    result = ask(way, python, endpoint.base_url, data, 64)
+                    refused = endpoint.stats()["refused"]
+                lost, share = count - result["answers"], result["answers"] / result["seconds"] / 100
+                rows.append({"way": way, "stated": stated, "lost": lost, "refused": refused, "of_limit": share})
+                print(f"  {way:<18} lost {lost}, {refused} times 429, {share:.2f} of the limit", flush=True)
+    return rows
+
+
+def kill(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
+    count, rows = 1280, []
+    print(f"\nkill -9 at half-way of {count} answers, 64 in flight, then the same command again")
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_passages(Path(folder), count)
+        for way, python in pythons.items():
+            if way == PLAIN:
+                continue  # it keeps nothing: everything is paid again
+            with LocalEndpoint(args.latency) as endpoint, tempfile.TemporaryDirectory() as output:
+                line = command(way, python, endpoint.base_url, data, 64, output)
+                first = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                while sum(endpoint.stats()["delivered"].values()) < count / 2 and first.poll() is None:
+                    time.sleep(0.02)
+                first.send_signal(signal.SIGKILL)
+                first.wait()
+                try:
+                    done = subprocess.run(line, capture_output=True, text=True, timeout=SLOW)
+                    answers = json.loads(done.stdout.splitlines()[-1])["answers"]
+                except (subprocess.TimeoutExpired, IndexError, ValueError):
+                    answers = 0
+                served = endpoint.stats()
+            paid_twice = sum(times - 1 for times in served["delivered"].values())
+            again = served["requests"] - count
+            rows.append({"way": way, "answers": answers, "paid_twice": paid_twice, "asked_again": again})
+            end = f"{answers} answers" if answers else "the second run did not end"
+            print(f"  {way:<18} {end}; {again} asked again, {paid_twice} of them delivered and paid twice", flush=True)
+    return rows
+
+
+def memory(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
+    rows = []
+    print("\nmemory of annotating, everything included, at no latency and 64 in flight")
+    for count in (5_000, 50_000):
+        with tempfile.TemporaryDirectory() as folder, LocalEndpoint(0.0) as endpoint:
+            result = ask(OURS, pythons[OURS], endpoint.base_url, write_passages(Path(folder), count), 64)
+        rows.append({"passages": count, "answers": result["answers"], "mib": result["mib"]})
+        print(f"  {count:>7,} passages: {result['mib']:.1f} MiB, {result['answers']:,} answers", flush=True)
+    return rows
 
 
 if __name__ == "__main__":

@@ -96,8 +96,8 @@ class Asking:
             if not first:
                 with self._waiting():
                     await self.first_answer.wait()
-            while question := self._take():
-                ceiling = request_ceiling(question, self.config)
+            while taken := self._take():
+                question, ceiling = taken
                 self.reserved += ceiling
                 try:
                     await self._ask(question)
@@ -110,8 +110,8 @@ class Asking:
         finally:
             self.first_answer.set()
 
-    def _take(self) -> Question | None:
-        """The next question; None when all are taken, the run stops, or the next one might exceed the cap.
+    def _take(self) -> tuple[Question, float] | None:
+        """The next question and the most it can cost; None when all are taken, the run stops, or the cap may be met.
 
         The cap holds even if this request and all in flight cost the most they can. Near it workers leave one by one,
         and the last ones go on as long as what is left suffices.
@@ -119,12 +119,11 @@ class Asking:
         question, cap = self.upcoming, self.config.max_cost
         if question is None or self.stopping:
             return None
-        if cap is not None:
-            spent = self.tally.cost_before + self.tally.cost + self.reserved
-            if spent + request_ceiling(question, self.config) > cap:
-                return None
+        ceiling = request_ceiling(question, self.config, self.parameters)
+        if cap is not None and self.tally.cost_before + self.tally.cost + self.reserved + ceiling > cap:
+            return None
         self.upcoming = next(self.todo, None)
-        return question
+        return question, ceiling
 
     async def _ask(self, question: Question) -> None:
         """Ask until answered, rejected for good, or out of tries."""

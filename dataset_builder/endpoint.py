@@ -7,11 +7,13 @@ the bytes go through aiohttp, because building the client's own request objects 
 import json
 import os
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
+from urllib.request import getproxies
 
 from open_ner.cli import UserError
 
@@ -54,21 +56,29 @@ def read_key(config: TeacherConfig, wanted: int) -> str:
 
 
 class Endpoint:
-    """Chat completions as raw JSON; an async context manager."""
+    """Chat completions as raw JSON; an async context manager. `certificates` is what TLS trusts, or False for none."""
 
-    def __init__(self, config: TeacherConfig, url: str, headers: Mapping[str, str], key: str) -> None:
-        self.config, self.url, self.key = config, url, key
+    def __init__(
+        self,
+        config: TeacherConfig,
+        url: str,
+        headers: Mapping[str, str],
+        key: str,
+        certificates: ssl.SSLContext | bool,
+    ) -> None:
+        self.config, self.url, self.key, self.certificates = config, url, key, certificates
         self.headers = {**headers, "Content-Type": "application/json"}
 
     async def __aenter__(self) -> "Endpoint":
         import aiohttp
-        import httpx2
 
-        timeout = aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=CONNECT_SECONDS)
-        # no limit of its own: the callers in flight are counted already; certificates as the client trusts them
-        connector = aiohttp.TCPConnector(limit=0, ssl=httpx2.create_ssl_context())
         self._session = aiohttp.ClientSession(
-            connector=connector, headers=self.headers, timeout=timeout, trust_env=True
+            # no limit of its own: the callers in flight are counted already
+            connector=aiohttp.TCPConnector(limit=0, ssl=self.certificates),
+            headers=self.headers,
+            timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=bool(getproxies()),  # it costs a look into the environment, in a thread, for every request
         )
         return self
 

@@ -1,6 +1,7 @@
 """Passages to the journal: recorded answers at no cost, everything else from an OpenAI-compatible endpoint."""
 
 import asyncio
+import os
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,12 +86,17 @@ def _read_again(passages: Iterable[Passage], config: TeacherConfig, wanted: set[
 
 def open_endpoint(config: TeacherConfig, key: str) -> Endpoint:
     """The endpoint of a recipe, where and with the headers that the `openai` client would use."""
+    import httpx2
     import openai
 
-    client = openai.AsyncOpenAI(api_key=key, base_url=config.base_url)
+    address = config.base_url or os.environ.get("OPENAI_BASE_URL") or "https:"
+    certificates = httpx2.create_ssl_context() if address.startswith("https:") else False
+    client = openai.AsyncOpenAI(
+        api_key=key, base_url=config.base_url, http_client=httpx2.AsyncClient(verify=certificates)
+    )
     headers = {**client.default_headers, **client.auth_headers}
     headers = {name: value for name, value in headers.items() if isinstance(value, str)}
-    return Endpoint(config, f"{client.base_url}chat/completions", headers, key)
+    return Endpoint(config, f"{client.base_url}chat/completions", headers, key, certificates)
 
 
 def estimate(passages: Iterable[Passage], journal: Journal, config: TeacherConfig) -> tuple[int, float]:

@@ -1,0 +1,137 @@
+"""One way to ask a local endpoint, as a process of its own, for bench/annotate.py; not meant to be run by hand.
+
+    python bench/annotate_ways.py WAY BASE_URL PASSAGES IN_FLIGHT OUTPUT_FOLDER
+
+PASSAGES is a JSONL file of prompts. The last line printed is a JSON object: `answers` got, `seconds` and `cpu` seconds
+after the imports, `mib` of memory at most. This file imports nothing of the project but in its own way.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+TIMEOUT = 3.0  # seconds for one answer: a hanging server is part of the bench
+MODEL = "bench"
+
+
+def read_prompts(path: str) -> list[list[dict]]:
+    """The messages of every question."""
+    return [json.loads(line)["messages"] for line in Path(path).open()]
+
+
+def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
+    """This project's teacher, with its journal; it reads the passages as they are needed."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    import aiohttp  # noqa: F401
+    import openai  # noqa: F401
+
+    from dataset_builder.config import TeacherConfig
+    from dataset_builder.journal import Journal
+    from dataset_builder.passages import load_passages
+    from dataset_builder.teacher import annotate
+
+    def ask() -> int:
+        with Journal(Path(folder) / "journal.jsonl") as journal:
+            config = TeacherConfig(base_url=base_url, model=MODEL, concurrency=in_flight, timeout=TIMEOUT)
+            annotate(load_passages(Path(passages).parent), journal, config)
+            return len(journal.keys)
+
+    return ask
+
+
+def plain(base_url: str, passages: str, in_flight: int, folder: str):
+    """What people write themselves: a client, a semaphore, gather; a file at the end."""
+    import openai
+
+    async def main() -> int:
+        gate = asyncio.Semaphore(in_flight)
+        async with openai.AsyncOpenAI(base_url=base_url, timeout=TIMEOUT) as client:
+
+            async def one(messages: list[dict]) -> str | None:
+                async with gate:
+                    try:
+                        completion = await client.chat.completions.create(
+                            model=MODEL, messages=messages, temperature=0
+                        )
+                        return completion.choices[0].message.content
+                    except Exception:
+                        return None
+
+            replies = await asyncio.gather(*map(one, read_prompts(passages)))
+            Path(folder, "replies.json").write_text(json.dumps(replies))
+            return sum(reply is not None for reply in replies)
+
+    return lambda: asyncio.run(main())
+
+
+def flexllm(base_url: str, passages: str, in_flight: int, folder: str):
+    """PyPI `flexllm`, writing its results as they come."""
+    from flexllm import LLMClient
+
+    async def main() -> int:
+        client = LLMClient(
+            base_url=base_url,
+            api_key="bench",
+            model=MODEL,
+            provider="openai",
+            concurrency_limit=in_flight,
+            max_qps=100_000,
+            timeout=int(TIMEOUT),
+        )
+        prompts = read_prompts(passages)
+        results = await client.chat_batch(prompts, show_progress=False, output_jsonl=f"{folder}/replies.jsonl")
+        return sum(bool(getattr(result, "content", result)) for result in results)
+
+    return lambda: asyncio.run(main())
+
+
+def curator(base_url: str, passages: str, in_flight: int, folder: str):
+    """PyPI `bespokelabs-curator`, with its cache."""
+    os.environ |= {"CURATOR_DISABLE_CACHE": "false", "TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
+    import litellm  # comes with curator; its wheel holds the encoding that tiktoken would download
+
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(litellm.__file__).parent / "litellm_core_utils" / "tokenizers")
+    from bespokelabs import curator
+
+    def ask() -> int:
+        model = curator.LLM(
+            model_name=MODEL,
+            backend="openai",
+            generation_params={"temperature": 0},
+            backend_params={
+                "base_url": base_url,
+                "api_key": "bench",
+                "max_concurrent_requests": in_flight,
+                "max_requests_per_minute": 1_000_000,
+                "max_tokens_per_minute": 1_000_000_000,
+                "request_timeout": int(TIMEOUT),
+                "require_all_responses": False,
+            },
+        )
+        rows = model(read_prompts(passages), working_dir=folder)
+        rows = getattr(rows, "dataset", rows)
+        return sum(bool(row["response"]) for row in rows)
+
+    return ask
+
+
+WAYS = {"uniner-distill": uniner_distill, "plain AsyncOpenAI": plain, "flexllm": flexllm, "curator": curator}
+
+
+def main() -> None:
+    way, base_url, passages, in_flight, folder = sys.argv[1:]
+    os.environ["OPENAI_API_KEY"] = "bench"
+    ask = WAYS[way](base_url, passages, int(in_flight), folder)
+    used, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    answers = ask()
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    print(json.dumps({"answers": answers, "seconds": seconds, "cpu": cpu, "mib": after.ru_maxrss / 1024}))
+
+
+if __name__ == "__main__":
+    main()

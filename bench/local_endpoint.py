@@ -1,0 +1,150 @@
+"""An OpenAI-compatible endpoint on 127.0.0.1 for bench/annotate.py: fixed latency, a rate limit, and faults to order.
+
+It is written on bare asyncio, so that one core serves more than any client here can ask. `GET /stats` tells what was
+served: `requests`, `refused` (429), and how often each prompt's answer was delivered whole.
+"""
+
+import asyncio
+import hashlib
+import json
+import multiprocessing
+import time
+from collections import Counter
+from types import TracebackType
+
+REPLY = '[("Ada Lovelace", "person"), ("London", "city"), ("Analytical Engine", "invention")]'
+FAULTS = ("429", "500", "reset mid-body", "hang", "truncated body")  # one in four prompts meets one, once
+
+
+class LocalEndpoint:
+    """The endpoint in a process of its own while the `with` block runs; `base_url` is its address.
+
+    latency: seconds before an answer. per_minute: a token bucket that holds a second's worth; above it a 429 with
+    `Retry-After: 1`. headers: whether answers state that limit. faults: whether prompts meet one of FAULTS first.
+    """
+
+    def __init__(
+        self, latency: float, per_minute: float | None = None, headers: bool = True, faults: bool = False
+    ) -> None:
+        self._settings = (latency, per_minute, headers, faults)
+
+    def __enter__(self) -> "LocalEndpoint":
+        port: multiprocessing.Queue[int] = multiprocessing.Queue()
+        self._process = multiprocessing.Process(target=_serve, args=(port, *self._settings), daemon=True)
+        self._process.start()
+        self.base_url = f"http://127.0.0.1:{port.get()}/v1"
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.join()
+
+    def stats(self) -> dict:
+        """What was served so far."""
+        from urllib.request import urlopen
+
+        with urlopen(self.base_url.removesuffix("/v1") + "/stats") as response:
+            return json.load(response)
+
+
+class _State:
+    def __init__(self, latency: float, per_minute: float | None, headers: bool, faults: bool) -> None:
+        self.latency, self.rate, self.faults = latency, (per_minute or 0) / 60, faults
+        self.headers = f"x-ratelimit-limit-requests: {per_minute:g}\r\n" if per_minute and headers else ""
+        self.requests = self.refused = 0
+        self.delivered: Counter[str] = Counter()
+        self.met: set[str] = set()
+        self.bucket, self.filled = self.rate, time.monotonic()
+
+    def over_the_limit(self) -> bool:
+        """Take one from the bucket, or say that it is empty."""
+        if not self.rate:
+            return False
+        now = time.monotonic()
+        self.bucket, self.filled = min(self.rate, self.bucket + (now - self.filled) * self.rate), now
+        if self.bucket < 1:
+            return True
+        self.bucket -= 1
+        return False
+
+    def fault(self, prompt: str) -> str | None:
+        """The fault a prompt meets the first time it is asked."""
+        number = int(prompt[:8], 16)
+        if not self.faults or number % 4 or prompt in self.met:
+            return None
+        self.met.add(prompt)
+        return FAULTS[number // 4 % len(FAULTS)]
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: a request, its answer after the latency, the next request."""
+
+    def __init__(self, state: _State) -> None:
+        self.state, self.buffer, self.transport = state, b"", None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, found, body = self.buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        lower = head.lower()
+        length = int(lower.split(b"content-length:")[1].split(b"\r\n")[0]) if b"content-length:" in lower else 0
+        if len(body) < length:
+            return
+        self.buffer = body[length:]
+        if b"/stats" in head.split(b"\r\n")[0]:
+            counts = {"requests": self.state.requests, "refused": self.state.refused}
+            self.send(200, json.dumps({**counts, "delivered": self.state.delivered}))
+        elif b"chat/completions" not in head.split(b"\r\n")[0]:
+            self.send(404, '{"error": {"message": "no such address"}}')
+        else:
+            self.answer(body[:length])
+
+    def answer(self, body: bytes) -> None:
+        self.state.requests += 1
+        prompt = hashlib.sha256(body[body.rfind(b"Passage: ") :].split(b'"')[0]).hexdigest()
+        fault = self.state.fault(prompt)
+        if fault == "429" or self.state.over_the_limit():
+            self.state.refused += 1
+            self.send(429, '{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', "Retry-After: 1\r\n")
+        elif fault == "500":
+            self.send(500, '{"error": {"message": "internal"}}')
+        elif fault != "hang":
+            asyncio.get_running_loop().call_later(self.state.latency, self.complete, prompt, fault)
+
+    def complete(self, prompt: str, fault: str | None) -> None:
+        """Send a completion, or what a fault leaves of it; a whole one counts as delivered."""
+        if self.transport.is_closing():
+            return
+        choice = {"index": 0, "message": {"role": "assistant", "content": REPLY}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 200, "completion_tokens": 40, "total_tokens": 240}
+        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "bench", "choices": [choice]}
+        content = json.dumps({**answer, "usage": usage})
+        if fault == "truncated body":
+            self.send(200, content[:-40])
+        elif fault == "reset mid-body":
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+            self.transport.write(head.encode() + content[:100].encode())
+            self.transport.abort()
+        else:
+            self.send(200, content)
+            self.state.delivered[prompt] += 1
+
+    def send(self, status: int, content: str, headers: str = "") -> None:
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{self.state.headers}{headers}"
+        self.transport.write(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
+
+
+def _serve(port: "multiprocessing.Queue[int]", *settings: float) -> None:
+    async def main() -> None:
+        state = _State(*settings)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(state), "127.0.0.1", 0, backlog=1024
+        )
+        port.put(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
