@@ -48,6 +48,7 @@ class Asking:
         self.reserved = 0.0  # the most that the requests in flight can cost, in $
         self.failures = 0  # in a row
         self.stopping = self.interrupted = False
+        self.error: Exception | None = None  # the first one, which ended the run
         self.first_answer = asyncio.Event()
 
     async def run(self) -> None:
@@ -58,7 +59,7 @@ class Asking:
             ticker = asyncio.create_task(self.progress.keep_showing())
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
             try:
-                ends = await asyncio.gather(*self.workers, return_exceptions=True)
+                await asyncio.gather(*self.workers, return_exceptions=True)
             finally:
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
                 for task in [*self.workers, ticker]:
@@ -66,9 +67,8 @@ class Asking:
                 self.progress.close()
         if self.interrupted:
             raise KeyboardInterrupt
-        for end in ends:
-            if isinstance(end, BaseException) and not isinstance(end, asyncio.CancelledError):
-                raise end
+        if self.error:
+            raise self.error
         if self.failures and not self.tally.asked:
             raise self._down()
         if self.upcoming is not None:
@@ -104,9 +104,9 @@ class Asking:
                 finally:
                     self.reserved -= ceiling
                     self.first_answer.set()
-        except Exception:
+        except Exception as error:
+            self.error = self.error or error
             self._stop()
-            raise
         finally:
             self.first_answer.set()
 
@@ -142,7 +142,8 @@ class Asking:
                 record["seconds"] = round(time.monotonic() - started, 3)
                 break
             except Refused as refusal:
-                self.pacer.refuse(refusal.retry_after)
+                with self._waiting():
+                    await asyncio.sleep(self.pacer.refuse(refusal.retry_after))
             except Rejected as rejection:
                 if rejection.code:  # this passage will never be answered: that is its answer, and the others go on
                     record = make_record(question, "", rejection.code, NO_USAGE, self.config.model)

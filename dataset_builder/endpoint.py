@@ -55,6 +55,11 @@ def read_key(config: TeacherConfig, wanted: int) -> str:
     return key
 
 
+def no_address(config: TeacherConfig) -> UserError:
+    """What is said of a `base_url` that nothing can be sent to."""
+    return UserError(f"teacher.base_url {config.base_url!r} is no address: write http(s)://host/v1")
+
+
 class Endpoint:
     """Chat completions as raw JSON; an async context manager. `certificates` is what TLS trusts, or False for none."""
 
@@ -96,8 +101,8 @@ class Endpoint:
         try:
             async with self._session.post(self.url, data=content, allow_redirects=False) as response:
                 answer, headers, status = await response.read(), response.headers, response.status
-        except aiohttp.InvalidURL:
-            raise UserError(f"teacher.base_url {self.config.base_url!r} is no address: http(s)://host/v1") from None
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+            raise no_address(self.config) from None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise Fault(self._clean(str(error) or f"no answer within {self.config.timeout:g} s")) from None
         if status == 200:

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 
 SHARE = 0.99  # of a stated limit: clocks differ, and a refusal costs more than the rest
 BACK_OFF = 0.9  # of the pace that was refused
-RECOVERY = 1.02  # a guessed pace grows by this factor a second while nothing is refused
+RECOVERY, PROBING = 1.05, 1.02  # a guessed pace grows by this factor a second, below and above the refused one
+TOLERATED = 0.2  # share of refusals among the last answers that holds only the refused
+EVIDENCE = 20  # answers from which a pace can be told
+LONG_WAIT = 2.0  # seconds: who asks for these refuses everyone
 WINDOW = 3.0  # seconds over which the pace of answers is measured
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds, after a refusal that names no time
 
@@ -29,7 +32,8 @@ class Pacer:
         self._next = 0.0  # when the next slot is free
         self._free = 0.0  # when it were, had only those taken one who have sent by now
         self._held_until, self._holds = 0.0, 0
-        self._changed = 0.0
+        self._changed = self._dropped = self._refused_at = 0.0
+        self._outcomes: deque[bool] = deque(maxlen=EVIDENCE)
         self._waits = 0
         self._answers: deque[float] = deque()
 
@@ -63,38 +67,51 @@ class Pacer:
             self.tokens = limit * SHARE
 
     def answered(self) -> None:
-        """Count an answer; a guessed pace recovers slowly while nothing is refused."""
+        """Count an answer; a guessed pace recovers while nothing is refused, slowly above where it was refused."""
         now = time.monotonic()
         self._waits = 0
+        self._outcomes.append(True)
         self._answers.append(now)
         while self._answers[0] < now - WINDOW:
             self._answers.popleft()
         if self._guessed:
-            self.requests *= RECOVERY ** min(1.0, now - self._changed)
+            growth = RECOVERY if self.requests < self._refused_at else PROBING
+            self.requests *= growth ** min(1.0, now - self._changed)
             self._changed = now
 
-    def refuse(self, retry_after: float | None) -> None:
-        """A 429: nobody sends before `retry_after` seconds, and the pace drops where it was guessed or unknown.
+    def refuse(self, retry_after: float | None) -> float:
+        """A 429: the pace drops where it was guessed or unknown. Returns the seconds this request alone should wait.
 
-        Refusals of requests that were under way together count once.
+        One refusal among many answers says that the pace is a little high. Several, or a long wait, say that nobody
+        is answered now: then everyone is held, and those under way together count once.
         """
         self.refused += 1
+        self._outcomes.append(False)
         now = time.monotonic()
-        if now < self._changed + 1.0 and self.waiting > 0:
-            wait = retry_after or 0.0
-        else:
-            wait = retry_after if retry_after is not None else min(LONGEST_WAIT, FIRST_WAIT * 2**self._waits)
-            self._waits += 1
-            if self.requests is None:
-                span = max(0.2, now - self._answers[0]) if self._answers else 1.0
-                self.requests, self._guessed = 60 * max(1, len(self._answers)) / span, True
-            if self._guessed:
-                self.requests *= BACK_OFF
-            self._changed = now
+        wait = retry_after if retry_after is not None else min(LONGEST_WAIT, FIRST_WAIT * 2**self._waits)
+        few = self._outcomes.count(False) <= TOLERATED * max(EVIDENCE, len(self._outcomes))
+        if now >= self._dropped + 1.0 and not (few and len(self._answers) < EVIDENCE):
+            self._drop(now)
+        if few and wait < LONG_WAIT:
+            return wait
+        if retry_after is None and now < self._held_until:
+            return 0.0
+        self._waits += 1
         if now + wait > self._held_until:
             self._held_until = now + wait
             self._holds += 1
             self._next = max(self._free, self._held_until)
+        return 0.0
+
+    def _drop(self, now: float) -> None:
+        """Guess the pace from that of the answers, or lower the guess; a stated limit stays as it is."""
+        if self.requests is None:
+            span = max(0.2, now - self._answers[0]) if self._answers else 1.0
+            self.requests, self._guessed = 60 * max(1, len(self._answers)) / span, True
+        if self._guessed:
+            self._refused_at = self.requests
+            self.requests *= BACK_OFF
+        self._changed = self._dropped = now
 
 
 def _number(text: str | None) -> float | None:

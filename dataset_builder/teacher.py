@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .answers import NO_USAGE, Tally, make_record, record_cost, request_ceiling
 from .asking import Asking
 from .config import TeacherConfig
-from .endpoint import Endpoint, read_key
+from .endpoint import Endpoint, no_address, read_key
 from .journal import Journal
 from .passages import Passage, text_sha256
 from .questions import RECORDED, Question, load_recorded, questions
@@ -91,9 +91,11 @@ def open_endpoint(config: TeacherConfig, key: str) -> Endpoint:
 
     address = config.base_url or os.environ.get("OPENAI_BASE_URL") or "https:"
     certificates = httpx2.create_ssl_context() if address.startswith("https:") else False
-    client = openai.AsyncOpenAI(
-        api_key=key, base_url=config.base_url, http_client=httpx2.AsyncClient(verify=certificates)
-    )
+    transport = httpx2.AsyncClient(verify=certificates)
+    try:
+        client = openai.AsyncOpenAI(api_key=key, base_url=config.base_url, http_client=transport)
+    except httpx2.InvalidURL:
+        raise no_address(config) from None
     headers = {**client.default_headers, **client.auth_headers}
     headers = {name: value for name, value in headers.items() if isinstance(value, str)}
     return Endpoint(config, f"{client.base_url}chat/completions", headers, key, certificates)

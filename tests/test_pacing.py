@@ -20,6 +20,7 @@ class Clock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
+        await self.real_sleep(0)  # let the others run
         self.now += seconds
 
 
@@ -27,6 +28,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(pacing, "time", clock)
+    clock.real_sleep = asyncio.sleep
     monkeypatch.setattr(pacing.asyncio, "sleep", clock.sleep)
     return clock
 
@@ -108,3 +110,38 @@ def test_an_unknown_limit_is_guessed_from_the_pace_of_answers_and_recovers(clock
         clock.now += 0.1
         pacer.answered()
     assert guessed < pacer.requests < 1.5 * guessed
+
+
+def test_one_refusal_among_answers_holds_only_the_refused(clock: Clock) -> None:
+    async def main() -> None:
+        pacer = Pacer(requests=6000)
+        for _ in range(20):
+            pacer.answered()
+        assert pacer.refuse(1.0) == 1.0
+        before = clock.now
+        assert (await send(pacer, clock, 2))[0] - before < 0.1
+        for _ in range(5):
+            pacer.refuse(1.0)
+        assert (await send(pacer, clock, 1))[0] - before >= 1.0
+
+    run(main())
+
+
+def test_who_holds_a_slot_when_everyone_is_refused_takes_another(clock: Clock) -> None:
+    """Without that, those who wait would all meet the limit again within the time they were told to wait."""
+    pacer, sent = Pacer(requests=60), []
+
+    async def sender() -> None:
+        await pacer.turn(0)
+        sent.append(clock.now)
+
+    async def main() -> None:
+        await sender()
+        waiting = asyncio.ensure_future(sender())
+        await real_sleep(0)  # it has taken the slot a second ahead, and sleeps
+        pacer.refuse(100.0)
+        await waiting
+
+    real_sleep = clock.real_sleep
+    run(main())
+    assert sent[1] - sent[0] >= 100.0

@@ -1,19 +1,22 @@
 """The teacher over real HTTP: paid once, capped, faults waited out, final answers kept with their reason."""
 
+import errno
 import hashlib
+import itertools
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dataset_builder import asking as module
-from dataset_builder.answers import Tally
+from dataset_builder.answers import Tally, request_ceiling
 from dataset_builder.config import TeacherConfig
 from dataset_builder.journal import Journal
 from dataset_builder.passages import Passage
-from dataset_builder.questions import build_messages
+from dataset_builder.questions import build_messages, questions
 from dataset_builder.teacher import annotate, estimate, extrapolate
 from fake_teacher import FakeTeacher, completion
 from open_ner.cli import UserError
@@ -258,8 +261,6 @@ def test_a_limit_that_headers_state_is_kept(tmp_path: Path) -> None:
     lock, sent = threading.Lock(), []
 
     def answer(request: dict[str, Any]) -> Any:
-        import time
-
         headers = {"x-ratelimit-limit-requests": "3000", "Retry-After": "0.2"}
         with lock:
             now = time.monotonic()
@@ -279,3 +280,102 @@ def test_a_limit_that_headers_state_is_kept(tmp_path: Path) -> None:
 def test_a_passage_is_data_in_the_user_message_alone(text: str) -> None:
     system, user = build_messages("type", text)
     assert text not in system["content"] and user["content"].endswith(f"Passage: {text}")
+
+
+def test_what_ends_a_run_leaves_nothing_paid_unrecorded(tmp_path: Path) -> None:
+    """The quota ends while others are in flight: their answers are waited for and journaled."""
+
+    def answer(request: dict[str, Any]) -> Any:
+        text = request["messages"][-1]["content"]
+        if "number 5 " in text:
+            return {"status": 429, "body": {"error": {"message": "pay", "code": "insufficient_quota"}}}
+        time.sleep(0.3)
+        return "[]"
+
+    with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=8)
+        with pytest.raises(UserError, match="quota is used up"):
+            annotate(passages(40), journal, config)
+        assert len(journal.keys) == len(endpoint.requests) - 1 >= 7
+
+
+def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, full = Journal._write, OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(journal: Journal, record: dict[str, Any]) -> None:
+        if len(journal.keys) >= 3:
+            raise full
+        write(journal, record)
+
+    with FakeTeacher(lambda request: "[]") as endpoint:
+        monkeypatch.setattr(Journal, "_write", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            ask(tmp_path, endpoint, count=40, concurrency=2)
+        assert len(endpoint.requests) <= 6
+        monkeypatch.undo()
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+        tally, records = ask(tmp_path, endpoint, count=40)
+    assert (tally.known, tally.asked, len(records)) == (3, 37, 40)
+
+
+def test_an_endpoint_that_dies_stops_the_run_instead_of_failing_every_passage(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        number = int(request["messages"][-1]["content"].split("number ")[1].split()[0])
+        return "[]" if number < 30 else {"status": 500, "body": {"error": {"message": "down"}}}
+
+    with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=4, max_retries=0)
+        with pytest.raises(UserError, match="no usable answer to 20 requests in a row.*down; run again"):
+            annotate(passages(300), journal, config)
+        assert len(journal.keys) == 30 and len(endpoint.requests) < 60
+
+
+def test_one_passage_that_is_rejected_fails_alone(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        bad = "number 3 " in request["messages"][-1]["content"]
+        return {"status": 400, "body": {"error": {"message": "not this"}}} if bad else "[]"
+
+    with FakeTeacher(answer) as endpoint:
+        tally, records = ask(tmp_path, endpoint, count=6)
+    assert (tally.asked, tally.failed, len(records)) == (5, 1, 5) and "1 failed, the last one: not this" in str(tally)
+
+
+def test_parameters_of_ones_own_are_sent_and_ask_again(tmp_path: Path) -> None:
+    with FakeTeacher(lambda request: "[]") as endpoint:
+        ask(tmp_path, endpoint, count=1)
+        own = {"max_tokens": None, "max_completion_tokens": 50, "temperature": None, "seed": 7}
+        tally, _ = ask(tmp_path, endpoint, count=1, parameters=own)
+        sent = endpoint.requests[-1]
+    assert tally.asked == 1 and {k: v for k, v in sent.items() if k not in ("model", "messages")} == {
+        "max_completion_tokens": 50,
+        "seed": 7,
+    }
+    with pytest.raises(UserError, match="set max_completion_tokens"):
+        ask(tmp_path, endpoint, parameters={"max_tokens": None})
+
+
+def test_passages_are_read_twice_so_an_iterator_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.jsonl") as journal, pytest.raises(TypeError, match="no iterator"):
+        annotate(iter(passages(2)), journal, TeacherConfig())
+
+
+def test_the_schema_counts_in_the_most_a_request_can_cost() -> None:
+    [bare] = questions(passages(1), TeacherConfig())
+    plain, schema = (
+        request_ceiling(bare, TeacherConfig(price_input=1.0, response_format=form)) for form in ("text", "json_schema")
+    )
+    assert schema > plain + 200e-6
+
+
+def test_a_limit_of_tokens_a_minute_is_kept(tmp_path: Path) -> None:
+    """4 requests a second of 300 tokens each is what 72,000 tokens a minute allow."""
+    sent: list[float] = []
+
+    def answer(request: dict[str, Any]) -> Any:
+        sent.append(time.monotonic())
+        return "[]"
+
+    with FakeTeacher(answer) as endpoint:
+        ask(tmp_path, endpoint, count=8, tokens_per_minute=72_000, max_answer_tokens=1024 - 120)
+    gaps = [b - a for a, b in itertools.pairwise(sorted(sent))]
+    assert min(gaps[1:]) > 0.5

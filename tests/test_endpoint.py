@@ -1,0 +1,149 @@
+"""What an endpoint's refusals mean: wait, ask again, give up this passage, or stop everything with one line."""
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from dataset_builder.config import TeacherConfig
+from dataset_builder.endpoint import Endpoint, Fault, Refused, Rejected, read_error, read_key, retry_after
+from dataset_builder.teacher import open_endpoint
+from fake_teacher import FakeTeacher
+from open_ner.cli import UserError
+
+KEY = "sk-very-secret"
+
+
+def complete(answer: Any, **options: Any) -> Any:
+    """One request to a server that gives this answer."""
+
+    async def main(config: TeacherConfig) -> Any:
+        async with open_endpoint(config, KEY) as endpoint:
+            return await endpoint.complete({"model": "m", "messages": [{"role": "user", "content": "x"}]})
+
+    with FakeTeacher(lambda request: answer) as server:
+        return asyncio.run(main(TeacherConfig(base_url=server.base_url, model="m", **options)))
+
+
+def error(message: Any, code: Any = None) -> dict[str, Any]:
+    return {"error": {"message": message, "code": code}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (401, error(f"Incorrect API key provided: {KEY}"), UserError, "refuses model 'm' or the key in"),
+        (402, error("Insufficient balance"), UserError, "quota is used up: Insufficient balance"),
+        (403, error("not for you"), UserError, "refuses model 'm'"),
+        (404, error("no such model"), UserError, "no such model"),
+        (429, error("pay", "insufficient_quota"), UserError, "quota is used up: pay"),
+        (429, error("slow down", "rate_limit_exceeded"), Refused, "None"),
+        (500, error("oops"), Fault, "status 500: oops"),
+        (529, "overloaded", Fault, "status 529: overloaded"),
+        (408, {"detail": "too slow"}, Fault, "too slow"),
+        (400, error("bad", "content_filter"), Rejected, "bad"),
+        (400, error("maximum context length is 4096", 400), Rejected, "maximum context"),
+        (422, {"detail": [{"loc": "temperature"}]}, Rejected, "temperature"),
+        (307, {}, UserError, "set teacher.base_url"),
+        (503, "<html>Bad gateway</html>", Fault, "status 503: <html>Bad gateway</html>"),
+    ],
+)
+def test_a_status_means_one_thing(status: int, body: Any, kind: type[Exception], said: str) -> None:
+    raw = {"raw": body} if isinstance(body, str) else {"body": body}
+    with pytest.raises(kind, match=said) as caught:
+        complete({"status": status, **raw})
+    assert KEY not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_which_rejections_are_final() -> None:
+    for body, code in [
+        (error("x", "content_filter"), "content_filter"),
+        (error("This model's maximum context length is 8 tokens"), "context_length_exceeded"),
+        (error("Unsupported parameter: max_tokens", "unsupported_parameter"), None),
+    ]:
+        with pytest.raises(Rejected) as caught:
+            complete({"status": 400, "body": body})
+        assert caught.value.code == code
+
+
+@pytest.mark.parametrize("content", ["<html>login</html>", "", "[" * 100_000, "{", "\x00"])
+def test_a_body_that_is_no_json_is_a_fault(content: str) -> None:
+    with pytest.raises(Fault, match="no JSON"):
+        complete({"raw": content})
+
+
+def test_a_server_that_hangs_or_hangs_up_is_a_fault() -> None:
+    with pytest.raises(Fault, match="no answer within 0.2 s"):
+        complete_slowly()
+    with pytest.raises(Fault):
+        complete({"raw": "{", "headers": {"Content-Length": 99, "Connection": "close"}})
+
+
+def complete_slowly() -> None:
+    async def main(config: TeacherConfig) -> None:
+        async with open_endpoint(config, KEY) as endpoint:
+            await endpoint.complete({"messages": [{"content": "x"}]})
+
+    with FakeTeacher(lambda request: "[]", latency=0.6) as server:
+        asyncio.run(main(TeacherConfig(base_url=server.base_url, model="m", timeout=0.2)))
+
+
+@pytest.mark.parametrize("base_url", ["nowhere", "http://", "ftp://host/v1", "http://[::1"])
+def test_an_address_that_is_none_is_one_line(base_url: str) -> None:
+    async def main() -> None:
+        async with Endpoint(TeacherConfig(base_url=base_url), base_url, {}, KEY, False) as endpoint:
+            await endpoint.complete({})
+
+    with pytest.raises(UserError, match="is no address"):
+        asyncio.run(main())
+
+
+def test_an_address_the_client_refuses_is_one_line() -> None:
+    with pytest.raises(UserError, match="is no address"):
+        open_endpoint(TeacherConfig(base_url="http://[::1", model="m"), KEY)
+
+
+def test_headers_are_those_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v9")
+    endpoint = open_endpoint(TeacherConfig(model="m"), KEY)
+    assert endpoint.url == "http://127.0.0.1:1/v9/chat/completions"
+    assert endpoint.headers["Authorization"] == f"Bearer {KEY}"
+    assert endpoint.headers["OpenAI-Organization"] == "org-1" and endpoint.certificates is False
+
+
+def test_retry_after_in_every_form() -> None:
+    assert retry_after({"retry-after": "300"}) == 300
+    assert retry_after({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
+    assert retry_after({"retry-after": "-5"}) == 0
+    assert 55 < retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)}) <= 60
+    for nonsense in ({}, {"retry-after": "soon"}, {"retry-after": ""}):
+        assert retry_after(nonsense) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "read"),
+    [
+        (b'{"error": {"message": "m", "code": "c"}}', ("c", "m")),
+        (b'{"error": "m"}', (None, "m")),
+        (b'{"message": "m", "code": 7}', (None, "m")),
+        (b'"m"', (None, "m")),
+        (b"<p>\xff</p>", (None, "<p>\ufffd</p>")),
+    ],
+)
+def test_errors_in_every_form(answer: bytes, read: tuple[str | None, str]) -> None:
+    assert read_error(answer) == read
+
+
+@pytest.mark.parametrize(("key", "said"), [("", "holds no key"), (" \n", "holds no key"), ("sk-é", "no key has")])
+def test_a_key_that_is_none_is_one_line(key: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(UserError, match=said):
+        read_key(TeacherConfig(api_key_env="MY_KEY"), 3)
+
+
+def test_a_key_may_end_with_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1\n")
+    assert read_key(TeacherConfig(), 3) == "sk-1"
