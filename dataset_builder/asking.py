@@ -1,7 +1,6 @@
 """One run of questions against an endpoint: workers, pace, cap, interruption. What is paid for is journaled."""
 
 import asyncio
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from open_ner.cli import UserError
 
 from .answers import NO_USAGE, Tally, make_record, read_completion, request_ceiling
 from .config import TeacherConfig
-from .endpoint import Endpoint, Fault, Refused, Rejected
+from .endpoint import Endpoint, Fault, Refused, Rejected, backoff
 from .journal import Journal
 from .pacing import Pacer
 from .progress import Progress
@@ -158,7 +157,7 @@ class Asking:
                 if not self.tally.asked and faults == 1:
                     self.progress.say(f"{self.endpoint.url}: {fault}; trying again")
                 with self._waiting():
-                    await asyncio.sleep(_backoff(faults))
+                    await asyncio.sleep(backoff(faults))
             finally:
                 self.in_flight -= 1
         self.journal.append(record)
@@ -194,8 +193,3 @@ class Asking:
         refused, waiting = self.pacer.refused, self.pacer.waiting
         note = f", {refused} times over the rate limit" if refused else ""
         return note + (f", waiting {waiting:.0f} s" if waiting > 2 else "")
-
-
-def _backoff(faults: int) -> float:
-    """Seconds before the next try, doubled each time up to half a minute, with jitter."""
-    return min(30.0, 0.5 * 2**faults) * (0.5 + random.random())

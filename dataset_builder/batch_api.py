@@ -15,32 +15,29 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from open_ner.cli import UserError
 
-from .answers import FINAL_REFUSALS, NO_USAGE, Tally, make_record, read_completion, request_ceiling
-from .asking import _backoff
+from .answers import FINAL_REFUSALS, NO_USAGE, Tally, make_record, request_ceiling
+from .batch_provider import LineFault, Provider, read_line, request_line
 from .config import TeacherConfig
-from .endpoint import QUOTA, read_key, retry_after
+from .endpoint import read_key
 from .journal import Journal
 from .passages import Passage
-from .questions import Question, request_parameters
+from .questions import Question
 
 # https://platform.openai.com/docs/guides/batch: the provider's limits of one input file
 PART_REQUESTS = 50_000
 PART_BYTES = 200_000_000
 SMALLEST_PART = 100  # the account's queue takes not even these: better to say so than to go on in crumbs
 ROUNDS = 3  # times a question is asked before it counts as failed, and times the cap may cut the queue short
-ENDPOINT = "/v1/chat/completions"
 ENDED = ("completed", "expired", "cancelled", "failed")
 QUEUE_FULL = "token_limit_exceeded"  # of a batch that failed because others fill the account's queue
-HOPELESS = (*QUOTA, "invalid_api_key", "model_not_found")
 UNKNOWN = Passage(id="", text="", source="", source_id="", licence="", start=0, end=0, tokens=0)
-Result = TypeVar("Result")
 
 
 def annotate_batch(
@@ -79,25 +76,6 @@ class _Batch:
     done: int = 0
 
 
-@dataclass
-class _Fault:
-    """Why a line holds no answer."""
-
-    status: int | None
-    code: str | None
-    message: str
-
-    @property
-    def hopeless(self) -> bool:
-        """Every other request would meet it too."""
-        return self.status in (401, 403, 404) or self.code in HOPELESS
-
-    @property
-    def lasting(self) -> bool:
-        """The same request would meet it again."""
-        return self.status is not None and 400 <= self.status < 500 and self.status not in (408, 409, 429)
-
-
 class _Run:
     """One run of `annotate_batch`: adopt what is under way, then submit, wait, collect, until nothing is left."""
 
@@ -105,9 +83,10 @@ class _Run:
         self, todo: list[Question], journal: Journal, config: TeacherConfig, folder: Path, tally: Tally, client: Any
     ) -> None:
         self.todo = {question.key: question for question in todo}
-        self.journal, self.config, self.folder, self.tally, self.client = journal, config, folder, tally, client
+        self.journal, self.config, self.folder, self.tally = journal, config, folder, tally
         with journal.path.open("rb") as lines:
-            self.name = hashlib.sha256(lines.readline()).hexdigest()[:32]
+            name = hashlib.sha256(lines.readline()).hexdigest()[:32]
+        self.provider = Provider(client, config, name)
         self.state = _read_state(folder / "state.json")
         self.open: list[_Batch] = []
         self.queue: dict[str, Question] = {}
@@ -138,10 +117,10 @@ class _Run:
 
     def adopt(self) -> None:
         """Take up the batches that earlier runs left: those the state names, and those it never came to name."""
-        listed = {batch.id: batch for batch in self.call(lambda: list(self.listed()))}
+        listed = {batch.id: batch for batch in self.provider.listed()}
         for name, entry in self.state.items():
             if not entry["collected"] and name not in listed:
-                listed[name] = self.call(lambda name=name: self.client.batches.retrieve(name), name)
+                listed[name] = self.provider.retrieve(name)
         for batch in listed.values():
             entry = self.state.get(batch.id)
             if (entry and entry["collected"]) or (not entry and batch.status == "failed"):
@@ -154,18 +133,11 @@ class _Run:
             if path not in under_way:
                 path.unlink()
 
-    def listed(self, part: str | None = None) -> Iterator[Any]:
-        """The batches at the provider that carry this run's name, and the part's where one is given."""
-        for batch in self.client.batches.list(limit=100):  # goes on through all pages
-            metadata = batch.metadata or {}
-            if metadata.get("run") == self.name and part in (None, metadata.get("part")):
-                yield batch
-
     def read_part(self, name: str, part: str, file_id: str) -> _Batch:
         """A batch of an earlier run, from its input file; it may hold questions that are not among today's."""
         path = self.part_file(part)
         if not path.exists():
-            self.download(file_id, path)
+            self.provider.download(file_id, path)
         questions, ceiling = {}, 0.0
         with path.open("rb") as lines:
             for line in lines:
@@ -199,7 +171,7 @@ class _Run:
         draft = self.folder / "part-draft"
         with draft.open("wb") as file:
             for key, question in self.queue.items():
-                line = _request_line(question, self.config)
+                line = request_line(question, self.config)
                 cost = request_ceiling(question, self.config)
                 full = len(questions) == self.part_requests or (questions and size + len(line) > PART_BYTES)
                 if full or ceiling + cost > room:
@@ -217,26 +189,7 @@ class _Run:
 
     def create(self, part: str, path: Path) -> str:
         """Upload the part and create its batch, once; the batch's id."""
-        metadata = {"run": self.name, "part": part}
-        sent = False
-
-        def upload() -> Any:
-            with path.open("rb") as file:
-                return self.client.files.create(file=file, purpose="batch")
-
-        def create_or_find() -> Any:
-            nonlocal sent
-            if sent:  # no answer came: the batch may have been created all the same
-                for batch in self.listed(part):
-                    if batch.id not in self.state:
-                        return batch
-            sent = True
-            return self.client.batches.create(
-                input_file_id=uploaded.id, endpoint=ENDPOINT, completion_window="24h", metadata=metadata
-            )
-
-        uploaded = self.call(upload)
-        return self.call(create_or_find).id
+        return self.provider.create(part, path, self.state)
 
     def wait(self, poll_seconds: float) -> None:
         """Poll until every batch under way has ended, collecting each as it ends."""
@@ -246,7 +199,7 @@ class _Run:
         with tqdm(total=len(self.todo), unit=" answers", desc="batches", disable=not sys.stderr.isatty()) as bar:
             while self.open:
                 for batch in list(self.open):
-                    found = self.call(lambda name=batch.id: self.client.batches.retrieve(name), batch.id)
+                    found = self.provider.retrieve(batch.id)
                     if found.status not in ENDED:
                         batch.done = found.request_counts.completed if found.request_counts else 0
                     elif found.status == "failed":
@@ -277,18 +230,18 @@ class _Run:
 
     def collect(self, batch: _Batch, found: Any) -> None:
         """Journal the answers of a batch that has ended; what it leaves open is queued again or counted as failed."""
-        faults: dict[str, _Fault] = {}
+        faults: dict[str, LineFault] = {}
         path = self.folder / "answers.jsonl"
         for file_id in (found.output_file_id, found.error_file_id):
             if file_id:
-                self.download(file_id, path)
+                self.provider.download(file_id, path)
                 with path.open("rb") as lines:
                     faults |= self.journal_answers(lines, batch)
                 path.unlink()
         self.close(batch)
         left = [key for key in batch.questions if key in self.todo and key not in self.journal.keys]
         for key in left:
-            fault = faults.get(key) or _Fault(None, found.status, f"no answer in a batch that {found.status}")
+            fault = faults.get(key) or LineFault(None, found.status, f"no answer in a batch that {found.status}")
             if fault.hopeless:
                 raise UserError(f"the endpoint refuses model {self.config.model!r} or the account: {fault.message}")
             self.tries[key] += 1
@@ -299,7 +252,7 @@ class _Run:
             else:
                 self.queue[key] = self.todo[key]
 
-    def journal_answers(self, lines: Iterable[bytes], batch: _Batch) -> dict[str, _Fault]:
+    def journal_answers(self, lines: Iterable[bytes], batch: _Batch) -> dict[str, LineFault]:
         """Journal every answer of an output or error file that is not there yet; the faults of the other lines."""
         faults = {}
         for line in filter(bytes.strip, lines):
@@ -307,11 +260,11 @@ class _Run:
             question = batch.questions.get(row["custom_id"])
             if question is None or question.key in self.journal.keys:
                 continue
-            answer = _read_answer(row, question)
-            if isinstance(answer, _Fault) and answer.code in FINAL_REFUSALS:
+            answer = read_line(row, question)
+            if isinstance(answer, LineFault) and answer.code in FINAL_REFUSALS:
                 # this passage will never be answered: that is its answer
                 answer = make_record(question, "", str(answer.code), NO_USAGE, self.config.model)
-            if isinstance(answer, _Fault):
+            if isinstance(answer, LineFault):
                 faults[question.key] = answer
                 continue
             self.journal.append(answer)
@@ -340,21 +293,6 @@ class _Run:
         """Where a part's input file lies while its batch is under way."""
         return self.folder / f"part-{part[:32]}.jsonl"
 
-    def download(self, file_id: str, path: Path) -> None:
-        """A file of the provider's, whole or not at all: it may be larger than memory."""
-        draft = path.with_suffix(".draft")
-
-        def fetch() -> None:
-            with self.client.files.with_streaming_response.content(file_id) as response:
-                response.stream_to_file(draft)
-            with draft.open("rb") as lines:
-                for line in lines:  # a proxy's page taken for a file would lose the answers
-                    if line.strip() and "custom_id" not in json.loads(line):
-                        raise ValueError(f"no line of a batch: {line[:60]!r}")
-
-        self.call(fetch, file_id)
-        draft.replace(path)
-
     def report(self, bar: Any) -> None:
         """The progress bar, or a plain line where there is no terminal and something changed."""
         answered = sum(key in self.journal.keys for key in self.todo)
@@ -366,40 +304,6 @@ class _Run:
             print(said, file=sys.stderr, flush=True)
             self.said = said
 
-    def call(self, request: Callable[[], Result], about: str = "") -> Result:
-        """The result of a request: rate limits are waited out, faults asked again, the rest is one line."""
-        import httpx2
-        import openai
-
-        where = self.config.base_url or "the endpoint"
-        attempt = faults = 0
-        while True:
-            try:
-                result = request()
-                if isinstance(result, str):  # a proxy's page, which the client hands through
-                    raise ValueError(f"no JSON: {result:.60}")
-                return result
-            except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-                raise UserError(f"{where} refuses the key: {error}") from None
-            except openai.NotFoundError as error:
-                hint = "use the base_url and key that made it, or delete the folder's state.json to ask anew"
-                hint = f"does not know {about}: {hint}" if about else "has no Batch API"
-                raise UserError(f"{where} {hint}: {error}") from None
-            except openai.RateLimitError as error:
-                if error.code in QUOTA:
-                    raise UserError(f"the account's quota is used up: {error}") from None
-                wait = retry_after(error.response.headers) or _backoff(attempt)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                raise UserError(f"{where} rejects the batch: {error}") from None
-            # a fault, an answer cut short, or a body that is not what the API sends
-            except (openai.APIError, httpx2.HTTPError, AttributeError, TypeError, ValueError) as error:
-                faults += 1
-                if faults > self.config.max_retries:
-                    raise UserError(f"{where} gave no usable answer {faults} times: {error!r:.200}") from None
-                wait = _backoff(attempt)
-            attempt = min(attempt + 1, 6)
-            time.sleep(wait)
-
 
 def _read_state(path: Path) -> dict[str, dict[str, Any]]:
     """What is known of each batch, by its id: its `part`, and whether it is `collected`."""
@@ -410,23 +314,3 @@ def _read_state(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: no state of batches: delete it, they are found again at the provider") from None
-
-
-def _request_line(question: Question, config: TeacherConfig) -> bytes:
-    body = {"model": config.model, "messages": question.messages, **request_parameters(config)}
-    row = {"custom_id": question.key, "method": "POST", "url": ENDPOINT, "body": body}
-    return json.dumps(row, ensure_ascii=True).encode() + b"\n"
-
-
-def _read_answer(row: dict[str, Any], question: Question) -> dict[str, Any] | _Fault:
-    """The journal record of an output or error line, or why it holds no answer."""
-    response, error = row.get("response") or {}, row.get("error")
-    status, body = response.get("status_code"), response.get("body")
-    try:
-        if status == 200 and not error:
-            return read_completion(question, body)
-    except ValueError as fault:
-        return _Fault(None, None, str(fault))
-    error = error or (body.get("error") if isinstance(body, dict) else None)
-    error = error if isinstance(error, dict) else {"message": error}
-    return _Fault(status, error.get("code"), str(error.get("message") or f"status {status}"))

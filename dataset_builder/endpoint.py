@@ -6,6 +6,7 @@ the bytes go through aiohttp, because building the client's own request objects 
 
 import json
 import os
+import random
 import re
 import ssl
 import time
@@ -162,3 +163,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def backoff(faults: int) -> float:
+    """Seconds before the next try, doubled each time up to half a minute, with jitter."""
+    return min(30.0, 0.5 * 2**faults) * (0.5 + random.random())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import batch_api
+from dataset_builder import batch_api, batch_provider
 from dataset_builder.answers import Tally, record_cost, request_ceiling
 from dataset_builder.batch_api import annotate_batch
 from dataset_builder.config import TeacherConfig
@@ -34,7 +34,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setattr(batch_api, "_backoff", lambda attempt: 0.0)
+    monkeypatch.setattr(batch_provider, "backoff", lambda attempt: 0.0)
 
 
 def passages(count: int, start: int = 0) -> list[Passage]:

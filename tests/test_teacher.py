@@ -25,7 +25,7 @@ from open_ner.cli import UserError
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setattr(module, "_backoff", lambda attempt: 0.0)
+    monkeypatch.setattr(module, "backoff", lambda attempt: 0.0)
 
 
 def passages(count: int) -> list[Passage]:
