@@ -1,34 +1,73 @@
-"""A teacher's reply to `(span, type)` pairs, or to the reason why it has none. Pure: replies are never evaluated."""
+"""A teacher's reply to `(span, type)` pairs, or to the reason why it has none. Pure: replies are never evaluated.
 
-import json
+One pass over the reply, with a stack of its own: neither the length nor the depth of a hostile reply can hurt.
+"""
+
 import re
-from collections.abc import Iterator
 from typing import Any
 
-Pair = tuple[str, str]
+Pair = tuple[str, ...]  # span, type, and what the teacher put third, if anything
 
-STRING = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'"
-PAIR = re.compile(rf"[(\[]\s*({STRING})\s*,\s*({STRING})\s*(?:,\s*)?[)\]]", re.DOTALL)
-SEPARATOR = re.compile(r"\s*(,)?\s*")
+# An apostrophe inside a word or after a plural's s closes no string: ('O'Brien', 'person')
+DOUBLE = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+SINGLE = r"'[^'\\]*+(?:(?:\\.|(?<=\w)'(?=\w)|(?<=s)'(?= \w))[^'\\]*+)*'"
+CURLY_DOUBLE = r"[“„][^“”\\]*+(?:\\.[^“”\\]*+)*[“”]"
+CURLY_SINGLE = r"‘[^’\\]*+(?:(?:\\.|(?<=\w)’(?=\w)|(?<=s)’(?= \w))[^’\\]*+)*’"
+STRING = "|".join((DOUBLE, SINGLE, CURLY_DOUBLE, CURLY_SINGLE))
+TOKEN = re.compile(
+    rf"\s*+(?:(?:(\()|\[)\s*+({STRING})\s*+,\s*+({STRING})\s*+(?:,\s*+)?(?(1)\)|\])"  # most pairs in one match
+    rf"|([\[({{])|([\])}}])|([,:])|({STRING})|(-?\d[\d.eE+-]*+)|(true|false|null|True|False|None)\b)",
+    re.DOTALL,
+)
+SPAN, TYPE, OPEN, CLOSE, SEPARATOR, TEXT, NUMBER, WORD = range(2, 10)  # groups of TOKEN, told by `lastindex`
+OPENING = re.compile(r"[\[{][\[({\s]*+")
+DATA = frozenset("\"'“„‘])}")  # what follows the opening brackets of data; anything else is prose: "[of entities]"
+CLOSING = {"[": "]", "(": ")", "{": "}"}
+MAX_DEPTH = 16
+MAX_PAIRS = 5_000  # of a reply: no passage holds more, and each may become a reject
+MAX_VALUES = 3 * MAX_PAIRS  # a list and its two strings
+
+ENTITY_FIELDS = ("entity", "text", "span", "mention", "name")
+TYPE_FIELDS = ("type", "label", "entity_type", "category", "definition")
+FINAL = frozenset({"content_filter", "refusal", "context_length_exceeded"})
 REFUSAL = re.compile(r"\b(i'?m sorry|i am sorry|i can(?:no|')t|i am unable|i'm unable|as an ai)\b", re.IGNORECASE)
-ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parse_reply(reply: str, finish_reason: str = "stop") -> list[Pair] | str:
-    """Pairs of a complete list of tuples or of JSON pairs, also inside fences or prose; else why it is rejected.
+def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> list[Pair] | str:
+    """Pairs of all lists of a reply, amid whatever prose and fences, or why it is rejected as a whole.
+
+    Read are lists of tuples (Python or JSON, any quotes), of objects with an entity and a type, `{type: [entities]}`,
+    and `{entity: type}` where `passage` shows which side the entities are. Everything that starts like a list must be
+    complete: a reply that breaks off is never half read. A third string of a tuple is kept as the third of its pair.
 
     Reasons: `truncated`, `content_filter`, `refusal`, `context_length_exceeded`, `no_list`, `malformed_list`,
-    `no_entities`.
+    `too_many_entities`, `no_entities`.
     """
     if finish_reason == "length":
         return "truncated"
-    if finish_reason in ("content_filter", "refusal", "context_length_exceeded"):
+    if finish_reason in FINAL:
         return finish_reason
-    pairs = _read_json(reply)
-    if pairs is None:
-        pairs = _read_tuples(reply)
-    if pairs is None:
+    if reply.lstrip().startswith("<think>"):  # a draft in a reasoning model's thoughts is no answer
+        reply = reply.partition("</think>")[2]
+    passage, position = passage.casefold(), 0
+    pairs: list[Pair] = []
+    lists = 0
+    while opening := OPENING.search(reply, position):
+        position = opening.end()
+        if reply[position : position + 1] not in DATA:
+            continue
+        value, position = _read_value(reply, opening.start())
+        more = value if isinstance(value, str) else _pairs(value, passage)
+        if isinstance(more, str):
+            return more
+        pairs += more
+        lists += 1
+        if len(pairs) + lists > MAX_PAIRS:
+            return "too_many_entities"
+    if not lists:
         if REFUSAL.search(reply.replace("’", "'")):
             return "refusal"
         return "malformed_list" if "[" in reply else "no_list"
@@ -37,55 +76,122 @@ def parse_reply(reply: str, finish_reason: str = "stop") -> list[Pair] | str:
 
 def mend_surrogates(text: str) -> str:
     """The text with a pair of surrogates as one character and U+FFFD for a lone one, which no file can hold."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if SURROGATE.search(text):
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 
 
-def _read_json(reply: str) -> list[Pair] | None:
-    """Pairs of a reply that is JSON as a whole: lists of two, or objects with an entity and a type."""
-    body = re.sub(r"\A```\w*|```\Z", "", reply.strip())
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(data, dict):
-        data = data.get("entities")
-    if not isinstance(data, list):
-        return None
-    pairs = [_json_pair(item) for item in data]
-    return None if None in pairs else pairs
+def _read_value(reply: str, position: int) -> tuple[Any, int]:
+    """The value that opens at `position` and where it ends; in place of a value that is not sound, the reason.
+
+    Lists and tuples become lists, objects tuples of (name, value), so that a repeated name loses nothing; numbers
+    become 0, the other words None.
+    """
+    outer: list[tuple[str, list[Any]]] = []
+    items: list[Any] = []
+    closing, ready, count = "", True, 0
+    while match := TOKEN.match(reply, position):
+        position, kind = match.end(), match.lastindex
+        if kind == SEPARATOR:
+            if ready or (match[SEPARATOR] == ":") != (closing == "}" and len(items) % 2 == 1):
+                break
+            ready = True
+            continue
+        if kind == OPEN:
+            if not ready or len(outer) == MAX_DEPTH:
+                break
+            outer.append((closing, items))
+            closing, items = CLOSING[match[OPEN]], []
+            continue
+        if kind == CLOSE:
+            if match[CLOSE] != closing:
+                break
+            value = _object(items) if closing == "}" else items
+            closing, items = outer.pop()
+            if value is None:
+                break
+        elif not ready:
+            break
+        elif kind == TYPE:
+            value = [_unquote(match[SPAN]), _unquote(match[TYPE])]
+        else:
+            value = _unquote(match[TEXT]) if kind == TEXT else 0 if kind == NUMBER else None
+        if not outer:
+            return value, position
+        items.append(value)
+        ready = False
+        count += 3 if kind == TYPE else 1
+        if count > MAX_VALUES:
+            return "too_many_entities", position
+    return "malformed_list", position
 
 
-def _json_pair(item: Any) -> Pair | None:
-    if isinstance(item, dict):
-        item = [item.get("entity", item.get("text")), item.get("type", item.get("label"))]
-    if isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item):
-        return mend_surrogates(item[0]), mend_surrogates(item[1])
+def _object(items: list[Any]) -> tuple[tuple[str, Any], ...] | None:
+    """Names and values in turn as pairs; None when a value is missing or a name is no string."""
+    names = items[::2]
+    if len(items) % 2 or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(zip(names, items[1::2], strict=True))
+
+
+def _pairs(value: Any, passage: str) -> list[Pair] | str:
+    """The pairs a whole value states, or `malformed_list`."""
+    pairs: list[Pair] = []
+    for item in value if isinstance(value, list) else [value]:
+        found = _tuple_pairs(item) if isinstance(item, list) else _object_pairs(item, passage)
+        if found is None:
+            return "malformed_list"
+        pairs += found
+    return pairs
+
+
+def _tuple_pairs(item: list[Any]) -> list[Pair] | None:
+    """A span, its type and perhaps a third string; numbers are offsets or scores, which are not needed."""
+    strings = [part for part in item if part != 0]
+    if len(strings) in (2, 3) and all(isinstance(part, str) for part in strings):
+        return [tuple(strings)]
     return None
 
 
-def _read_tuples(reply: str) -> list[Pair] | None:
-    """Pairs of the first complete list of tuples in the reply."""
-    for opening in re.finditer(r"\[", reply):
-        pairs = list(_tuples_from(reply, opening.end()))
-        if pairs[-1] is not None:
-            return pairs[:-1]
+def _object_pairs(item: Any, passage: str) -> list[Pair] | None:
+    """An object is a wrapper around a list, one entity with its type, or a mapping."""
+    if not isinstance(item, tuple):
+        return None
+    fields = {name.lower(): value for name, value in item}
+    wrapped = fields.get("entities", item[0][1] if len(item) == 1 else None)
+    if isinstance(wrapped, tuple) or (isinstance(wrapped, list) and not any(isinstance(x, str) for x in wrapped)):
+        pairs = _pairs(wrapped, passage)
+        return None if isinstance(pairs, str) else pairs
+    entity = next((fields[name] for name in ENTITY_FIELDS if name in fields), None)
+    type_name = next((fields[name] for name in TYPE_FIELDS if name in fields), None)
+    if isinstance(entity, str) and isinstance(type_name, str):
+        return [(entity, type_name)]
+    return None if "entities" in fields else _mapping_pairs(item, passage)
+
+
+def _mapping_pairs(fields: tuple[tuple[str, Any], ...], passage: str) -> list[Pair] | None:
+    """`{type: [entities]}` or, where all names and no value stand in the passage, `{entity: type}`.
+
+    Between single strings only the passage can decide, and where it does not, nothing is guessed.
+    """
+    flat = [(name, part) for name, value in fields for part in (value if isinstance(value, list) else [value])]
+    flat = [(name, part) for name, part in flat if part is not None]
+    if not all(isinstance(part, str) for _, part in flat):
+        return None
+    names_there = [name.casefold() in passage for name, _ in flat]
+    values_there = [part.casefold() in passage for _, part in flat]
+    if flat and all(names_there) and not any(values_there):
+        return flat
+    if any(isinstance(value, list) for _, value in fields) or (all(values_there) and not any(names_there)):
+        return [(part, name) for name, part in flat]
     return None
-
-
-def _tuples_from(reply: str, position: int) -> Iterator[Pair]:
-    """The tuples of a list whose `[` ends at `position`, then `()` when it is closed properly, else None."""
-    while match := PAIR.match(reply, SEPARATOR.match(reply, position).end()):
-        yield _unquote(match[1]), _unquote(match[2])
-        position = match.end()
-    yield () if reply.startswith("]", SEPARATOR.match(reply, position).end()) else None
 
 
 def _unquote(quoted: str) -> str:
-    return mend_surrogates(ESCAPE.sub(_escaped, quoted[1:-1]))
+    body = quoted[1:-1]
+    return mend_surrogates(ESCAPE.sub(_escaped, body) if "\\" in body else body)
 
 
 def _escaped(match: re.Match[str]) -> str:
     code = match[1]
-    return chr(int(code[1:], 16)) if len(code) == 5 else ESCAPES.get(code, code)
+    return chr(int(code[1:], 16)) if len(code) > 1 else ESCAPES.get(code, code)

@@ -1,13 +1,15 @@
 """Entities to spans, and which of them stay."""
 
+import re
+
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.annotations import annotate_passages
-from dataset_builder.filters import is_latin, normalise_type, why_drop
-from dataset_builder.grounding import ground
-from dataset_builder.passages import Passage
+from dataset_builder.filters import is_latin, merge_plurals, normalise_type, why_drop
+from dataset_builder.grounding import _is_word, _occurrences, fold, ground
+from open_ner.conversation import find_spans
 
 
 @pytest.mark.parametrize(
@@ -20,24 +22,81 @@ from dataset_builder.passages import Passage
         ("line\nbreak here", "line break", ["line\nbreak"]),
         ("C++ (v2)", "C++", ["C++"]),
         ("to Paris today", " Paris ", ["Paris"]),
+        ("a cafe\u0301 here", "café", ["cafe\u0301"]),
+        ("a café here", "cafe\u0301", ["café"]),
+        ("the ﬁnal ﬁx", "final", ["ﬁnal"]),
+        ("ＡＣＭＥ corp", "acme", ["ＡＣＭＥ"]),
+        ("soft\u00adware\u200b, x", "software", ["soft\u00adware"]),
+        ("New\u00a0York", "New York", ["New\u00a0York"]),
+        ("zero \u200b width", "zero width", ["zero \u200b width"]),
+        ("in der Straße", "STRASSE", ["Straße"]),
+        ("İstanbul", "i\u0307stanbul", ["İstanbul"]),
+        ("ΟΔΟΣ", "οδος", ["ΟΔΟΣ"]),
+        ("a cart. Art is", "art", ["Art"]),  # a word in another case rather than a piece of a word
+        ("cart", "art", ["art"]),
     ],
 )
 def test_the_passages_own_characters_stand_at_the_span(text: str, string: str, found: list[str]) -> None:
     assert [text[start:end] for start, end in ground(text, string)] == found
 
 
-@pytest.mark.parametrize(("text", "string"), [("Paris", "London"), ("Paris", " "), ("", "x"), ("cart", "ART x")])
+@pytest.mark.parametrize(
+    ("text", "string"),
+    [
+        ("Paris", "London"),
+        ("Paris", " "),
+        ("", "x"),
+        ("cart", "ART x"),
+        ("cafe\u0301", "cafe"),
+        ("ﬁx", "f"),
+        ("Straße", "Stras"),
+        ("👩\u200d💻", "👩"),
+        ("x", "\u200b"),
+        ("Paris", "Paris" * 1_000_000),
+    ],
+)
 def test_what_is_not_there_is_a_hallucination(text: str, string: str) -> None:
     assert ground(text, string) == "not_in_passage"
 
 
-@given(st.text(max_size=60), st.text(max_size=10))
-def test_spans_lie_in_the_text_and_differ_by_folding_alone(text: str, string: str) -> None:
+WILD = st.text(
+    alphabet=st.one_of(
+        st.sampled_from("aAsS Kkſß İiı\u0301\u0307ﬁf\u00ad\u200b\u200d\u00a0 \n'’-–🇦👩\u1100\u1161e"), st.characters()
+    ),
+    max_size=30,
+)
+
+
+@given(WILD, WILD, WILD, st.booleans())
+def test_a_span_is_what_was_asked_but_for_folding(before: str, string: str, after: str, upper: bool) -> None:
+    text = before + (string.upper() if upper else string) + after
     spans = ground(text, string)
-    if spans != "not_in_passage":
-        for start, end in spans:
-            assert 0 <= start < end <= len(text)
-            assert len("".join(text[start:end].split())) == len("".join(string.split()))
+    borders = {0} | {match.end() for match in regex.finditer(r"\X", text)}
+    if spans == "not_in_passage":
+        return
+    for start, end in spans:
+        assert 0 <= start < end <= len(text) and {start, end} <= borders
+        exact = text[start:end] == string.strip()
+        assert exact or fold(text[start:end])[0].strip() == fold(string)[0].strip()
+
+
+@given(st.text("ab_ é1.", max_size=40), st.text("ab_ é1.", min_size=1, max_size=4))
+def test_the_exact_path_is_that_of_the_conversation(text: str, string: str) -> None:
+    on_words = list(_occurrences(text, string, on_words=True))
+    assert (on_words or list(_occurrences(text, string, on_words=False))) == find_spans(text, string)
+
+
+def test_word_characters_are_those_of_re() -> None:
+    word = re.compile(r"\w")
+    assert all(_is_word(c) == bool(word.match(c)) for c in map(chr, range(0x110000)))
+
+
+@given(WILD)
+def test_folding_maps_every_character_to_its_place(text: str) -> None:
+    folded, starts, ends = fold(text)
+    assert len(folded) == len(starts) == len(ends)
+    assert [s for s in starts if s >= 0] == sorted({s for s in starts if s >= 0})
+    assert all(e <= len(text) for e in ends)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +113,11 @@ def test_spans_lie_in_the_text_and_differ_by_folding_alone(text: str, string: st
         ("São Paulo", "city", None),
         ("β-carotene", "chemical", None),
         ("42", "number", None),
+        ("72º", "temperature", None),
+        ("Ελλάδα", "country", "non_english"),
+        ("Ada", "N. A.", "else_type"),
+        ("Ada", "x" * 501, "type_too_long"),
+        ("the whole passage of ten words, no less, is here", "text", "whole_passage"),
     ],
 )
 def test_each_filter_has_its_reason(span: str, type_name: str, reason: str | None) -> None:
@@ -63,32 +127,25 @@ def test_each_filter_has_its_reason(span: str, type_name: str, reason: str | Non
 def test_type_names_are_normalised() -> None:
     assert normalise_type("  Chemical_Compound. ") == "chemical compound"
     assert normalise_type("City .") == "city"
+    assert normalise_type("'Ｃity'. ") == "city" and normalise_type("chef's") == "chef's"
     assert is_latin("") and is_latin("Łódź") and not is_latin("Москва")
 
 
-def passage(number: int, text: str) -> Passage:
-    return Passage(f"p{number}", text, "news", f"p{number}", "", 0, len(text), 9)
-
-
-def record(reply: str, finish_reason: str = "stop") -> dict:
-    return {"reply": reply, "finish_reason": finish_reason, "model": "m", "time": "t"}
-
-
-def test_every_passage_ends_as_a_row_or_a_reject_and_every_entity_is_counted() -> None:
-    passages = [passage(i, "Ada met Bob in Rome. Ada left.") for i in range(4)]
-    replies = {
-        "p0": record('[("Ada", "Person"), ("Ada", "person"), ("Eve", "person"), ("Rome", "other"), ("Rome", "city")]'),
-        "p1": record("[]"),
-        "p2": record('[("Eve", "person")]'),
-    }
-    result = annotate_passages(passages, replies, "type", 10)
-    assert [row["id"] for row in result.rows] == ["p0"]
-    assert [(e["start"], e["end"], e["type"]) for e in result.rows[0]["entities"]] == [
-        (0, 3, "person"), (15, 19, "city"), (21, 24, "person"),
-    ]  # fmt: skip
-    assert dict(result.counts) == {
-        "replies": 3, "entities_read": 6, "entities_kept": 2, "duplicate": 1, "not_in_passage": 2, "else_type": 1,
-        "no_entities": 1, "no_entities_left": 1, "no_answer": 1,
+def test_a_plural_becomes_the_singular_that_is_a_type() -> None:
+    types = (
+        "city cities organization organizations bus buses analysis analyses knife knives child children movie movies"
+    )
+    pairs = types.split()
+    assert merge_plurals(types.split()) == dict(zip(pairs[1::2], pairs[::2], strict=True))
+    assert merge_plurals(["point of interest", "points of interest", "salesman", "salesmen"]) == {
+        "points of interest": "point of interest", "salesmen": "salesman",
     }  # fmt: skip
-    assert {reject.passage_id for reject in result.rejects} == {"p0", "p1", "p2", "p3"}
-    assert result.hallucination_rate == 2 / 6
+    singular = ["physics", "physic", "news", "new", "series", "species", "gas", "cities", "people", "person", "class"]
+    assert merge_plurals(singular) == {}
+
+
+@given(st.sets(st.text("senmiau", min_size=1, max_size=7), max_size=30))
+def test_no_singular_is_itself_merged(types: set[str]) -> None:
+    merged = merge_plurals(types)
+    assert set(merged) <= types and set(merged.values()) <= types - set(merged)
+    assert list(merge_plurals(sorted(types)).items()) == list(merged.items())

@@ -26,6 +26,15 @@ ACME = [("Acme", "company"), ("Rome", "city")]
         'Sure! Here they are:\n[("Acme", "company"), ("Rome", "city")]\nAnything else?',
         'The list [of entities] is [("Acme", "company"), ("Rome", "city")].',
         '  [ ( "Acme" , "company" ) , ( "Rome" , "city" , ) ] ',
+        'Here:\n```json\n[{"entity": "Acme", "type": "company"}, {"entity": "Rome", "type": "city"}]\n```\nDone.',
+        '{"result": [["Acme", "company"], ["Rome", "city"]]}',
+        '{"entities": [{"Entity": "Acme", "Type": "company", "at": 0}, {"name": "Rome", "label": "city"}]}',
+        '{"company": ["Acme"], "city": ["Rome"], "person": [], "river": null}',
+        "[(“Acme”, “company”), (‘Rome’, ‘city’)]",
+        '[("Acme", "company", 0.9), ("Rome", 7, 11, "city")]',
+        'Companies: [("Acme", "company")]\nPlaces: [("Rome", "city")]',
+        '<think>Maybe [("Eve", "person")], or ["...</think>[("Acme", "company"), ("Rome", "city")]',
+        r"[('\x41cme', 'company'), ('Rome', 'city')]",
     ],
 )
 def test_every_form_of_a_complete_list_is_read(reply: str) -> None:
@@ -51,6 +60,24 @@ def test_every_form_of_a_complete_list_is_read(reply: str) -> None:
         (" \n" * 500_000, "stop", "no_list"),  # minutes, were any pattern to back off over white space
         ('[("Acme", "company"' + " " * 1_000_000, "stop", "malformed_list"),
         ('[("' + "a" * 1_000_000, "stop", "malformed_list"),
+        ('[("Acme", "company")', "stop", "malformed_list"),
+        ('[("Acme", "company")]\nPlaces: [("Ro', "stop", "malformed_list"),  # never half read
+        ('[[("Acme", "company"), ("Rome", "city")], [("Ro', "stop", "malformed_list"),
+        ('[{"entity": "Acme", "type": company}, {"entity": "Rome", "type": "city"}]', "stop", "malformed_list"),
+        ('["Acme", "Rome"]', "stop", "malformed_list"),
+        ('{"entities": ["Acme", "Rome"]}', "stop", "malformed_list"),
+        ('[("Acme", "company"],]', "stop", "malformed_list"),
+        ('[("Acme", "company"),, ("Rome", "city")]', "stop", "malformed_list"),
+        ('[("Acme", null)]', "stop", "malformed_list"),
+        ('{"a": "b"}', "stop", "malformed_list"),
+        ("{}", "stop", "no_entities"),
+        ('<think>Maybe [("Eve", "person")]', "stop", "no_list"),
+        ('[("Acme", "company"), ' * 500_000, "stop", "malformed_list"),
+        ('["' * 2_000_000, "stop", "malformed_list"),
+        ("[" * 2_000_000 + "]" * 2_000_000, "stop", "malformed_list"),
+        ("[" + '("Acme", "company"), ' * 3_000_000 + "]", "stop", "too_many_entities"),
+        ('[["Acme", "company"]] ' * 200_000, "stop", "too_many_entities"),
+        ("[]" * 1_000_000, "stop", "too_many_entities"),
     ],
 )
 def test_what_is_no_complete_list_has_a_reason(reply: str, finish_reason: str, reason: str) -> None:
@@ -66,6 +93,23 @@ def test_a_string_of_a_megabyte_is_read() -> None:
 def test_escaped_surrogates_are_one_character_or_a_replacement(form: str) -> None:
     assert parse_reply(form.format(r"\ud83d\ude00")) == [("😀", "face")]
     assert parse_reply(form.format(r"\ud83d")) == [("\N{REPLACEMENT CHARACTER}", "face")]
+
+
+def test_an_apostrophe_closes_no_string() -> None:
+    reply = "[('O'Brien', 'person'), ('the workers' union', 'group'), (‘d’Arc’, ‘person’), ('It\\'s', 'word')]"
+    found = [("O'Brien", "person"), ("the workers' union", "group"), ("d’Arc", "person"), ("It's", "word")]
+    assert parse_reply(reply) == found
+
+
+def test_a_third_string_stays_with_its_pair() -> None:
+    assert parse_reply('[("Acme", "company", "makes anvils")]') == [("Acme", "company", "makes anvils")]
+
+
+def test_only_the_passage_tells_entities_from_types_between_single_strings() -> None:
+    assert parse_reply('{"Acme": "company", "Rome": "city"}', passage="ACME left Rome.") == ACME
+    assert parse_reply('{"company": "Acme", "city": "Rome"}', passage="Acme left Rome.") == ACME
+    assert parse_reply('{"Acme": ["company"], "Rome": ["city"]}', passage="Acme left Rome.") == ACME
+    assert parse_reply('{"company": "Acme", "city": "Rome"}', passage="A company: Acme.") == "malformed_list"
 
 
 def test_code_in_a_reply_is_text() -> None:
@@ -98,3 +142,10 @@ def assert_sound(result: Any) -> None:
         assert result in {"truncated", "content_filter", "refusal", "no_list", "malformed_list", "no_entities"}
     else:
         assert result and all(isinstance(part, str) for pair in result for part in pair)
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5), st.data())
+def test_a_reply_cut_anywhere_is_never_half_read(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
+    reply = json.dumps(pairs)
+    cut = data.draw(st.integers(1, len(reply) - 1))
+    assert isinstance(parse_reply(reply[:cut]), str)
