@@ -32,7 +32,8 @@ from dataset_builder.negatives import NegativeSampler, passage_keys  # noqa: E40
 from dataset_builder.passages import Passage, load_tokenizer  # noqa: E402
 from dataset_builder.questions import questions  # noqa: E402
 
-TYPES, ENTITIES = 13_020, 5.2
+TYPES = 13_020
+USAGE = {"prompt_tokens": 250, "completion_tokens": 60}
 TOKENIZER = ROOT / "models" / "smollm2-135m-instruct"
 
 
@@ -182,7 +183,7 @@ def bench_end_to_end(rows: list[dict], runs: int) -> None:
             for question in questions(passages, teacher):
                 pairs = ", ".join(f'("{span}", "{kind}")' for span, kind in answers[question.passage.id])
                 record = {"key": question.key, "passage_id": question.passage.id, "reply": f"[{pairs}]"}
-                journal.append({**record, "finish_reason": "stop", "usage": {}, "model": "bench"})
+                journal.append({**record, "finish_reason": "stop", "usage": USAGE, "model": "bench"})
         (folder / "recipe.yaml").write_text(
             json.dumps(
                 {

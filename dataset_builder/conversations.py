@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .negatives import ORDER, NegativeSampler, passage_keys, uniform
 from .window import Query, Window
 
 ROWS_AT_ONCE = 2000
+NO_ANSWER = write_answer([])
 
 
 @dataclass
@@ -151,41 +153,51 @@ def _spread(
 def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Table:
     """Arrow columns of conversations, built one column at a time: no row ever becomes a Python dict of its own."""
     texts: dict[str, list[str]] = {name: [] for name in ("id", "text", "source", "dataset")}
-    roles, contents, turns = [], [], [0]
-    mentions, mention_ends = [], [0]
-    negatives, negative_ends = [], [0]
+    contents: list[str] = []
+    mentions: list[dict[str, Any]] = []
+    negatives: list[str] = []
+    ends: dict[str, list[int]] = {name: [0] for name in ("messages", "entities", "negatives")}
     for conversation in conversations:
-        row, dataset = conversation.row, conversation.row.get("dataset") or None
+        row, queries = conversation.row, conversation.queries
+        dataset = row.get("dataset") or None
         for name, value in zip(texts, (conversation.id, row["text"], row["source"], dataset or ""), strict=True):
             texts[name].append(value)
-        for message in passage_turns(row["text"], dataset):
-            roles.append(message["role"])
-            contents.append(message["content"])
-        asked = dict(conversation.queries)
-        for name, strings in conversation.queries:
-            contents += (question(name), write_answer(strings) if strings else "[]")
-            if not strings:
-                negatives.append(name)
-        roles += ("user", "assistant") * len(asked)
+        contents += [message["content"] for message in passage_turns(row["text"], dataset)]
+        for name, strings in queries:
+            contents += (question(name), write_answer(strings) if strings else NO_ANSWER)
+        asked = {name for name, strings in queries if strings}
         mentions += [mention for mention in row["entities"] if mention["type"] in asked]
-        turns.append(len(roles))
-        mention_ends.append(len(mentions))
-        negative_ends.append(len(negatives))
+        negatives += [name for name, strings in queries if not strings]
+        for column, items in (("messages", contents), ("entities", mentions), ("negatives", negatives)):
+            ends[column].append(len(items))
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    columns["messages"] = _list_of({"role": roles, "content": contents}, turns, schema.field("messages").type)
-    columns["entities"] = entity_column(mentions, mention_ends, schema.field("entities").type)
+    columns["messages"] = _lists({"role": _roles(ends["messages"]), "content": contents}, ends, schema, "messages")
+    columns["entities"] = entity_column(mentions, ends["entities"], schema)
     columns["negatives"] = pa.ListArray.from_arrays(
-        pa.array(negative_ends, pa.int32()), pa.array(negatives, pa.string())
+        pa.array(ends["negatives"], pa.int32()), pa.array(negatives, pa.string())
     )
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-def entity_column(mentions: list[dict[str, Any]], ends: list[int], kind: pa.ListType) -> pa.ListArray:
+def _roles(ends: list[int]) -> pa.Array:
+    """System first, then user and assistant by turns, in every conversation."""
+    lengths = np.diff(ends)
+    positions = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
+    codes = np.where(positions == 0, 0, 2 - positions % 2)
+    return pa.DictionaryArray.from_arrays(codes, ["system", "user", "assistant"]).cast(pa.string())
+
+
+def entity_column(mentions: list[dict[str, Any]], ends: list[int], schema: pa.Schema) -> pa.ListArray:
     """Mentions, one after the other, as a list for each row; row `i` has those from `ends[i]` to `ends[i + 1]`."""
-    return _list_of({f.name: [mention[f.name] for mention in mentions] for f in kind.value_type}, ends, kind)
+    names = [column.name for column in schema.field("entities").type.value_type]
+    fields = {name: list(map(itemgetter(name), mentions)) for name in names}
+    return _lists(fields, {"entities": ends}, schema, "entities")
 
 
-def _list_of(fields: dict[str, list], ends: list[int], kind: pa.ListType) -> pa.ListArray:
-    arrays = [pa.array(fields[f.name], f.type) for f in kind.value_type]
+def _lists(fields: dict[str, Any], ends: dict[str, list[int]], schema: pa.Schema, name: str) -> pa.ListArray:
+    """A column of lists of structs, from the structs' fields one after the other."""
+    kind = schema.field(name).type
+    given = [(fields[column.name], column.type) for column in kind.value_type]
+    arrays = [values if isinstance(values, pa.Array) else pa.array(values, arrow) for values, arrow in given]
     struct = pa.StructArray.from_arrays(arrays, fields=list(kind.value_type))
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), struct, type=kind)
+    return pa.ListArray.from_arrays(pa.array(ends[name], pa.int32()), struct, type=kind)

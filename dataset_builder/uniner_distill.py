@@ -171,7 +171,7 @@ def annotation_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     for row in rows:
         ends.append(ends[-1] + len(row["entities"]))
     columns = [
-        entity_column(mentions, ends, column.type)
+        entity_column(mentions, ends, schema)
         if column.name == "entities"
         else pa.array([row[column.name] for row in rows], column.type)
         for column in schema
