@@ -11,6 +11,7 @@ from .uniner_distill import AnnotationFile
 COLOUR = "#3b6fb6"
 BARS = 20  # at most in a figure; the rest is one bar
 LONGEST_NAME = 32
+MOST_ENTITIES = 120  # bars of the figure of entities per passage
 
 
 def plot_all(stats: dict[str, Any], annotations: AnnotationFile, folder: Path) -> None:
@@ -51,7 +52,7 @@ def plot_entities(per_passage: Counter[int], path: Path) -> None:
     """How many passages have how many entities; the longest tail is one bar."""
     total, longest = per_passage.total(), max(per_passage)
     mean = sum(number * passages for number, passages in per_passage.items()) / total
-    last = min(longest, max(10, round(4 * mean)))
+    last = min(longest, MOST_ENTITIES, max(10, round(4 * mean)))
     heights = [per_passage[number] for number in range(last)]
     heights.append(sum(passages for number, passages in per_passage.items() if number >= last))
     with _figure(path, f"entities per passage: mean {mean:.1f}, most {longest:,}") as axes:
