@@ -34,8 +34,8 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
 
     `finish` writes the card into that folder, from the `stats.json` it finds there.
     """
-    replies, answers = read_replies(config.teacher, folder)
     tokens = {passage.id: passage.tokens for passage in load_passages(folder)}
+    replies, answers = read_replies(config.teacher, folder)
     student = config.dataset.tokenizer or config.corpus.tokenizer
     target = Path(config.dataset_dir) if config.dataset_dir else folder / "dataset"
     sources: dict[str, Path] = {}
@@ -64,7 +64,7 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
             "licence": config.licence,
             "corpus": _corpus_counts(folder),
             "answers": answers,
-            "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": student},
+            "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": _without_path(student)},
             "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in config.teacher.variants},
             **provenance(built, config.teacher.recorded_by if config.teacher.recorded else None),
             **stats,
@@ -81,6 +81,11 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
     for name, part in built.items():
         print(f"{name}: " + ", ".join(f"{split} {rows}" for split, rows in part.splits.items()))
     return target
+
+
+def _without_path(student: str) -> str:
+    """A Hub id or relative folder as it is; of a path on this machine, which is nobody's business, the name."""
+    return Path(student).name if Path(student).is_absolute() else student
 
 
 def _corpus_counts(folder: Path) -> dict[str, Any]:

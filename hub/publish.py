@@ -15,10 +15,10 @@ def publish_folder(
 ) -> str:
     """Upload a folder in one commit and return one line with its address and revision.
 
-    The repo is made private where it does not exist yet. What the Hub has already, from an earlier push or one that was
-    interrupted, is not sent again; files there that match the patterns `stale` and are not in the folder are deleted
-    with the same commit. The token is the one `huggingface_hub` finds (HF_TOKEN or `hf auth login`). Raises UserError
-    for a missing folder, token or right, and for a Hub that cannot be reached.
+    The repo is made private where it does not exist yet. What the Hub has already, from an earlier push or from an
+    interrupted one, is not sent again; files there that match the patterns `stale` and are not in the folder are
+    deleted with the same commit. The token is the one `huggingface_hub` finds (HF_TOKEN or `hf auth login`). Raises
+    UserError for a missing folder, token or right, and for a Hub that cannot be reached.
     """
     from httpx2 import TransportError
     from huggingface_hub import HfApi

@@ -1,4 +1,4 @@
-"""The stage `build`: from passages and journal to a folder that is whole or not there, with nothing left out unnamed."""
+"""The stage `build`: passages and journal to a folder that is whole or not there, nothing left out unnamed."""
 
 import json
 from collections import Counter
