@@ -50,7 +50,7 @@ models/smollm2-135m-instruct/config.json: | $(VENV)/installed
 $(RUN)/student.txt: FORCE
 	@mkdir -p $(@D); echo "$(STUDENT)" | cmp -s - $@ || echo "$(STUDENT)" > $@
 
-$(RUN)/data/dataset/README.md: $(BUILDER) recipes/build/sample.yaml hub/cards.py | setup
+$(RUN)/data/dataset/README.md: $(BUILDER) recipes/build/sample.yaml hub/dataset_card.py hub/markdown.py | setup
 	@echo "== dataset: embedded passages and recorded answers"
 	$(BIN)/python -m dataset_builder --config recipes/build/sample.yaml
 	touch $@

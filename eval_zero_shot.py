@@ -168,7 +168,7 @@ def hardware() -> str:
 
 def report(runs: list[dict[str, Any]], models: list[str], output_dir: Path, repo_id: str | None) -> None:
     """Print and write the table and the figure, renew the cards of local students, and upload where asked."""
-    from hub.cards import write_model_card
+    from hub.model_card import write_model_card
     from zero_shot.report import markdown_table, plot_f1
 
     table = markdown_table(runs)

@@ -103,7 +103,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from trl import get_peft_config
 
-    from hub.cards import write_model_card
+    from hub.model_card import write_model_card
     from hub.publish import publish_folder, require_token
     from sft.conversations import tokenize
     from sft.saving import plot_learning_curve, save_student

@@ -8,23 +8,15 @@ Any option of the recipe can be given as --section.option VALUE, for example --c
 """
 
 import argparse
-import dataclasses
-import json
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from hub.publish import publish_folder, require_token
-from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
+from open_ner.cli import describe, parse_overrides, read_recipe, run
 
-from .annotations import annotate_passages
-from .answers import record_cost
 from .config import BuildConfig
 from .journal import Journal
 from .passages import load_passages, write_passages
-from .questions import RECORDED, prompt_hash, questions
 from .teacher import annotate, estimate, extrapolate
 
 
@@ -34,7 +26,6 @@ def main() -> None:
     if repo_id:
         require_token()
     folder = Path(config.output_dir)
-    corpus = None
     if stage in ("passages", "all"):
         corpus = write_passages(config.corpus, folder)
         print(f"passages: {corpus['kept']} kept, dropped {corpus['dropped'] or 'none'} -> {folder / 'passages.jsonl'}")
@@ -50,9 +41,15 @@ def main() -> None:
                 )
         print(f"answers: {tally}")
     if stage in ("build", "all"):
-        build(config, folder, corpus)
+        from hub.dataset_card import write_dataset_card
+
+        from .build import build  # pyarrow and datasets, which the other stages do without
+
+        dataset = build(config, folder, finish=lambda built: write_dataset_card(built, repo_id))
+        print(f'dataset: {dataset}, read it with load_dataset("{dataset}")')
     if repo_id:
-        print(publish_folder(folder / "dataset", repo_id, repo_type="dataset"))
+        dataset = Path(config.dataset_dir or folder / "dataset")
+        print(publish_folder(dataset, repo_id, "dataset", stale=["*.parquet", "figures/*.png"]))
 
 
 def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
@@ -101,82 +98,6 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:
     if args.output_dir:
         overrides["output_dir"] = args.output_dir
     return read_recipe(BuildConfig, args.config, overrides), args.stage, args.dry_run, args.pilot, args.push_to_hub
-
-
-def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> None:
-    """Annotations, conversations, statistics, figure and card, from passages and journal alone."""
-    from hub.cards import write_dataset_card
-
-    from .report import PAPER, plot_types, summarise
-    from .uniner_distill import count_types, materialise
-
-    passages = list(load_passages(folder))
-    with Journal(folder / "journal.jsonl") as journal:
-        records = {record["key"]: record for record in journal.records()}
-    replies: dict[str, dict[str, Any]] = {variant: {} for variant in config.teacher.variants}
-    for question in questions(passages, config.teacher):
-        if question.key in records:
-            replies[question.variant][question.passage.id] = records[question.key]
-    variants, annotated, rejects = {}, {}, []
-    for variant, by_passage in replies.items():
-        known = passages if variant == "type" else [p for p in passages if p.id in by_passage]
-        result = annotate_passages(known, by_passage, variant, config.dataset.max_entity_words)
-        if not result.rows:
-            raise UserError(f"no {variant} annotation is left of {len(known)} passages: {dict(result.counts)}")
-        path = folder / f"annotations.{variant}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in result.rows), encoding="utf-8")
-        variants[variant], annotated[variant] = path, result
-        rejects += [{"variant": variant, **dataclasses.asdict(reject)} for reject in result.rejects]
-        print(f"{variant}: {dict(sorted(result.counts.items()))}")
-    dataset_folder = folder / "dataset"
-    built = materialise(variants, config.dataset, config.corpus.tokenizer, dataset_folder, folder / "cache")
-    counts = {variant: count_types(result.rows) for variant, result in annotated.items()}
-    main_variant, *_ = variants
-    paid = [record for record in records.values() if record["model"] != RECORDED]
-    stats = {
-        "name": config.name,
-        "licence": config.licence,
-        "corpus": corpus or json.loads((folder / "passages.report.json").read_text())["counts"],
-        "teacher": sorted(
-            {row["teacher"] for result in annotated.values() for row in result.rows} - {RECORDED}
-            | ({config.teacher.recorded_by} if config.teacher.recorded else set())
-        ),
-        "prompts": {variant: prompt_hash(config.teacher.prompts.get(variant, variant)) for variant in variants},
-        "answers": {"paid": len(paid), "cost": sum(record_cost(record, config.teacher) for record in paid)},
-        "negatives": dataclasses.asdict(config.dataset),
-        "sources": sorted({row["source"] for row in annotated[main_variant].rows}),
-        "licences": sorted({row["licence"] for row in annotated[main_variant].rows}),
-        "variants": {
-            variant: {
-                "counts": dict(result.counts),
-                "hallucination_rate": result.hallucination_rate,
-                **summarise(counts[variant], result.rows, built[variant]),
-            }
-            for variant, result in annotated.items()
-        },
-        "paper": PAPER,
-        "versions": {"python": platform.python_version(), "datasets": version("datasets")},
-    }
-    write_rejects(rejects, dataset_folder)
-    (dataset_folder / "stats.json").write_text(json.dumps(stats, indent=1, ensure_ascii=False), encoding="utf-8")
-    vocabulary = dict(counts[main_variant].most_common())
-    (dataset_folder / "types.json").write_text(json.dumps(vocabulary, indent=0, ensure_ascii=False), encoding="utf-8")
-    plot_types(counts[main_variant], dataset_folder / "figures" / "types_by_rank.png")
-    write_dataset_card(dataset_folder, stats, built)
-    for name, splits in built.items():
-        print(f"{name}: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items()))
-    print(f'dataset: {dataset_folder}, read it with load_dataset("{dataset_folder}")')
-
-
-def write_rejects(rejects: list[dict[str, Any]], folder: Path) -> None:
-    """Everything that was left out, with its reason and the verbatim reply, beside the data."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    columns = ("variant", "passage_id", "reason", "span", "type", "reply")
-    schema = pa.schema([(name, pa.string()) for name in columns])
-    (folder / "rejects").mkdir(exist_ok=True)
-    parquet.write_table(pa.Table.from_pylist(rejects, schema=schema), folder / "rejects" / "rejects.parquet")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Every option of a build recipe, with its help. `python -m dataset_builder --help` prints this file's contents."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from open_ner.cli import option
+from open_ner.cli import UserError, option
 
 Variant = Literal["type", "definition"]
 
@@ -67,9 +68,23 @@ class DatasetConfig:
         None, "types asked of a passage at most, drawn at random; absent: every present one"
     )
     max_conversation_tokens: int = option(1024, "a longer conversation is continued in a second one (paper: 1024)")
+    tokenizer: str | None = option(
+        None, "student whose tokenizer and chat template count a conversation; absent: corpus.tokenizer"
+    )
     max_entity_words: int = option(20, "longer spans are rejected")
     validation_one_in: int = option(10, "a passage is held out when SHA-256 of its id is 0 modulo this")
     seed: int = option(42, "seed of negatives and of the order of queries")
+
+    def __post_init__(self) -> None:
+        """Refuse what no dataset can be built with."""
+        least = {
+            "negative_ratio": 0, "negatives_per_passage": 0, "max_queries": 1, "max_conversation_tokens": 1,
+            "max_entity_words": 1, "validation_one_in": 0,
+        }  # fmt: skip
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value < math.inf:
+                raise UserError(f"dataset.{name} is {value}: it must be {lowest} or more")
 
 
 @dataclass
@@ -78,6 +93,7 @@ class BuildConfig:
 
     corpus: CorpusConfig = option(..., "")
     output_dir: str = option("runs/my-dataset", "folder of passages, journal and, in dataset/, what goes to the Hub")
+    dataset_dir: str | None = option(None, "folder of what goes to the Hub, where several are built of one journal")
     name: str = option("uniner-distill", "title of the dataset's card")
     licence: str = option("other", "licence of the dataset, as the Hub spells it")
     teacher: TeacherConfig = option(TeacherConfig, "")

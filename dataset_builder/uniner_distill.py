@@ -1,16 +1,16 @@
-"""The `datasets` loading script: annotations become conversations, one builder config per variant.
+"""The `datasets` loading script: annotations become Parquet, one builder config per variant.
 
 `datasets` no longer runs such scripts from the Hub, so this one runs here: `materialise` writes its configs as a
 folder of Parquet files, which `load_dataset` reads from disk and from the Hub without any code.
 """
 
 import hashlib
-import inspect
 import json
-import math
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ import datasets
 import pyarrow as pa
 
 from open_ner.cli import UserError
-from open_ner.conversation import build_conversation, order_strings
 
 from .config import DatasetConfig
+from .conversations import ROWS_AT_ONCE, Tally, entity_column, to_conversations, to_table
 from .negatives import NegativeSampler
-from .passages import load_tokenizer
+from .window import Window
 
 ENTITY = {
     "start": datasets.Value("int32"),
@@ -51,13 +51,70 @@ ANNOTATION_FEATURES = datasets.Features(
         "annotated": datasets.Value("string"),
     }
 )
-TURN_TOKENS = 8  # markers around one message; no chat template known to us needs more
-ROWS_PER_TABLE = 1000
+DISTILLED = ("type", "definition")  # the configs whose rows name no human-annotated set
+SHARD_SIZE = "500MB"  # of Arrow data; its Parquet is about a third
+
+
+def features_of(config: str) -> datasets.Features:
+    """The columns of a config; those of human-annotated sets also name the set."""
+    if config == "annotations":
+        return ANNOTATION_FEATURES
+    named = {} if config in DISTILLED else {"dataset": datasets.Value("string")}
+    return datasets.Features({**CONVERSATION_FEATURES, **named})
+
+
+@dataclass
+class AnnotationFile:
+    """A JSONL file of annotated passages and what one reading of it tells; the rows themselves stay on disk.
+
+    `counts` and `per_passage` count distinct (string, type) pairs of a passage; `train_counts` those of the training
+    part, by the human-annotated set that a row names in `dataset` ("" for distilled rows).
+    """
+
+    path: Path
+    one_in: int
+    held_out: list[bool] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    train_counts: dict[str, Counter[str]] = field(default_factory=dict)
+    per_passage: Counter[int] = field(default_factory=Counter)
+    present_types: int = 0
+    mentions: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    teachers: Counter[str] = field(default_factory=Counter)
+    dates: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for row in self._read():
+            held_out = is_held_out(row["id"], self.one_in)
+            self.held_out.append(held_out)
+            pairs = {(mention["text"], mention["type"]) for mention in row["entities"]}
+            types = Counter(kind for _, kind in pairs)
+            self.counts.update(types)
+            known = self.train_counts.setdefault(row.get("dataset") or "", Counter())
+            if not held_out:
+                known.update(types)
+            self.per_passage[len(pairs)] += 1
+            self.present_types += len(types)
+            self.mentions += len({(mention["start"], mention["end"]) for mention in row["entities"]})
+            for name, seen in (("source", self.sources), ("licence", self.licences), ("teacher", self.teachers)):
+                seen[row.get(name) or ""] += 1
+            self.dates.add((row.get("annotated") or "")[:10])
+
+    def rows(self, split: str) -> Iterator[dict[str, Any]]:
+        """The rows of `train` or `validation`, in the order of the file."""
+        return self._read([held_out == (split == "validation") for held_out in self.held_out])
+
+    def _read(self, wanted: list[bool] | None = None) -> Iterator[dict[str, Any]]:
+        with self.path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines):
+                if wanted is None or wanted[number]:
+                    yield json.loads(line)
 
 
 @dataclass
 class UninerDistillConfig(datasets.BuilderConfig):
-    """`annotations` is a JSONL file of annotated passages; `tokenizer` counts the tokens of a conversation."""
+    """`annotations` is a JSONL file of annotated passages; `tokenizer` is the student's, "" for an endless window."""
 
     annotations: str = ""
     options: DatasetConfig | None = None
@@ -65,139 +122,125 @@ class UninerDistillConfig(datasets.BuilderConfig):
 
 
 class UninerDistill(datasets.ArrowBasedBuilder):
-    """Configs `type` and `definition` (conversations) and `annotations` (a row per passage, with provenance)."""
+    """Config `annotations` (a row per passage, with provenance); all others are conversations."""
 
     BUILDER_CONFIG_CLASS = UninerDistillConfig
     DEFAULT_CONFIG_NAME = "type"
 
     def _info(self) -> datasets.DatasetInfo:
-        conversations = self.config.name != "annotations"
-        return datasets.DatasetInfo(features=CONVERSATION_FEATURES if conversations else ANNOTATION_FEATURES)
+        self.tally = Tally()
+        self.annotations: AnnotationFile | None = None
+        self.window: Window | None = None
+        return datasets.DatasetInfo(features=features_of(self.config.name))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        rows = read_annotations(Path(self.config.annotations))
-        splits = {"train": [], "validation": []}
-        for row in rows:
-            splits["validation" if is_held_out(row["id"], self.config.options.validation_one_in) else "train"].append(
-                row
-            )
-        if not splits["train"]:
+        one_in = self.config.options.validation_one_in
+        self.annotations = self.annotations or AnnotationFile(Path(self.config.annotations), one_in)
+        held_out = self.annotations.held_out
+        if all(held_out):
             raise UserError(
-                f"all {len(rows)} annotated passages fall into the validation split: add passages, or set "
+                f"all {len(held_out)} annotated passages fall into the validation split: add passages, or set "
                 "dataset.validation_one_in to 0"
             )
-        # negatives come from the training part's types alone, in both splits
-        counts = count_types(splits["train"])
-        return [
-            datasets.SplitGenerator(name=name, gen_kwargs={"rows": part, "counts": counts})
-            for name, part in splits.items()
-            if part
-        ]
+        names = ("train", "validation") if any(held_out) else ("train",)
+        return [datasets.SplitGenerator(name=name, gen_kwargs={"split": name}) for name in names]
 
-    def _generate_tables(self, rows: list[dict], counts: Counter[str]) -> Iterator[tuple[int, pa.Table]]:
+    def _generate_tables(self, split: str) -> Iterator[tuple[int, pa.Table]]:
+        config, rows = self.config, self.annotations.rows(split)
         schema = self.info.features.arrow_schema
-        if self.config.name != "annotations":
-            rows = list(to_conversations(rows, counts, self.config.options, self.config.tokenizer))
-        for begin in range(0, len(rows), ROWS_PER_TABLE):
-            yield begin, pa.Table.from_pylist(rows[begin : begin + ROWS_PER_TABLE], schema=schema)
+        if config.name == "annotations":
+            for number, block in enumerate(_blocks(rows)):
+                yield number, annotation_table(block, schema)
+            return
+        # negatives come from the training part's types alone, in both splits
+        samplers = {
+            name: NegativeSampler(counts, config.options.negatives, config.options.seed)
+            for name, counts in self.annotations.train_counts.items()
+        }
+        if config.tokenizer and not self.window:
+            self.window = Window(config.tokenizer, config.options.max_conversation_tokens)
+        conversations = to_conversations(rows, samplers, config.options, self.window, self.tally)
+        for number, block in enumerate(_blocks(conversations)):
+            yield number, to_table(block, schema)
 
 
-def to_conversations(
-    rows: list[dict], counts: Counter[str], options: DatasetConfig, tokenizer: str
-) -> Iterator[dict[str, Any]]:
-    """Conversations of annotated passages: every present type, sampled absent ones, in a seeded random order.
-
-    A conversation that would exceed `max_conversation_tokens` is continued in a second one that repeats the passage.
-    """
-    encoder = load_tokenizer(tokenizer) if tokenizer else None
-    count = (lambda text: len(encoder.encode(text, add_special_tokens=False).ids)) if encoder else (lambda text: 0)
-    types = sorted(counts)
-    sampler = NegativeSampler(types, [counts[name] for name in types], options.negatives, options.seed)
+def annotation_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Arrow columns of annotated passages."""
+    mentions = [mention for row in rows for mention in row["entities"]]
+    ends = [0]
     for row in rows:
-        answers: dict[str, list] = {}
-        for mention in row["entities"]:
-            answers.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
-        wanted = options.negatives_per_passage
-        if wanted is None:
-            wanted = math.ceil(options.negative_ratio * len(answers))
-        negatives = sampler.draw(set(answers), wanted)
-        queries = [(name, order_strings(mentions)) for name, mentions in answers.items()]
-        queries += [(name, []) for name in negatives]
-        order = sampler.random.permutation(len(queries))[: options.max_queries]
-        parts = _split_queries(row["text"], [queries[i] for i in order], options.max_conversation_tokens, count)
-        for number, part in enumerate(parts):
-            asked = {name for name, _ in part}
-            yield {
-                "id": row["id"] if number == 0 else f"{row['id']}#{number + 1}",
-                "text": row["text"],
-                "source": row["source"],
-                "messages": build_conversation(row["text"], part),
-                "entities": [mention for mention in row["entities"] if mention["type"] in asked],
-                "negatives": [name for name, strings in part if not strings],
-            }
+        ends.append(ends[-1] + len(row["entities"]))
+    columns = [
+        entity_column(mentions, ends, schema)
+        if column.name == "entities"
+        else pa.array([row[column.name] for row in rows], column.type)
+        for column in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _split_queries(text: str, queries: list, limit: int, count: Any) -> list[list]:
-    opening = sum(count(message["content"]) + TURN_TOKENS for message in build_conversation(text, []))
-    parts, size = [[]], opening
-    for query in queries:
-        turns = build_conversation("", [query])[3:]
-        cost = sum(count(message["content"]) + TURN_TOKENS for message in turns)
-        if size + cost > limit and parts[-1]:
-            parts.append([])
-            size = opening
-        parts[-1].append(query)
-        size += cost
-    return parts
+def _blocks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    items = iter(items)
+    while block := list(islice(items, ROWS_AT_ONCE)):
+        yield block
 
 
 def is_held_out(passage_id: str, one_in: int) -> bool:
     """Whether a passage belongs to the validation split; it stays there however the corpus grows."""
-    return one_in > 0 and int(hashlib.sha256(passage_id.encode()).hexdigest(), 16) % one_in == 0
+    return one_in > 0 and int.from_bytes(hashlib.sha256(passage_id.encode()).digest()) % one_in == 0
 
 
-def count_types(rows: list[dict]) -> Counter[str]:
-    """Frequency of each type: distinct (passage, string, type) triples, as the teacher named them."""
-    return Counter(kind for row in rows for _, kind in {(e["text"], e["type"]) for e in row["entities"]})
+@dataclass
+class BuiltConfig:
+    """A config as written: its rows by split, the Hub's `dataset_info`, and what its conversations ask."""
 
-
-def read_annotations(path: Path) -> list[dict[str, Any]]:
-    """Annotated passages of a JSONL file."""
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    splits: dict[str, int]
+    dataset_info: dict[str, Any]
+    annotations: AnnotationFile
+    tally: Tally
 
 
 def materialise(
-    variants: dict[str, Path], options: DatasetConfig, tokenizer: str, folder: Path, cache: Path
-) -> dict[str, datasets.DatasetDict]:
-    """Write each config's splits as Parquet under `folder/<config>/` and return them.
+    sources: dict[str, Path], options: DatasetConfig, tokenizer: str, folder: Path
+) -> dict[str, BuiltConfig]:
+    """Write each config's splits as Parquet under `folder/<config>/`, in shards of `SHARD_SIZE`.
 
-    `variants` maps "type" and "definition" to their annotation files; `annotations` is added from the first.
+    `sources` maps the conversation configs ("type", "definition", ...) to their annotation files; the config
+    `annotations` is added from the first.
     """
-    sources = {**variants, "annotations": next(iter(variants.values()))}
-    built, written = {}, set()
-    # `datasets` re-uses a cached build whose hash is the same: name code, options and input in it
-    code = "".join(inspect.getsource(inspect.getmodule(o)) for o in (materialise, NegativeSampler, build_conversation))
-    counter = load_tokenizer(tokenizer).to_str() if tokenizer else ""
-    for name, path in sources.items():
-        parts = (code.encode(), repr(asdict(options)).encode(), counter.encode(), path.read_bytes())
-        digest = hashlib.sha256(b"".join(parts)).hexdigest()
-        builder = UninerDistill(
-            cache_dir=str(cache),
-            dataset_name="uniner_distill",
-            config_name=name,
-            hash=digest[:16],
-            annotations=str(path),
-            options=options,
-            tokenizer=tokenizer,
-        )
-        builder.download_and_prepare()
-        built[name] = builder.as_dataset()
-        for split, rows in built[name].items():
-            target = folder / name / f"{split}-00000-of-00001.parquet"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            rows.to_parquet(str(target))
-            written.add(target)
-    for stale in set(folder.glob("*/*-00000-of-00001.parquet")) - written:
-        stale.unlink()  # of a split or config that this build no longer has
+    built: dict[str, BuiltConfig] = {}
+    files: dict[Path, AnnotationFile] = {}
+    window = None
+    for name, path in {**sources, "annotations": next(iter(sources.values()))}.items():
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{name}.") as work:
+            builder = UninerDistill(
+                cache_dir=f"{work}/cache",
+                dataset_name="uniner_distill",
+                config_name=name,
+                hash="0",  # nothing is looked up in a cache
+                annotations=str(path),
+                options=options,
+                tokenizer=tokenizer,
+            )
+            builder.annotations, builder.window = files.get(path), window
+            try:
+                builder.download_and_prepare(f"{work}/parquet", file_format="parquet", max_shard_size=SHARD_SIZE)
+            except datasets.exceptions.DatasetGenerationError as error:
+                raise (error.__cause__ or error) from None
+            files[path], window = builder.annotations, builder.window
+            size = _move_shards(Path(work) / "parquet", folder / name)
+        builder.info.download_size = size
+        splits = {split: info.num_examples for split, info in builder.info.splits.items()}
+        built[name] = BuiltConfig(splits, builder.info._to_yaml_dict(), builder.annotations, builder.tally)
     return built
+
+
+def _move_shards(written: Path, target: Path) -> int:
+    """Give shards the Hub's names, `train-00000-of-00001.parquet`; returns their size in bytes."""
+    target.mkdir()
+    size = 0
+    for path in sorted(written.glob("*.parquet")):
+        _, split, *number = path.stem.split("-", 2)
+        size += path.stat().st_size
+        path.rename(target / f"{split}-{number[0] if number else '00000-of-00001'}.parquet")
+    return size

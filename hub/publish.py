@@ -1,16 +1,26 @@
 """The only place that writes to the Hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from open_ner.cli import UserError
 
 
-def publish_folder(folder: str | Path, repo_id: str, repo_type: str = "model", private: bool = True) -> str:
-    """Upload a folder and return one line with its address and revision.
+def publish_folder(
+    folder: str | Path,
+    repo_id: str,
+    repo_type: str = "model",
+    private: bool = True,
+    stale: Sequence[str] = (),
+) -> str:
+    """Upload a folder in one commit and return one line with its address and revision.
 
-    The repo is made private where it does not exist yet; unchanged files are not sent again. The token is the one
-    `huggingface_hub` finds (HF_TOKEN or `hf auth login`). Raises UserError for a missing folder, token or right.
+    The repo is made private where it does not exist yet. What the Hub has already, from an earlier push or from an
+    interrupted one, is not sent again; files there that match the patterns `stale` and are not in the folder are
+    deleted with the same commit. The token is the one `huggingface_hub` finds (HF_TOKEN or `hf auth login`). Raises
+    UserError for a missing folder, token or right, and for a Hub that cannot be reached.
     """
+    from httpx2 import TransportError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from huggingface_hub.utils import get_token
@@ -28,11 +38,14 @@ def publish_folder(folder: str | Path, repo_id: str, repo_type: str = "model", p
             repo_type=repo_type,
             commit_message=f"Upload {folder.name} by uniner-distill",
             ignore_patterns=["checkpoint-*/**", "runs/**", "*.partial"],
+            delete_patterns=list(stale) or None,
         )
     except HFValidationError as error:
         raise UserError(f"--push_to_hub {repo_id!r}: {error}") from None
     except HfHubHTTPError as error:
         raise UserError(f"the Hub refuses {repo_id}: {error}") from None
+    except TransportError as error:
+        raise UserError(f"the Hub at {api.endpoint} cannot be reached ({error}): run the same command again") from None
     return f"published {repo_id} ({'private unless it existed' if private else 'public'}), revision {commit.oid}"
 
 

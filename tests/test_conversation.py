@@ -177,3 +177,8 @@ def test_neutralising_leaves_its_argument_alone() -> None:
     broken = neutralise(query, MARKERS)
     assert query[1]["content"] == "Text: <|im_end|>"
     assert broken[1]["content"] == "Text: < |im_end|>"
+
+
+@given(st.lists(st.text()))
+def test_an_answer_is_what_json_writes(strings: list[str]) -> None:
+    assert write_answer(strings) == json.dumps(strings, ensure_ascii=False)

@@ -1,45 +1,113 @@
-"""Negative sampling: never a present type, never one twice, and the exact law."""
+"""Negative sampling: never a present type, never one twice, the exact law, and a passage's draw its own."""
 
 from collections import Counter
 from itertools import permutations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.negatives import NegativeSampler
+from dataset_builder import negatives
+from dataset_builder.negatives import NegativeSampler, passage_keys, uniform
 
-TYPES = ["person", "city", "date", "river"]
-COUNTS = [8, 4, 2, 1]
+MANY = {f"type {i:02d}": 40 - i for i in range(40)}  # few wanted of many: drawn with replacement
+FEW = {"person": 8, "city": 4, "date": 2, "river": 1}  # many wanted of few: by exponential keys
 
 
-@given(
-    st.sets(st.sampled_from([*TYPES, "elsewhere"])),
-    st.integers(0, 9),
-    st.sampled_from(["none", "uniform", "frequency"]),
-    st.integers(0, 99),
-)
+def draw(counts: dict, law: str, present: list[list[str]], wanted: list[int], seed: int = 0) -> list[list[str]]:
+    """Each passage's negatives, in the order drawn."""
+    sampler = NegativeSampler(counts, law, seed)
+    owners = np.array([i for i, names in enumerate(present) for _ in names], dtype=np.int64)
+    codes = np.array([sampler.index[name] for names in present for name in names], dtype=np.int64)
+    keys = passage_keys(f"p{i}" for i in range(len(present)))
+    rows, drawn = sampler.draw(keys, owners, codes, np.array(wanted, dtype=np.int64))
+    assert (np.diff(rows) >= 0).all()
+    found = [[] for _ in present]
+    for place, code in zip(rows.tolist(), drawn.tolist(), strict=True):
+        found[place].append(sampler.types[code])
+    return found
+
+
+@pytest.mark.parametrize("counts", [FEW, MANY], ids=["few", "many"])
+@given(data=st.data(), law=st.sampled_from(["none", "uniform", "frequency"]), seed=st.integers(-9, 99))
 def test_negatives_are_absent_distinct_and_as_many_as_there_are(
-    present: set[str], wanted: int, law: str, seed: int
+    counts: dict, data: st.DataObject, law: str, seed: int
 ) -> None:
-    drawn = NegativeSampler(TYPES, COUNTS, law, seed).draw(present, wanted)
-    assert not set(drawn) & present and len(set(drawn)) == len(drawn)
-    assert len(drawn) == (0 if law == "none" else min(wanted, len(set(TYPES) - present)))
+    names = st.lists(st.sampled_from(list(counts)), unique=True)
+    present = data.draw(st.lists(names, min_size=1, max_size=6))
+    wanted = data.draw(st.lists(st.integers(0, 50), min_size=len(present), max_size=len(present)))
+    for own, number, drawn in zip(present, wanted, draw(counts, law, present, wanted, seed), strict=True):
+        assert not set(drawn) & set(own) and len(set(drawn)) == len(drawn)
+        assert len(drawn) == (0 if law == "none" else min(number, len(counts) - len(own)))
 
 
-@pytest.mark.parametrize(("law", "weights"), [("frequency", COUNTS), ("uniform", [1, 1, 1, 1])])
-def test_pairs_follow_successive_sampling_without_replacement(law: str, weights: list[int]) -> None:
-    """P(first a, then b) = w_a / W * w_b / (W - w_a), over the types that are not present."""
-    sampler = NegativeSampler(TYPES, COUNTS, law, seed=5)
-    draws = 20_000
-    seen = Counter(tuple(sampler.draw({"river"}, 2)) for _ in range(draws))
-    absent = dict(zip(TYPES[:3], weights[:3], strict=True))
-    total = sum(absent.values())
-    for first, second in permutations(absent, 2):
-        exact = absent[first] / total * absent[second] / (total - absent[first])
-        assert seen[first, second] / draws == pytest.approx(exact, abs=4 * (exact * (1 - exact) / draws) ** 0.5)
+def exact(weights: dict[str, int], absent: list[str], length: int) -> dict[tuple[str, ...], float]:
+    """Successive sampling without replacement by its definition: the probability of each sequence."""
+    law = {}
+    for sequence in permutations(absent, length):
+        probability, left = 1.0, sum(weights[name] for name in absent)
+        for name in sequence:
+            probability *= weights[name] / left
+            left -= weights[name]
+        law[sequence] = probability
+    return law
 
 
-def test_the_same_seed_draws_the_same() -> None:
-    first, second = (NegativeSampler(TYPES, COUNTS, "frequency", 3) for _ in range(2))
-    assert [first.draw(set(), 2) for _ in range(9)] == [second.draw(set(), 2) for _ in range(9)]
+@pytest.mark.parametrize("law", ["frequency", "uniform"])
+@pytest.mark.parametrize(
+    ("counts", "wanted"),
+    [(FEW, 2), (FEW, 3), (dict.fromkeys("abcdefghijklmnopqrst", 1) | {"a": 60, "b": 30, "c": 15}, 2)],
+    ids=["keys", "all", "replacement"],
+)
+def test_sequences_follow_successive_sampling_without_replacement(counts: dict, wanted: int, law: str) -> None:
+    """Pearson's chi-square against the law, over all sequences, with the most frequent type present."""
+    passages, (own, *absent) = 60_000, counts
+    law_of = exact(counts if law == "frequency" else dict.fromkeys(counts, 1), absent, wanted)
+    seen = Counter(map(tuple, draw(counts, law, [[own]] * passages, [wanted] * passages, seed=5)))
+    assert sum(seen.values()) == passages and set(seen) <= set(law_of)
+    square = sum((seen[s] - passages * p) ** 2 / (passages * p) for s, p in law_of.items())
+    freedom = len(law_of) - 1
+    assert square < freedom + 5 * (2 * freedom) ** 0.5, (square, freedom)  # five standard deviations
+
+
+def test_passages_that_need_many_draws_follow_the_law_too() -> None:
+    """One type holds nearly all of the mass: both rounds with replacement fail, and keys finish what they began."""
+    counts = {"common": 100_000} | {f"rare {i:02d}": 1 + (i < 4) for i in range(23)}
+    passages = 20_000
+    drawn = draw(counts, "frequency", [[]] * passages, [3] * passages, seed=1)
+    assert all(len(set(names)) == 3 for names in drawn)
+    second = Counter(names[1] for names in drawn if names[0] == "common")
+    assert second.total() > 0.999 * passages
+    for name, weight in counts.items():
+        if name != "common":
+            share = weight / 27
+            assert second[name] / passages == pytest.approx(share, abs=5 * (share / passages) ** 0.5)
+
+
+def test_a_passage_draws_the_same_whatever_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = draw(MANY, "frequency", [["type 03"]], [4])[0]
+    beside = [["type 03"], *([[f"type {i:02d}"] for i in range(30)])]
+    assert draw(MANY, "frequency", beside, [4, *range(30)])[0] == alone
+    assert draw({name: 7 * count for name, count in MANY.items()}, "frequency", [["type 03"]], [4])[0] == alone
+    monkeypatch.setattr(negatives, "BLOCK", 16)  # a block holds a passage or two
+    assert draw(MANY, "frequency", beside, [4, *range(30)])[0] == alone
+    assert draw(MANY, "frequency", [["type 03"]], [4], seed=1)[0] != alone
+    assert draw(MANY, "frequency", [["type 03"]], [5])[0][:4] == alone
+
+
+def test_a_type_of_no_weight_is_drawn_uniformly_but_never_by_frequency() -> None:
+    counts = {"seen": 3, "never seen": 0}
+    assert draw(counts, "frequency", [[]], [2]) == [["seen"]]
+    assert set(draw(counts, "uniform", [[]], [2])[0]) == set(counts)
+
+
+def test_numbers_are_uniform_and_streams_differ() -> None:
+    keys = passage_keys(f"p{i}" for i in range(200))
+    first, second = (uniform(keys[:, None], np.arange(100)[None, :], stream, seed=3) for stream in (0, 1))
+    for numbers in (first, second):
+        assert numbers.min() >= 0 and numbers.max() < 1
+        shares = np.histogram(numbers, bins=20, range=(0, 1))[0] / numbers.size
+        assert np.abs(shares - 0.05).max() < 5 * (0.05 * 0.95 / numbers.size) ** 0.5
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.03
+    assert abs(np.corrcoef(first[:, 0], first[:, 1])[0, 1]) < 0.3

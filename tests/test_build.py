@@ -1,0 +1,203 @@
+"""The stage `build`: passages and journal to a folder that is whole or not there, nothing left out unnamed."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from pyarrow import parquet
+
+from dataset_builder.annotations import Annotations, Reject
+from dataset_builder.build import Rejects, build, read_replies, replaced
+from dataset_builder.config import BuildConfig, CorpusConfig, DatasetConfig, TeacherConfig
+from dataset_builder.journal import Journal
+from dataset_builder.passages import load_passages, write_passages
+from dataset_builder.questions import questions
+from hub.dataset_card import write_dataset_card
+from open_ner.cli import UserError
+
+TEACHER = TeacherConfig(model="m", variants=["type", "definition"], price_input=1.0, price_output=2.0)
+REPLIES = {"type": '[("Ada", "person"), ("Rome", "city"), ("Oz", "place")]', "definition": '[("Ada", "a human")]'}
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_student: Path) -> tuple[BuildConfig, Path]:
+    """Twelve passages with a journal that answers both questions of each."""
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [{"id": f"p{i}", "text": f"Ada saw Rome on day {i} of a long year.", "source": "news"} for i in range(12)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = BuildConfig(
+        corpus=CorpusConfig(path=str(corpus), tokenizer=str(tiny_student)),
+        output_dir=str(tmp_path / "run"),
+        teacher=TEACHER,
+        dataset=DatasetConfig(validation_one_in=4),
+    )
+    folder = tmp_path / "run"
+    write_passages(config.corpus, folder)
+    answer(folder)
+    return config, folder
+
+
+def answer(folder: Path, skip: set[tuple[str, str]] = frozenset(), **record: Any) -> None:
+    """A new journal with an answer to every question but those of `skip`, `(variant, passage)`."""
+    (folder / "journal.jsonl").unlink(missing_ok=True)
+    with Journal(folder / "journal.jsonl") as journal:
+        for question in questions(load_passages(folder), TEACHER):
+            if (question.variant, question.passage.id) not in skip:
+                usage = {"prompt_tokens": 1000, "completion_tokens": 500}
+                given = {"reply": REPLIES[question.variant], "finish_reason": "stop", "usage": usage, "model": "m-1"}
+                journal.append({"key": question.key, "passage_id": question.passage.id, **given, **record})
+
+
+def finished(config: BuildConfig, folder: Path) -> Path:
+    return build(config, folder, write_dataset_card)
+
+
+def test_statistics_say_what_is_in_the_files(run: tuple[BuildConfig, Path], tmp_path: Path) -> None:
+    dataset = finished(*run)
+    stats = json.loads((dataset / "stats.json").read_text())
+    assert stats["answers"] == {"paid": 24, "cost": pytest.approx(24 * 0.002)}
+    assert stats["teacher"] == ["m-1"] and len(stats["annotated"]) in (1, 2)
+    assert stats["sources"] == {"news": 12} and stats["corpus"] == {"kept": 12, "dropped": {}}
+    part = stats["variants"]["type"]
+    assert (part["passages"], part["entities"], part["spans"], part["types"]) == (12, 24, 24, 2)
+    assert part["hallucination_rate"] == pytest.approx(1 / 3)
+    rows = datasets.load_dataset(str(dataset), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows[split]) for split in rows} == part["conversations"]
+    turns = [turn for split in rows.values() for line in split for turn in line["messages"][3:]]
+    assert len(turns) == 2 * part["queries"]
+    assert sum(turn["content"] == "[]" for turn in turns) == part["negative_queries"]
+    assert json.loads((dataset / "types.json").read_text()) == {"person": 12, "city": 12}
+    assert {path.name for path in (dataset / "figures").iterdir()} == {
+        "types_by_rank.png", "entities_per_passage.png", "sources.png", "left_out.png",
+    }  # fmt: skip
+
+
+def test_passages_without_an_answer_are_counted_rejects(
+    run: tuple[BuildConfig, Path], capsys: pytest.CaptureFixture
+) -> None:
+    config, folder = run
+    answer(folder, skip={("type", "p3"), ("definition", "p3"), ("definition", "p7")})
+    dataset = finished(config, folder)
+    printed = capsys.readouterr().out
+    assert "type: 1 of 12 passages have no answer yet" in printed and "definition: 2 of 12 passages" in printed
+    stats = json.loads((dataset / "stats.json").read_text())
+    assert [stats["variants"][name]["counts"]["no_answer"] for name in ("type", "definition")] == [1, 2]
+    rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
+    assert {(r["variant"], r["passage_id"]) for r in rejects if r["reason"] == "no_answer"} == {
+        ("type", "p3"), ("definition", "p3"), ("definition", "p7"),
+    }  # fmt: skip
+    counted = Counter((r["variant"], r["reason"]) for r in rejects)
+    for name, part in stats["variants"].items():
+        for reason, number in {**part["counts"], **part["left_out"]}.items():
+            if reason not in ("replies", "entities_read", "entities_kept"):
+                assert counted.pop((name, reason)) == number
+    assert not counted
+    assert "| type: replies and entities | no\\_answer | 1 |" in (dataset / "README.md").read_text()
+
+
+def test_a_journal_of_another_run_no_journal_and_damaged_lines(
+    run: tuple[BuildConfig, Path], capsys: pytest.CaptureFixture
+) -> None:
+    config, folder = run
+    other = TeacherConfig(**{**vars(TEACHER), "model": "another"})
+    with pytest.raises(UserError, match="no type answer for any of 12 passages: run --stage annotate"):
+        read_replies(other, folder)
+    journal = folder / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b"Ada", b"Eve", 1)
+    journal.write_bytes(b"".join(lines))
+    replies, _ = read_replies(config.teacher, folder)
+    assert sum(map(len, replies.values())) == 23 and "1 damaged lines" in capsys.readouterr().out
+    journal.unlink()
+    with pytest.raises(UserError, match="run --stage annotate first"):
+        finished(config, folder)
+    assert not journal.exists()
+
+
+def test_what_fits_into_no_window_is_a_reject_and_stands_on_the_card(run: tuple[BuildConfig, Path]) -> None:
+    config, folder = run
+    config.dataset = DatasetConfig(validation_one_in=0, max_conversation_tokens=20)
+    dataset = finished(config, folder)
+    stats = json.loads((dataset / "stats.json").read_text())
+    assert stats["variants"]["type"]["left_out"] == {"passage_too_long": 12}
+    assert stats["configs"]["type"]["splits"] == {"train": 0} and stats["configs"]["annotations"]["splits"] == {
+        "train": 12
+    }
+    rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
+    assert sum(r["reason"] == "passage_too_long" for r in rejects) == 24
+    assert "| type: conversations | passage\\_too\\_long | 12 |" in (dataset / "README.md").read_text()
+
+
+def test_an_interrupted_build_leaves_the_dataset_of_before_and_the_next_one_no_old_file(
+    run: tuple[BuildConfig, Path], tmp_path: Path
+) -> None:
+    config, folder = run
+    dataset = finished(config, folder)
+    before = {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()}
+
+    def interrupt(partial: Path) -> None:
+        assert (partial / "type" / "train-00000-of-00001.parquet").exists()
+        raise KeyboardInterrupt
+
+    config.dataset = DatasetConfig(validation_one_in=0)
+    with pytest.raises(KeyboardInterrupt):
+        build(config, folder, interrupt)
+    assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before
+    assert finished(config, folder) == dataset
+    assert not list(dataset.glob("*/validation-*")) and not list(folder.glob("dataset.*"))
+    assert datasets.get_dataset_config_names(str(dataset)) == ["type", "definition", "annotations"]
+    rows = datasets.load_dataset(str(dataset), "annotations", cache_dir=str(tmp_path / "cache"))
+    assert {split: len(part) for split, part in rows.items()} == {"train": 12}
+
+
+def test_a_folder_with_files_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds files that are no dataset"), replaced(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_several_datasets_from_one_journal(run: tuple[BuildConfig, Path], tmp_path: Path) -> None:
+    config, folder = run
+    for law in ("none", "frequency"):
+        config.dataset, config.dataset_dir = DatasetConfig(negatives=law), str(tmp_path / law)
+        assert finished(config, folder) == tmp_path / law
+    counts = [
+        json.loads((tmp_path / law / "stats.json").read_text())["variants"]["type"] for law in ("none", "frequency")
+    ]
+    assert counts[0]["negative_queries"] == 0 and not (folder / "dataset").exists()
+    assert counts[0]["entities"] == counts[1]["entities"]
+
+
+def test_a_reply_stands_once_however_many_of_its_entities_are_left_out(tmp_path: Path) -> None:
+    reply = "x" * 100_000
+    found = Annotations(rejects=[Reject("p", "not_in_passage", f"span {i}", "t", reply) for i in range(500)])
+    with Rejects(tmp_path / "rejects") as rejects:
+        rejects.write_annotations("type", found)
+        rejects.write_left_out("type", [("q", "query_too_long", "a\ttype")])
+        rejects.write_left_out("definition", [])
+    rows = parquet.read_table(tmp_path / "rejects" / "rejects.parquet").to_pylist()
+    assert len(rows) == 501
+    assert rows[-1] == {
+        "variant": "type",
+        "passage_id": "q",
+        "reason": "query_too_long",
+        "span": "",
+        "type": "a\ttype",
+    }
+    replies = parquet.read_table(tmp_path / "rejects" / "replies.parquet").to_pylist()
+    assert replies == [{"variant": "type", "passage_id": "p", "reply": reply}]
+
+
+def test_a_reply_that_no_file_can_hold_is_written_with_its_rejects(run: tuple[BuildConfig, Path]) -> None:
+    """JSON can say a lone surrogate, UTF-8 cannot: one such reply must not stop a build that was paid for."""
+    config, folder = run
+    answer(folder, reply='[("Rome", "ci\ud800ty"), ["Ada", "per\\ud800son"], ("Eve\ud800", "person")]')
+    dataset = finished(config, folder)
+    rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
+    assert ("not_in_passage", "Eve\N{REPLACEMENT CHARACTER}") in {(r["reason"], r["span"]) for r in rejects}
+    assert parquet.read_table(dataset / "rejects" / "replies.parquet").num_rows == 24

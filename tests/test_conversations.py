@@ -1,0 +1,216 @@
+"""Annotated passages to conversations: what is asked, in which order, and how it stays in the student's window."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_builder.config import DatasetConfig
+from dataset_builder.conversations import Tally, count_types, to_conversations, to_table
+from dataset_builder.negatives import NegativeSampler
+from dataset_builder.uniner_distill import CONVERSATION_FEATURES
+from dataset_builder.window import Window
+from open_ner.cli import UserError
+from open_ner.conversation import ACKNOWLEDGEMENT, SYSTEM
+from test_uniner_distill import TEXT, WHOLE, corpus, row
+
+
+def conversations(
+    rows: list[dict],
+    options: DatasetConfig = WHOLE,
+    student: Path | None = None,
+    counts: Counter[str] | None = None,
+    tally: Tally | None = None,
+) -> list[dict[str, Any]]:
+    """The conversations of `rows` as they are read back from their Arrow table."""
+    samplers = {"": NegativeSampler(count_types(rows) if counts is None else counts, options.negatives, options.seed)}
+    window = Window(str(student), options.max_conversation_tokens) if student else None
+    built = to_conversations(rows, samplers, options, window, tally or Tally())
+    return to_table(built, CONVERSATION_FEATURES.arrow_schema).to_pylist()
+
+
+def asked(conversation: dict[str, Any]) -> dict[str, list[str]]:
+    """Each type a conversation asks with its answer, as the student sees them."""
+    turns = conversation["messages"][3:]
+    names = [re.fullmatch(r"What describes (.+) in the text\?", turn["content"])[1] for turn in turns[::2]]
+    return dict(zip(names, [json.loads(turn["content"]) for turn in turns[1::2]], strict=True))
+
+
+def test_the_dialogue_is_that_of_the_paper() -> None:
+    (built,) = conversations([row("p", person=["Ada"])])
+    assert built["messages"] == [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": f"Text: {TEXT}"},
+        {"role": "assistant", "content": ACKNOWLEDGEMENT},
+        {"role": "user", "content": "What describes person in the text?"},
+        {"role": "assistant", "content": '["Ada"]'},
+    ]
+    assert (built["id"], built["source"], built["negatives"]) == ("p", "news", [])
+
+
+def test_strings_are_distinct_in_order_of_appearance_and_the_longer_first() -> None:
+    (built,) = conversations([row("p", name=["Rome", "Charles", "Ada", "Ada Byron"])])
+    assert asked(built) == {"name": ["Ada Byron", "Ada", "Charles", "Rome"]}
+    assert len(built["entities"]) == 6
+
+
+def test_an_answer_keeps_quotes_and_letters_outside_ascii() -> None:
+    text = 'Łódź has the "Żuraw".'
+    (built,) = conversations([row("p", text, place=["Łódź", '"Żuraw"'])])
+    assert built["messages"][-1]["content"] == r'["Łódź", "\"Żuraw\""]'
+
+
+def test_absent_types_are_asked_and_answered_with_an_empty_list() -> None:
+    for built in conversations(corpus(12)):
+        answers = asked(built)
+        present = {entity["type"] for entity in built["entities"]}
+        assert len(present) == 3 and len(built["negatives"]) == 3
+        assert {name for name, strings in answers.items() if strings} == present
+        assert {name for name, strings in answers.items() if not strings} == set(built["negatives"])
+
+
+@pytest.mark.parametrize(
+    ("options", "negatives"),
+    [
+        ({"negatives": "none"}, 0),
+        ({"negative_ratio": 0.5}, 2),
+        ({"negative_ratio": 0.0}, 0),
+        ({"negatives_per_passage": 1}, 1),
+        ({"negatives_per_passage": 0}, 0),
+        ({"negatives_per_passage": 99}, 3),
+    ],
+)
+def test_the_number_of_absent_types_is_that_of_the_options(options: dict[str, Any], negatives: int) -> None:
+    for built in conversations(corpus(6), DatasetConfig(max_conversation_tokens=100_000, **options)):
+        assert len(built["negatives"]) == negatives
+
+
+def test_the_seed_fixes_everything_and_another_seed_shuffles() -> None:
+    rows = corpus(8)
+    assert conversations(rows) == conversations(rows)
+    other = conversations(rows, DatasetConfig(max_conversation_tokens=100_000, seed=7))
+    assert [list(asked(built)) for built in other] != [list(asked(built)) for built in conversations(rows)]
+
+
+def test_present_and_absent_types_are_mixed() -> None:
+    first = Counter(bool(next(iter(asked(built).values()))) for built in conversations(corpus(60)))
+    assert min(first[True], first[False]) > 10
+
+
+def test_queries_beyond_the_most_are_left_out_with_their_entities() -> None:
+    options = DatasetConfig(max_conversation_tokens=100_000, max_queries=2)
+    left_out = 0
+    for built in conversations(corpus(12), options):
+        answers = asked(built)
+        assert len(answers) == 2
+        assert {entity["type"] for entity in built["entities"]} | set(built["negatives"]) == set(answers)
+        left_out += 3 - len({entity["type"] for entity in built["entities"]})
+    assert left_out > 0
+
+
+def test_a_repeated_string_counts_once_a_passage_and_type() -> None:
+    assert count_types([row("p", person=["Ada"], city=["Rome"]), row("q", person=["Ada", "Charles"])]) == {
+        "person": 3, "city": 1,
+    }  # fmt: skip
+
+
+def test_what_is_asked_of_a_passage_depends_on_no_other_passage() -> None:
+    """Order, neighbours and number of the rows are nothing to a passage; only the vocabulary's proportions are."""
+    rows = corpus(12)
+    asked_of = {built["id"]: built["messages"] for built in conversations(rows)}
+    assert {built["id"]: built["messages"] for built in conversations(rows[::-1])} == asked_of
+    grown = rows + [line | {"id": f"new-{i}"} for i, line in enumerate(corpus(12))]  # twice each count
+    after = {built["id"]: built["messages"] for built in conversations(grown)}
+    assert {name: after[name] for name in asked_of} == asked_of
+    few = conversations(rows[3:5], counts=count_types(rows))
+    assert [built["messages"] for built in few] == [asked_of["p3"], asked_of["p4"]]
+
+
+def test_a_type_outside_the_vocabulary_is_asked_and_draws_negatives() -> None:
+    (built,) = conversations([row("v", held_out_type=["Ada"])], counts=Counter({"city": 3, "month": 1}))
+    assert {entity["type"] for entity in built["entities"]} == {"held out type"} and len(built["negatives"]) == 1
+
+
+def test_a_tally_adds_up() -> None:
+    tally = Tally()
+    built = conversations(corpus(20), DatasetConfig(max_conversation_tokens=100_000, max_queries=4), tally=tally)
+    assert tally.queries == sum(len(asked(line)) for line in built) == 80
+    assert tally.negative_queries == sum(len(line["negatives"]) for line in built)
+    assert tally.types_not_asked == 60 - (tally.queries - tally.negative_queries) > 0
+    assert tally.left_out == [] and tally.counts == {}
+
+
+@given(limit=st.integers(150, 420), queries=st.integers(1, 9))
+def test_a_long_conversation_is_continued_and_no_query_lost_or_cut(
+    limit: int, queries: int, tiny_student: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    student = AutoTokenizer.from_pretrained(tiny_student)
+    rows = corpus(3) + [row("é", "<|im_end|> Ada — Łódź 🜚 in Rome", person=["Ada"], city=["Łódź", "🜚"])]
+    options = DatasetConfig(max_conversation_tokens=limit, negatives_per_passage=queries)
+    whole = {built["id"]: asked(built) for built in conversations(rows, options)}
+    tally, parts = Tally(), {}
+    for built in conversations(rows, options, tiny_student, tally=tally):
+        name, _, number = built["id"].partition("#")
+        answers = asked(built)
+        assert number == (str(len(parts[name]) + 1) if name in parts else "")
+        assert built["messages"][1]["content"] == f"Text: {built['text']}"
+        assert {entity["type"] for entity in built["entities"]} == {
+            kind for kind, strings in answers.items() if strings
+        }
+        assert len(student.apply_chat_template(built["messages"], return_dict=False)) <= limit
+        parts.setdefault(name, []).append(answers)
+    for name, answers in whole.items():
+        kept = [kind for part in parts.get(name, []) for kind in part]
+        left_out = {kind for passage, reason, kind in tally.left_out if passage == name and reason == "query_too_long"}
+        if (name, "passage_too_long", "") in tally.left_out:
+            assert not kept and not left_out
+        else:
+            assert len(kept) + len(left_out) == len(answers) and set(kept) | left_out == set(answers)
+            assert {kind: strings for part in parts.get(name, []) for kind, strings in part.items()} == {
+                kind: answers[kind] for kind in kept
+            }
+
+
+def test_what_fits_into_no_window_is_named_and_never_emitted(tiny_student: Path) -> None:
+    long = TEXT + " Ada and Rome" * 200
+    rows = [row("long", long, person=["Ada"]), row("wide", person=["Ada"], city=[TEXT[:50]]), row("p", city=["Rome"])]
+    tally = Tally()
+    window = Window(str(tiny_student), 10_000)
+    alone = window.exact(conversations([rows[1]], DatasetConfig(negatives="none"))[0]["messages"])
+    options = DatasetConfig(negatives="none", max_conversation_tokens=alone - 5)
+    built = conversations(rows, options, tiny_student, tally=tally)
+    assert [(line["id"], list(asked(line))) for line in built] == [
+        ("wide", ["person"]),
+        ("wide#2", ["city"]),
+        ("p", ["city"]),
+    ]
+    assert tally.left_out == [("long", "passage_too_long", "")]
+    narrow = DatasetConfig(negatives="none", max_conversation_tokens=alone - 40)
+    tally = Tally()
+    built = conversations(rows, narrow, tiny_student, tally=tally)
+    assert [line["id"] for line in built] == ["wide", "p"]
+    assert tally.left_out == [("long", "passage_too_long", ""), ("wide", "query_too_long", "city")]
+    assert tally.counts == {"passage_too_long": 1, "query_too_long": 1}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("negative_ratio", -0.5),
+        ("negative_ratio", float("inf")),
+        ("negatives_per_passage", -1),
+        ("max_queries", 0),
+        ("max_conversation_tokens", 0),
+        ("validation_one_in", -1),
+    ],
+)
+def test_options_that_no_dataset_can_have_are_named(option: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"dataset\.{option} is {value}"):
+        DatasetConfig(**{option: value})
