@@ -10,20 +10,51 @@ Variant = Literal["type", "definition"]
 
 
 @dataclass
-class CorpusConfig:
-    """Where passages come from and how long they may be."""
+class SourceConfig:
+    """One place that documents come from."""
 
-    path: str = option(..., "local .jsonl, .jsonl.gz, .parquet, .txt or folder, or the Hub id of a dataset")
-    name: str | None = option(None, "the dataset's config, for a Hub id")
+    path: str | None = option(
+        None, "local .jsonl, .parquet, .txt or .csv file (also .gz, .zst), folder, pattern, or the Hub id of a dataset"
+    )
+    name: str | None = option(None, "the dataset's config, for a Hub id or a folder")
     split: str = option("train", "the dataset's split")
-    text_column: str = option("text", "column that holds the document")
+    revision: str | None = option(None, "branch, tag or commit of a Hub dataset; absent: the newest, noted")
+    data_files: str | None = option(None, "pattern of the files to read of a Hub dataset or folder")
+    text_column: str = option("text", "column that holds the document; a.b is field b of column a, here and below")
     id_column: str | None = option("id", "column that holds the document's id; where absent, the hash of the text")
     source_column: str | None = option("source", "column that names the document's origin")
     licence_column: str | None = option("licence", "column that names the document's licence")
+    source: str = option("", "origin of rows that name none")
+    licence: str = option("", "licence of rows that name none")
+    sample_by: Literal["line", "paragraph", "document"] = option("document", "what one document of a text file is")
+    weight: float | None = option(None, "in a mixture: this source's share of the sample, relative to the others'")
+
+
+@dataclass
+class CorpusConfig(SourceConfig):
+    """Where passages come from, how long they may be, and which are kept."""
+
+    sources: list[SourceConfig] | None = option(None, "a mixture: a list of path, weight and so on, instead of path")
     tokenizer: str = option("models/smollm2-135m-instruct", "folder or Hub id of the tokenizer that counts tokens")
     max_tokens: int = option(256, "longest passage, in tokens (paper: 256)")
+    sample: int | None = option(
+        None, "keep so many passages, drawn at random over the whole corpus (paper: 50000); absent: keep all"
+    )
+    limit: int | None = option(None, "keep the first so many passages and read no further: for a quick try")
+    seed: int = option(42, "seed of the sample and of the shuffle")
+    max_documents: int | None = option(None, "read so many documents of each source at most; absent: all")
+    shuffle_buffer: int = option(
+        0, "with max_documents: documents held to shuffle the stream (`datasets`' shuffle); 0: the corpus's order"
+    )
     min_words: int = option(5, "passages with fewer words are dropped")
-    limit: int | None = option(None, "stop after this many passages")
+    language: str | None = option("en", "passages surely in another language (ISO 639) are dropped; null: none are")
+    max_markup: float | None = option(
+        0.6, "passages with a higher share of tags, links and signs are dropped; null: none are"
+    )
+    near_duplicates: float | None = option(
+        0.7, "passages that share so much of their word 5-grams (Jaccard) with an earlier one are dropped; null: none"
+    )
+    skip_broken_lines: bool = option(False, "pass over JSONL lines that cannot be read, counted, instead of stopping")
 
 
 @dataclass

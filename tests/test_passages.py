@@ -1,46 +1,17 @@
-"""Documents to passages: whole words, full cover, never above the limit, every drop counted."""
+"""Documents to passages: offsets, ids, every drop counted, reuse until something changes, resources in bounds."""
 
-import gzip
 import json
-from collections.abc import Callable
+import random
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from dataset_builder.config import CorpusConfig
-from dataset_builder.passages import Dropped, Passage, cut_windows, load_passages, make_passages, write_passages
+from dataset_builder.config import CorpusConfig, SourceConfig
+from dataset_builder.passages import Dropped, Passage, load_passages, make_passages, write_passages
 from open_ner.cli import UserError
 
-
-def counter() -> Callable[[str], list[int]]:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(["the quick brown fox jumps over the lazy dog " * 5], trainer)
-    return lambda text: [start for start, _ in tokenizer.encode(text).offsets]
-
-
-COUNT = counter()
-
-
-@given(
-    st.lists(st.sampled_from(["the", "quick", "fox", "Zürich", "😀", "a" * 12, "\n", " "]), max_size=60),
-    st.integers(1, 30),
-)
-def test_windows_cover_the_document_in_whole_words_within_the_limit(words: list[str], limit: int) -> None:
-    document = " ".join(words)
-    windows = list(cut_windows(document, limit, COUNT))
-    assert [word for a, b, _ in windows for word in document[a:b].split()] == document.split()
-    for start, end, tokens in windows:
-        assert tokens == len(COUNT(document[start:end]))
-        assert tokens <= limit or len(document[start:end].split()) == 1
+OFF = {"language": None, "max_markup": None, "near_duplicates": None}
 
 
 def corpus(tmp_path: Path, rows: list[dict[str, Any]], tiny_student: Path, **options: Any) -> CorpusConfig:
@@ -50,24 +21,31 @@ def corpus(tmp_path: Path, rows: list[dict[str, Any]], tiny_student: Path, **opt
 
 
 def test_each_drop_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
+    near = "Ada Byron met Charles in London on a rainy day in June of the year 1833 at a party"
     rows = [
         {"text": "Ada Byron met Charles in London."},
         {"text": "Ada Byron met Charles in London."},
         {"text": "too short"},
         {"text": "  \n "},
         {"text": "x" * 4000},
+        {"text": "Ada Byron \0 met Charles in London."},
+        {"text": near + "."},
+        {"text": near + " indeed."},
+        {"text": "Der Bürgermeister von Köln eröffnete am Montag gemeinsam mit der Ministerin die neue Brücke."},
     ]
-    items = list(make_passages(corpus(tmp_path, rows, tiny_student, min_words=1, max_tokens=60)))
-    reasons = [item.reason for item in items if isinstance(item, Dropped)]
-    assert reasons == ["duplicate", "empty", "word_too_long"]
-    config = corpus(tmp_path, rows, tiny_student, max_tokens=60)
-    assert [i.reason for i in make_passages(config) if isinstance(i, Dropped)].count("too_short") == 2
+    config = corpus(tmp_path, rows, tiny_student, max_tokens=120)
+    counts = write_passages(config, tmp_path / "out")
+    reasons = ["duplicate", "too_short", "empty", "word_too_long", "binary", "near_duplicate", "other_language"]
+    assert counts["dropped"] == dict.fromkeys(reasons, 1) and counts["kept"] == 2
+    assert counts["documents"] == {config.path: 9} and counts["candidates"] == 8
+    dropped = (tmp_path / "out" / "dropped_passages.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in dropped] == reasons
 
 
 def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> None:
     text = " ".join(f"word{i}" for i in range(80))
     rows = [{"id": "doc", "text": text, "source": "wiki", "licence": "CC0"}, {"text": "no id here but five words"}]
-    items = list(make_passages(corpus(tmp_path, rows, tiny_student, max_tokens=60)))
+    items = list(make_passages(corpus(tmp_path, rows, tiny_student, max_tokens=60, **OFF)))
     assert all(isinstance(item, Passage) for item in items) and len(items) > 3
     for item in items[:-1]:
         assert text[item.start : item.end] == item.text and item.id == f"doc:{item.start}"
@@ -77,16 +55,10 @@ def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> Non
 
 def test_ids_are_the_corpus_own_and_each_is_given_once(tmp_path: Path, tiny_student: Path) -> None:
     rows = [{"id": name, "text": f"Ada Byron met Charles in {i} towns."} for i, name in enumerate([0, "a", "a", "a"])]
-    items = list(make_passages(corpus(tmp_path, rows, tiny_student)))
+    items = list(make_passages(corpus(tmp_path, rows, tiny_student, **OFF)))
     assert [item.id for item in items][:2] == ["0", "a"] and len({item.id for item in items}) == 4
     assert [item.source_id for item in items] == ["0", "a", "a", "a"]
-    assert items == list(make_passages(corpus(tmp_path, rows, tiny_student)))
-
-
-def test_a_document_that_is_no_unicode_is_dropped(tmp_path: Path, tiny_student: Path) -> None:
-    rows = [{"text": "Ada Byron met \ud800 in London."}, {"text": "Ada Byron met Charles in London."}]
-    config = corpus(tmp_path, rows, tiny_student)
-    assert write_passages(config, tmp_path / "out") == {"kept": 1, "dropped": {"not_unicode": 1}}
+    assert items == list(make_passages(corpus(tmp_path, rows, tiny_student, **OFF)))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_corpus(tmp_path: Path, tiny_student: Path) -> None:
@@ -97,53 +69,63 @@ def test_a_byte_order_mark_is_no_part_of_the_corpus(tmp_path: Path, tiny_student
 
 def test_passages_are_reused_until_corpus_or_options_change(tmp_path: Path, tiny_student: Path) -> None:
     rows = [{"text": f"Ada Byron met Charles in London {i} times."} for i in range(3)]
-    config, out = corpus(tmp_path, rows, tiny_student), tmp_path / "out"
+    config, out = corpus(tmp_path, rows, tiny_student, **OFF), tmp_path / "out"
     assert write_passages(config, out)["kept"] == 3
     written = (out / "passages.jsonl").stat().st_mtime_ns
     write_passages(config, out)
     assert (out / "passages.jsonl").stat().st_mtime_ns == written
     config.limit = 2
     assert write_passages(config, out)["kept"] == 2 and len(list(load_passages(out))) == 2
-    assert (
-        write_passages(corpus(tmp_path, rows * 1 + [{"text": "one more passage of words"}], tiny_student), out)["kept"]
-        == 4
+    more = [*rows, {"text": "one more passage of words"}]
+    assert write_passages(corpus(tmp_path, more, tiny_student, **OFF), out)["kept"] == 4
+
+
+def documents(number: int) -> list[dict[str, Any]]:
+    chooser = random.Random(0)
+    words = [f"{a}{b}" for a in ("lo", "ma", "ti", "ven", "rus") for b in ("da", "kel", "mi", "port", "sa", "zur")]
+    return [{"id": str(i), "text": " ".join(chooser.choices(words, k=40))} for i in range(number)]
+
+
+def test_a_sample_is_the_same_whatever_the_order_of_the_corpus(tmp_path: Path, tiny_student: Path) -> None:
+    rows = documents(300)
+    rows += rows[:20]
+    options = {"sample": 50, "max_tokens": 60, "language": None}
+    first = list(make_passages(corpus(tmp_path, rows, tiny_student, **options)))
+    random.Random(1).shuffle(rows)
+    tally: dict[str, Any] = {}
+    again = list(make_passages(corpus(tmp_path, rows, tiny_student, **options), tally))
+    kept = [item for item in again if isinstance(item, Passage)]
+    assert len(kept) == 50 and [item for item in first if isinstance(item, Passage)] == kept
+    assert tally["candidates"] == len(again) + tally["not_sampled"] and tally["documents"][0] == 320
+    other = list(make_passages(corpus(tmp_path, rows, tiny_student, seed=1, **options)))
+    assert {item.id for item in other} != {item.id for item in again}
+
+
+def test_a_mixture_shares_out_the_sample(tmp_path: Path, tiny_student: Path) -> None:
+    for name, offset in (("a", 0), ("b", 200)):
+        lines = [json.dumps(row) for row in documents(400)[offset : offset + 200]]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    sources = [SourceConfig(path=str(tmp_path / f"{n}.jsonl"), weight=w, source=n, licence="CC0") for n, w in
+               (("a", 3.0), ("b", 1.0))]  # fmt: skip
+    counts = write_passages(
+        CorpusConfig(sources=sources, sample=40, tokenizer=str(tiny_student), language=None), tmp_path / "out"
     )
+    assert counts["sources"] == {"a": 30, "b": 10} and counts["licences"] == {"CC0": 40}
 
 
-@pytest.mark.parametrize("kind", ["parquet", "txt", "csv", "jsonl.gz"])
-def test_other_files_are_read(kind: str, tmp_path: Path, tiny_student: Path) -> None:
-    path, text = tmp_path / f"corpus.{kind}", "Ada Byron met Charles in London."
-    table = datasets.Dataset.from_list([{"text": text}])
-    if kind == "parquet":
-        table.to_parquet(str(path))
-    elif kind == "csv":
-        table.to_csv(str(path))
-    elif kind == "txt":
-        path.write_text(text + "\n")
-    else:
-        path.write_bytes(gzip.compress(json.dumps({"text": text}).encode()))
-    config = CorpusConfig(path=str(path), tokenizer=str(tiny_student))
-    assert [item.text for item in make_passages(config)] == [text]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("c.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
-        ("c.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is no JSON object"),
-        ("c.jsonl", b'{"body": "a"}\n', "has no column 'text'"),
-        ("c.jsonl", b'{"text": 5}\n', "holds 5, not text"),
-        ("c.jsonl", b'{"text": "\xff"}\n', "not readable after line"),
-        ("c.jsonl.gz", gzip.compress(b'{"text": "a b c d e f"}\n' * 999)[:-20], "not readable after line"),
-        ("c.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 9, "not readable after line"),
-        ("c.jsonl", b"", "no rows"),
-        ("c.pdf", b"%PDF", "unknown kind of file"),
-        ("c.parquet", b"not parquet", "cannot be read"),
-    ],
-)
-def test_what_cannot_be_read_is_one_line(
-    name: str, content: bytes, said: str, tmp_path: Path, tiny_student: Path
+def test_a_sample_larger_than_the_corpus_says_so(
+    tmp_path: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said):
-        write_passages(CorpusConfig(path=str(tmp_path / name), tokenizer=str(tiny_student)), tmp_path / "out")
+    config = corpus(tmp_path, documents(5), tiny_student, sample=50, language=None)
+    counts = write_passages(config, tmp_path / "out")
+    assert counts["kept"] < 50 and counts["not_sampled"] == 0
+    assert f"gave {counts['kept']} of the 50" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{}, {"sample": 5}])
+def test_a_corpus_without_a_passage_is_one_line(options: dict, tmp_path: Path, tiny_student: Path) -> None:
+    with pytest.raises(UserError, match="no rows"):
+        write_passages(corpus(tmp_path, [], tiny_student, **options), tmp_path / "out")
+    with pytest.raises(UserError, match=r"no passage left of this corpus; dropped: \{'not_unicode': 1\}"):
+        write_passages(corpus(tmp_path, [{"text": "a \ud800"}], tiny_student, **options), tmp_path / "out")
+    assert not any(isinstance(i, Dropped) for i in make_passages(corpus(tmp_path, [], tiny_student, **options)))

@@ -1,0 +1,89 @@
+"""The sample: uniform, reproducible, the same in any order, its drops told apart from what was not drawn."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_builder.sampling import draw, place_of
+
+
+@dataclass
+class Item:
+    id: str
+    text: str
+    tokens: int = 1
+
+
+class Near:
+    """Texts with the same first letter are near duplicates."""
+
+    def __init__(self) -> None:
+        self.letters: set[str] = set()
+
+    def add(self, text: str) -> bool:
+        new = not text[0].isalpha() or text[0] not in self.letters
+        self.letters.add(text[0])
+        return new
+
+
+def why_not(text: str, tokens: int) -> str | None:
+    return "ugly" if text.endswith("7") else None
+
+
+def sample(items: list[tuple[int, Item]], quotas: list[int], seed: int = 1) -> list[tuple[str, str | None]]:
+    return [(item.id, reason) for item, reason in draw(lambda: iter(items), quotas, seed, why_not, Near)]
+
+
+def by_definition(items: list[tuple[int, Item]], wanted: int) -> list[tuple[str, str | None]]:
+    """The sample as sampling.py's docstring defines it, all in memory."""
+    out, near, kept, seen = [], Near(), 0, set()
+    for _, item in sorted(items, key=lambda pair: (place_of(pair[1].text, 1), pair[1].id)):
+        if kept == wanted and item.text not in seen:
+            break
+        reason = why_not(item.text, 1)
+        if reason is None:
+            if item.text in seen:
+                reason = "duplicate"
+            elif not near.add(item.text):
+                reason = "near_duplicate"
+        seen.add(item.text)
+        kept += reason is None
+        out.append((item.id, reason))
+    return out
+
+
+TEXTS = st.lists(st.tuples(st.sampled_from("ab12"), st.integers(0, 40)).map(lambda p: f"{p[0]}{p[1]}"), max_size=120)
+
+
+@given(TEXTS, st.integers(1, 40), st.randoms(use_true_random=False))
+def test_the_sample_is_what_its_definition_says_in_any_order(texts: list[str], wanted: int, chooser) -> None:
+    items = [(0, Item(f"{i:03}", text)) for i, text in enumerate(texts)]
+    expected = by_definition(items, wanted)
+    assert sample([(0, Item(i.id, i.text)) for _, i in items], [wanted]) == expected
+    chooser.shuffle(items)
+    assert sample(items, [wanted]) == expected
+
+
+def test_the_corpus_is_read_again_where_near_duplicates_eat_the_reserve() -> None:
+    items = [(0, Item(f"{i:04}", f"a{i}")) for i in range(2000)] + [(0, Item(f"z{i}", f"{i}-")) for i in range(30)]
+    kept = [name for name, reason in sample(items, [20]) if reason is None]
+    assert len(kept) == 20
+
+
+def test_every_text_has_the_same_chance_and_another_seed_draws_others() -> None:
+    items = [(0, Item(str(i), f"{i}.")) for i in range(100)]
+    drawn = Counter(name for seed in range(400) for name, reason in sample(items, [25], seed) if reason is None)
+    assert len(drawn) == 100 and max(drawn.values()) < 150 and min(drawn.values()) > 60  # expected 100, deviation 9
+    assert sample(items, [25], 1) != sample(items, [25], 2)
+
+
+def test_a_mixture_keeps_its_shares_and_a_small_source_stays_short() -> None:
+    items = [(i % 2, Item(str(i), f"{i}.")) for i in range(400)] + [(2, Item("x", "77."))]
+    random.Random(0).shuffle(items)
+    result = draw(lambda: iter(items), [30, 10, 5], 3, why_not, Near)
+    groups = {item.id: group for group, item in items}
+    kept = Counter(groups[item.id] for item, reason in result if reason is None)
+    assert kept[0] + kept[2] >= 30 and kept[1] == 10 and kept[2] <= 1

@@ -1,0 +1,201 @@
+"""Sources: every kind of file and folder, columns by name, and every fault a counted reason or one clear line."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from dataset_builder.config import CorpusConfig, SourceConfig
+from dataset_builder.sources import Document, Dropped, fingerprint, read_documents, sources_of
+from fake_hub import FakeHub
+from open_ner.cli import UserError
+
+ROOT = Path(__file__).parent.parent
+TEXT = "Ada Byron met Charles in London."
+
+
+def read(path: Path, **options: Any) -> list[Document | Dropped]:
+    config = CorpusConfig(path=str(path), **options)
+    return list(read_documents(config, config))
+
+
+def jsonl(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "txt", "csv", "jsonl.gz", "jsonl.zst", "json"])
+def test_files_are_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"corpus.{kind}"
+    table = datasets.Dataset.from_list([{"text": TEXT}])
+    line = json.dumps({"text": TEXT}).encode() + b"\n"
+    if kind == "parquet":
+        table.to_parquet(str(path))
+    elif kind == "csv":
+        table.to_csv(str(path))
+    elif kind == "txt":
+        path.write_text(TEXT)
+    elif kind == "jsonl.zst":
+        import zstandard
+
+        path.write_bytes(zstandard.compress(line))
+    else:
+        path.write_bytes(gzip.compress(line) if kind == "jsonl.gz" else line)
+    assert [item.text for item in read(path)] == [TEXT]
+
+
+def test_folders_and_patterns_are_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "texts" / name).mkdir(parents=True)
+        (tmp_path / "texts" / name / "x.txt").write_text(f"{name} one\n\n{name} two\n")
+        datasets.Dataset.from_list([{"text": name}]).to_parquet(str(tmp_path / "tables" / f"{name}.parquet"))
+    texts = tmp_path / "texts"
+    assert sorted(item.text.split()[0] for item in read(texts)) == ["a", "b"]
+    assert len(read(texts, sample_by="paragraph")) == 4
+    assert {item.text.strip() for item in read(texts, sample_by="line")} >= {"a one", "b two"}
+    assert sorted(item.text for item in read(tmp_path / "tables")) == ["a", "b"]
+    assert [item.text for item in read(tmp_path / "tables", data_files="b.parquet")] == ["b"]
+    assert len(read(tmp_path / "tables" / "*.parquet")) == 2
+
+
+def test_columns_are_named_and_may_be_nested(tmp_path: Path) -> None:
+    row = {"body": TEXT, "meta": {"pile_set_name": "Books", "n": 7}, "key": 3}
+    path = jsonl(tmp_path / "c.jsonl", row)
+    columns = {"text_column": "body", "source_column": "meta.pile_set_name", "id_column": "key"}
+    assert read(path, **columns, licence="CC0") == [Document("3", TEXT, "Books", "CC0")]
+    assert read(path, text_column="body", source="mine", id_column=None)[0].source == "mine"
+
+
+def test_each_document_left_out_has_its_reason(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "c.jsonl", {"text": TEXT}, {"text": None}, {"x": 1}, {"text": " \n"}, {"text": "\ud800 x"})
+    with path.open("ab") as file:
+        file.write(b'{"text": \n\xff\xfe\n[1]\n')
+    items = read(path, skip_broken_lines=True)
+    assert [item.reason for item in items[1:]] == ["no_text"] * 2 + ["empty", "not_unicode"] + ["broken_line"] * 3
+    assert items[-1].id == "c.jsonl:8"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("c.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
+        ("c.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is no JSON object"),
+        ("c.jsonl", b"[" * 100_000, "nested too deep"),
+        ("c.jsonl", b'{"body": "a"}\n', "has no column 'text', only"),
+        ("c.jsonl", b'{"text": 5}\n', "holds 5, not text"),
+        ("c.jsonl", b'{"text": "\xff"}\n', "line 1 is not UTF-8"),
+        ("c.jsonl.gz", gzip.compress(b'{"text": "a b c d e f"}\n' * 999)[:-20], "not readable after line"),
+        ("c.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 9, "not readable after line"),
+        ("c.pdf", b"%PDF", "unknown kind of file"),
+        ("c.parquet", b"not parquet", "cannot be read"),
+        ("c.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("d/c.jsonl", b'{"text": \n', "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        read(path.parent if "/" in name else path)
+    with pytest.raises(UserError, match="no such file"):
+        read(tmp_path / "absent.parquet")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "either corpus.path or corpus.sources"),
+        ({"path": "a", "sources": [SourceConfig(path="b")]}, "either"),
+        ({"sources": [SourceConfig(weight=1.0)]}, "needs a path"),
+        ({"path": "a", "sample": 5, "limit": 5}, "set one"),
+        ({"path": "a", "sample": 0}, "corpus.sample is 0"),
+        ({"path": "a", "near_duplicates": 7.0}, "near_duplicates is 7.0"),
+        ({"sources": [SourceConfig(path="b", weight=1.0)]}, "weights share out corpus.sample"),
+        ({"sample": 5, "sources": [SourceConfig(path="b", weight=1.0), SourceConfig(path="c")]}, "or none"),
+        ({"path": "a", "shuffle_buffer": 9}, "max_documents"),
+    ],
+)
+def test_options_that_contradict_each_other_are_one_line(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sources_of(CorpusConfig(**options))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_stream_is_cut_and_shuffled_the_same_way_twice(kind: str, tmp_path: Path) -> None:
+    rows, path = [{"text": f"text {i}"} for i in range(200)], tmp_path / f"c.{kind}"
+    if kind == "jsonl":
+        jsonl(path, *rows)
+    else:
+        datasets.Dataset.from_list(rows).to_parquet(str(path))
+    assert [item.text for item in read(path, max_documents=3)] == ["text 0", "text 1", "text 2"]
+    first = [item.text for item in read(path, max_documents=50, shuffle_buffer=100)]
+    assert first == [item.text for item in read(path, max_documents=50, shuffle_buffer=100)]
+    assert len(set(first)) == 50 and first != [f"text {i}" for i in range(50)]
+    assert first != [item.text for item in read(path, max_documents=50, shuffle_buffer=100, seed=1)]
+    whole = read(path, max_documents=999, shuffle_buffer=100)
+    assert sorted(item.text for item in whole) == sorted(row["text"] for row in rows)
+
+
+def test_a_changed_file_or_folder_has_another_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    path = jsonl(tmp_path / "d" / "c.jsonl", {"text": "a"})
+    seen = set()
+    for number in range(3):
+        seen |= {fingerprint(SourceConfig(path=str(p))) for p in (path, tmp_path / "d", tmp_path / "d" / "*.jsonl")}
+        jsonl(path, *[{"text": "a"}] * (number + 2))
+    assert len(seen) == 3 and None not in seen  # one state a version: the three name the same file
+
+
+HUB = """
+import json, sys
+from pathlib import Path
+from dataset_builder.config import CorpusConfig
+from dataset_builder.passages import load_passages, write_passages
+out = Path(sys.argv[1])
+config = CorpusConfig(path="org/corpus", tokenizer=sys.argv[2], **json.loads(sys.argv[3]))
+counts = write_passages(config, out)
+print(json.dumps([counts["revisions"], sorted(passage.text for passage in load_passages(out))]))
+"""
+
+
+def test_a_hub_dataset_is_streamed_with_config_split_and_revision(tiny_student: Path, tmp_path: Path) -> None:
+    with FakeHub() as hub:
+        environment = {**hub.env(tmp_path / "home"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        push = """
+import datasets
+for config in ("a", "b"):
+    for split in ("train", "test"):
+        rows = [{"text": f"number {i} of {split} in config %s" % config + WORD} for i in range(3)]
+        datasets.Dataset.from_list(rows).push_to_hub("org/corpus", config, split=split)
+"""
+
+        def run(*arguments: str) -> str:
+            ended = subprocess.run(
+                [sys.executable, "-c", *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path
+            )
+            assert ended.returncode == 0, ended.stderr[-3000:]
+            return ended.stdout.splitlines()[-1] if ended.stdout else ""
+
+        def passages(folder: str, **options: Any) -> list[Any]:
+            options = {"near_duplicates": None, "language": None, **options}
+            return json.loads(run(HUB, str(tmp_path / folder), str(tiny_student), json.dumps(options)))
+
+        run(push.replace("WORD", "''"))
+        first = hub.repos["dataset", "org/corpus"].commits[-1].sha
+        revisions, texts = passages("out", name="b", split="test")
+        assert revisions == {"org/corpus:b": first}
+        assert texts == [f"number {i} of test in config b" for i in range(3)]
+        run(push.replace("WORD", "' again'"))
+        assert passages("out", name="b", split="test")[1][0].endswith("again")  # a new commit is noticed
+        assert passages("old", name="b", split="test", revision=first)[1] == texts
+        assert len(passages("some", name="a", sample=2)[1]) == 2
+        environment["HF_HUB_OFFLINE"] = "1"
+        assert passages("old", name="b", split="test", revision=first)[1] == texts
+        assert os.path.exists(tmp_path / "old" / "passages.jsonl")
