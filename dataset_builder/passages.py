@@ -123,7 +123,7 @@ def _sampled(config: CorpusConfig, tally: dict[str, Any]) -> Iterator[tuple[Pass
         for number, item in read_passages(config, tally["documents"]):
             if isinstance(item, Dropped):
                 if len(item.text) > MARKED:  # they are held until the end
-                    item.text = f"{item.text[:MARKED]} ... [{len(item.text):,} characters, of which these are the first]"
+                    item.text = f"{item.text[:MARKED]} ... [the first of {len(item.text):,} characters]"
                 dropped.append(item)
             else:
                 tally["candidates"] += 1
@@ -175,8 +175,11 @@ def write_passages(config: CorpusConfig, folder: Path) -> dict[str, Any]:
     if not counts["kept"]:
         what = counts["dropped"] or "it has no rows"
         raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; dropped: {what}")
-    names = [":".join(filter(None, (source.path, source.name))) for source in sources]
-    counts["documents"] = {names[number]: n for number, n in tally["documents"].items()}
+    names = [":".join(filter(None, (_public(source.path), source.name))) for source in sources]
+    documents: Counter[str] = Counter()
+    for number, n in tally["documents"].items():
+        documents[names[number]] += n
+    counts["documents"] = dict(documents)
     counts |= {name: tally[name] for name in ("candidates", "not_sampled") if name in tally}
     counts["revisions"] = {name: s.revision for name, s in zip(names, sources, strict=True) if s.revision}
     if config.sample and counts["kept"] < config.sample:
@@ -184,6 +187,11 @@ def write_passages(config: CorpusConfig, folder: Path) -> dict[str, Any]:
     partial.replace(folder / "passages.jsonl")
     report.write_text(json.dumps({"origin": {"options": options, "state": state}, "counts": counts}, indent=1))
     return counts
+
+
+def _public(path: str) -> str:
+    """A Hub id or relative path as it is; of a path on this machine, which the card must not show, the name."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _write(items: Iterator[Passage | Dropped], good: TextIO, bad: TextIO) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def test_statistics_say_what_is_in_the_files(run: tuple[BuildConfig, Path], tmp_
     stats = json.loads((dataset / "stats.json").read_text())
     assert stats["answers"] == {"paid": 24, "cost": pytest.approx(24 * 0.002)}
     assert stats["teacher"] == ["m-1"] and len(stats["annotated"]) in (1, 2)
-    assert stats["sources"] == {"news": 12} and stats["corpus"] == {"kept": 12, "dropped": {}}
+    corpus = stats["corpus"]
+    assert stats["sources"] == {"news": 12} and (corpus["kept"], corpus["dropped"]) == (12, {})
+    assert corpus["documents"] == {"corpus.jsonl": 12}
     part = stats["variants"]["type"]
     assert (part["passages"], part["entities"], part["spans"], part["types"]) == (12, 24, 24, 2)
     assert part["hallucination_rate"] == pytest.approx(1 / 3)
