@@ -20,7 +20,7 @@ import pyarrow as pa
 from open_ner.cli import UserError
 
 from .config import DatasetConfig
-from .conversations import ROWS_AT_ONCE, Tally, entity_column, to_conversations, to_table
+from .conversations import ROWS_AT_ONCE, Tally, count_types, entity_column, to_conversations, to_table
 from .negatives import NegativeSampler
 from .window import Window
 
@@ -88,13 +88,12 @@ class AnnotationFile:
         for row in self._read():
             held_out = is_held_out(row["id"], self.one_in)
             self.held_out.append(held_out)
-            pairs = {(mention["text"], mention["type"]) for mention in row["entities"]}
-            types = Counter(kind for _, kind in pairs)
+            types = count_types([row])
             self.counts.update(types)
             known = self.train_counts.setdefault(row.get("dataset") or "", Counter())
             if not held_out:
                 known.update(types)
-            self.per_passage[len(pairs)] += 1
+            self.per_passage[types.total()] += 1
             self.present_types += len(types)
             self.mentions += len({(mention["start"], mention["end"]) for mention in row["entities"]})
             for name, seen in (("source", self.sources), ("licence", self.licences), ("teacher", self.teachers)):
