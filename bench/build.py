@@ -1,148 +1,235 @@
-"""The builder's parts against what people write instead.
+"""Building the dataset at the paper's size: windows, negatives, conversations to Parquet, journal to dataset.
 
-    python bench/build.py [--part windows] [--runs 3] [--megabytes 4] [--corpus texts.jsonl]
+    python bench/build.py [--part windows|negatives|parquet|end_to_end] [--passages 45889] [--runs 3]
 
-windows: documents to passages, against batched `datasets.map` with `return_overflowing_tokens`, three ways: token ids
-alone, decoded to text, and sliced by offsets. CPU seconds of this process, in turns; medians of the runs. Then every
-passage is tokenised again. The embedded sample is small and so repeats itself, which flatters what looks words up:
-give a real --corpus for a figure to quote.
+Windows are in bench/windows.py. Else the corpus is made up on the spot with the paper's statistics: 45,889 passages of
+about 200 tokens, 5.2 entities a passage, 13,020 types of which the top 1 % take 74 %. Every way does the same work in
+turns, in one process; medians of CPU seconds (user and system), which other work on the machine disturbs least.
+`end_to_end` runs the command itself, in a process of its own, whose largest memory is reported too.
 """
 
 import argparse
 import json
-import os
 import random
 import resource
 import statistics
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # CPU seconds, not cores
+import numpy as np
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from dataset_builder.windows import WindowCutter, load_tokenizer  # noqa: E402
+from bench.windows import add_options, windows  # noqa: E402
+from dataset_builder.config import DatasetConfig, TeacherConfig  # noqa: E402
+from dataset_builder.conversations import ROWS_AT_ONCE, Conversation, Tally, count_types, to_conversations, to_table  # noqa: E402
+from dataset_builder.journal import Journal  # noqa: E402
+from dataset_builder.negatives import NegativeSampler, passage_keys  # noqa: E402
+from dataset_builder.passages import Passage, load_tokenizer  # noqa: E402
+from dataset_builder.questions import questions  # noqa: E402
 
-TOKENIZER = str(ROOT / "models" / "smollm2-135m-instruct")
-LIMIT = 256
-
-
-def make_documents(corpus: Path, megabytes: float) -> list[str]:
-    """Documents of one to sixty texts of a JSONL corpus, most of them short, until there are so many characters."""
-    texts = [json.loads(line)["text"] for line in corpus.read_text(encoding="utf-8").splitlines()]
-    chooser, documents, characters, rest = random.Random(0), [], 0, []
-    while characters < megabytes * 1e6:
-        number = min(60, int(chooser.paretovariate(1.1)))
-        if len(rest) < number:
-            rest += chooser.sample(texts, len(texts))
-        documents.append("\n\n".join(rest[:number]))
-        del rest[:number]
-        characters += len(documents[-1])
-    return documents
+TYPES = 13_020
+USAGE = {"prompt_tokens": 250, "completion_tokens": 60}
+TOKENIZER = ROOT / "models" / "smollm2-135m-instruct"
 
 
-def cpu_seconds(way: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds of a call, and its result."""
+def make_rows(number: int) -> list[dict]:
+    """Annotated passages: words of the embedded sample in random order, a few of them entities."""
+    dice, sample = random.Random(0), ROOT / "dataset_builder" / "sample" / "passages.jsonl"
+    words = [word for line in sample.read_text().splitlines() for word in json.loads(line)["text"].split()]
+    names = sorted({word.strip(".,;:()'\"") for word in words if word[0].isupper() and len(word) > 3})
+    types = [f"kind {i:05d} of thing"[: dice.randint(10, 19)] for i in range(TYPES)]
+    weights = np.cumsum(1 / np.arange(1, TYPES + 1) ** 1.15).tolist()
+    rows = []
+    for i in range(number):
+        entities, parts, length = [], [], 0
+        wanted = [dice.choice(names) + " " + dice.choice(names) for _ in range(dice.choice((2, 3, 4, 5, 6, 7, 9)))]
+        for place, name in enumerate(wanted):
+            filler = " ".join(dice.choices(words, k=150 // len(wanted)))
+            start = length + len(filler) + 1
+            kind = dice.choices(types, cum_weights=weights)[0]
+            entities.append({"start": start, "end": start + len(name), "text": name, "type": kind})
+            parts.append(f"{filler} {name}")
+            length = start + len(name) + (1 if place < len(wanted) - 1 else 0)
+        rows.append({"id": f"doc-{i}", "text": " ".join(parts), "source": f"source {i % 20}", "entities": entities})
+    return rows
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
     before = resource.getrusage(resource.RUSAGE_SELF)
-    result = way()
+    work()
     after = resource.getrusage(resource.RUSAGE_SELF)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, result
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def overflow_ways(documents: list[str]) -> dict[str, Callable[[], list[Any]]]:
-    """Batched `datasets.map` with overflow, as people write it."""
+def compare(ways: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
+    """The median of each way's CPU seconds, the ways taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, way in ways.items():
+            seconds[name].append(cpu_seconds(way))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in medians.items():
+        print(f"  {name:<44} {value:7.2f} CPU s")
+    return medians
+
+
+def bench_negatives(args: argparse.Namespace) -> None:
+    rows = make_rows(args.passages)
+    counts: dict[str, int] = {}
+    for row in rows:
+        for mention in row["entities"]:
+            counts[mention["type"]] = counts.get(mention["type"], 0) + 1
+    index = {name: code for code, name in enumerate(sorted(counts))}
+    present = [sorted({index[mention["type"]] for mention in row["entities"]}) for row in rows]
+    owners = np.repeat(np.arange(len(rows)), [len(codes) for codes in present])
+    flat = np.array([code for codes in present for code in codes])
+    wanted = np.bincount(owners, minlength=len(rows))
+
+    def ours() -> tuple[np.ndarray, np.ndarray]:
+        sampler = NegativeSampler(counts, "frequency", seed=0)
+        return sampler.draw(passage_keys(row["id"] for row in rows), owners, flat, wanted)
+
+    def check() -> None:
+        drawn, codes = ours()
+        pairs = drawn * len(index) + codes
+        if len(pairs) != wanted.sum() or np.isin(pairs, owners * len(index) + flat).any():
+            sys.exit("negatives: too few, or a passage's own type among them")
+
+    def numpy_choice() -> None:
+        random = np.random.default_rng(0)
+        weights = np.array([counts[name] for name in index], dtype=float)
+        for codes in present:
+            absent = weights.copy()
+            absent[codes] = 0
+            random.choice(len(absent), size=len(codes), replace=False, p=absent / absent.sum())
+
+    print(f"negatives by frequency for {len(rows):,} passages, {wanted.sum():,} drawn of {len(index):,} types")
+    check()
+    medians = compare({"this project": ours, "numpy.random.choice per passage": numpy_choice}, args.runs)
+    print(f"  ratio {medians['this project'] / medians['numpy.random.choice per passage']:.3f}")
+
+
+def bench_parquet(args: argparse.Namespace) -> None:
     import datasets
-    from transformers import AutoTokenizer
+    from datasets.arrow_writer import ParquetWriter
+
+    from dataset_builder.uniner_distill import CONVERSATION_FEATURES
+    from open_ner.conversation import build_conversation
+
+    rows, options = make_rows(args.passages), DatasetConfig()
+    samplers = {"": NegativeSampler(count_types(rows), "frequency", 0)}
+    conversations = list(to_conversations(rows, samplers, options, None, Tally()))
+
+    def ours(folder: str) -> None:
+        writer = ParquetWriter(path=f"{folder}/ours.parquet", features=CONVERSATION_FEATURES)
+        for begin in range(0, len(conversations), ROWS_AT_ONCE):
+            block = conversations[begin : begin + ROWS_AT_ONCE]
+            writer.write_table(to_table(block, CONVERSATION_FEATURES.arrow_schema))
+        writer.finalize()
+
+    def row_of(conversation: Conversation) -> dict:
+        asked = dict(conversation.queries)
+        return {
+            **{"id": conversation.id, "text": conversation.row["text"], "source": conversation.row["source"]},
+            "messages": build_conversation(conversation.row["text"], conversation.queries),
+            "entities": [mention for mention in conversation.row["entities"] if mention["type"] in asked],
+            "negatives": [name for name, strings in conversation.queries if not strings],
+        }
+
+    def from_list(folder: str, ready: list[dict] | None = None) -> None:
+        built = ready or [row_of(conversation) for conversation in conversations]
+        datasets.Dataset.from_list(built, features=CONVERSATION_FEATURES).to_parquet(f"{folder}/list.parquet")
 
     datasets.disable_progress_bars()
-    datasets.disable_caching()
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
-    table = datasets.Dataset.from_dict({"text": documents})
-    options = {"truncation": True, "max_length": LIMIT, "return_overflowing_tokens": True, "add_special_tokens": False}
-
-    def ids(batch: dict[str, list]) -> dict[str, list]:
-        return {"passage": tokenizer(batch["text"], **options)["input_ids"]}
-
-    def decoded(batch: dict[str, list]) -> dict[str, list]:
-        return {"passage": tokenizer.batch_decode(tokenizer(batch["text"], **options)["input_ids"])}
-
-    def sliced(batch: dict[str, list]) -> dict[str, list]:
-        out = tokenizer(batch["text"], return_offsets_mapping=True, **options)
-        pairs = zip(out["overflow_to_sample_mapping"], out["offset_mapping"], strict=True)
-        return {"passage": [batch["text"][n][spans[0][0] : spans[-1][1]] for n, spans in pairs if spans]}
-
-    def run(step: Callable) -> Callable[[], list[Any]]:
-        return lambda: table.map(step, batched=True, remove_columns=["text"], keep_in_memory=True)["passage"][:]
-
-    return {"map, token ids": run(ids), "map, decoded": run(decoded), "map, sliced by offsets": run(sliced)}
+    ready = [row_of(conversation) for conversation in conversations]
+    print(f"{len(conversations):,} conversations to Parquet")
+    with tempfile.TemporaryDirectory() as folder:
+        medians = compare(
+            {
+                "this project": lambda: ours(folder),
+                "rows, Dataset.from_list, to_parquet": lambda: from_list(folder),
+                "Dataset.from_list, to_parquet alone": lambda: from_list(folder, ready),
+            },
+            args.runs,
+        )
+        same = [
+            datasets.Dataset.from_parquet(f"{folder}/{name}.parquet", cache_dir=folder) for name in ("ours", "list")
+        ]
+        if same[0][:500] != same[1][:500] or len(same[0]) != len(same[1]):
+            sys.exit("parquet: the two files differ")
+    first, *others = medians.values()
+    print("  ratio " + " and ".join(f"{first / other:.2f}" for other in others))
 
 
-def ours(documents: list[str], exact: bool) -> list[str]:
-    """The project's windows; `exact` False: as with a tokenizer whose counts do not add up (Llama 3, T5, BERT)."""
-    cutter = WindowCutter(load_tokenizer(TOKENIZER), LIMIT)
-    cutter.exact = cutter.exact and exact
-    passages, batch = [], []
-    for document in [*documents, None]:
-        if document is None or sum(map(len, batch)) > 500_000:
-            for text, windows in zip(batch, cutter.cut(batch), strict=True):
-                passages += [text[start:end] for start, end, _ in windows]
-            batch = []
-        batch.append(document)
-    return passages
+def bench_end_to_end(args: argparse.Namespace) -> None:
+    """`--stage build` as a user runs it; passages and journal are written before."""
+    rows = make_rows(args.passages)
+    teacher = TeacherConfig(model="bench", variants=["type"])
+    encode = load_tokenizer(str(TOKENIZER)).encode_batch_fast
+    tokens = [len(encoding) for encoding in encode([row["text"] for row in rows], add_special_tokens=False)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        passages = [
+            Passage(row["id"], row["text"], row["source"], row["id"], "CC0-1.0", 0, len(row["text"]), count)
+            for row, count in zip(rows, tokens, strict=True)
+        ]
+        (folder / "passages.jsonl").write_text("".join(json.dumps(asdict(passage)) + "\n" for passage in passages))
+        (folder / "passages.report.json").write_text(json.dumps({"counts": {"kept": len(rows), "dropped": {}}}))
+        answers = {row["id"]: [(mention["text"], mention["type"]) for mention in row["entities"]] for row in rows}
+        with Journal(folder / "journal.jsonl") as journal:
+            for question in questions(passages, teacher):
+                pairs = ", ".join(f'("{span}", "{kind}")' for span, kind in answers[question.passage.id])
+                record = {"key": question.key, "passage_id": question.passage.id, "reply": f"[{pairs}]"}
+                journal.append({**record, "finish_reason": "stop", "usage": USAGE, "model": "bench"})
+        (folder / "recipe.yaml").write_text(
+            json.dumps(
+                {
+                    "corpus": {"path": "made-up.jsonl", "tokenizer": str(TOKENIZER)},
+                    "teacher": {"model": "bench"},
+                    "output_dir": name,
+                }
+            )
+        )
+        command = [sys.executable, "-m", "dataset_builder", "--config", f"{name}/recipe.yaml", "--stage", "build"]
+        used, peaks, walls = [], [], []
+        for _ in range(args.runs):
+            watched = (
+                "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=2); "
+                "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+                "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+            )
+            started = time.perf_counter()
+            ended = subprocess.run([sys.executable, "-c", watched, *command], capture_output=True, text=True, cwd=ROOT)
+            if ended.returncode:
+                sys.exit(ended.stderr[-2000:])
+            seconds, peak = ended.stdout.split()
+            used.append(float(seconds))
+            peaks.append(int(peak) / 1024)
+            walls.append(time.perf_counter() - started)
+        queries = json.loads((folder / "dataset" / "stats.json").read_text())["variants"]["type"]
+    print(f"journal to dataset folder, {len(rows):,} passages, {queries['entities']:,} entities, all steps")
+    print(f"  {statistics.median(used):.1f} CPU s, {statistics.median(walls):.1f} s, {max(peaks):.0f} MiB at most")
 
 
-def share_cut(documents: list[str]) -> float:
-    """Share of the passages that begin or end inside a word when a document's token ids are sliced."""
-    tokenizer, passages, cut = load_tokenizer(TOKENIZER), 0, 0
-    for document in documents:
-        offsets = tokenizer.encode(document, add_special_tokens=False).offsets
-        for first in range(0, len(offsets), LIMIT):
-            start, end = offsets[first][0], offsets[min(first + LIMIT, len(offsets)) - 1][1]
-            edges = (document[start - 1 : start + 1] if start else " ", document[end - 1 : end + 1])
-            passages += 1
-            cut += any(len(edge) == 2 and not any(map(str.isspace, edge)) for edge in edges)
-    return cut / passages
-
-
-def windows(args: argparse.Namespace) -> None:
-    """Speed, then words cut and longest passage of each way."""
-    documents = make_documents(args.corpus, args.megabytes)
-    ways = overflow_ways(documents)
-    ways["this project"] = lambda: ours(documents, True)
-    ways["this project, every window tokenised"] = lambda: ours(documents, False)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    passages: dict[str, list[Any]] = {}
-    for _ in range(args.runs):
-        for name, way in ways.items():
-            used, passages[name] = cpu_seconds(way)
-            seconds[name].append(used)
-    tokenizer = load_tokenizer(TOKENIZER)
-    print(f"windows: {len(documents)} documents, {sum(map(len, documents)) / 1e6:.1f} million characters")
-    base = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, texts in passages.items():
-        line = f"{name:<38} {base[name]:6.2f} CPU s, {len(texts)} passages"
-        if isinstance(texts[0], str):
-            counts = [len(encoding) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-            line += f", longest {max(counts)} tokens"
-        print(line)
-    print(f"words cut: map {share_cut(documents):.1%} of its passages, this project none (tests/test_windows.py)")
-    for other in list(ways)[:3]:
-        print(f"speed / {other}: {base[other] / base['this project']:.2f}")
-
-
-PARTS = {"windows": windows}
+PARTS = {"windows": windows, "negatives": bench_negatives, "parquet": bench_parquet, "end_to_end": bench_end_to_end}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, help="absent: all of them")
+    parser.add_argument("--part", choices=list(PARTS), help="one part; absent: all")
+    parser.add_argument("--passages", type=int, default=45_889)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--megabytes", type=float, default=4.0)
-    parser.add_argument("--corpus", type=Path, default=ROOT / "dataset_builder" / "sample" / "passages.jsonl")
+    add_options(parser)
     args = parser.parse_args()
-    for name in [args.part] if args.part else PARTS:
-        PARTS[name](args)
+    for name, part in PARTS.items():
+        if args.part in (None, name):
+            part(args)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from hub.publish import publish_folder, require_token
-from open_ner.cli import describe, parse_overrides, read_recipe, run
+from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
 
 from .config import BuildConfig
 from .journal import Journal
@@ -82,6 +82,7 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:
     parser.add_argument("--stage", choices=["passages", "annotate", "build", "all"], default="all")
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint (teacher.base_url)")
     parser.add_argument("--model", help="the teacher's name there (teacher.model)")
+    parser.add_argument("--prompt", metavar="[VARIANT=]FILE", help="a prompt of your own (teacher.prompts)")
     parser.add_argument("--max_cost", type=float, help="dollars never to be exceeded (teacher.max_cost)")
     parser.add_argument("--batch", action="store_true", default=None, help="ask through the provider's Batch API")
     parser.add_argument("--dry_run", action="store_true", help="say what would be asked and at most paid, then stop")
@@ -97,7 +98,13 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:
             overrides[f"teacher.{name}"] = getattr(args, name)
     if args.output_dir:
         overrides["output_dir"] = args.output_dir
-    return read_recipe(BuildConfig, args.config, overrides), args.stage, args.dry_run, args.pilot, args.push_to_hub
+    config = read_recipe(BuildConfig, args.config, overrides)
+    if args.prompt:
+        variant, named, file = args.prompt.rpartition("=")
+        if (named and variant not in config.teacher.variants) or (not named and len(config.teacher.variants) > 1):
+            raise UserError(f"--prompt {args.prompt}: say for which of {config.teacher.variants}, as in type=FILE")
+        config.teacher.prompts[variant or config.teacher.variants[0]] = file
+    return config, args.stage, args.dry_run, args.pilot, args.push_to_hub
 
 
 if __name__ == "__main__":

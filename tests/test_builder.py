@@ -237,6 +237,22 @@ def test_your_corpus_url_and_key_are_all_it_takes(workplace: Path, teacher: Fake
     assert b"sk-secret" not in written
 
 
+def test_a_dry_run_with_a_pilot_expects_and_a_prompt_of_ones_own_asks_again(
+    workplace: Path, teacher: FakeTeacher
+) -> None:
+    arguments = your_recipe(workplace, teacher.base_url)
+    pilot = build(*arguments, "--dry_run", "--pilot", "4", cwd=workplace, key="k")
+    assert pilot.returncode == 0 and len(teacher.requests) == 4, pilot.stderr
+    assert "pilot: 4 answers for $0.0" in pilot.stdout and "8 requests to send, at most $0.0" in pilot.stdout
+    assert re.search(r"expected .*: \$0\.0\d+ \+- \$0\.\d+, \d+ s \+- \d+ s with 64 in flight", pilot.stdout)
+    (workplace / "own.jinja").write_text(
+        "{% block system %}S{% endblock %}{% block user %}Passage: {{ passage }}{% endblock %}"
+    )
+    own = build(*arguments, "--prompt", "type=own.jinja", cwd=workplace, key="k")
+    assert own.returncode == 0 and "12 were paid for" in own.stdout, own.stderr
+    assert {request["messages"][0]["content"] for request in teacher.requests[4:]} == {"S"}
+
+
 def test_the_batch_api_is_one_flag_away(workplace: Path) -> None:
     with FakeBatch(reply, polls=1) as provider:
         arguments = [*your_recipe(workplace, provider.base_url), "--batch", "--teacher.batch_poll_seconds", "0.05"]
@@ -283,6 +299,7 @@ def test_an_interrupted_run_asks_only_what_is_missing(workplace: Path) -> None:
         (["--config", "mine.yaml", "--dataset.negativs", "none"], None, "did you mean dataset.negatives"),
         (["--config", "mine.yaml", "--corpus.tokenizer", "/nowhere"], None, "/nowhere"),
         (["--config", "mine.yaml"], None, "OPENAI_API_KEY"),
+        (["--config", "mine.yaml", "--prompt", "definition=x.jinja"], None, "say for which of ['type']"),
         (["--config", "mine.yaml", "--stage", "build"], None, "run --stage passages first"),
     ],
 )

@@ -1,14 +1,18 @@
 """The journal: paid once, repaired after a crash, held by one process."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from dataset_builder import journal as journal_module
 from dataset_builder.journal import Journal, request_key
 from open_ner.cli import UserError
 
@@ -147,3 +151,31 @@ def test_a_key_changes_with_model_parameters_and_messages() -> None:
     }
     assert len(keys) == 4
     assert request_key("m", {"a": 1, "b": 2}, messages) == request_key("m", {"b": 2, "a": 1}, messages)
+
+
+def test_answers_are_brought_to_the_disk_within_a_tenth_of_a_second_or_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = threading.Event()
+    monkeypatch.setattr(journal_module.os, "fsync", lambda file: synced.set())
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        synced.clear()
+        journal.append(record(1))
+        assert synced.wait(10)
+
+
+def test_a_disk_that_fails_is_told_with_the_next_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+
+    def fail(file: int) -> None:
+        failed.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(journal_module.os, "fsync", fail)
+            journal.append(record(1))
+            assert failed.wait(10)
+            time.sleep(0.05)  # from the failure to its being noted
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append(record(2))
