@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from bench.local_endpoint import FAULTS, LocalEndpoint  # noqa: E402
+from bench.parts.local_endpoint import FAULTS, LocalEndpoint  # noqa: E402
 from dataset_builder.questions import build_messages  # noqa: E402
 
 OURS, PLAIN = "uniner-distill", "plain AsyncOpenAI"
@@ -83,7 +83,15 @@ def write_passages(folder: Path, count: int) -> Path:
 
 def command(way: str, python: str, url: str, data: Path, in_flight: int, folder: str | Path) -> list[str]:
     file = data / ("passages.jsonl" if way == OURS else "prompts.jsonl")
-    return [python, str(Path(__file__).parent / "annotate_ways.py"), way, url, str(file), str(in_flight), str(folder)]
+    return [
+        python,
+        str(Path(__file__).parent / "parts" / "annotate_ways.py"),
+        way,
+        url,
+        str(file),
+        str(in_flight),
+        str(folder),
+    ]
 
 
 def ask(way: str, python: str, url: str, data: Path, in_flight: int) -> Result:

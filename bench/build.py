@@ -2,10 +2,10 @@
 
     python bench/build.py [--part windows|negatives|parquet|end_to_end] [--passages 45889] [--runs 3]
 
-Windows are in bench/windows.py. Else the corpus is made up on the spot with the paper's statistics: 45,889 passages of
-about 200 tokens, 5.2 entities a passage, 13,020 types of which the top 1 % take 74 %. Every way does the same work in
-turns, in one process; medians of CPU seconds (user and system), which other work on the machine disturbs least.
-`end_to_end` runs the command itself, in a process of its own, whose largest memory is reported too.
+Windows are in bench/parts/windows.py. Else the corpus is made up on the spot with the paper's statistics: 45,889
+passages of about 200 tokens, 5.2 entities a passage, 13,020 types of which the top 1 % take 74 %. Every way does the
+same work in turns, in one process; medians of CPU seconds (user and system), which other work on the machine disturbs
+least. `end_to_end` runs the command itself, in a process of its own, whose largest memory is reported too.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from bench.windows import add_options, windows  # noqa: E402
+from bench.parts.windows import add_options, windows  # noqa: E402
 from dataset_builder.config import DatasetConfig, TeacherConfig  # noqa: E402
 from dataset_builder.conversations import ROWS_AT_ONCE, Conversation, Tally, count_types, to_conversations, to_table  # noqa: E402
 from dataset_builder.journal import Journal  # noqa: E402

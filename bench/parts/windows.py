@@ -1,6 +1,6 @@
 """Documents to passages against what people write instead; the part `windows` of bench/build.py.
 
-    python bench/windows.py [--runs 3] [--megabytes 4] [--corpus texts.jsonl]
+    python bench/parts/windows.py [--runs 3] [--megabytes 4] [--corpus texts.jsonl]
 
 Against batched `datasets.map` with `return_overflowing_tokens`, three ways: token ids
 alone, decoded to text, and sliced by offsets. CPU seconds of this process, in turns; medians of the runs. Then every
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # CPU seconds, not cores
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 from dataset_builder.windows import WindowCutter, load_tokenizer  # noqa: E402
 

@@ -1,6 +1,6 @@
 """One way to ask a local endpoint, as a process of its own, for bench/annotate.py; not meant to be run by hand.
 
-    python bench/annotate_ways.py WAY BASE_URL PASSAGES IN_FLIGHT OUTPUT_FOLDER
+    python bench/parts/annotate_ways.py WAY BASE_URL PASSAGES IN_FLIGHT OUTPUT_FOLDER
 
 PASSAGES is a JSONL file of prompts. The last line printed is a JSON object: `answers` got, `seconds` and `cpu` seconds
 after the imports, `mib` of memory at most. This file imports nothing of the project but in its own way.
@@ -25,7 +25,7 @@ def read_prompts(path: str) -> list[list[dict]]:
 
 def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
     """This project's teacher, with its journal; it reads the passages as they are needed."""
-    sys.path.insert(0, str(Path(__file__).parent.parent))
+    sys.path.insert(0, str(Path(__file__).parent.parent.parent))
     import aiohttp  # noqa: F401
     import openai  # noqa: F401
 
