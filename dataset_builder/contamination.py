@@ -1,0 +1,232 @@
+"""What a dataset shares with the benchmarks: word n-grams of the passages, and the types.
+
+Words are the runs of letters and digits in lower case, so that `system 's`, `system's` and `System's` are the same
+two words whatever the tokenization. A passage overlaps a benchmark's text when they share an n-gram of words; a text
+of fewer words, down to `min_words`, when the passage holds all of it in order. Still shorter texts, such as "show me
+comedies", occur anywhere and say nothing: they are not looked for, and counted as `too_short`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from open_ner.cli import UserError, read_yaml
+from open_ner.conversation import passage_turns, question
+
+from .annotated_sets import read_json_rows
+from .annotations import Annotations, Reject
+from .config import ContaminationConfig
+from .filters import normalise_type
+
+ROOT = Path(__file__).parent.parent
+WORD = re.compile(r"[^\W_]+")
+TEXTS_PER_BATCH = 2000
+HEADER = passage_turns("")[1]["content"]
+BEFORE, AFTER = question("\0").split("\0")
+
+
+@dataclass
+class Benchmark:
+    """Distinct texts and types of a benchmark."""
+
+    name: str
+    texts: list[str]
+    types: list[str]
+
+
+@dataclass
+class Overlap:
+    """A line of the card's table: what the dataset shares with one benchmark."""
+
+    benchmark: str
+    texts: int
+    too_short: int
+    texts_found: int = 0
+    passages: int = 0
+    removed: int = 0
+    types: int = 0
+    types_shared: list[str] = field(default_factory=list)
+
+
+def words_of(text: str) -> list[str]:
+    """Words as two texts are compared by: letters and digits, in lower case."""
+    return WORD.findall((text if text.isascii() else unicodedata.normalize("NFKC", text)).lower())
+
+
+def load_benchmarks(config: ContaminationConfig) -> list[Benchmark]:
+    """The benchmarks of the recipe, by name or by file; raises UserError for one that is not there or empty."""
+    loaded = []
+    for name in config.benchmarks:
+        recipe = ROOT / "recipes" / "eval" / "benchmarks" / f"{name}.yaml"
+        if not recipe.exists() and not (Path(config.data_dir) / name).exists():
+            known = ", ".join(sorted(path.stem for path in recipe.parent.glob("*.yaml")))
+            raise UserError(f"contamination.benchmarks: {name!r} is neither a file nor one of {known}")
+        options = read_yaml(recipe) if recipe.exists() else {"name": Path(name).name.split(".")[0], "path": name}
+        path = Path(config.data_dir) / options["path"]
+        try:
+            texts, types = _texts_and_types(read_json_rows(path), options)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: neither texts with offsets nor conversations ({error!r:.100})") from None
+        if not texts:
+            raise UserError(f"{path}: benchmark {options['name']} has no text")
+        loaded.append(Benchmark(options["name"], texts, types))
+    return loaded
+
+
+def _texts_and_types(rows: Iterable[dict[str, Any]], options: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Distinct texts, and the types asked, of rows with offsets or of the authors' conversations."""
+    texts: dict[str, None] = {}
+    types: dict[str, None] = dict.fromkeys(options.get("types") or [])
+    words = options.get("verbalise") or {}
+    for row in rows:
+        if "conversations" in row:
+            turns = [turn["value"] for turn in row["conversations"]]
+            texts[turns[0].removeprefix(HEADER)] = None
+            types[turns[2].removeprefix(BEFORE).removesuffix(AFTER)] = None
+        else:
+            texts[row["text"]] = None
+            if not options.get("types"):
+                types |= dict.fromkeys([*(row.get("types") or []), *(e["type"] for e in row.get("entities") or [])])
+    asked = [words.get(name, name) for name in types if name not in (options.get("drop") or [])]
+    return list(texts), sorted({normalise_type(name) for name in asked})
+
+
+class NgramIndex:
+    """Hashes of the texts' n-grams, and of the whole of shorter texts, made once; `scan` looks passages up in them.
+
+    Every word of the texts has a random 64-bit number and a run of words the sum of theirs, each multiplied for its
+    place: 10 million n-grams against 100,000 meet by chance once in some 10 million builds.
+    """
+
+    def __init__(self, texts: list[str], ngram: int, min_words: int) -> None:
+        if not 1 <= min_words <= ngram:
+            raise UserError(f"contamination.min_words {min_words} must lie between 1 and ngram ({ngram})")
+        self.ngram, self.min_words = ngram, min_words
+        tokens = [words_of(text) for text in texts]
+        self.too_short = [number for number, words in enumerate(tokens) if len(words) < min_words]
+        self.numbers = {word: number for number, word in enumerate(dict.fromkeys(chain.from_iterable(tokens)), 1)}
+        random = np.random.default_rng(0)
+        self.values = random.integers(1, 2**63, len(self.numbers) + 1, dtype=np.uint64)
+        self.factors = random.integers(1, 2**63, ngram, dtype=np.uint64) | np.uint64(1)
+        self.by_length: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.holders: list[list[int]] = []  # numbers of the texts that hold an n-gram
+        self._index(tokens)
+
+    def _index(self, tokens: list[list[str]]) -> None:
+        found: dict[int, dict[int, dict[int, None]]] = {}
+        for number, words in enumerate(tokens):
+            length = min(len(words), self.ngram)
+            if length >= self.min_words:
+                ids = np.array([self.numbers[word] for word in words])
+                (hashes,) = (values for size, values in self._hashes(ids) if size == length)
+                for value in hashes.tolist():
+                    found.setdefault(length, {}).setdefault(value, {})[number] = None
+        for length, holders in found.items():
+            hashes = np.sort(np.array(list(holders), dtype=np.uint64))
+            places = np.arange(len(self.holders), len(self.holders) + len(hashes))
+            self.holders += [list(holders[value]) for value in hashes.tolist()]
+            self.by_length[length] = (hashes, places)
+
+    def _hashes(self, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """`(length, hashes of all runs of so many words)` for each length from `min_words` to `ngram`."""
+        values = self.values[ids]
+        total = np.zeros(len(ids), dtype=np.uint64)
+        for place, factor in enumerate(self.factors):
+            if place >= len(ids):
+                return
+            total = total[: len(ids) - place] + values[place:] * factor
+            if place + 1 >= self.min_words:
+                yield place + 1, total
+
+    def scan(self, passages: Iterable[str]) -> Iterator[set[int]]:
+        """For each passage, the numbers of the texts it overlaps; in batches, so that a stream stays a stream."""
+        passages = iter(passages)
+        while batch := list(islice(passages, TEXTS_PER_BATCH)):
+            ids: list[int] = []
+            starts = []
+            for text in batch:
+                starts.append(len(ids))
+                ids += map(self.numbers.get, words_of(text), repeat(0))
+                ids.append(0)  # no run reaches into the next passage
+            yield from self._look_up(np.array(ids, dtype=np.int32), np.array(starts))
+
+    def _look_up(self, ids: np.ndarray, starts: np.ndarray) -> list[set[int]]:
+        found: list[set[int]] = [set() for _ in starts]
+        unknown = np.concatenate([[0], np.cumsum(ids == 0)])
+        for length, hashes in self._hashes(ids):
+            if length not in self.by_length:
+                continue
+            known, places = self.by_length[length]
+            whole = np.flatnonzero(unknown[length:] == unknown[:-length])
+            runs = hashes[whole]
+            near = np.minimum(np.searchsorted(known, runs), len(known) - 1)
+            hits = np.flatnonzero(known[near] == runs)
+            owners = np.searchsorted(starts, whole[hits], side="right") - 1
+            for owner, place in zip(owners.tolist(), places[near[hits]].tolist(), strict=True):
+                found[owner].update(self.holders[place])
+        return found
+
+
+def decontaminate(
+    parts: dict[str, Annotations], benchmarks: list[Benchmark], config: ContaminationConfig
+) -> tuple[dict[str, Annotations], list[Overlap]]:
+    """The parts of a dataset without what the recipe removes, and the overlap with each benchmark as it was found.
+
+    A removed passage is a reject with the reason `contaminated: <benchmark>`, the first that it overlaps; a removed
+    mention, `type_of_benchmark: <benchmark>`, and a passage that has no other, `no_entities_left`. Passages are told
+    apart by their text; types of the part `definition` are sentences and match no label.
+    """
+    texts = [text for benchmark in benchmarks for text in benchmark.texts]
+    owner = [number for number, benchmark in enumerate(benchmarks) for _ in benchmark.texts]
+    index = NgramIndex(texts, config.ngram, config.min_words)
+    passages = list(dict.fromkeys(row["text"] for part in parts.values() for row in part.rows))
+    found = {text: numbers for text, numbers in zip(passages, index.scan(passages), strict=True) if numbers}
+    hits = {text: sorted({owner[number] for number in numbers}) for text, numbers in found.items()}
+    contaminated = {text: benchmarks[numbers[0]].name for text, numbers in hits.items()}
+    labels = {name: benchmark.name for benchmark in reversed(benchmarks) for name in benchmark.types}
+    removed = (contaminated if config.passages == "remove" else {}, labels if config.types == "remove" else {})
+    kept = {name: _clean(part, *removed) for name, part in parts.items()}
+    asked = {entity["type"] for part in parts.values() for row in part.rows for entity in row["entities"]}
+    overlaps = [
+        Overlap(
+            benchmark=benchmark.name,
+            texts=len(benchmark.texts),
+            too_short=sum(owner[text] == number for text in index.too_short),
+            texts_found=sum(owner[text] == number for text in set().union(*found.values())),
+            passages=sum(number in numbers for numbers in hits.values()),
+            removed=sum(number == numbers[0] for numbers in hits.values()) if config.passages == "remove" else 0,
+            types=len(benchmark.types),
+            types_shared=sorted(asked & set(benchmark.types)),
+        )
+        for number, benchmark in enumerate(benchmarks)
+    ]
+    return kept, overlaps
+
+
+def _clean(part: Annotations, contaminated: dict[str, str], labels: dict[str, str]) -> Annotations:
+    """A part without the passages and the types that a benchmark has; both map to the benchmark's name."""
+    result = Annotations(rejects=list(part.rejects), counts=part.counts.copy())
+
+    def reject(row: dict[str, Any], reason: str, span: str = "", kind: str = "") -> None:
+        result.counts[reason] += 1
+        result.rejects.append(Reject(row["id"], reason, span, kind, ""))
+
+    for row in part.rows:
+        if row["text"] in contaminated:
+            reject(row, f"contaminated: {contaminated[row['text']]}")
+            continue
+        for entity in row["entities"]:
+            if entity["type"] in labels:
+                reject(row, f"type_of_benchmark: {labels[entity['type']]}", entity["text"], entity["type"])
+        entities = [entity for entity in row["entities"] if entity["type"] not in labels]
+        if row["entities"] and not entities:
+            reject(row, "no_entities_left")
+            continue
+        result.rows.append({**row, "entities": entities} if len(entities) < len(row["entities"]) else row)
+    return result
