@@ -8,10 +8,10 @@ Any option of the recipe can be given as --section.option VALUE, for example --c
 """
 
 import argparse
-import dataclasses
 import json
 import platform
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from hub.publish import publish_folder, require_token
 from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
 
-from .annotations import annotate_passages
+from .annotations import Annotations, annotate_passages
 from .config import BuildConfig
 from .journal import Journal
 from .passages import load_passages, write_passages
@@ -34,13 +34,13 @@ def main() -> None:
         require_token()
     folder = Path(config.output_dir)
     corpus = None
-    if stage in ("passages", "all"):
+    if stage in ("passages", "all") and config.corpus.path:
         corpus = write_passages(config.corpus, folder)
         print(f"passages: {corpus['kept']} kept, dropped {corpus['dropped'] or 'none'} -> {folder / 'passages.jsonl'}")
     if dry:
         dry_run(config, folder, pilot)
         return
-    if stage in ("annotate", "all"):
+    if stage in ("annotate", "all") and config.corpus.path:
         with Journal(folder / "journal.jsonl") as journal:
             tally = annotate(load_passages(folder), journal, config.teacher)
             if journal.damaged:
@@ -97,50 +97,72 @@ def parse_arguments() -> tuple[BuildConfig, str, bool, int, str | None]:
             overrides[f"teacher.{name}"] = getattr(args, name)
     if args.output_dir:
         overrides["output_dir"] = args.output_dir
-    return read_recipe(BuildConfig, args.config, overrides), args.stage, args.dry_run, args.pilot, args.push_to_hub
+    config = read_recipe(BuildConfig, args.config, overrides)
+    if not config.corpus.path and not config.supervised.sets:
+        raise UserError(f"{args.config}: nothing to build from: set corpus.path, or supervised.sets, or both")
+    if config.supervised.mixture is not None and not (config.corpus.path and config.supervised.sets):
+        raise UserError(f"{args.config}: supervised.mixture mixes distilled passages with sets: set both, or drop it")
+    return config, args.stage, args.dry_run, args.pilot, args.push_to_hub
 
 
 def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> None:
-    """Annotations, conversations, statistics, figure and card, from passages and journal alone."""
+    """Annotations, conversations, statistics, figure and card, from passages, journal and annotated sets alone."""
     from hub.cards import write_dataset_card
 
+    from .contamination import Decontaminator
+    from .mixture import DISTILLED, mix
     from .report import PAPER, plot_types, summarise
+    from .supervised import describe_set, load_sets
     from .uniner_distill import count_types, materialise
 
-    passages = list(load_passages(folder))
-    with Journal(folder / "journal.jsonl") as journal:
-        records = {record["key"]: record for record in journal.records()}
-    replies: dict[str, dict[str, Any]] = {variant: {} for variant in config.teacher.variants}
-    for question in questions(passages, config.teacher):
-        if question.key in records:
-            replies[question.variant][question.passage.id] = records[question.key]
-    variants, annotated, rejects = {}, {}, []
-    for variant, by_passage in replies.items():
-        known = passages if variant == "type" else [p for p in passages if p.id in by_passage]
-        result = annotate_passages(known, by_passage, variant, config.dataset.max_entity_words)
-        if not result.rows:
-            raise UserError(f"no {variant} annotation is left of {len(known)} passages: {dict(result.counts)}")
-        path = folder / f"annotations.{variant}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in result.rows), encoding="utf-8")
-        variants[variant], annotated[variant] = path, result
-        rejects += [{"variant": variant, **dataclasses.asdict(reject)} for reject in result.rejects]
-        print(f"{variant}: {dict(sorted(result.counts.items()))}")
+    annotated, records = annotate_distilled(config, folder) if config.corpus.path else ({}, {})
+    sets = load_sets(config.supervised, config.corpus.tokenizer, config.corpus.max_tokens, config.dataset.seed)
+    decontaminator = Decontaminator(config.contamination)
+    annotated = {name: decontaminator.clean(part) for name, part in annotated.items()}
+    sets = {name: decontaminator.clean(part) for name, part in sets.items()}
+    parts = annotated | {f"supervised: {name}": part for name, part in sets.items()}
+    for name, part in parts.items():
+        if not part.rows:
+            raise UserError(f"no {name} annotation is left: {dict(part.counts)}")
+        print(f"{name}: {dict(sorted(part.counts.items()))}")
+    rejects = [{"variant": name, **asdict(reject)} for name, part in parts.items() for reject in part.rejects]
+    if sets:
+        annotated["supervised"] = Annotations([row for part in sets.values() for row in part.rows])
+    weights, unused = config.supervised.mixture, 0
+    if weights is not None:
+        mixed = {DISTILLED: annotated["type"].rows, **{name: part.rows for name, part in sets.items()}}
+        annotated["mixture"] = Annotations(mix(mixed, weights, config.dataset.seed))
+        unused = sum(map(len, mixed.values())) - len(annotated["mixture"].rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    variants = {}
+    for variant, result in annotated.items():
+        variants[variant] = folder / f"annotations.{variant}.jsonl"
+        lines = "".join(json.dumps(row) + "\n" for row in result.rows)
+        variants[variant].write_text(lines, encoding="utf-8")
     dataset_folder = folder / "dataset"
-    built = materialise(variants, config.dataset, config.corpus.tokenizer, dataset_folder, folder / "cache")
+    built = materialise(
+        variants, config.dataset, config.corpus.tokenizer, dataset_folder, folder / "cache", config.supervised
+    )
     counts = {variant: count_types(result.rows) for variant, result in annotated.items()}
     main_variant, *_ = variants
     paid = [record for record in records.values() if record["model"] != RECORDED]
     stats = {
         "name": config.name,
         "licence": config.licence,
-        "corpus": corpus or json.loads((folder / "passages.report.json").read_text())["counts"],
+        "corpus": (corpus or json.loads((folder / "passages.report.json").read_text())["counts"])
+        if config.corpus.path
+        else {"kept": 0, "dropped": {}},
         "teacher": sorted(
-            {row["teacher"] for result in annotated.values() for row in result.rows} - {RECORDED}
+            {row["teacher"] for result in annotated.values() for row in result.rows} - {RECORDED, ""}
             | ({config.teacher.recorded_by} if config.teacher.recorded else set())
         ),
-        "prompts": {variant: prompt_hash(config.teacher.prompts.get(variant, variant)) for variant in variants},
+        "prompts": {
+            variant: prompt_hash(config.teacher.prompts.get(variant, variant))
+            for variant in variants
+            if variant in ("type", "definition")
+        },
         "answers": {"paid": len(paid), "cost": sum(record_cost(record, config.teacher) for record in paid)},
-        "negatives": dataclasses.asdict(config.dataset),
+        "negatives": asdict(config.dataset),
         "sources": sorted({row["source"] for row in annotated[main_variant].rows}),
         "licences": sorted({row["licence"] for row in annotated[main_variant].rows}),
         "variants": {
@@ -150,6 +172,18 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
                 **summarise(counts[variant], result.rows, built[variant]),
             }
             for variant, result in annotated.items()
+        },
+        "supervised": {
+            name: describe_set(
+                part, (row for split in built["supervised"].values() for row in split if row["dataset"] == name)
+            )
+            for name, part in sets.items()
+        },
+        "supervised_options": asdict(config.supervised),
+        "mixture": {"weights": weights, "passages_left_out": unused},
+        "contamination": {
+            **asdict(config.contamination),
+            "overlaps": [asdict(overlap) for overlap in decontaminator.overlaps()],
         },
         "paper": PAPER,
         "versions": {"python": platform.python_version(), "datasets": version("datasets")},
@@ -163,6 +197,25 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
     for name, splits in built.items():
         print(f"{name}: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items()))
     print(f'dataset: {dataset_folder}, read it with load_dataset("{dataset_folder}")')
+
+
+def annotate_distilled(config: BuildConfig, folder: Path) -> tuple[dict[str, Annotations], dict[str, Any]]:
+    """The teacher's annotations by variant, and the journal's records by key."""
+    passages = list(load_passages(folder))
+    with Journal(folder / "journal.jsonl") as journal:
+        records = {record["key"]: record for record in journal.records()}
+    replies: dict[str, dict[str, Any]] = {variant: {} for variant in config.teacher.variants}
+    for question in questions(passages, config.teacher):
+        if question.key in records:
+            replies[question.variant][question.passage.id] = records[question.key]
+    annotated = {}
+    for variant, by_passage in replies.items():
+        known = passages if variant == "type" else [p for p in passages if p.id in by_passage]
+        result = annotate_passages(known, by_passage, variant, config.dataset.max_entity_words)
+        if not result.rows:
+            raise UserError(f"no {variant} annotation is left of {len(known)} passages: {dict(result.counts)}")
+        annotated[variant] = result
+    return annotated, records
 
 
 def write_rejects(rejects: list[dict[str, Any]], folder: Path) -> None:

@@ -81,6 +81,9 @@ def from_offsets(name: str, text: Any, entities: Any) -> RawPassage:
     """
     if not isinstance(text, str):
         return RawPassage(name, problem="text_is_no_string", raw=repr(text))
+    if isinstance(entities, dict) and all(isinstance(values, list) for values in entities.values()):
+        # older datasets keep a list of objects as an object of lists
+        entities = [dict(zip(entities, values, strict=True)) for values in zip(*entities.values(), strict=False)]
     mentions = []
     for entity in entities if isinstance(entities, list) else [entities]:
         kind = entity.get("type", entity.get("label")) if isinstance(entity, dict) else None

@@ -12,7 +12,7 @@ Variant = Literal["type", "definition"]
 class CorpusConfig:
     """Where passages come from and how long they may be."""
 
-    path: str = option(..., "local .jsonl, .jsonl.gz, .parquet, .txt or folder, or the Hub id of a dataset")
+    path: str = option("", "local .jsonl, .jsonl.gz, .parquet, .txt or folder, or the Hub id of a dataset")
     name: str | None = option(None, "the dataset's config, for a Hub id")
     split: str = option("train", "the dataset's split")
     text_column: str = option("text", "column that holds the document")
@@ -109,7 +109,9 @@ class SupervisedConfig:
     )
     negative_ratio: float = option(1.0, "absent types asked per present type, where not all are")
     negatives_per_passage: int | None = option(None, "a fixed number instead of the ratio")
-    empty_ratio: float = option(0.5, "passages without any entity per passage with one, at most")
+    empty_ratio: float = option(
+        0.5, "passages without any entity per passage with one, at most; 0 where they'd be asked nothing"
+    )
     max_passages: int | None = option(10_000, "passages of a set at most, a seeded sample (paper: 10,000)")
     long_passages: Literal["window", "reject"] = option(
         "window", "what becomes of passages beyond corpus.max_tokens; windows cut no word and no mention"
@@ -135,7 +137,7 @@ class ContaminationConfig:
 class BuildConfig:
     """One YAML is one run."""
 
-    corpus: CorpusConfig = option(..., "")
+    corpus: CorpusConfig = option(CorpusConfig, "")
     output_dir: str = option("runs/my-dataset", "folder of passages, journal and, in dataset/, what goes to the Hub")
     name: str = option("uniner-distill", "title of the dataset's card")
     licence: str = option("other", "licence of the dataset, as the Hub spells it")

@@ -8,6 +8,7 @@ comedies", occur anywhere and say nothing: they are not looked for, and counted 
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
@@ -173,40 +174,61 @@ class NgramIndex:
         return found
 
 
-def decontaminate(
-    parts: dict[str, Annotations], benchmarks: list[Benchmark], config: ContaminationConfig
-) -> tuple[dict[str, Annotations], list[Overlap]]:
-    """The parts of a dataset without what the recipe removes, and the overlap with each benchmark as it was found.
+class Decontaminator:
+    """Looks every part of a dataset up in the benchmarks, removes what the recipe removes, and remembers the overlap.
 
     A removed passage is a reject with the reason `contaminated: <benchmark>`, the first that it overlaps; a removed
-    mention, `type_of_benchmark: <benchmark>`, and a passage that has no other, `no_entities_left`. Passages are told
-    apart by their text; types of the part `definition` are sentences and match no label.
+    mention, `type_of_benchmark: <benchmark>`, and a passage that has no other, `no_entities_left`. A part may come in
+    blocks. A passage that several parts have counts once.
     """
-    texts = [text for benchmark in benchmarks for text in benchmark.texts]
-    owner = [number for number, benchmark in enumerate(benchmarks) for _ in benchmark.texts]
-    index = NgramIndex(texts, config.ngram, config.min_words)
-    passages = list(dict.fromkeys(row["text"] for part in parts.values() for row in part.rows))
-    found = {text: numbers for text, numbers in zip(passages, index.scan(passages), strict=True) if numbers}
-    hits = {text: sorted({owner[number] for number in numbers}) for text, numbers in found.items()}
-    contaminated = {text: benchmarks[numbers[0]].name for text, numbers in hits.items()}
-    labels = {name: benchmark.name for benchmark in reversed(benchmarks) for name in benchmark.types}
-    removed = (contaminated if config.passages == "remove" else {}, labels if config.types == "remove" else {})
-    kept = {name: _clean(part, *removed) for name, part in parts.items()}
-    asked = {entity["type"] for part in parts.values() for row in part.rows for entity in row["entities"]}
-    overlaps = [
-        Overlap(
-            benchmark=benchmark.name,
-            texts=len(benchmark.texts),
-            too_short=sum(owner[text] == number for text in index.too_short),
-            texts_found=sum(owner[text] == number for text in set().union(*found.values())),
-            passages=sum(number in numbers for numbers in hits.values()),
-            removed=sum(number == numbers[0] for numbers in hits.values()) if config.passages == "remove" else 0,
-            types=len(benchmark.types),
-            types_shared=sorted(asked & set(benchmark.types)),
+
+    def __init__(self, config: ContaminationConfig) -> None:
+        self.config = config
+        self.benchmarks = load_benchmarks(config)
+        texts = [text for benchmark in self.benchmarks for text in benchmark.texts]
+        self.owners = [number for number, benchmark in enumerate(self.benchmarks) for _ in benchmark.texts]
+        self.index = NgramIndex(texts, config.ngram, config.min_words)
+        self.labels = {name: benchmark.name for benchmark in reversed(self.benchmarks) for name in benchmark.types}
+        self.found: dict[str, set[int]] = {}  # passage -> texts it overlaps
+        self.types: set[str] = set()  # labels of the benchmarks that the dataset has
+
+    def clean(self, part: Annotations) -> Annotations:
+        """The part without what is removed; its counts of earlier stages stay as they are."""
+        if not self.benchmarks:
+            return part
+        texts = [row["text"] for row in part.rows]
+        hits = {text: numbers for text, numbers in zip(texts, self.index.scan(texts), strict=True) if numbers}
+        self.found |= hits
+        self.types |= {e["type"] for row in part.rows for e in row["entities"]} & self.labels.keys()
+        contaminated = {text: self.benchmarks[self._owners(numbers)[0]].name for text, numbers in hits.items()}
+        return _clean(
+            part,
+            contaminated if self.config.passages == "remove" else {},
+            self.labels if self.config.types == "remove" else {},
         )
-        for number, benchmark in enumerate(benchmarks)
-    ]
-    return kept, overlaps
+
+    def overlaps(self) -> list[Overlap]:
+        """What all parts cleaned so far shared with each benchmark, before anything was removed."""
+        owned = [self._owners(numbers) for numbers in self.found.values()]
+        texts = Counter(self.owners[text] for text in set().union(*self.found.values()))
+        too_short = Counter(self.owners[text] for text in self.index.too_short)
+        remove = self.config.passages == "remove"
+        return [
+            Overlap(
+                benchmark=benchmark.name,
+                texts=len(benchmark.texts),
+                too_short=too_short[number],
+                texts_found=texts[number],
+                passages=sum(number in numbers for numbers in owned),
+                removed=sum(number == numbers[0] for numbers in owned) if remove else 0,
+                types=len(benchmark.types),
+                types_shared=sorted(self.types & set(benchmark.types)),
+            )
+            for number, benchmark in enumerate(self.benchmarks)
+        ]
+
+    def _owners(self, texts: set[int]) -> list[int]:
+        return sorted({self.owners[text] for text in texts})
 
 
 def _clean(part: Annotations, contaminated: dict[str, str], labels: dict[str, str]) -> Annotations:

@@ -43,14 +43,17 @@ def load_set_configs(config: SupervisedConfig) -> list[AnnotatedSetConfig]:
 
 def load_sets(config: SupervisedConfig, tokenizer: str, max_tokens: int, seed: int) -> dict[str, Annotations]:
     """Every set of the recipe by name, judged, capped and counted; raises UserError where nothing of one is left."""
-    encoder = load_tokenizer(tokenizer)
+    configs = load_set_configs(config)
+    encoder = load_tokenizer(tokenizer) if configs else None
     count = lambda text: len(encoder.encode(text, add_special_tokens=False).ids)  # noqa: E731
+    # of a passage without entities nothing is asked, unless absent types are asked whatever is present
+    asked = config.negatives == "all" or (config.negatives != "none" and config.negatives_per_passage)
+    empty_ratio = config.empty_ratio if asked else 0.0
     sets = {}
-    for one in load_set_configs(config):
+    for one in configs:
         part = annotate_set(one, read_set(one, config.data_dir), config.long_passages, max_tokens, count)
-        part = cap_set(
-            part, config.empty_ratio, config.max_passages if one.max_passages is None else one.max_passages, seed
-        )
+        most = config.max_passages if one.max_passages is None else one.max_passages
+        part = cap_set(part, empty_ratio, most, seed)
         if not any(row["entities"] for row in part.rows):
             raise UserError(f"set {one.name}: no passage with an entity is left of {one.path}: {dict(part.counts)}")
         sets[one.name] = part
@@ -205,12 +208,32 @@ def cut_around(
             position = starts[bisect.bisect_left(starts, ends[last])]
 
 
-def conversation_options(config: SupervisedConfig, distilled: DatasetConfig, labels: int) -> DatasetConfig:
-    """How conversations of a set with so many labels are built; what the set does not say is as for distilled ones."""
+def describe_set(part: Annotations, conversations: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A set's line of the card: what went into the dataset and what was left out; `conversations` are its own."""
+    conversations = list(conversations)
+    entities = [entity for row in part.rows for entity in row["entities"]]
+    tallies = ("rows_read", "windows_added", "entities_read", "entities_kept", "entities_of_rejected_passages")
+    return {
+        "licence": part.rows[0]["licence"],
+        "passages": len(part.rows),
+        "passages_without_entity": sum(not row["entities"] for row in part.rows),
+        "entities": len(entities),
+        "types": dict(Counter(entity["type"] for entity in entities).most_common()),
+        "conversations": len(conversations),
+        "queries": sum((len(row["messages"]) - 3) // 2 for row in conversations),
+        "negative_queries": sum(len(row["negatives"]) for row in conversations),
+        **{name: part.counts[name] for name in tallies},
+        "left_out": {reason: n for reason, n in sorted(part.counts.items()) if reason not in tallies and n},
+    }
+
+
+def conversation_options(config: SupervisedConfig, distilled: DatasetConfig) -> DatasetConfig:
+    """How conversations of a set are built; what the recipe does not say of sets is as for distilled passages."""
+    every = config.negatives == "all"
     return replace(
         distilled,
-        negatives="uniform" if config.negatives == "all" else config.negatives,
-        negatives_per_passage=labels if config.negatives == "all" else config.negatives_per_passage,
+        negatives="uniform" if every else config.negatives,
+        negatives_per_passage=10**6 if every else config.negatives_per_passage,  # a set has no more types than it has
         negative_ratio=config.negative_ratio,
         max_queries=None,
     )

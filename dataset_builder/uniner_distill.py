@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import pyarrow as pa
 from open_ner.cli import UserError
 from open_ner.conversation import build_conversation, order_strings
 
-from .config import DatasetConfig
+from .config import DatasetConfig, SupervisedConfig
 from .negatives import NegativeSampler
 from .passages import load_tokenizer
+from .supervised import conversation_options
 
 ENTITY = {
     "start": datasets.Value("int32"),
@@ -51,6 +52,12 @@ ANNOTATION_FEATURES = datasets.Features(
         "annotated": datasets.Value("string"),
     }
 )
+SUPERVISED_FEATURES = datasets.Features({**CONVERSATION_FEATURES, "dataset": datasets.Value("string")})
+FEATURES = {
+    "annotations": ANNOTATION_FEATURES,
+    "supervised": SUPERVISED_FEATURES,
+    "mixture": SUPERVISED_FEATURES,
+}
 TURN_TOKENS = 8  # markers around one message; no chat template known to us needs more
 ROWS_PER_TABLE = 1000
 
@@ -62,17 +69,17 @@ class UninerDistillConfig(datasets.BuilderConfig):
     annotations: str = ""
     options: DatasetConfig | None = None
     tokenizer: str = ""
+    supervised: SupervisedConfig | None = None
 
 
 class UninerDistill(datasets.ArrowBasedBuilder):
-    """Configs `type` and `definition` (conversations) and `annotations` (a row per passage, with provenance)."""
+    """Config `annotations`: a row per passage, with provenance. Every other one: conversations."""
 
     BUILDER_CONFIG_CLASS = UninerDistillConfig
     DEFAULT_CONFIG_NAME = "type"
 
     def _info(self) -> datasets.DatasetInfo:
-        conversations = self.config.name != "annotations"
-        return datasets.DatasetInfo(features=CONVERSATION_FEATURES if conversations else ANNOTATION_FEATURES)
+        return datasets.DatasetInfo(features=FEATURES.get(self.config.name, CONVERSATION_FEATURES))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         rows = read_annotations(Path(self.config.annotations))
@@ -86,28 +93,44 @@ class UninerDistill(datasets.ArrowBasedBuilder):
                 f"all {len(rows)} annotated passages fall into the validation split: add passages, or set "
                 "dataset.validation_one_in to 0"
             )
-        # negatives come from the training part's types alone, in both splits
-        counts = count_types(splits["train"])
+        # negatives come from the training part's types alone, in both splits, and of a set's own types
+        counts = {name: count_types(part) for name, part in by_dataset(splits["train"]).items()}
         return [
             datasets.SplitGenerator(name=name, gen_kwargs={"rows": part, "counts": counts})
             for name, part in splits.items()
             if part
         ]
 
-    def _generate_tables(self, rows: list[dict], counts: Counter[str]) -> Iterator[tuple[int, pa.Table]]:
+    def _generate_tables(self, rows: list[dict], counts: dict[str, Counter[str]]) -> Iterator[tuple[int, pa.Table]]:
         schema = self.info.features.arrow_schema
-        if self.config.name != "annotations":
-            rows = list(to_conversations(rows, counts, self.config.options, self.config.tokenizer))
+        config = self.config
+        if config.name != "annotations":
+            order = {row["id"]: number for number, row in enumerate(rows)}
+            built = []
+            for name, part in by_dataset(rows).items():
+                options = conversation_options(config.supervised, config.options) if name else config.options
+                line = bool(config.supervised and config.supervised.dataset_line)
+                built += to_conversations(part, counts.get(name, Counter()), options, config.tokenizer, line)
+            rows = sorted(built, key=lambda row: order.get(row["id"], order.get(row["id"].rpartition("#")[0])))
         for begin in range(0, len(rows), ROWS_PER_TABLE):
             yield begin, pa.Table.from_pylist(rows[begin : begin + ROWS_PER_TABLE], schema=schema)
 
 
+def by_dataset(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows by the human-annotated set they name; distilled ones under ""."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(row.get("dataset") or "", []).append(row)
+    return parts
+
+
 def to_conversations(
-    rows: list[dict], counts: Counter[str], options: DatasetConfig, tokenizer: str
+    rows: list[dict], counts: Counter[str], options: DatasetConfig, tokenizer: str, dataset_line: bool = True
 ) -> Iterator[dict[str, Any]]:
     """Conversations of annotated passages: every present type, sampled absent ones, in a seeded random order.
 
     A conversation that would exceed `max_conversation_tokens` is continued in a second one that repeats the passage.
+    That of a row which names its `dataset` opens with it, if `dataset_line`.
     """
     encoder = load_tokenizer(tokenizer) if tokenizer else None
     count = (lambda text: len(encoder.encode(text, add_special_tokens=False).ids)) if encoder else (lambda text: 0)
@@ -124,21 +147,25 @@ def to_conversations(
         queries = [(name, order_strings(mentions)) for name, mentions in answers.items()]
         queries += [(name, []) for name in negatives]
         order = sampler.random.permutation(len(queries))[: options.max_queries]
-        parts = _split_queries(row["text"], [queries[i] for i in order], options.max_conversation_tokens, count)
+        dataset = row.get("dataset") if dataset_line else None
+        parts = _split_queries(
+            row["text"], [queries[i] for i in order], options.max_conversation_tokens, count, dataset
+        )
         for number, part in enumerate(parts):
             asked = {name for name, _ in part}
             yield {
                 "id": row["id"] if number == 0 else f"{row['id']}#{number + 1}",
                 "text": row["text"],
                 "source": row["source"],
-                "messages": build_conversation(row["text"], part),
+                "messages": build_conversation(row["text"], part, dataset),
                 "entities": [mention for mention in row["entities"] if mention["type"] in asked],
                 "negatives": [name for name, strings in part if not strings],
+                **({"dataset": row["dataset"]} if "dataset" in row else {}),
             }
 
 
-def _split_queries(text: str, queries: list, limit: int, count: Any) -> list[list]:
-    opening = sum(count(message["content"]) + TURN_TOKENS for message in build_conversation(text, []))
+def _split_queries(text: str, queries: list, limit: int, count: Any, dataset: str | None = None) -> list[list]:
+    opening = sum(count(message["content"]) + TURN_TOKENS for message in build_conversation(text, [], dataset))
     parts, size = [[]], opening
     for query in queries:
         turns = build_conversation("", [query])[3:]
@@ -168,19 +195,28 @@ def read_annotations(path: Path) -> list[dict[str, Any]]:
 
 
 def materialise(
-    variants: dict[str, Path], options: DatasetConfig, tokenizer: str, folder: Path, cache: Path
+    variants: dict[str, Path],
+    options: DatasetConfig,
+    tokenizer: str,
+    folder: Path,
+    cache: Path,
+    supervised: SupervisedConfig | None = None,
 ) -> dict[str, datasets.DatasetDict]:
     """Write each config's splits as Parquet under `folder/<config>/` and return them.
 
-    `variants` maps "type" and "definition" to their annotation files; `annotations` is added from the first.
+    `variants` maps "type", "definition", "supervised" and "mixture" to their annotation files; `annotations` is added
+    from the first. `supervised` says how conversations of human-annotated sets are built.
     """
     sources = {**variants, "annotations": next(iter(variants.values()))}
     built, written = {}, set()
     # `datasets` re-uses a cached build whose hash is the same: name code, options and input in it
-    code = "".join(inspect.getsource(inspect.getmodule(o)) for o in (materialise, NegativeSampler, build_conversation))
+    code = "".join(
+        inspect.getsource(inspect.getmodule(part))
+        for part in (materialise, NegativeSampler, build_conversation, conversation_options)
+    )
     counter = load_tokenizer(tokenizer).to_str() if tokenizer else ""
     for name, path in sources.items():
-        parts = (code.encode(), repr(asdict(options)).encode(), counter.encode(), path.read_bytes())
+        parts = (code.encode(), repr((options, supervised)).encode(), counter.encode(), path.read_bytes())
         digest = hashlib.sha256(b"".join(parts)).hexdigest()
         builder = UninerDistill(
             cache_dir=str(cache),
@@ -190,6 +226,7 @@ def materialise(
             annotations=str(path),
             options=options,
             tokenizer=tokenizer,
+            supervised=supervised,
         )
         builder.download_and_prepare()
         built[name] = builder.as_dataset()

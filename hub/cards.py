@@ -12,6 +12,8 @@ MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 ROWS = {
     "type": "a conversation that asks types by name",
     "definition": "a conversation that asks types by definition",
+    "supervised": "a conversation about a passage of a human-annotated set, within its label set",
+    "mixture": "distilled and human-annotated conversations, in a seeded order",
     "annotations": "a passage with its entities and where they come from",
 }
 
@@ -58,6 +60,10 @@ def write_dataset_card(folder: Path, stats: dict[str, Any], built: dict[str, Any
         for name, part in stats["variants"].items()
         for reason, number in sorted(part["counts"].items())
         if reason not in ("replies", "entities_read", "entities_kept")
+    } | {
+        f"{name}: {reason}": number
+        for name, part in stats["supervised"].items()
+        for reason, number in part["left_out"].items()
     }
     answers = stats["answers"]
     paid = (
@@ -82,10 +88,31 @@ def write_dataset_card(folder: Path, stats: dict[str, Any], built: dict[str, Any
         sources=escape(", ".join(filter(None, stats["sources"])) or "not named"),
         licences=escape(", ".join(filter(None, stats["licences"])) or "not named"),
         negatives=f"{stats['negatives']['negatives']}, {per_passage}, seed {stats['negatives']['seed']}",
+        dataset_line=stats["supervised_options"]["dataset_line"],
+        set_negatives=stats["supervised_options"]["negatives"],
+        sets=[
+            {"name": escape(name), **part, "licence": escape(part["licence"])}
+            for name, part in stats["supervised"].items()
+        ],
+        mixture=_mixture(stats["mixture"]) if "mixture" in built else "",
+        contamination=stats["contamination"],
+        overlaps=[
+            {
+                **overlap,
+                "benchmark": escape(overlap["benchmark"]),
+                "shared": escape(", ".join(overlap["types_shared"]) or "none"),
+            }
+            for overlap in stats["contamination"]["overlaps"]
+        ],
         hallucination=f"{variant['hallucination_rate']:.2%}",
-        dropped=", ".join(f"{reason} {number}" for reason, number in reasons.items()) or "nothing",
+        dropped=", ".join(f"{escape(reason)} {number}" for reason, number in reasons.items()) or "nothing",
     )
     card.save(folder / "README.md")
+
+
+def _mixture(mixture: dict[str, Any]) -> str:
+    weights = ", ".join(f"{escape(name)} {weight:g}" for name, weight in mixture["weights"].items())
+    return f"relative sizes {weights}; {mixture['passages_left_out']} passages left out" if weights else "everything"
 
 
 def _statistics(stats: dict[str, Any]) -> list[tuple[str, str, str]]:
