@@ -6,12 +6,13 @@ of fewer words, down to `min_words`, when the passage holds all of it in order. 
 comedies", occur anywhere and say nothing: they are not looked for, and counted as `too_short`.
 """
 
-import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from .config import ContaminationConfig
 from .filters import normalise_type
 
 ROOT = Path(__file__).parent.parent
-WORD = re.compile(r"[^\W_]+")
-TEXTS_PER_BATCH = 2000
+TEXTS_PER_BATCH = 500
+FILTER_BITS = 20
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 2**64))
 HEADER = passage_turns("")[1]["content"]
 BEFORE, AFTER = question("\0").split("\0")
 
@@ -55,9 +58,9 @@ class Overlap:
     types_shared: list[str] = field(default_factory=list)
 
 
-def words_of(text: str) -> list[str]:
-    """Words as two texts are compared by: letters and digits, in lower case."""
-    return WORD.findall((text if text.isascii() else unicodedata.normalize("NFKC", text)).lower())
+def normalise(text: str) -> str:
+    """Text as it is compared: lower case, one form for each character; words are its runs of letters and digits."""
+    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
 
 
 def load_benchmarks(config: ContaminationConfig) -> list[Benchmark]:
@@ -101,77 +104,78 @@ def _texts_and_types(rows: Iterable[dict[str, Any]], options: dict[str, Any]) ->
 class NgramIndex:
     """Hashes of the texts' n-grams, and of the whole of shorter texts, made once; `scan` looks passages up in them.
 
-    Every word of the texts has a random 64-bit number and a run of words the sum of theirs, each multiplied for its
-    place: 10 million n-grams against 100,000 meet by chance once in some 10 million builds.
+    Characters, words and runs of words are numbers in numpy arrays, a batch of passages at a time: Python meets only
+    what was found. Two different runs have the same 64-bit hash once in some 10 million builds of 10 million runs.
     """
 
     def __init__(self, texts: list[str], ngram: int, min_words: int) -> None:
         if not 1 <= min_words <= ngram:
             raise UserError(f"contamination.min_words {min_words} must lie between 1 and ngram ({ngram})")
-        self.ngram, self.min_words = ngram, min_words
-        tokens = [words_of(text) for text in texts]
-        self.too_short = [number for number, words in enumerate(tokens) if len(words) < min_words]
-        self.numbers = {word: number for number, word in enumerate(dict.fromkeys(chain.from_iterable(tokens)), 1)}
-        random = np.random.default_rng(0)
-        self.values = random.integers(1, 2**63, len(self.numbers) + 1, dtype=np.uint64)
-        self.factors = random.integers(1, 2**63, ngram, dtype=np.uint64) | np.uint64(1)
-        self.by_length: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.holders: list[list[int]] = []  # numbers of the texts that hold an n-gram
-        self._index(tokens)
-
-    def _index(self, tokens: list[list[str]]) -> None:
-        found: dict[int, dict[int, dict[int, None]]] = {}
-        for number, words in enumerate(tokens):
-            length = min(len(words), self.ngram)
-            if length >= self.min_words:
-                ids = np.array([self.numbers[word] for word in words])
-                (hashes,) = (values for size, values in self._hashes(ids) if size == length)
-                for value in hashes.tolist():
-                    found.setdefault(length, {}).setdefault(value, {})[number] = None
-        for length, holders in found.items():
-            hashes = np.sort(np.array(list(holders), dtype=np.uint64))
-            places = np.arange(len(self.holders), len(self.holders) + len(hashes))
-            self.holders += [list(holders[value]) for value in hashes.tolist()]
-            self.by_length[length] = (hashes, places)
-
-    def _hashes(self, ids: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """`(length, hashes of all runs of so many words)` for each length from `min_words` to `ngram`."""
-        values = self.values[ids]
-        total = np.zeros(len(ids), dtype=np.uint64)
-        for place, factor in enumerate(self.factors):
-            if place >= len(ids):
-                return
-            total = total[: len(ids) - place] + values[place:] * factor
-            if place + 1 >= self.min_words:
-                yield place + 1, total
+        words, owners = hash_words(texts)
+        sizes = np.bincount(owners, minlength=len(texts))
+        self.too_short = np.flatnonzero(sizes < min_words).tolist()
+        self.by_length: dict[int, tuple[np.ndarray, list[list[int]]]] = {}  # hashes in order, and the texts of each
+        self.filter = np.zeros(2**FILTER_BITS, dtype=bool)  # whether any hash has these first bits
+        for length in range(min_words, ngram + 1):
+            hashes, places = hash_runs(words, owners, length)
+            wanted = sizes[owners[places]] == length if length < ngram else np.ones(len(places), dtype=bool)
+            known, firsts = np.unique(hashes[wanted], return_inverse=True)
+            holders: list[list[int]] = [[] for _ in known]
+            for place, text in dict.fromkeys(zip(firsts.tolist(), owners[places[wanted]].tolist(), strict=True)):
+                holders[place].append(text)
+            if holders:
+                self.by_length[length] = known, holders
+                self.filter[known >> np.uint64(64 - FILTER_BITS)] = True
 
     def scan(self, passages: Iterable[str]) -> Iterator[set[int]]:
         """For each passage, the numbers of the texts it overlaps; in batches, so that a stream stays a stream."""
         passages = iter(passages)
         while batch := list(islice(passages, TEXTS_PER_BATCH)):
-            ids: list[int] = []
-            starts = []
-            for text in batch:
-                starts.append(len(ids))
-                ids += map(self.numbers.get, words_of(text), repeat(0))
-                ids.append(0)  # no run reaches into the next passage
-            yield from self._look_up(np.array(ids, dtype=np.int32), np.array(starts))
+            found: list[set[int]] = [set() for _ in batch]
+            words, owners = hash_words(batch)
+            for length, (known, holders) in self.by_length.items():
+                hashes, places = hash_runs(words, owners, length)
+                likely = np.flatnonzero(self.filter[hashes >> np.uint64(64 - FILTER_BITS)])
+                near = np.minimum(np.searchsorted(known, hashes[likely]), len(known) - 1)
+                hits = known[near] == hashes[likely]
+                for owner, place in zip(owners[places[likely[hits]]].tolist(), near[hits].tolist(), strict=True):
+                    found[owner].update(holders[place])
+            yield from found
 
-    def _look_up(self, ids: np.ndarray, starts: np.ndarray) -> list[set[int]]:
-        found: list[set[int]] = [set() for _ in starts]
-        unknown = np.concatenate([[0], np.cumsum(ids == 0)])
-        for length, hashes in self._hashes(ids):
-            if length not in self.by_length:
-                continue
-            known, places = self.by_length[length]
-            whole = np.flatnonzero(unknown[length:] == unknown[:-length])
-            runs = hashes[whole]
-            near = np.minimum(np.searchsorted(known, runs), len(known) - 1)
-            hits = np.flatnonzero(known[near] == runs)
-            owners = np.searchsorted(starts, whole[hits], side="right") - 1
-            for owner, place in zip(owners.tolist(), places[near[hits]].tolist(), strict=True):
-                found[owner].update(self.holders[place])
-        return found
+
+def hash_words(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """A 64-bit hash of each word of the texts, in order, and the number of the text it stands in."""
+    alphanumeric, values = _characters()
+    folded = [normalise(text) for text in texts]
+    codes = np.frombuffer("\n".join(folded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    edges = np.flatnonzero(np.diff(alphanumeric[codes], prepend=False, append=False))
+    starts, ends = edges[::2], edges[1::2]
+    words = _sums(values[codes], starts, ends)
+    words ^= words >> np.uint64(32)
+    text_ends = np.cumsum([len(text) + 1 for text in folded])
+    return words * MULTIPLIER, np.searchsorted(text_ends, starts, side="right")
+
+
+def hash_runs(words: np.ndarray, owners: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """A hash of each run of `length` words within one text, and the place of its first word."""
+    last = len(words) - length + 1
+    places = np.flatnonzero(owners[:last] == owners[length - 1 :]) if last > 0 else np.zeros(0, dtype=np.int64)
+    return _sums(words, places, places + length), places
+
+
+def _sums(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The polynomial hash of each `values[start:end]`, modulo 2**64: a difference of two running sums."""
+    powers = np.multiply.accumulate(np.full(len(values), MULTIPLIER))
+    inverses = np.multiply.accumulate(np.full(len(values), INVERSE))
+    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(values * powers)])
+    return (sums[ends] - sums[starts]) * inverses[starts]
+
+
+@cache
+def _characters() -> tuple[np.ndarray, np.ndarray]:
+    """Whether each code point is a letter or digit, and a random number for it."""
+    alphanumeric = np.fromiter((chr(code).isalnum() for code in range(sys.maxunicode + 1)), dtype=bool)
+    return alphanumeric, np.random.default_rng(0).integers(1, 2**63, sys.maxunicode + 1, dtype=np.uint64)
 
 
 class Decontaminator:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from dataset_builder.annotated_sets import decode_tags, from_offsets, from_tags, read_json_rows, read_set, split_tag
 from dataset_builder.config import AnnotatedSetConfig
+from fake_hub import FakeHub
 from open_ner.cli import UserError
 
+ROOT = Path(__file__).parent.parent
 TOKENS = ["Ada", "Byron", "met", "Rome", "Oslo"]
 TEXT = "Ada Byron met Rome Oslo"
 MENTIONS = [
@@ -173,6 +177,39 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}' * 99)[:-9])
     with pytest.raises(UserError, match="not readable"):
         list(read_json_rows(tmp_path / "cut.jsonl.gz"))
+
+
+def test_a_set_of_the_hub_is_read_by_config_split_and_revision(tmp_path: Path) -> None:
+    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    code = f"""
+import json, sys
+import datasets
+from huggingface_hub import HfApi
+from dataset_builder.annotated_sets import read_set
+from dataset_builder.config import AnnotatedSetConfig
+
+names = {names}
+features = datasets.Features(
+    {{"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(datasets.ClassLabel(names=names))}}
+)
+def rows(token):
+    return datasets.Dataset.from_dict({{"tokens": [[token, "Rome"]], "ner_tags": [[1, 3]]}}, features=features)
+rows("Ada").push_to_hub("org/set", config_name="fine", split="validation")
+sha = HfApi().dataset_info("org/set").sha
+rows("Eve").push_to_hub("org/set", config_name="fine", split="validation")
+for revision in (None, sha):
+    config = AnnotatedSetConfig(
+        name="set", path="org/set", format="tags", config="fine", split="validation", revision=revision
+    )
+    print(json.dumps([vars(passage) for passage in read_set(config, "nowhere")]))
+"""
+    with FakeHub() as hub:
+        environment = {**hub.env(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    ((new,), (old,)) = map(json.loads, ended.stdout.splitlines()[-2:])
+    assert (new["text"], old["text"]) == ("Eve Rome", "Ada Rome")
+    assert [entity["type"] for entity in old["entities"]] == ["PER", "LOC"]
 
 
 def test_a_set_of_the_hub_that_is_not_there_is_one_line() -> None:

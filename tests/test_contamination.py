@@ -1,6 +1,7 @@
 """Overlap with benchmarks: the index against brute force, short texts, what is removed, and what the table says."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ from hypothesis import strategies as st
 
 from dataset_builder.annotations import Annotations
 from dataset_builder.config import ContaminationConfig
-from dataset_builder.contamination import Decontaminator, NgramIndex, load_benchmarks, words_of
+from dataset_builder.contamination import Decontaminator, NgramIndex, load_benchmarks, normalise
 from open_ner.cli import UserError
 from open_ner.conversation import build_conversation
 
 LONG = "the quick brown fox jumps over the lazy dog near the river"
-TEXTS = st.lists(st.text("abc ", max_size=30), max_size=6)
+TEXTS = st.lists(st.text("abc_\u00fc\n \ud800", max_size=30), max_size=6)
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", normalise(text))
 
 
 def brute_force(text: str, benchmark: str, ngram: int, min_words: int) -> bool:
