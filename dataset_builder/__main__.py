@@ -179,7 +179,7 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
             )
             for name, part in sets.items()
         },
-        "supervised_options": asdict(config.supervised),
+        "supervised_options": without_paths(config.supervised),
         "mixture": {"weights": weights, "passages_left_out": unused},
         "contamination": {
             **asdict(config.contamination),
@@ -197,6 +197,11 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
     for name, splits in built.items():
         print(f"{name}: " + ", ".join(f"{split} {len(rows)}" for split, rows in splits.items()))
     print(f'dataset: {dataset_folder}, read it with load_dataset("{dataset_folder}")')
+
+
+def without_paths(options: Any) -> dict[str, Any]:
+    """Options as the published statistics show them: folders of this machine are nobody's business."""
+    return {name: value for name, value in asdict(options).items() if name not in ("data_dir", "sets", "benchmarks")}
 
 
 def annotate_distilled(config: BuildConfig, folder: Path) -> tuple[dict[str, Annotations], dict[str, Any]]:

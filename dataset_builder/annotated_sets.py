@@ -209,16 +209,25 @@ def _read_datasets(
     """Rows of a Parquet file or a Hub dataset, and the names of its integer tags where the features carry them."""
     from datasets import ClassLabel, load_dataset
 
+    def refuse(error: Exception) -> UserError:  # `datasets` raises dozens of kinds for a source it cannot read
+        return UserError(f"set {config.name}: {source!r} cannot be read: {str(error):.200}")
+
+    def guarded() -> Iterator[dict[str, Any]]:
+        try:
+            yield from rows
+        except Exception as error:
+            raise refuse(error) from None
+
     try:
         if source.endswith(".parquet"):
             rows = load_dataset("parquet", data_files=source, split="train", streaming=True)
         else:
             rows = load_dataset(source, config.config, split=config.split, revision=config.revision, streaming=True)
-    except Exception as error:  # `datasets` raises dozens of kinds for a source it cannot read
-        raise UserError(f"set {config.name}: {source!r} cannot be read: {str(error):.200}") from None
+    except Exception as error:
+        raise refuse(error) from None
     tags = getattr((rows.features or {}).get(config.tags_column), "feature", None)
     if isinstance(tags, ClassLabel) and not names:
         names = tags.names
     elif config.format == "tags" and "int" in str(getattr(tags, "dtype", "")) and not names:
         raise UserError(f"set {config.name}: column {config.tags_column!r} holds bare numbers: give their tag_names")
-    return rows, names
+    return guarded(), names

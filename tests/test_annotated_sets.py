@@ -179,6 +179,16 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         list(read_json_rows(tmp_path / "cut.jsonl.gz"))
 
 
+def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"tokens": [TOKENS] * 9000, "ner_tags": [SCHEMES["BIO"]] * 9000})
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    for broken in (content[:200], content[:4] + bytes(300) + content[304:]):  # no footer; pages that are none
+        (tmp_path / "a.parquet").write_bytes(broken)
+        with pytest.raises(UserError, match=r"set set: .*a\.parquet' cannot be read"):
+            list(read_set(config("a.parquet", "tags"), str(tmp_path)))
+
+
 def test_a_set_of_the_hub_is_read_by_config_split_and_revision(tmp_path: Path) -> None:
     names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
     code = f"""

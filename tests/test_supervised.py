@@ -286,6 +286,7 @@ def test_sets_alone_make_a_dataset(
         "supervised: places",
     }
     card = (workplace / "run" / "dataset" / "README.md").read_text()
+    assert str(workplace) not in card + (workplace / "run" / "dataset" / "stats.json").read_text()
     assert "| places | CC0 | 12 | 4 | 8 | 2 |" in card
 
 
