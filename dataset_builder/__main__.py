@@ -182,7 +182,7 @@ def build(config: BuildConfig, folder: Path, corpus: dict[str, Any] | None) -> N
         "supervised_options": without_paths(config.supervised),
         "mixture": {"weights": weights, "passages_left_out": unused},
         "contamination": {
-            **asdict(config.contamination),
+            **without_paths(config.contamination),
             "overlaps": [asdict(overlap) for overlap in decontaminator.overlaps()],
         },
         "paper": PAPER,
