@@ -122,7 +122,7 @@ def bench_parquet(rows: list[dict], runs: int) -> None:
 
     options = DatasetConfig()
     samplers = {"": NegativeSampler(count_types(rows), "frequency", 0)}
-    conversations = list(to_conversations(rows, samplers, options, None, Tally()))
+    conversations = list(to_conversations(rows, samplers, {"": options}, None, Tally()))
 
     def ours(folder: str) -> None:
         writer = ParquetWriter(path=f"{folder}/ours.parquet", features=CONVERSATION_FEATURES)

@@ -26,12 +26,14 @@ def plot_all(stats: dict[str, Any], annotations: AnnotationFile, folder: Path) -
 
 def left_out(stats: dict[str, Any]) -> Counter[str]:
     """How many were left out by stage and reason, over all variants."""
-    reasons = Counter({f"corpus: {reason}": n for reason, n in stats["corpus"]["dropped"].items()})
+    reasons = Counter({f"corpus: {reason}": n for reason, n in stats["corpus"].get("dropped", {}).items()})
     for name, part in stats["variants"].items():
         seen = ("replies", "entities_read", "entities_kept")
         for reason, number in {**part["counts"], **part["left_out"]}.items():
             if reason not in seen:
                 reasons[f"{name}: {reason}"] += number
+    for name, part in stats["supervised"].items():
+        reasons.update({f"{name}: {reason}": number for reason, number in part["left_out"].items()})
     return reasons
 
 
