@@ -119,8 +119,9 @@ class NgramIndex:
         self.too_short = np.flatnonzero(sizes < min_words).tolist()
         self.by_length: dict[int, tuple[np.ndarray, list[list[int]]]] = {}  # hashes in order, and the texts of each
         self.filter = np.zeros(2**FILTER_BITS, dtype=bool)  # whether any hash has these first bits
+        sums = _running_sums(words)
         for length in range(min_words, ngram + 1):
-            hashes, places = hash_runs(words, owners, length)
+            hashes, places = hash_runs(sums, owners, length)
             wanted = sizes[owners[places]] == length if length < ngram else np.ones(len(places), dtype=bool)
             known, firsts = np.unique(hashes[wanted], return_inverse=True)
             holders: list[list[int]] = [[] for _ in known]
@@ -136,8 +137,9 @@ class NgramIndex:
         while batch := list(islice(passages, TEXTS_PER_BATCH)):
             found: list[set[int]] = [set() for _ in batch]
             words, owners = hash_words(batch)
+            sums = _running_sums(words)
             for length, (known, holders) in self.by_length.items():
-                hashes, places = hash_runs(words, owners, length)
+                hashes, places = hash_runs(sums, owners, length)
                 likely = np.flatnonzero(self.filter[hashes >> np.uint64(64 - FILTER_BITS)])
                 near = np.minimum(np.searchsorted(known, hashes[likely]), len(known) - 1)
                 hits = known[near] == hashes[likely]
@@ -153,25 +155,37 @@ def hash_words(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     codes = np.frombuffer("\n".join(folded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     edges = np.flatnonzero(np.diff(alphanumeric[codes], prepend=False, append=False))
     starts, ends = edges[::2], edges[1::2]
-    words = _sums(values[codes], starts, ends)
+    words = _hash_slices(_running_sums(values[codes]), starts, ends)
     words ^= words >> np.uint64(32)
     text_ends = np.cumsum([len(text) + 1 for text in folded])
     return words * MULTIPLIER, np.searchsorted(text_ends, starts, side="right")
 
 
-def hash_runs(words: np.ndarray, owners: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """A hash of each run of `length` words within one text, and the place of its first word."""
-    last = len(words) - length + 1
+def hash_runs(sums: np.ndarray, owners: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """A hash of each run of `length` words within one text, and the place of its first word; `sums` are the words'."""
+    last = len(owners) - length + 1
     places = np.flatnonzero(owners[:last] == owners[length - 1 :]) if last > 0 else np.zeros(0, dtype=np.int64)
-    return _sums(words, places, places + length), places
+    return _hash_slices(sums, places, places + length), places
 
 
-def _sums(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The polynomial hash of each `values[start:end]`, modulo 2**64: a difference of two running sums."""
-    powers = np.multiply.accumulate(np.full(len(values), MULTIPLIER))
-    inverses = np.multiply.accumulate(np.full(len(values), INVERSE))
-    sums = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(values * powers)])
+def _running_sums(values: np.ndarray) -> np.ndarray:
+    """Of each beginning of the values, the polynomial hash modulo 2**64."""
+    powers, _ = _powers(len(values).bit_length())
+    sums = np.zeros(len(values) + 1, dtype=np.uint64)
+    np.cumsum(values * powers[: len(values)], out=sums[1:])
+    return sums
+
+
+def _hash_slices(sums: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The hash of each slice `start:end` of the values that `sums` are of, wherever it stands."""
+    _, inverses = _powers(len(sums).bit_length())
     return (sums[ends] - sums[starts]) * inverses[starts]
+
+
+@cache
+def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first 2**bits powers of the multiplier, and of its inverse."""
+    return tuple(np.multiply.accumulate(np.full(2**bits, base)) for base in (MULTIPLIER, INVERSE))
 
 
 @cache

@@ -78,6 +78,11 @@ class Parts:
         for name, part in sets.items():
             self.human[name] = self.decontaminator.clean(part)
             self._announce(f"supervised: {name}", self.human[name])
+            if not any(row["entities"] for row in self.human[name].rows):
+                raise UserError(
+                    f"set {name}: nothing is left of it beside the benchmarks: drop it from supervised.sets, or set "
+                    "contamination.passages or contamination.types to report"
+                )
             self.rejects.write_annotations(f"supervised: {name}", self.human[name])
         self._write_file("supervised", (row for part in self.human.values() for row in part.rows))
 

@@ -324,11 +324,19 @@ def test_a_mixture_has_both_in_the_sizes_asked(
         ({"supervised": {"data_dir": "nowhere"}}, "nowhere/people.conll: no such file"),
         ({"supervised": {"max_passages": 0}}, "set people: no passage with an entity is left"),
         ({"contamination": {"benchmarks": ["none"]}}, "'none' is neither a file nor one of"),
+        (
+            {"contamination": {"benchmarks": ["cities.jsonl"], "types": "remove"}},
+            "set places: nothing is left of it beside the benchmarks: drop it from supervised.sets",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(
     options: dict[str, Any], message: str, workplace: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cities = {"text": "Nowhere at all", "types": ["city", "river"]}
+    (workplace / "cities.jsonl").write_text(json.dumps(cities))
+    if "contamination" in options:
+        options["contamination"]["data_dir"] = str(workplace)
     with pytest.raises(UserError, match=re.escape(message)):
         build(workplace, tiny_student, monkeypatch, **options)
 
