@@ -124,7 +124,7 @@ def bench_parquet(args: argparse.Namespace) -> None:
 
     rows, options = make_rows(args.passages), DatasetConfig()
     samplers = {"": NegativeSampler(count_types(rows), "frequency", 0)}
-    conversations = list(to_conversations(rows, samplers, options, None, Tally()))
+    conversations = list(to_conversations(rows, samplers, {"": options}, None, Tally()))
 
     def ours(folder: str) -> None:
         writer = ParquetWriter(path=f"{folder}/ours.parquet", features=CONVERSATION_FEATURES)

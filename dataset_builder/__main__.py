@@ -16,7 +16,9 @@ from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
 
 from .config import BuildConfig
 from .journal import Journal
+from .passage_filters import Screen
 from .passages import load_passages, write_passages
+from .supervised import load_set_configs
 from .teacher import annotate, estimate, extrapolate
 
 
@@ -25,14 +27,18 @@ def main() -> None:
     config, stage, dry, pilot, repo_id = parse_arguments()
     if repo_id:
         require_token()
+    load_set_configs(config.supervised)  # a mistake in them costs nothing now
     folder = Path(config.output_dir)
-    if stage in ("passages", "all"):
-        corpus = write_passages(config.corpus, folder)
+    if not config.corpus.named and (dry or stage in ("passages", "annotate")):
+        print("this recipe has no corpus: there are no passages to make and no teacher to ask")
+        return
+    if stage in ("passages", "all") and config.corpus.named:
+        corpus = write_passages(config.corpus, folder, screen_of(config))
         print(f"passages: {corpus['kept']} kept, dropped {corpus['dropped'] or 'none'} -> {folder / 'passages.jsonl'}")
     if dry:
         dry_run(config, folder, pilot)
         return
-    if stage in ("annotate", "all"):
+    if stage in ("annotate", "all") and config.corpus.named:
         with Journal(folder / "journal.jsonl") as journal:
             tally = annotate(load_passages(folder), journal, config.teacher)
             if journal.damaged:
@@ -50,6 +56,15 @@ def main() -> None:
     if repo_id:
         dataset = Path(config.dataset_dir or folder / "dataset")
         print(publish_folder(dataset, repo_id, "dataset", stale=["*.parquet", "figures/*.png"]))
+
+
+def screen_of(config: BuildConfig) -> Screen | None:
+    """What keeps passages that overlap a benchmark from the teacher, where the recipe names one and removes them."""
+    if not config.contamination.benchmarks:
+        return None
+    from .contamination import Decontaminator  # numpy, which the annotate stage does without
+
+    return Decontaminator(config.contamination).screen()
 
 
 def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:

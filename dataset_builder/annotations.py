@@ -1,7 +1,7 @@
 """Replies become annotations: parse, ground, filter, count every reason. Nothing is paid here and nothing is lost."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,9 +50,17 @@ class Annotations:
 
 
 def annotate_passages(
-    passages: Iterable[Passage], replies: dict[str, dict[str, Any]], variant: str, max_words: int
+    passages: Iterable[Passage],
+    replies: dict[str, dict[str, Any]],
+    variant: str,
+    max_words: int,
+    unwanted: Mapping[str, str] | None = None,
+    why_not_type: Callable[[str], str | None] = lambda name: None,
 ) -> Annotations:
     """Turn journal records, by passage id, into annotations of one variant ("type" or "definition").
+
+    `unwanted` maps the ids of passages that may not be in the dataset to the reason; `why_not_type` is the last filter
+    of an entity's type.
 
     Counts: `replies`, `entities_read`, `entities_kept`, and one per reason. A passage without a record counts as
     `no_answer`, one left without entities as `no_entities_left`, a third string of a tuple as `extra_string`.
@@ -66,6 +74,9 @@ def annotate_passages(
             continue
         result.counts["replies"] += 1
         reply = mend_surrogates(record["reply"])
+        if unwanted and passage.id in unwanted:
+            result.reject(unwanted[passage.id], passage.id, reply=reply)
+            continue
         pairs = parse_reply(reply, record["finish_reason"], passage.text)
         if isinstance(pairs, str):
             result.reject(pairs, passage.id, reply=reply)
@@ -73,7 +84,7 @@ def annotate_passages(
         parsed.append((passage, record, reply, pairs))
     names = _name_types(Counter(pair[1] for *_, pairs in parsed for pair in pairs), variant, result)
     for passage, record, reply, pairs in parsed:
-        entities = _entities(passage, pairs, reply, names, max_words, result)
+        entities = _entities(passage, pairs, reply, names, max_words, why_not_type, result)
         if entities:
             result.rows.append(_row(passage, record, entities))
         else:
@@ -112,7 +123,13 @@ def _row(passage: Passage, record: dict[str, Any], entities: list[dict[str, Any]
 
 
 def _entities(
-    passage: Passage, pairs: list[Pair], reply: str, names: dict[str, str], max_words: int, result: Annotations
+    passage: Passage,
+    pairs: list[Pair],
+    reply: str,
+    names: dict[str, str],
+    max_words: int,
+    why_not_type: Callable[[str], str | None],
+    result: Annotations,
 ) -> list[dict[str, Any]]:
     """Mentions of the pairs that stand every test, in order of start; the others go to the rejects."""
     mentions: dict[tuple[int, int, str], dict[str, Any]] = {}
@@ -128,7 +145,7 @@ def _entities(
         if isinstance(places, str) and span.strip():
             reason = places
         else:
-            reason = why_drop(span, type_name, passage.text, max_words)
+            reason = why_drop(span, type_name, passage.text, max_words) or why_not_type(type_name)
         if reason is None and all((start, end, type_name) in mentions for start, end in places):
             reason = "duplicate"
         if reason:

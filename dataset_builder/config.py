@@ -56,6 +56,11 @@ class CorpusConfig(SourceConfig):
     )
     skip_broken_lines: bool = option(False, "pass over JSONL lines that cannot be read, counted, instead of stopping")
 
+    @property
+    def named(self) -> bool:
+        """Whether the recipe has a corpus at all; one of human-annotated sets alone has none."""
+        return bool(self.path or self.sources)
+
 
 @dataclass
 class TeacherConfig:
@@ -119,13 +124,90 @@ class DatasetConfig:
 
 
 @dataclass
+class AnnotatedSetConfig:
+    """One human-annotated set: a file under recipes/build/supervised/."""
+
+    name: str = option(..., "name of the set, as the line `Dataset: {name}` gives it")
+    path: str = option(..., "file or glob below supervised.data_dir, or the Hub id of a dataset")
+    format: Literal["offsets", "tags", "conll"] = option(
+        ..., "offsets: text and entities; tags: columns of tokens and BIO, IOB, BIOES or bare tags; conll: a text file"
+    )
+    config: str | None = option(None, "the dataset's config, for a Hub id")
+    split: str = option("train", "the dataset's split, for a Hub id")
+    revision: str | None = option(None, "commit or tag, for a Hub id")
+    id_column: str = option("id", "column with the id; where absent, the hash of the text")
+    text_column: str = option("text", "offsets: column with the text")
+    entities_column: str = option("entities", "offsets: column with a list of {start, end, type, text?}")
+    tokens_column: str = option("tokens", "tags: column with the tokens")
+    tags_column: str = option("ner_tags", "tags: column with the tags, strings or numbers")
+    tag_names: list[str] = option(list, "names of numbered tags, where the dataset's features do not give them")
+    tag_column: int = option(-1, "conll: column of the tag; 0 is the token, -1 the last")
+    comment: str = option("", "conll: what a comment line starts with")
+    verbalise: dict[str, str] = option(dict, "label -> the words the question uses; others keep their own name")
+    complete: bool = option(False, "labels that are neither in verbalise, nor in drop, are unknown: left out, counted")
+    drop: list[str] = option(list, "labels that are never asked, such as misc")
+    types: list[str] | None = option(None, "the set's label set, in the question's words; absent: the labels it has")
+    max_passages: int | None = option(None, "instead of supervised.max_passages")
+    licence: str = option("", "what the source says of its licence")
+
+
+@dataclass
+class SupervisedConfig:
+    """Human-annotated sets beside the distilled passages, or instead of them (paper, section 3.3)."""
+
+    sets: list[str] = option(list, "recipes of sets: names under recipes/build/supervised/, or paths of .yaml files")
+    data_dir: str = option(".", "folder the sets' paths start from")
+    dataset_line: bool = option(True, "open with `Dataset: {name}`: the same word means different things in two sets")
+    negatives: Literal["all", "none", "uniform", "frequency"] = option(
+        "all", "absent types asked, only ever of the set's own labels: all of them, or some by the law"
+    )
+    negative_ratio: float = option(1.0, "absent types asked per present type, where not all are")
+    negatives_per_passage: int | None = option(None, "a fixed number instead of the ratio")
+    empty_ratio: float = option(
+        0.5, "passages without any entity per passage with one, at most; 0 where they'd be asked nothing"
+    )
+    max_passages: int | None = option(10_000, "passages of a set at most, a seeded sample (paper: 10,000)")
+    long_passages: Literal["window", "reject"] = option(
+        "window", "what becomes of passages beyond corpus.max_tokens; windows cut no word and no mention"
+    )
+    mixture: dict[str, float] | None = option(
+        None,
+        "config `mixture`: relative sizes of `distilled` (the first of teacher.variants) and of sets by name; {}: "
+        "everything; absent: no mixture",
+    )
+
+
+@dataclass
+class ContaminationConfig:
+    """What passages and types share with the benchmarks. Always in the card; removed only where it says so."""
+
+    benchmarks: list[str] = option(list, "names under recipes/eval/benchmarks/, or paths of files with texts")
+    data_dir: str = option(".", "folder the benchmarks' paths start from")
+    passages: Literal["remove", "report"] = option(
+        "remove", "passages that share an n-gram with a benchmark's text; removed before a teacher is paid for them"
+    )
+    types: Literal["remove", "report"] = option("report", "types that are a benchmark's label too")
+    ngram: int = option(8, "words of an n-gram, in lower case and without punctuation")
+    min_words: int = option(5, "shorter texts of a benchmark are not looked for: they occur anywhere")
+
+
+@dataclass
 class BuildConfig:
     """One YAML is one run."""
 
-    corpus: CorpusConfig = option(..., "")
+    corpus: CorpusConfig = option(CorpusConfig, "")
     output_dir: str = option("runs/my-dataset", "folder of passages, journal and, in dataset/, what goes to the Hub")
     dataset_dir: str | None = option(None, "folder of what goes to the Hub, where several are built of one journal")
     name: str = option("uniner-distill", "title of the dataset's card")
     licence: str = option("other", "licence of the dataset, as the Hub spells it")
     teacher: TeacherConfig = option(TeacherConfig, "")
     dataset: DatasetConfig = option(DatasetConfig, "")
+    supervised: SupervisedConfig = option(SupervisedConfig, "")
+    contamination: ContaminationConfig = option(ContaminationConfig, "")
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe with nothing to build from."""
+        if not self.corpus.named and not self.supervised.sets:
+            raise UserError("nothing to build from: set corpus.path, corpus.sources or supervised.sets")
+        if self.supervised.mixture is not None and not (self.corpus.named and self.supervised.sets):
+            raise UserError("supervised.mixture mixes distilled passages with sets: set a corpus and sets, or drop it")

@@ -23,19 +23,27 @@ NO_ANSWER = write_answer([])
 
 @dataclass
 class Conversation:
-    """A passage with the queries asked of it, each with its answer; `id` is the passage's, or `passage#2`."""
+    """A passage with the queries asked of it, each with its answer; `id` is the passage's, or `passage#2`.
+
+    `line` is the set that the line `Dataset: {name}` names, None where there is no such line.
+    """
 
     id: str
     row: dict[str, Any]
     queries: list[Query]
+    line: str | None = None
 
 
 @dataclass
 class Tally:
-    """What a config asks, and the passages and queries no conversation could hold: `(passage_id, reason, type)`."""
+    """What a config asks, and the passages and queries no conversation could hold: `(passage_id, reason, type)`.
 
-    queries: int = 0
-    negative_queries: int = 0
+    `conversations`, `queries` and `negative_queries` count by human-annotated set, distilled rows under "".
+    """
+
+    conversations: Counter[str] = field(default_factory=Counter)
+    queries: Counter[str] = field(default_factory=Counter)
+    negative_queries: Counter[str] = field(default_factory=Counter)
     types_not_asked: int = 0
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -54,30 +62,41 @@ def count_types(rows: Iterable[dict[str, Any]]) -> Counter[str]:
 def to_conversations(
     rows: Iterable[dict[str, Any]],
     samplers: Mapping[str, NegativeSampler],
-    options: DatasetConfig,
+    options: Mapping[str, DatasetConfig],
     window: Window | None,
     tally: Tally,
+    dataset_line: bool = True,
 ) -> Iterator[Conversation]:
     """Every present type of each passage and sampled absent ones, in a seeded random order.
 
-    `samplers` holds the types of each human-annotated set by its name, and those of distilled rows under "". A passage
-    whose conversation exceeds the window is continued in a second one that repeats the passage; what cannot fit at all
-    goes to `tally.left_out` as `passage_too_long` or `query_too_long`.
+    `samplers` holds the types of each human-annotated set by its name, and those of distilled rows under "", and
+    `options` how each is asked; `dataset_line` says whether a set's name opens its conversations. A passage whose
+    conversation exceeds the window is continued in a second one that repeats the passage; what cannot fit at all goes
+    to `tally.left_out` as `passage_too_long` or `query_too_long`, and a passage without a query as `nothing_to_ask`.
     """
     rows = iter(rows)
     while block := list(islice(rows, ROWS_AT_ONCE)):
         asked = choose_queries(block, samplers, options, tally)
         costs = _query_costs(asked, window) if window else asked
         for row, queries, prices in zip(block, asked, costs, strict=True):
-            parts = _spread(row, queries, prices, window, tally) if window else [queries]
+            dataset = row.get("dataset") or ""
+            line = dataset if dataset_line and dataset else None
+            if not queries:
+                tally.left_out.append((row["id"], "nothing_to_ask", ""))
+                continue
+            parts = _spread(row, queries, prices, window, tally, line) if window else [queries]
             for number, part in enumerate(parts, 1):
-                tally.queries += len(part)
-                tally.negative_queries += sum(not strings for _, strings in part)
-                yield Conversation(row["id"] if number == 1 else f"{row['id']}#{number}", row, part)
+                tally.conversations[dataset] += 1
+                tally.queries[dataset] += len(part)
+                tally.negative_queries[dataset] += sum(not strings for _, strings in part)
+                yield Conversation(row["id"] if number == 1 else f"{row['id']}#{number}", row, part, line)
 
 
 def choose_queries(
-    rows: list[dict[str, Any]], samplers: Mapping[str, NegativeSampler], options: DatasetConfig, tally: Tally
+    rows: list[dict[str, Any]],
+    samplers: Mapping[str, NegativeSampler],
+    options: Mapping[str, DatasetConfig],
+    tally: Tally,
 ) -> list[list[Query]]:
     """The queries of each row in the order asked; present types beyond `max_queries` are counted in the tally."""
     answers = [_answers(row) for row in rows]
@@ -87,14 +106,15 @@ def choose_queries(
         sampler = samplers[name]
         present = [[sampler.index[kind] for kind in answers[i] if kind in sampler.index] for i in members]
         owners = np.repeat(np.arange(len(members)), [len(codes) for codes in present])
-        wanted = [_wanted(len(answers[i]), options) for i in members]
+        wanted = [_wanted(len(answers[i]), options[name]) for i in members]
         flat = np.array([code for codes in present for code in codes], dtype=np.int64)
         drawn = sampler.draw(keys[members], owners, flat, np.array(wanted, dtype=np.int64))
         for place, code in zip(*(column.tolist() for column in drawn), strict=True):
             queries[members[place]].append((sampler.types[code], []))
-    return [
-        _shuffled(*pair, tally, options) for pair in zip(queries, _random_orders(keys, queries, options), strict=True)
-    ]
+        orders = _random_orders(keys[members], [queries[i] for i in members], options[name].seed)
+        for i, order in zip(members, orders, strict=True):
+            queries[i] = _shuffled(queries[i], order, tally, options[name].max_queries)
+    return queries
 
 
 def _answers(row: dict[str, Any]) -> dict[str, list[tuple[int, str]]]:
@@ -116,18 +136,18 @@ def _wanted(present: int, options: DatasetConfig) -> int:
     return math.ceil(options.negative_ratio * present) if fixed is None else fixed
 
 
-def _random_orders(keys: np.ndarray, queries: list[list[Query]], options: DatasetConfig) -> list[list[int]]:
+def _random_orders(keys: np.ndarray, queries: list[list[Query]], seed: int) -> list[list[int]]:
     """A permutation for each row, from random numbers of its own."""
     lengths = np.array([len(part) for part in queries])
     rows, begins = np.repeat(np.arange(len(queries)), lengths), np.cumsum(lengths) - lengths
     positions = np.arange(len(rows)) - begins[rows]
-    order = np.lexsort((uniform(keys[rows], positions, ORDER, options.seed), rows))
+    order = np.lexsort((uniform(keys[rows], positions, ORDER, seed), rows))
     flat = positions[order].tolist()
     return [flat[begin : begin + length] for begin, length in zip(begins.tolist(), lengths.tolist(), strict=True)]
 
 
-def _shuffled(queries: list[Query], order: list[int], tally: Tally, options: DatasetConfig) -> list[Query]:
-    kept = order[: options.max_queries]
+def _shuffled(queries: list[Query], order: list[int], tally: Tally, most: int | None) -> list[Query]:
+    kept = order[:most]
     tally.types_not_asked += sum(bool(queries[i][1]) for i in order[len(kept) :])
     return [queries[i] for i in kept]
 
@@ -140,9 +160,9 @@ def _query_costs(asked: list[list[Query]], window: Window) -> list[list[int]]:
 
 
 def _spread(
-    row: dict[str, Any], queries: list[Query], costs: list[int], window: Window, tally: Tally
+    row: dict[str, Any], queries: list[Query], costs: list[int], window: Window, tally: Tally, dataset: str | None
 ) -> list[list[Query]]:
-    tokens, dataset = window.text_tokens(row["text"], row.get("tokens")), row.get("dataset") or None
+    tokens = window.text_tokens(row["text"], row.get("tokens"))
     parts, left_out = window.spread(row["text"], tokens, queries, costs, dataset)
     if left_out and not parts and window.exact(passage_turns(row["text"], dataset)) > window.limit:
         tally.left_out.append((row["id"], "passage_too_long", ""))
@@ -160,10 +180,10 @@ def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Tab
     ends: dict[str, list[int]] = {name: [0] for name in ("messages", "entities", "negatives")}
     for conversation in conversations:
         row, queries = conversation.row, conversation.queries
-        dataset = row.get("dataset") or None
-        for name, value in zip(texts, (conversation.id, row["text"], row["source"], dataset or ""), strict=True):
+        given = (conversation.id, row["text"], row["source"], row.get("dataset") or "")
+        for name, value in zip(texts, given, strict=True):
             texts[name].append(value)
-        contents += [message["content"] for message in passage_turns(row["text"], dataset)]
+        contents += [message["content"] for message in passage_turns(row["text"], conversation.line)]
         for name, strings in queries:
             contents += (question(name), write_answer(strings) if strings else NO_ANSWER)
         asked = {name for name, strings in queries if strings}

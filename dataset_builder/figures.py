@@ -10,7 +10,8 @@ from .uniner_distill import AnnotationFile
 
 COLOUR = "#3b6fb6"
 BARS = 20  # at most in a figure; the rest is one bar
-LONGEST_NAME = 32
+LONGEST_NAME = 32  # characters, inside a figure
+LONGEST_LABEL = 48  # beside a bar
 MOST_ENTITIES = 120  # bars of the figure of entities per passage
 
 
@@ -26,12 +27,14 @@ def plot_all(stats: dict[str, Any], annotations: AnnotationFile, folder: Path) -
 
 def left_out(stats: dict[str, Any]) -> Counter[str]:
     """How many were left out by stage and reason, over all variants."""
-    reasons = Counter({f"corpus: {reason}": n for reason, n in stats["corpus"]["dropped"].items()})
+    reasons = Counter({f"corpus: {reason}": n for reason, n in stats["corpus"].get("dropped", {}).items()})
     for name, part in stats["variants"].items():
         seen = ("replies", "entities_read", "entities_kept")
         for reason, number in {**part["counts"], **part["left_out"]}.items():
             if reason not in seen:
                 reasons[f"{name}: {reason}"] += number
+    for name, part in stats["supervised"].items():
+        reasons.update({f"{name}: {reason}": number for reason, number in part["left_out"].items()})
     return reasons
 
 
@@ -64,7 +67,7 @@ def plot_entities(per_passage: Counter[int], path: Path) -> None:
 
 def plot_bars(counts: Counter[str], title: str, unit: str, path: Path, log: bool = False) -> None:
     """A horizontal bar per name, the largest first, with its number."""
-    shown = [(_plain(name) or "not named", number) for name, number in counts.most_common(BARS)]
+    shown = [(_plain(name, LONGEST_LABEL) or "not named", number) for name, number in counts.most_common(BARS)]
     rest = counts.most_common()[BARS:]
     if rest:
         shown.append((f"{len(rest):,} others", sum(number for _, number in rest)))
@@ -91,8 +94,8 @@ def _figure(path: Path, title: str, height: float = 4.2) -> Iterator[Any]:
     figure.savefig(path, dpi=150)
 
 
-def _plain(name: str) -> str:
+def _plain(name: str, longest: int = LONGEST_NAME) -> str:
     """A name short enough for an axis, its dollars no formula."""
     name = " ".join(name.split())
-    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    short = name if len(name) <= longest else name[: longest - 1] + "…"
     return short.replace("$", r"\$")

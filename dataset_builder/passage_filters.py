@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from .config import CorpusConfig
@@ -21,10 +22,18 @@ SHINGLE = 5  # words
 PERMUTATIONS = 64  # with the exact check behind them, 128 found nothing more on 17,693 passages
 
 
-def make_filter(config: CorpusConfig) -> Callable[[str, int], str | None]:
+@dataclass
+class Screen:
+    """A filter of the caller's own, the last to be asked; its `name` is another wherever its verdicts may be."""
+
+    name: str
+    why_not: Callable[[str], str | None]
+
+
+def make_filter(config: CorpusConfig, screen: Screen | None = None) -> Callable[[str, int], str | None]:
     """A function from a passage's text and tokens to the reason to drop it, or None.
 
-    Reasons: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`.
+    Reasons: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`, and those of the screen.
     """
     speaks = make_detector(config.language) if config.language else None
 
@@ -37,7 +46,9 @@ def make_filter(config: CorpusConfig) -> Callable[[str, int], str | None]:
             return "binary"
         if config.max_markup is not None and markup_share(text) > config.max_markup:
             return "markup"
-        return "other_language" if speaks and not speaks(text) else None
+        if speaks and not speaks(text):
+            return "other_language"
+        return screen.why_not(text) if screen else None
 
     return why_not
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from open_ner.cli import UserError
 
 from .config import CorpusConfig
-from .passage_filters import NearDuplicates, make_filter
+from .passage_filters import NearDuplicates, Screen, make_filter
 from .sampling import draw
 from .sources import Document, Dropped, fingerprint, read_documents, sources_of, text_sha256
 from .windows import WindowCutter, load_tokenizer
@@ -36,6 +36,10 @@ class Passage:
     start: int
     end: int
     tokens: int
+
+
+Filter = Callable[[str, int], str | None]
+Verdict = tuple[Passage | Dropped, str | None]
 
 
 def read_passages(config: CorpusConfig, read: Counter[int]) -> Iterator[tuple[int, Passage | Dropped]]:
@@ -66,15 +70,19 @@ def _cut(batch: list[Document | Dropped], cutter: WindowCutter) -> Iterator[Pass
             yield Passage(name, item.text[start:end], item.source, item.id, item.licence, start, end, tokens)
 
 
-def make_passages(config: CorpusConfig, tally: dict[str, Any] | None = None) -> Iterator[Passage | Dropped]:
+def make_passages(
+    config: CorpusConfig, tally: dict[str, Any] | None = None, screen: Screen | None = None
+) -> Iterator[Passage | Dropped]:
     """The corpus's passages, and what was dropped and why: in the corpus's order, or the sample's random one.
 
     A passage is dropped for the first of these: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`,
-    `duplicate`, `near_duplicate`; a line or document for `broken_line`, `no_text`, `empty`, `not_unicode`. `tally`
-    receives `documents`, `candidates` and `not_sampled` (passages after the last one drawn, of which nothing is said).
+    what the screen says, `duplicate`, `near_duplicate`; a line or document for `broken_line`, `no_text`, `empty`,
+    `not_unicode`. `tally` receives `documents`, `candidates` and `not_sampled` (passages after the last one drawn, of
+    which nothing is said).
     """
     tally = {} if tally is None else tally
-    decided = _sampled(config, tally) if config.sample else _in_order(config, tally)
+    why_not = make_filter(config, screen)
+    decided = _sampled(config, tally, why_not) if config.sample else _in_order(config, tally, why_not)
     ids: set[str] = set()
     for item, reason in decided:
         if isinstance(item, Dropped):
@@ -88,9 +96,9 @@ def make_passages(config: CorpusConfig, tally: dict[str, Any] | None = None) -> 
             yield item
 
 
-def _in_order(config: CorpusConfig, tally: dict[str, Any]) -> Iterator[tuple[Passage | Dropped, str | None]]:
+def _in_order(config: CorpusConfig, tally: dict[str, Any], why_not: Filter) -> Iterator[Verdict]:
     """Every passage with its verdict; holds 5 KiB a kept passage for `near_duplicates`, a hash without."""
-    why_not, near = make_filter(config), _make_near(config)
+    near = _make_near(config)
     seen: set[str] = set()
     kept, tally["documents"], tally["candidates"] = 0, Counter(), 0
     for _, item in read_passages(config, tally["documents"]):
@@ -111,7 +119,7 @@ def _in_order(config: CorpusConfig, tally: dict[str, Any]) -> Iterator[tuple[Pas
             return
 
 
-def _sampled(config: CorpusConfig, tally: dict[str, Any]) -> Iterator[tuple[Passage | Dropped, str | None]]:
+def _sampled(config: CorpusConfig, tally: dict[str, Any], why_not: Filter) -> Iterator[Verdict]:
     """The sample (see sampling.py), then the documents that gave no passage."""
     weights = [source.weight for source in sources_of(config)]
     shares = [weight / sum(weights) for weight in weights] if weights[0] else [1.0]
@@ -131,7 +139,7 @@ def _sampled(config: CorpusConfig, tally: dict[str, Any]) -> Iterator[tuple[Pass
 
     quotas = [round(config.sample * share) for share in shares]
     decided = 0
-    for passage, reason in draw(read, quotas, config.seed, make_filter(config), lambda: _make_near(config)):
+    for passage, reason in draw(read, quotas, config.seed, why_not, lambda: _make_near(config)):
         decided += 1
         yield passage, reason
     tally["not_sampled"] = tally["candidates"] - decided
@@ -147,14 +155,14 @@ def _make_near(config: CorpusConfig) -> NearDuplicates | _KeepAll:
     return _KeepAll() if config.near_duplicates is None else NearDuplicates(config.near_duplicates)
 
 
-def write_passages(config: CorpusConfig, folder: Path) -> dict[str, Any]:
+def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = None) -> dict[str, Any]:
     """Write `passages.jsonl` and `dropped_passages.jsonl`; returns counts.
 
     `kept`; `dropped` by reason; `documents` read, by source; `candidates`, all passages of the corpus; `not_sampled`;
     `sources` and `licences` of the kept ones; `revisions`, the Hub's commits. Passages already written from the same
     corpus with the same options are left as they are; a run that was interrupted starts anew.
     """
-    options = asdict(config)
+    options = asdict(config) | ({"screen": screen.name} if screen else {})
     config = deepcopy(config)
     sources = sources_of(config)
     state = [fingerprint(source) for source in sources]
@@ -171,7 +179,7 @@ def write_passages(config: CorpusConfig, folder: Path) -> dict[str, Any]:
     tally: dict[str, Any] = {}
     partial = folder / "passages.jsonl.partial"
     with partial.open("w", encoding="utf-8") as good, (folder / "dropped_passages.jsonl").open("w") as bad:
-        counts = _write(tqdm(make_passages(config, tally), desc="passages", unit=" passages"), good, bad)
+        counts = _write(tqdm(make_passages(config, tally, screen), desc="passages", unit=" passages"), good, bad)
     if not counts["kept"]:
         what = counts["dropped"] or "it has no rows"
         raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; dropped: {what}")
@@ -217,6 +225,7 @@ class StoredPassages:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "passages.jsonl"
+        self.dropped_path = folder / "dropped_passages.jsonl"
         if not self.path.exists():
             raise UserError(f"{self.path}: not there yet; run --stage passages first")
 
@@ -224,6 +233,12 @@ class StoredPassages:
         with self.path.open(encoding="utf-8") as lines:
             for line in lines:
                 yield Passage(**json.loads(line))
+
+    def dropped(self) -> Iterator[Dropped]:
+        """What the passages stage left out, with its reason."""
+        with self.dropped_path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield Dropped(**json.loads(line))
 
 
 def load_passages(folder: Path) -> StoredPassages:

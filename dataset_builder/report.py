@@ -3,7 +3,10 @@
 from collections import Counter
 from typing import Any
 
+from .annotations import Annotations
+from .conversations import Tally
 from .questions import RECORDED
+from .supervised import TALLIES
 from .uniner_distill import BuiltConfig
 
 PAPER = {
@@ -29,10 +32,27 @@ def summarise(built: BuiltConfig) -> dict[str, Any]:
         "entities_per_passage": found.counts.total() / len(found.held_out),
         "types_per_passage": found.present_types / len(found.held_out),
         "conversations": built.splits,
-        "queries": tally.queries,
-        "negative_queries": tally.negative_queries,
+        "queries": tally.queries.total(),
+        "negative_queries": tally.negative_queries.total(),
         "types_not_asked": tally.types_not_asked,
         "left_out": tally.counts,
+    }
+
+
+def describe_set(name: str, part: Annotations, tally: Tally) -> dict[str, Any]:
+    """A set's line of the card: what went into the dataset, what was asked, and what was left out and why."""
+    entities = [entity for row in part.rows for entity in row["entities"]]
+    return {
+        "licence": part.rows[0]["licence"],
+        "passages": len(part.rows),
+        "passages_without_entity": sum(not row["entities"] for row in part.rows),
+        "entities": len(entities),
+        "types": dict(Counter(entity["type"] for entity in entities).most_common()),
+        "conversations": tally.conversations[name],
+        "queries": tally.queries[name],
+        "negative_queries": tally.negative_queries[name],
+        **{count: part.counts[count] for count in TALLIES},
+        "left_out": {reason: n for reason, n in sorted(part.counts.items()) if reason not in TALLIES and n},
     }
 
 

@@ -19,9 +19,10 @@ import pyarrow as pa
 
 from open_ner.cli import UserError
 
-from .config import DatasetConfig
+from .config import DatasetConfig, SupervisedConfig
 from .conversations import ROWS_AT_ONCE, Tally, count_types, entity_column, to_conversations, to_table
 from .negatives import NegativeSampler
+from .supervised import conversation_options
 from .window import Window
 
 ENTITY = {
@@ -113,11 +114,15 @@ class AnnotationFile:
 
 @dataclass
 class UninerDistillConfig(datasets.BuilderConfig):
-    """`annotations` is a JSONL file of annotated passages; `tokenizer` is the student's, "" for an endless window."""
+    """`annotations` is a JSONL file of annotated passages; `tokenizer` is the student's, "" for an endless window.
+
+    `supervised` says how the conversations of rows that name a human-annotated set are built.
+    """
 
     annotations: str = ""
     options: DatasetConfig | None = None
     tokenizer: str = ""
+    supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
 
 
 class UninerDistill(datasets.ArrowBasedBuilder):
@@ -151,14 +156,19 @@ class UninerDistill(datasets.ArrowBasedBuilder):
             for number, block in enumerate(_blocks(rows)):
                 yield number, annotation_table(block, schema)
             return
-        # negatives come from the training part's types alone, in both splits
+        options = {
+            name: conversation_options(config.supervised, config.options) if name else config.options
+            for name in self.annotations.train_counts
+        }
+        # negatives come from the training part's types alone, in both splits, and of a set's own types
         samplers = {
-            name: NegativeSampler(counts, config.options.negatives, config.options.seed)
+            name: NegativeSampler(counts, options[name].negatives, options[name].seed)
             for name, counts in self.annotations.train_counts.items()
         }
         if config.tokenizer and not self.window:
             self.window = Window(config.tokenizer, config.options.max_conversation_tokens)
-        conversations = to_conversations(rows, samplers, config.options, self.window, self.tally)
+        line = config.supervised.dataset_line
+        conversations = to_conversations(rows, samplers, options, self.window, self.tally, line)
         for number, block in enumerate(_blocks(conversations)):
             yield number, to_table(block, schema)
 
@@ -200,12 +210,16 @@ class BuiltConfig:
 
 
 def materialise(
-    sources: dict[str, Path], options: DatasetConfig, tokenizer: str, folder: Path
+    sources: dict[str, Path],
+    options: DatasetConfig,
+    tokenizer: str,
+    folder: Path,
+    supervised: SupervisedConfig | None = None,
 ) -> dict[str, BuiltConfig]:
     """Write each config's splits as Parquet under `folder/<config>/`, in shards of `SHARD_SIZE`.
 
-    `sources` maps the conversation configs ("type", "definition", ...) to their annotation files; the config
-    `annotations` is added from the first.
+    `sources` maps the conversation configs ("type", "definition", "supervised", "mixture") to their annotation files;
+    the config `annotations` is added from the first.
     """
     built: dict[str, BuiltConfig] = {}
     files: dict[Path, AnnotationFile] = {}
@@ -220,6 +234,7 @@ def materialise(
                 annotations=str(path),
                 options=options,
                 tokenizer=tokenizer,
+                supervised=supervised or SupervisedConfig(),
             )
             builder.annotations, builder.window = files.get(path), window
             try:

@@ -12,11 +12,12 @@ ROWS = {
     "type": "a conversation that asks types by name",
     "definition": "a conversation that asks types by definition",
     "supervised": "a conversation about a passage annotated by humans, which names its set",
-    "mixture": "a conversation of `type` or of `supervised`",
+    "mixture": "a conversation about a distilled passage or about one of a human-annotated set, in a seeded order",
     "annotations": "a passage with its entities and where they come from",
 }
 COUNTED = ("passages", "entities", "spans", "types", "queries", "negative_queries", "types_not_asked")
 SEEN = ("replies", "entities_read", "entities_kept")  # counts that are no reason to leave something out
+SET_COLUMNS = ("passages", "passages_without_entity", "entities", "conversations", "queries", "negative_queries")
 NAMED = 12  # sources, licences and merged types that are listed; the rest is counted
 
 
@@ -31,7 +32,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
     configs = stats["configs"]
     splits = list(dict.fromkeys(split for part in configs.values() for split in part["splits"]))
     default = next(iter(configs))
-    corpus = stats["corpus"]
+    rule = stats["contamination_options"]
     card = DatasetCard.from_template(
         _metadata(stats),
         template_path=str(TEMPLATE),
@@ -43,16 +44,21 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
             (name, ROWS.get(name, "a conversation"), [f"{part['splits'].get(s, 0):,}" for s in splits])
             for name, part in configs.items()
         ],
-        names_sets=any(name not in ("type", "definition", "annotations") for name in configs),
+        found_by=" and ".join(["an LLM teacher"] * bool(stats["teacher"]) + ["people"] * bool(stats["supervised"])),
+        mixture=_mixture(stats["supervised_options"]) if "mixture" in configs else "",
+        dataset_line=stats["supervised_options"]["dataset_line"],
+        sets=_table([_set(name, part) for name, part in stats["supervised"].items()]),
+        set_negatives=_negatives(stats["supervised_options"] | {"seed": stats["negatives"]["seed"]}),
         one_in=stats["negatives"]["validation_one_in"],
-        variants=list(stats["variants"]),
+        columns=[column for name in stats["variants"] for column in (name, *_paper_columns(stats, name))],
         statistics=_statistics(stats),
         top_types=escape(", ".join(stats["variants"][default]["top_types"])),
+        distilled=bool(stats["prompts"]),
         teacher=escape(", ".join(stats["teacher"]) or "not named"),
         annotated=" to ".join(stats["annotated"]),
         prompts=", ".join(f"{name} (SHA-256 {digest})" for name, digest in stats["prompts"].items()),
         answers=stats["answers"],
-        kept=f"{corpus['kept']:,}",
+        corpus=list(_corpus(stats["corpus"])),
         sources=_listed(stats["sources"]),
         licences=_listed(stats["licences"]),
         negatives=_negatives(stats["negatives"]),
@@ -65,7 +71,10 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
         ],
         merged=_merged(stats["variants"]),
         left_out=list(_left_out(stats)),
-        contamination=_table(stats.get("contamination", [])),
+        contamination=_table(
+            [{**row, "types_shared": _joined(row["types_shared"])} for row in stats["contamination"]]
+        ),
+        rule=rule,
     )
     card.save(folder / "README.md")
 
@@ -80,7 +89,7 @@ def _metadata(stats: dict[str, Any]) -> Any:
         pretty_name=stats["name"],
         license=stats["licence"],
         language=["en"],
-        annotations_creators=["machine-generated"],
+        annotations_creators=["machine-generated"] * bool(stats["prompts"]) + ["found"] * bool(stats["supervised"]),
         task_categories=["token-classification", "text-generation"],
         size_categories=[_size_category(sum(configs[default]["splits"].values()))],
         tags=["named-entity-recognition", "universal-ner", "distillation"],
@@ -102,41 +111,71 @@ def _size_category(rows: int) -> str:
     return next((name for bound, name in bounds if rows < bound), "n>1M")
 
 
+def _paper_columns(stats: dict[str, Any], variant: str) -> list[str]:
+    """The heading of the paper's numbers beside a variant that the paper has too."""
+    return ["paper"] if variant in stats["paper"] else []
+
+
 def _statistics(stats: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """Rows of the paper's table: a name, then for each variant this dataset's number and the paper's."""
-    variants = [(part, stats["paper"].get(name, {})) for name, part in stats["variants"].items()]
-    table = [
-        (
-            key.replace("_", " "),
-            [(f"{part[key]:,}", f"{paper[key]:,}" if key in paper else "") for part, paper in variants],
-        )
-        for key in COUNTED
+    """Rows of the paper's table: a name, then for each variant this dataset's number and, if any, the paper's."""
+    table = [(key.replace("_", " "), [], key, ",") for key in COUNTED]
+    table += [(f"{what} per passage", [], f"{what}_per_passage", ".1f") for what in ("entities", "types")]
+    table += [
+        (f"entities of the {label} of types by rank", [], band, ".0%")
+        for band, label in enumerate(("top 1 %", "1-10 %", "10-100 %"))
     ]
-    for key in ("entities_per_passage", "types_per_passage"):
-        published = [
-            f"{paper['entities'] / paper['passages']:.1f}"
-            if key == "entities_per_passage" and "passages" in paper
-            else ""
-            for _, paper in variants
-        ]
-        table.append(
-            (
-                key.replace("_", " "),
-                [(f"{part[key]:.1f}", old) for (part, _), old in zip(variants, published, strict=True)],
-            )
-        )
-    for band, label in enumerate(("top 1 %", "1-10 %", "10-100 %")):
-        cells = [
-            (f"{part['bands'][band]:.0%}", f"{paper['bands'][band]:.0%}" if "bands" in paper else "")
-            for part, paper in variants
-        ]
-        table.append((f"entities of the {label} of types by rank", cells))
-    return [(label, [text for pair in cells for text in pair]) for label, cells in table]
+    for name, part in stats["variants"].items():
+        for column in (part, *(_published(stats["paper"][name]) for _ in _paper_columns(stats, name))):
+            for _, cells, key, form in table:
+                value = column.get("bands", [""] * 3)[key] if isinstance(key, int) else column.get(key, "")
+                cells.append(f"{value:{form}}" if value != "" else "")
+    return [(label, cells) for label, cells, *_ in table]
+
+
+def _published(paper: dict[str, Any]) -> dict[str, Any]:
+    """What the paper says of a variant, with what follows from it."""
+    return paper | ({"entities_per_passage": paper["entities"] / paper["passages"]} if "passages" in paper else {})
+
+
+def _corpus(corpus: dict[str, Any]) -> Iterable[str]:
+    """What became of the corpus, a line each."""
+    if not corpus:
+        return
+    documents = corpus.get("documents", {})
+    line = f"{corpus['kept']:,} passages were kept"
+    if "candidates" in corpus:
+        line += f" of {corpus['candidates']:,} cut from {sum(documents.values()):,} documents"
+    if "not_sampled" in corpus:
+        line += f"; {corpus['not_sampled']:,} were not drawn into the sample"
+    yield line
+    for name, label in (
+        ("documents", "Documents read"), ("sources", "Passages by source"), ("licences", "Passages by licence"),
+    ):  # fmt: skip
+        if corpus.get(name):
+            yield f"{label}: {_listed(corpus[name])}"
+    revisions = corpus.get("revisions", {})
+    if revisions:
+        yield "Revisions on the Hub: " + ", ".join(f"{escape(name)} at {escape(r)}" for name, r in revisions.items())
+
+
+def _set(name: str, part: dict[str, Any]) -> dict[str, Any]:
+    """A human-annotated set's row of its table."""
+    counts = {key: part[key] for key in SET_COLUMNS}
+    return {"set": name, "licence": part["licence"] or "not named", "types": len(part["types"]), **counts}
+
+
+def _mixture(options: dict[str, Any]) -> str:
+    weights = ", ".join(f"{escape(name)} {weight:g}" for name, weight in options["mixture"].items())
+    return f"relative sizes {weights}; {options['passages_left_out']:,} passages left out" if weights else "everything"
+
+
+def _joined(names: list[str]) -> str:
+    return f"{len(names)}: {', '.join(names)}" if names else "none"
 
 
 def _negatives(options: dict[str, Any]) -> str:
-    if options["negatives"] == "none":
-        return "none"
+    if options["negatives"] in ("none", "all"):
+        return {"none": "none", "all": "every type of the set that is absent"}[options["negatives"]]
     fixed = options["negatives_per_passage"]
     number = f"{fixed} a passage" if fixed is not None else f"{options['negative_ratio']:g} for each present type"
     law = {"frequency": "in proportion to their frequency", "uniform": "uniformly"}[options["negatives"]]
@@ -159,7 +198,7 @@ def _merged(variants: dict[str, Any]) -> str:
 
 def _left_out(stats: dict[str, Any]) -> Iterable[tuple[str, str, str]]:
     """Stage, reason and number of everything that was left out."""
-    for reason, number in sorted(stats["corpus"]["dropped"].items()):
+    for reason, number in sorted(stats["corpus"].get("dropped", {}).items()):
         yield "passages", escape(reason), f"{number:,}"
     for name, part in stats["variants"].items():
         for reason, number in sorted(part["counts"].items()):
@@ -167,6 +206,9 @@ def _left_out(stats: dict[str, Any]) -> Iterable[tuple[str, str, str]]:
                 yield f"{name}: replies and entities", escape(reason), f"{number:,}"
         for reason, number in sorted(part["left_out"].items()):
             yield f"{name}: conversations", escape(reason), f"{number:,}"
+    for name, part in stats["supervised"].items():
+        for reason, number in part["left_out"].items():
+            yield f"supervised: {escape(name)}", escape(reason), f"{number:,}"
 
 
 def _table(rows: list[dict[str, Any]]) -> dict[str, list]:

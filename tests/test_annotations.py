@@ -55,3 +55,18 @@ def test_a_hallucination_counts_as_one_whatever_its_type() -> None:
     replies = {"p0": record('[("Eve", "other"), ("Ada", "person"), ("", "person")]')}
     result = annotate_passages([passage(0, "Ada and Bob")], replies, "type", 10)
     assert (result.counts["not_in_passage"], result.counts["empty"]) == (1, 1)
+
+
+def test_unwanted_passages_and_types_have_their_reasons() -> None:
+    passages = [passage(0, "Ada met Bob in Rome."), passage(1, "Eve met Bob.")]
+    reply = record('[("Bob", "person"), ("Rome", "city"), ("Oz", "city")]')
+    result = annotate_passages(
+        passages, {"p0": reply, "p1": reply}, "type", 10, {"p1": "unwanted"}, {"city": "asked elsewhere"}.get
+    )
+    assert [[e["type"] for e in row["entities"]] for row in result.rows] == [["person"]]
+    assert [(r.passage_id, r.reason, r.span, r.type, r.reply) for r in result.rejects] == [
+        ("p1", "unwanted", "", "", reply["reply"]),
+        ("p0", "asked elsewhere", "Rome", "city", reply["reply"]),
+        ("p0", "not_in_passage", "Oz", "city", reply["reply"]),
+    ]
+    assert (result.counts["replies"], result.counts["entities_read"], result.counts["entities_kept"]) == (2, 3, 1)

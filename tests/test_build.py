@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,15 @@ import datasets
 import pytest
 from pyarrow import parquet
 
+from dataset_builder.__main__ import screen_of
 from dataset_builder.annotations import Annotations, Reject
-from dataset_builder.build import Rejects, build, read_replies, replaced
-from dataset_builder.config import BuildConfig, CorpusConfig, DatasetConfig, TeacherConfig
+from dataset_builder.build import build, replaced
+from dataset_builder.config import BuildConfig, ContaminationConfig, CorpusConfig, DatasetConfig, TeacherConfig
 from dataset_builder.journal import Journal
+from dataset_builder.parts import read_replies
 from dataset_builder.passages import load_passages, write_passages
 from dataset_builder.questions import questions
+from dataset_builder.rejects import Rejects
 from hub.dataset_card import write_dataset_card
 from open_ner.cli import UserError
 
@@ -60,9 +64,11 @@ def test_statistics_say_what_is_in_the_files(run: tuple[BuildConfig, Path], tmp_
     stats = json.loads((dataset / "stats.json").read_text())
     assert stats["answers"] == {"paid": 24, "cost": pytest.approx(24 * 0.002)}
     assert stats["teacher"] == ["m-1"] and len(stats["annotated"]) in (1, 2)
-    corpus = stats["corpus"]
-    assert stats["sources"] == {"news": 12} and (corpus["kept"], corpus["dropped"]) == (12, {})
-    assert corpus["documents"] == {"corpus.jsonl": 12}
+    assert stats["sources"] == {"news": 12}
+    assert stats["corpus"] == {
+        "kept": 12, "dropped": {}, "candidates": 12, "documents": {"corpus.jsonl": 12}, "sources": {"news": 12},
+        "licences": {"": 12}, "revisions": {},
+    }  # fmt: skip
     part = stats["variants"]["type"]
     assert (part["passages"], part["entities"], part["spans"], part["types"]) == (12, 24, 24, 2)
     assert part["hallucination_rate"] == pytest.approx(1 / 3)
@@ -203,3 +209,68 @@ def test_a_reply_that_no_file_can_hold_is_written_with_its_rejects(run: tuple[Bu
     rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
     assert ("not_in_passage", "Eve\N{REPLACEMENT CHARACTER}") in {(r["reason"], r["span"]) for r in rejects}
     assert parquet.read_table(dataset / "rejects" / "replies.parquet").num_rows == 24
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path) -> ContaminationConfig:
+    """A benchmark that has the third passage and asks for cities."""
+    rows = [
+        {"text": "Ada saw Rome on day 3 of a long year.", "entities": [{"start": 8, "end": 12, "type": "City"}]},
+        {"text": "Another text that stands in no passage of this corpus.", "entities": []},
+    ]
+    (tmp_path / "bench.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ContaminationConfig(benchmarks=["bench.jsonl"], data_dir=str(tmp_path))
+
+
+def conserved(counts: dict[str, int], passages: int) -> bool:
+    """Whether every passage and every entity is kept or has a reason; `no_entities_left` are passages."""
+    reasons = Counter(counts)
+    kept, read = reasons.pop("entities_kept"), reasons.pop("entities_read")
+    replies = reasons.pop("replies")
+    of_passages = sum(n for name, n in reasons.items() if name.startswith(("contaminated", "no_")))
+    return read == kept + reasons.total() - of_passages and replies == passages - reasons["no_answer"]
+
+
+def test_passages_of_a_benchmark_are_dropped_before_the_teacher_is_paid(
+    run: tuple[BuildConfig, Path], benchmark: ContaminationConfig
+) -> None:
+    config, folder = run
+    config.contamination = benchmark
+    counts = write_passages(config.corpus, folder, screen_of(config))
+    assert counts["kept"] == 11 and counts["dropped"] == {"contaminated: bench": 1}
+    (dropped,) = load_passages(folder).dropped()
+    assert (dropped.id, dropped.reason) == ("p3", "contaminated: bench")
+    answer(folder)
+    stats = json.loads((finished(config, folder) / "stats.json").read_text())
+    assert stats["contamination"] == [
+        {"benchmark": "bench", "texts": 2, "too_short": 0, "texts_found": 1, "passages": 1, "removed": 1, "types": 1,
+         "types_shared": ["city"]}
+    ]  # fmt: skip
+    assert stats["corpus"]["dropped"] == {"contaminated: bench": 1} and stats["answers"]["paid"] == 22
+    assert stats["variants"]["type"]["counts"] == {
+        "replies": 11, "entities_read": 33, "entities_kept": 22, "not_in_passage": 11,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("types", ["report", "remove"])
+@pytest.mark.parametrize("passages", ["report", "remove"])
+def test_what_is_removed_at_the_build_is_a_reject_and_the_counts_conserve(
+    passages: str, types: str, run: tuple[BuildConfig, Path], benchmark: ContaminationConfig
+) -> None:
+    config, folder = run
+    config.contamination = replace(benchmark, passages=passages, types=types)
+    dataset = finished(config, folder)
+    stats = json.loads((dataset / "stats.json").read_text())
+    part = stats["variants"]["type"]
+    removed = int(passages == "remove")
+    assert part["passages"] == 12 - removed and conserved(part["counts"], 12)
+    assert part["counts"].get("contaminated: bench", 0) == removed
+    assert part["counts"].get("type_of_benchmark: bench", 0) == (part["passages"] if types == "remove" else 0)
+    assert part["entities"] == part["counts"]["entities_kept"]
+    (overlap,) = stats["contamination"]
+    assert (overlap["passages"], overlap["removed"], overlap["types_shared"]) == (1, removed, ["city"])
+    rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
+    assert ("p3" in {r["passage_id"] for r in rejects if r["reason"] == "contaminated: bench"}) == bool(removed)
+    card = (dataset / "README.md").read_text()
+    assert f"were\n{'removed' if removed else 'left in'} (where" in card
+    assert "| bench | 2 | 0 | 1 | 1 |" in card and "| 1: city |" in card

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dataset_builder.config import DatasetConfig
 from dataset_builder.conversations import Tally, count_types, to_conversations, to_table
 from dataset_builder.negatives import NegativeSampler
-from dataset_builder.uniner_distill import CONVERSATION_FEATURES
+from dataset_builder.uniner_distill import CONVERSATION_FEATURES, features_of
 from dataset_builder.window import Window
 from open_ner.cli import UserError
 from open_ner.conversation import ACKNOWLEDGEMENT, SYSTEM
@@ -30,7 +30,7 @@ def conversations(
     """The conversations of `rows` as they are read back from their Arrow table."""
     samplers = {"": NegativeSampler(count_types(rows) if counts is None else counts, options.negatives, options.seed)}
     window = Window(str(student), options.max_conversation_tokens) if student else None
-    built = to_conversations(rows, samplers, options, window, tally or Tally())
+    built = to_conversations(rows, samplers, {"": options}, window, tally or Tally())
     return to_table(built, CONVERSATION_FEATURES.arrow_schema).to_pylist()
 
 
@@ -63,6 +63,41 @@ def test_an_answer_keeps_quotes_and_letters_outside_ascii() -> None:
     text = 'Łódź has the "Żuraw".'
     (built,) = conversations([row("p", text, place=["Łódź", '"Żuraw"'])])
     assert built["messages"][-1]["content"] == r'["Łódź", "\"Żuraw\""]'
+
+
+def mixed(line: bool = True, tally: Tally | None = None) -> list[dict[str, Any]]:
+    """A distilled passage and one of each of two sets, asked by their own options."""
+    sets = {"": {"person": 3, "city": 2, "river": 1}, "a": {"person": 1, "place": 0}, "b": {"gene": 5, "cell": 1}}
+    options = {
+        "": DatasetConfig(max_conversation_tokens=10**5, negatives_per_passage=1, max_queries=2),
+        "a": DatasetConfig(max_conversation_tokens=10**5, negatives="uniform", negatives_per_passage=10**6),
+        "b": DatasetConfig(max_conversation_tokens=10**5, negatives="none"),
+    }
+    samplers = {name: NegativeSampler(counts, options[name].negatives, 1) for name, counts in sets.items()}
+    rows = [
+        row("p", person=["Ada"], city=["Rome"]), row("a/1", person=["Ada"]) | {"dataset": "a"},
+        row("b/1", gene=["Ada"]) | {"dataset": "b"}, row("b/2") | {"dataset": "b"},
+    ]  # fmt: skip
+    built = to_conversations(rows, samplers, options, None, tally or Tally(), line)
+    return to_table(built, features_of("mixture").arrow_schema).to_pylist()
+
+
+def test_each_set_is_asked_its_own_types_by_its_own_options() -> None:
+    tally = Tally()
+    distilled, a, b = mixed(tally=tally)
+    assert len(asked(distilled)) == 2 and set(asked(distilled)) <= {"person", "city", "river"}
+    assert asked(a) == {"person": ["Ada"], "place": []} and asked(b) == {"gene": ["Ada"]}
+    assert [row["dataset"] for row in (distilled, a, b)] == ["", "a", "b"]
+    assert tally.queries == {"": 2, "a": 2, "b": 1} and tally.conversations == {"": 1, "a": 1, "b": 1}
+    assert tally.negative_queries["a"] == 1 and tally.left_out == [("b/2", "nothing_to_ask", "")]
+
+
+@pytest.mark.parametrize("line", [True, False])
+def test_the_line_of_a_set_is_an_option_and_its_name_stays_in_its_column(line: bool) -> None:
+    distilled, a, b = mixed(line)
+    openings = [built["messages"][1]["content"] for built in (distilled, a, b)]
+    assert openings == [f"{header if line else ''}Text: {TEXT}" for header in ("", "Dataset: a\n", "Dataset: b\n")]
+    assert [built["dataset"] for built in (distilled, a, b)] == ["", "a", "b"]
 
 
 def test_absent_types_are_asked_and_answered_with_an_empty_list() -> None:
@@ -139,9 +174,10 @@ def test_a_type_outside_the_vocabulary_is_asked_and_draws_negatives() -> None:
 def test_a_tally_adds_up() -> None:
     tally = Tally()
     built = conversations(corpus(20), DatasetConfig(max_conversation_tokens=100_000, max_queries=4), tally=tally)
-    assert tally.queries == sum(len(asked(line)) for line in built) == 80
-    assert tally.negative_queries == sum(len(line["negatives"]) for line in built)
-    assert tally.types_not_asked == 60 - (tally.queries - tally.negative_queries) > 0
+    queries, negatives = tally.queries.total(), tally.negative_queries.total()
+    assert queries == sum(len(asked(line)) for line in built) == 80
+    assert negatives == sum(len(line["negatives"]) for line in built)
+    assert tally.types_not_asked == 60 - (queries - negatives) > 0
     assert tally.left_out == [] and tally.counts == {}
 
 

@@ -18,6 +18,23 @@ HOSTILE = (
 )
 
 
+OVERLAP = {
+    "benchmark": "bench", "texts": 1200, "too_short": 3, "texts_found": 2, "passages": 5, "removed": 5, "types": 9,
+    "types_shared": ["person", "city"],
+}  # fmt: skip
+SET = {
+    "licence": "CC0", "passages": 12, "passages_without_entity": 4, "entities": 8, "types": {"city": 5, "river": 3},
+    "conversations": 12, "queries": 24, "negative_queries": 16, "left_out": {"dropped_label: misc": 4},
+}  # fmt: skip
+
+
+def corpus_counts(name: str) -> dict[str, Any]:
+    return {
+        "kept": 3, "dropped": {name: 4}, "documents": {name: 1000}, "candidates": 1207, "not_sampled": 1200,
+        "sources": {name: 3}, "licences": {name: 3}, "revisions": {name: name},
+    }  # fmt: skip
+
+
 def stats(**changes: Any) -> dict[str, Any]:
     part = {
         "counts": {"replies": 3, "entities_read": 9, "entities_kept": 7, "not_in_passage": 2},
@@ -37,7 +54,12 @@ def stats(**changes: Any) -> dict[str, Any]:
         "answers": {"paid": 3, "cost": 0.5}, "negatives": negatives, "prompts": {"type": "0" * 16},
         "teacher": ["some-model"], "annotated": ["2026-01-01", "2026-01-03"], "sources": {"news": 3},
         "licences": {"": 3}, "variants": {"type": part}, "configs": {"type": config, "annotations": config},
-        "paper": PAPER, "versions": {},
+        "paper": PAPER, "versions": {}, "supervised": {}, "contamination": [],
+        "supervised_options": {
+            "dataset_line": True, "negatives": "all", "negative_ratio": 1.0, "negatives_per_passage": None,
+            "mixture": None, "passages_left_out": 0,
+        },
+        "contamination_options": {"passages": "remove", "types": "report", "ngram": 8, "min_words": 5},
     } | changes  # fmt: skip
 
 
@@ -64,7 +86,8 @@ def test_numbers_stand_beside_the_papers(tmp_path: Path) -> None:
         "- type: 22.22% of the teacher's entities named a span that is not in the passage; they were dropped.",
     ):
         assert line in text.splitlines() or line in text.replace("\n  ", " "), line
-    assert "those of the teacher's provider" in text and "Contamination" not in text and "merged" not in text
+    assert "those of the teacher's provider" in text and "Not looked for" in text and "merged" not in text
+    assert "Human-annotated" not in text
 
 
 def test_the_example_names_the_repository_it_is_pushed_to(tmp_path: Path) -> None:
@@ -85,10 +108,11 @@ def test_text_of_corpus_and_teacher_is_shown_as_text(tmp_path: Path) -> None:
     part = stats()["variants"]["type"] | {"top_types": [HOSTILE], "merged_types": {HOSTILE: "x"}}
     loaded = card(
         tmp_path, name=HOSTILE, teacher=[HOSTILE], sources={HOSTILE: 1}, licences={HOSTILE: 1},
-        variants={"type": part}, contamination=[{HOSTILE: HOSTILE, "passages": 1200}],
+        variants={"type": part}, contamination=[OVERLAP | {"benchmark": HOSTILE, "types_shared": [HOSTILE]}],
+        supervised={HOSTILE: SET | {"licence": HOSTILE, "left_out": {HOSTILE: 1}}}, corpus=corpus_counts(HOSTILE),
     )  # fmt: skip
     plain = card(tmp_path, variants={"type": part | {"top_types": ["x"], "merged_types": {"x": "x"}}},
-                 contamination=[{"x": "x", "passages": 1200}])  # fmt: skip
+                 contamination=[OVERLAP], supervised={"x": SET}, corpus=corpus_counts("x"))  # fmt: skip
     for mark in ("<img", "](http://evil", "://evil", "www.evil", "@all", "`code`", "**b**", "$x$"):
         assert mark not in loaded.text
     assert loaded.text.count("\n") == plain.text.count("\n")  # no line, and so no heading or row, of its own
@@ -97,6 +121,26 @@ def test_text_of_corpus_and_teacher_is_shown_as_text(tmp_path: Path) -> None:
     ]
     assert loaded.data.pretty_name == HOSTILE and "1,200" in loaded.text
     assert "1 plural types were merged" in loaded.text
+
+
+def test_corpus_sets_mixture_and_contamination_are_shown(tmp_path: Path) -> None:
+    config = stats()["configs"]["type"]
+    options = stats()["supervised_options"] | {"mixture": {"distilled": 2.0, "places": 1.0}, "passages_left_out": 1234}
+    text = card(
+        tmp_path, corpus=corpus_counts("org/corpus"), supervised={"places": SET}, contamination=[OVERLAP],
+        supervised_options=options, configs={"type": config, "supervised": config, "mixture": config},
+    ).text  # fmt: skip
+    for line in (
+        "- 3 passages were kept of 1,207 cut from 1,000 documents; 1,200 were not drawn into the sample.",
+        "- Documents read: org/corpus (1,000).",
+        "- Revisions on the Hub: org/corpus at org/corpus.",
+        "| places | CC0 | 2 | 12 | 4 | 8 | 12 | 24 | 16 |",
+        "| supervised: places | dropped\\_label: misc | 4 |",
+        "| bench | 1,200 | 3 | 2 | 5 | 5 | 9 | 2: person, city |",
+    ):
+        assert line in text.splitlines(), line
+    assert "(relative sizes distilled 2, places 1; 1,234 passages left out)" in text
+    assert "in human-annotated sets: every type of the set that is absent" in text and "Not looked for" not in text
 
 
 def test_escaped_text_is_one_line_without_markup() -> None:

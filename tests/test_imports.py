@@ -89,6 +89,10 @@ def test_annotating_needs_neither_datasets_nor_pyarrow() -> None:
         "grounding",
         "filters",
         "annotations",
+        "annotated_sets",
+        "supervised",
+        "mixture",
+        "contamination",
         "batch_api",
     ):
         tree = ast.parse((ROOT / "dataset_builder" / f"{name}.py").read_text(encoding="utf-8"))

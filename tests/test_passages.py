@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import CorpusConfig, SourceConfig
+from dataset_builder.passage_filters import Screen
 from dataset_builder.passages import Dropped, Passage, load_passages, make_passages, write_passages
 from open_ner.cli import UserError
 
@@ -129,3 +130,22 @@ def test_a_corpus_without_a_passage_is_one_line(options: dict, tmp_path: Path, t
     with pytest.raises(UserError, match=r"no passage left of this corpus; dropped: \{'not_unicode': 1\}"):
         write_passages(corpus(tmp_path, [{"text": "a \ud800"}], tiny_student, **options), tmp_path / "out")
     assert not any(isinstance(i, Dropped) for i in make_passages(corpus(tmp_path, [], tiny_student, **options)))
+
+
+@pytest.mark.parametrize("sample", [None, 20])
+def test_a_screen_is_the_last_filter_and_a_sample_stays_whole(
+    sample: int | None, tmp_path: Path, tiny_student: Path
+) -> None:
+    rows = [{"id": f"d{i}", "text": f"Passage number {i} of a small corpus."} for i in range(60)]
+    config = corpus(tmp_path, rows, tiny_student, sample=sample, **OFF)
+    odd = Screen("odd", lambda text: "odd" if int(text.split()[2]) % 2 else None)
+    counts = write_passages(config, tmp_path / "out", odd)
+    kept, dropped = list(load_passages(tmp_path / "out")), list(load_passages(tmp_path / "out").dropped())
+    assert counts["kept"] == len(kept) == (sample or 30) and all(int(p.id[1:]) % 2 == 0 for p in kept)
+    assert counts["dropped"] == {"odd": len(dropped)} and {item.reason for item in dropped} == {"odd"}
+    assert counts["candidates"] == 60 == len(kept) + len(dropped) + counts.get("not_sampled", 0)
+    assert write_passages(config, tmp_path / "out", odd) == counts
+    # another screen, or none, is another choice of passages
+    assert write_passages(config, tmp_path / "out", Screen("all", lambda text: None))["dropped"] == {}
+    assert write_passages(config, tmp_path / "out", odd) == counts
+    assert write_passages(config, tmp_path / "out")["dropped"] == {}

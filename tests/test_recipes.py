@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset_builder.config import BuildConfig
+from dataset_builder.supervised import load_set_configs
 from open_ner.cli import UserError, describe, parse_overrides, read_recipe
 from train_sft import parse_arguments
 from zero_shot.benchmarks import BenchmarkConfig, SuiteConfig
@@ -16,8 +17,9 @@ RECIPES = ROOT / "recipes"
 @pytest.mark.parametrize("path", sorted((RECIPES / "build").glob("*.yaml")), ids=lambda path: path.stem)
 def test_build_recipes_parse(path: Path) -> None:
     config = read_recipe(BuildConfig, path)
-    assert config.corpus.path or config.corpus.sources
-    assert config.teacher.recorded or config.teacher.model
+    assert config.corpus.named or config.supervised.sets
+    assert config.teacher.recorded or config.teacher.model or not config.corpus.named
+    assert load_set_configs(config.supervised) or not config.supervised.sets
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "eval").glob("*.yaml")), ids=lambda path: path.stem)
@@ -60,7 +62,9 @@ def test_an_unknown_option_is_named_with_its_nearest_neighbour(tmp_path: Path) -
     ("content", "message"),
     [
         ("corpus: {path: 3}", "corpus.path"),
-        ("output_dir: x", "corpus"),
+        ("corpus: 3", "corpus"),
+        ("output_dir: x", "nothing to build from"),
+        ("corpus: {path: x}\nsupervised: {mixture: {distilled: much}}", "mixture"),
         ("- a list", "mapping"),
         ("a: [", "not readable as YAML"),
         ("corpus: {path: x}\ndataset: {negatives: often}", "negatives"),
@@ -84,7 +88,9 @@ def test_options_on_the_command_line_have_the_last_word(tmp_path: Path) -> None:
 
 def test_help_lists_every_option_of_a_build() -> None:
     text = describe(BuildConfig)
-    assert "teacher.max_cost (None)" in text and "corpus.path (None)" in text and "  corpus (" not in text
+    for line in ("teacher.max_cost (None)", "corpus.path (None)", "supervised.sets ([])"):
+        assert line in text
+    assert "  corpus (" not in text
 
 
 def test_a_wrong_training_option_is_one_line(tmp_path: Path) -> None:

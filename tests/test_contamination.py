@@ -1,0 +1,203 @@
+"""Overlap with benchmarks: the index against brute force, short texts, what is removed, and what the table says."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_builder.annotations import Annotations
+from dataset_builder.config import ContaminationConfig
+from dataset_builder.contamination import Decontaminator, NgramIndex, load_benchmarks, normalise
+from open_ner.cli import UserError
+from open_ner.conversation import build_conversation
+
+LONG = "the quick brown fox jumps over the lazy dog near the river"
+TEXTS = st.lists(st.text("abc_\u00fc\n \ud800", max_size=30), max_size=6)
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", normalise(text))
+
+
+def brute_force(text: str, benchmark: str, ngram: int, min_words: int) -> bool:
+    words, wanted = words_of(text), words_of(benchmark)
+    length = min(ngram, len(wanted))
+    runs = {tuple(words[i : i + length]) for i in range(len(words) - length + 1)}
+    return length >= min_words and any(tuple(wanted[i : i + length]) in runs for i in range(len(wanted) - length + 1))
+
+
+@given(TEXTS, TEXTS, st.integers(1, 5), st.integers(1, 5))
+def test_the_index_finds_what_brute_force_finds(texts: list[str], passages: list[str], ngram: int, least: int) -> None:
+    least = min(least, ngram)
+    index = NgramIndex(texts, ngram, least)
+    assert list(index.scan(passages)) == [
+        {number for number, text in enumerate(texts) if brute_force(passage, text, ngram, least)}
+        for passage in passages
+    ]
+    assert index.too_short == [number for number, text in enumerate(texts) if len(words_of(text)) < least]
+
+
+def test_no_run_reaches_into_the_next_passage() -> None:
+    first, second = LONG[:22], LONG[22:]
+    assert list(NgramIndex([LONG], 8, 5).scan([f"A {first}", second])) == [set(), set()]
+    assert list(NgramIndex([LONG], 8, 5).scan([first + second] * 4500)) == [{0}] * 4500  # more than a batch
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["The quick, brown FOX jumps over the 'lazy' dog", "the quick brown fox\njumps over the lazy\tdog .",
+     "the quick-brown fox_jumps over the lazy\N{NO-BREAK SPACE}dog", "the ｑuick brown fox jumps over the lazy dog"],
+)  # fmt: skip
+def test_case_punctuation_and_tokenization_hide_nothing(variant: str) -> None:
+    assert list(NgramIndex([LONG], 8, 5).scan([variant])) == [{0}]
+
+
+def test_words_of_tokenized_and_running_text_are_the_same() -> None:
+    assert words_of("The system 's can not , U.S.") == words_of("The system's can not, U.S.")
+    assert words_of("Zu\u0308rich") == words_of("Z\u00fcrich")
+
+
+def row(name: str, text: str, *types: str) -> dict[str, Any]:
+    return {"id": name, "text": text, "entities": [{"start": 0, "end": 3, "text": "the", "type": t} for t in types]}
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path) -> Path:
+    """One benchmark with offsets and one in the authors' form."""
+    offsets = [
+        {"text": LONG, "types": ["Animal", "body_of_water"], "entities": [{"start": 4, "end": 9, "type": "Animal"}]},
+        {"text": "find me some cheap tacos", "entities": []},
+        {"text": "tacos please", "entities": []},
+    ]
+    (tmp_path / "animals.jsonl").write_text("".join(json.dumps(line) + "\n" for line in offsets))
+    roles = {"user": "human", "assistant": "gpt"}
+    official = [
+        {"conversations": [{"from": roles[turn["role"]], "value": turn["content"]} for turn in messages[1:]]}
+        for name in ("dish", "city")
+        for messages in [build_conversation("where may I find some cheap tacos near the old river", [(name, [])])]
+    ]
+    (tmp_path / "food.json").write_text(json.dumps(official))
+    return tmp_path
+
+
+def config(folder: Path, **options: Any) -> ContaminationConfig:
+    return ContaminationConfig(benchmarks=["animals.jsonl", "food.json"], data_dir=str(folder), **options)
+
+
+PART = [
+    row("clean", "nothing of the kind is here at all", "animal", "person"),
+    row("long", f"He wrote: {LONG}!", "person"),
+    row("short", "Please find me some cheap tacos now", "person"),
+    row(
+        "both",
+        "Where may I find some cheap tacos near the old mill? The quick brown fox jumps over the lazy dog.",
+        "x",
+    ),
+    row("labelled", "something else again", "dish"),
+]
+
+
+def test_benchmarks_of_both_forms_are_read(benchmarks: Path) -> None:
+    animals, food = load_benchmarks(config(benchmarks))
+    assert (animals.name, len(animals.texts), animals.types) == ("animals", 3, ["animal", "body of water"])
+    assert (food.name, food.types) == ("food", ["city", "dish"])
+    assert food.texts == ["where may I find some cheap tacos near the old river"]
+
+
+def test_passages_are_removed_with_the_benchmarks_name(benchmarks: Path) -> None:
+    decontaminator = Decontaminator(config(benchmarks))
+    part = Annotations(PART, counts=Counter(entities_kept=6))
+    result = decontaminator.clean(part)
+    assert [r["id"] for r in result.rows] == ["clean", "labelled"] and len(part.rows) == 5
+    assert result.counts["entities_kept"] == sum(len(row["entities"]) for row in result.rows) == 3
+    assert [(reject.passage_id, reject.reason) for reject in result.rejects] == [
+        ("long", "contaminated: animals"), ("short", "contaminated: animals"), ("both", "contaminated: animals"),
+    ]  # fmt: skip
+    assert result.counts == {
+        "contaminated: animals": 3, "entities_kept": 3, "entities_of_rejected_passages": 3,
+    }  # fmt: skip
+    # the same passages in another part count once
+    decontaminator.clean(Annotations(PART))
+    animals, food = decontaminator.overlaps()
+    assert vars(animals) == {
+        "benchmark": "animals", "texts": 3, "too_short": 1, "texts_found": 2, "passages": 3, "removed": 3,
+        "types": 2, "types_shared": ["animal"],
+    }  # fmt: skip
+    assert (food.texts_found, food.passages, food.removed, food.types_shared) == (1, 1, 0, ["dish"])
+
+
+def test_a_screen_says_what_cleaning_removes_and_its_name_changes_with_the_verdicts(benchmarks: Path) -> None:
+    screen = Decontaminator(config(benchmarks)).screen()
+    reasons = {row["id"]: screen.why_not(row["text"]) for row in PART}
+    assert {name for name, reason in reasons.items() if reason == "contaminated: animals"} == {"long", "short", "both"}
+    assert reasons["clean"] is reasons["labelled"] is None
+    assert Decontaminator(config(benchmarks)).screen().name == screen.name
+    assert Decontaminator(config(benchmarks, ngram=9)).screen().name != screen.name
+    (benchmarks / "food.json").write_text((benchmarks / "food.json").read_text().replace("tacos", "burgers"))
+    assert Decontaminator(config(benchmarks)).screen().name != screen.name
+    assert Decontaminator(config(benchmarks, passages="report")).screen() is None
+
+
+def test_types_are_the_same_whatever_their_spelling(benchmarks: Path) -> None:
+    decontaminator = Decontaminator(config(benchmarks))
+    decontaminator.clean(Annotations([row("a", "nothing here", "Body_of  Water", "waters")]))
+    assert [overlap.types_shared for overlap in decontaminator.overlaps()] == [["body of water"], []]
+
+
+def test_reporting_removes_nothing(benchmarks: Path) -> None:
+    decontaminator = Decontaminator(config(benchmarks, passages="report"))
+    result = decontaminator.clean(Annotations(PART))
+    assert result.rows == PART and not result.rejects
+    assert [(overlap.passages, overlap.removed) for overlap in decontaminator.overlaps()] == [(3, 0), (1, 0)]
+
+
+def test_types_are_removed_by_option(benchmarks: Path) -> None:
+    result = Decontaminator(config(benchmarks, passages="report", types="remove")).clean(Annotations(PART))
+    assert [r["id"] for r in result.rows] == ["clean", "long", "short", "both"]
+    assert [entity["type"] for entity in result.rows[0]["entities"]] == ["person"]
+    assert result.counts == {
+        "type_of_benchmark: animals": 1, "type_of_benchmark: food": 1, "no_entities_left": 1, "entities_kept": -2,
+    }  # fmt: skip
+    assert [(reject.passage_id, reject.type) for reject in result.rejects] == [
+        ("clean", "animal"), ("labelled", "dish"), ("labelled", ""),
+    ]  # fmt: skip
+
+
+def test_without_benchmarks_a_part_is_left_as_it_is() -> None:
+    part = Annotations(PART)
+    decontaminator = Decontaminator(ContaminationConfig())
+    result = decontaminator.clean(part)
+    assert result.rows == part.rows and not result.rejects and not result.counts
+    assert decontaminator.overlaps() == [] and decontaminator.screen() is None
+
+
+def test_the_shipped_benchmark_is_found_by_its_name() -> None:
+    (sample,) = load_benchmarks(ContaminationConfig(benchmarks=["sample"]))
+    assert len(sample.texts) == 48 and len(sample.types) == 16
+    result = Decontaminator(ContaminationConfig(benchmarks=["sample"])).clean(Annotations([row("a", sample.texts[0])]))
+    assert result.counts["contaminated: sample"] == 1 and not result.rows
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "has no text"),
+        ('{"body": "x"}', "neither texts with offsets"),
+        ('{"conversations": [1]}', "neither"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_broken_benchmark_is_one_line(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_benchmarks(ContaminationConfig(benchmarks=["b.jsonl"], data_dir=str(tmp_path)))
+
+
+def test_min_words_must_fit() -> None:
+    with pytest.raises(UserError, match="min_words 9"):
+        NgramIndex([LONG], 8, 9)

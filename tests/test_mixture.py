@@ -1,0 +1,57 @@
+"""Caps and mixtures: seeded, counted, and the same whatever the order of the rows."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_builder.annotations import Annotations
+from dataset_builder.mixture import cap_set, mix
+from open_ner.cli import UserError
+
+ENTITY = {"start": 0, "end": 1, "text": "x", "type": "t"}
+
+
+def rows(full: int, empty: int = 0, prefix: str = "") -> list[dict[str, Any]]:
+    return [{"id": f"{prefix}{i}", "entities": [ENTITY] if i < full else []} for i in range(full + empty)]
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.sampled_from([0.0, 0.3, 1.0, 5.0]), st.integers(0, 30) | st.none())
+def test_caps_hold_and_what_they_leave_out_is_counted(full: int, empty: int, ratio: float, most: int | None) -> None:
+    result = cap_set(Annotations(rows(full, empty)), ratio, most, seed=1)
+    kept = len(result.rows)
+    allowed = full + min(empty, int(full * ratio))
+    assert kept == (allowed if most is None else min(most, allowed))
+    assert result.counts["beyond_empty_ratio"] == full + empty - allowed
+    assert result.counts["beyond_max_passages"] == allowed - kept
+    assert len(result.rejects) == full + empty - kept
+    assert not {row["id"] for row in result.rows} & {reject.passage_id for reject in result.rejects}
+
+
+def test_a_cap_depends_on_seed_and_ids_alone() -> None:
+    ids = [{row["id"] for row in cap_set(Annotations(part), 1.0, 5, seed).rows}
+           for part, seed in [(rows(30), 1), (random.Random(0).sample(rows(30), 30), 1), (rows(30), 2)]]  # fmt: skip
+    assert ids[0] == ids[1] != ids[2]
+    fewer = {row["id"] for row in cap_set(Annotations(rows(29)), 1.0, 5, 1).rows}
+    assert len(ids[0] & fewer) >= 4  # one more passage pushes out at most one
+    assert [row["id"] for row in cap_set(Annotations(rows(30)), 1.0, 5, 1).rows] == sorted(ids[0], key=int)
+
+
+def test_a_mixture_is_the_largest_of_its_relative_sizes() -> None:
+    parts = {"distilled": rows(100, prefix="d"), "a": rows(30, prefix="a"), "b": rows(8, prefix="b")}
+    everything = mix(parts, {}, seed=1)
+    assert sorted(row["id"] for row in everything) == sorted(row["id"] for part in parts.values() for row in part)
+    mixed = [row["id"][0] for row in mix(parts, {"distilled": 2, "a": 1}, seed=1)]
+    assert [mixed.count(name) for name in "dab"] == [60, 30, 8]
+    mixed = [row["id"][0] for row in mix(parts, {"distilled": 0.5, "a": 0.25, "b": 0.25}, seed=1)]
+    assert [mixed.count(name) for name in "dab"] == [16, 8, 8]
+    assert mixed != sorted(mixed, key="dab".index)
+    assert all("dataset" in row for row in everything)
+
+
+@pytest.mark.parametrize("weights", [{"c": 1}, {"a": 0}, {"a": -1}, {"a": float("nan")}])
+def test_a_wrong_weight_is_named(weights: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(weights))):
+        mix({"distilled": rows(3), "a": rows(3)}, weights, seed=1)
