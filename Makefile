@@ -64,7 +64,7 @@ $(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card
 	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model > /dev/null
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

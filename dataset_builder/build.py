@@ -7,7 +7,6 @@ import dataclasses
 import json
 import platform
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from open_ner.cli import UserError
 from .config import BuildConfig
 from .figures import plot_all
 from .parts import Parts
+from .passages import public_name
 from .questions import prompt_hash
 from .rejects import Rejects
 from .report import PAPER, describe_set, provenance, summarise
@@ -60,7 +60,7 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
         "licence": config.licence,
         "corpus": _corpus_counts(folder) if config.corpus.named else {},
         "answers": parts.answers,
-        "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": _without_path(student)},
+        "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_name(student)},
         "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
         **provenance(built, config.teacher.recorded_by if config.teacher.recorded and asked else None),
         "variants": {
@@ -82,21 +82,11 @@ def _without_folders(options: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(options).items() if name not in FOLDERS}
 
 
-def _without_path(name: str) -> str:
-    """A Hub id or relative path as it is; of a path on this machine, which is nobody's business, the name."""
-    return Path(name).name if Path(name).is_absolute() else name
-
-
 def _corpus_counts(folder: Path) -> dict[str, Any]:
     path = folder / "passages.report.json"
     if not path.exists():
         raise UserError(f"{path}: not there; run --stage passages again")
-    counts = json.loads(path.read_text(encoding="utf-8"))["counts"]
-    documents: Counter[str] = Counter()
-    for name, number in counts.get("documents", {}).items():
-        documents[_without_path(name)] += number
-    revisions = {_without_path(name): revision for name, revision in counts.get("revisions", {}).items()}
-    return {**counts, "documents": dict(documents), "revisions": revisions}
+    return json.loads(path.read_text(encoding="utf-8"))["counts"]
 
 
 @contextmanager

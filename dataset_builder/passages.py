@@ -183,7 +183,7 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
     if not counts["kept"]:
         what = counts["dropped"] or "it has no rows"
         raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; dropped: {what}")
-    names = [":".join(filter(None, (_public(source.path), source.name))) for source in sources]
+    names = [":".join(filter(None, (public_name(source.path), source.name))) for source in sources]
     documents: Counter[str] = Counter()
     for number, n in tally["documents"].items():
         documents[names[number]] += n
@@ -197,7 +197,7 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
     return counts
 
 
-def _public(path: str) -> str:
+def public_name(path: str) -> str:
     """A Hub id or relative path as it is; of a path on this machine, which the card must not show, the name."""
     return Path(path).name if Path(path).is_absolute() else path
 
