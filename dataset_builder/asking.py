@@ -46,7 +46,7 @@ class Asking:
         self.in_flight = 0
         self.reserved = 0.0  # the most that the requests in flight can cost, in $
         self.failures = 0  # in a row
-        self.stopping = self.interrupted = False
+        self.stopping = self.interrupted = self.warned = False
         self.error: Exception | None = None  # the first one, which ended the run
         self.first_answer = asyncio.Event()
 
@@ -154,7 +154,8 @@ class Asking:
                 faults += 1
                 if faults > self.config.max_retries:
                     return self._fail(str(fault))
-                if not self.tally.asked and faults == 1:
+                if not self.tally.asked and not self.warned:
+                    self.warned = True
                     self.progress.say(f"{self.endpoint.url}: {fault}; trying again")
                 with self._waiting():
                     await asyncio.sleep(backoff(faults))

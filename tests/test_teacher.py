@@ -121,9 +121,10 @@ def test_a_400_about_one_passage_is_its_final_answer(code: str, tmp_path: Path) 
     assert len(records) == 4 and again.asked == 0
 
 
-def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="127.0.0.1:9/v1/chat/completions gave no usable answer.*Cannot connect"):
-        ask(tmp_path, None, base_url="http://127.0.0.1:9/v1", model="m", max_retries=1)
+        ask(tmp_path, None, count=40, base_url="http://127.0.0.1:9/v1", model="m", max_retries=1)
+    assert capsys.readouterr().err.count("trying again") == 1  # said at once, and once for all workers
 
 
 def test_final_answers_keep_their_reason(tmp_path: Path) -> None:
