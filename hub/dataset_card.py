@@ -193,7 +193,7 @@ def _merged(variants: dict[str, Any]) -> str:
     """Plural types that were merged into their singular."""
     merged = {plural: single for part in variants.values() for plural, single in part.get("merged_types", {}).items()}
     shown = ", ".join(f"{escape(plural)} into {escape(single)}" for plural, single in list(merged.items())[:NAMED])
-    return f"{len(merged):,} plural types were merged into their singular: {shown}" if merged else ""
+    return f"Plural types merged into their singular ({len(merged):,}): {shown}" if merged else ""
 
 
 def _left_out(stats: dict[str, Any]) -> Iterable[tuple[str, str, str]]:

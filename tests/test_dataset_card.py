@@ -120,7 +120,7 @@ def test_text_of_corpus_and_teacher_is_shown_as_text(tmp_path: Path) -> None:
         line.count("|") for line in plain.text.splitlines()
     ]
     assert loaded.data.pretty_name == HOSTILE and "1,200" in loaded.text
-    assert "1 plural types were merged" in loaded.text
+    assert "Plural types merged into their singular (1)" in loaded.text
 
 
 def test_corpus_sets_mixture_and_contamination_are_shown(tmp_path: Path) -> None:
