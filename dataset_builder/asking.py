@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ NEVER_ANSWERED = 3  # failures suffice where it never answered at all
 
 
 class Asking:
-    """Asks `total` questions from an iterator, `config.concurrency` of them at a time.
+    """Asks the questions of an iterator, `config.concurrency` of them at a time; `count()` says how many there are.
 
     Whatever ends the run early (a wrong key, no quota, no disk space, Ctrl-C), the requests in flight are waited for
     and journaled, for they are paid; a second Ctrl-C alone leaves them.
@@ -31,17 +31,17 @@ class Asking:
     def __init__(
         self,
         todo: Iterator[Question],
-        total: int,
+        count: Callable[[], int],
         journal: Journal,
         config: TeacherConfig,
         tally: Tally,
         endpoint: Endpoint,
     ) -> None:
-        self.todo, self.total, self.upcoming = todo, total, next(todo, None)
+        self.todo, self.count, self.upcoming = todo, count, next(todo, None)
         self.journal, self.config, self.tally, self.endpoint = journal, config, tally, endpoint
         self.parameters = request_parameters(config)
         self.pacer = Pacer(config.requests_per_minute, config.tokens_per_minute)
-        self.progress = Progress(tally, total, config.model or "", self._note)
+        self.progress = Progress(tally, count, config.model or "", self._note)
         self.idle: set[asyncio.Task] = set()
         self.in_flight = 0
         self.reserved = 0.0  # the most that the requests in flight can cost, in $
@@ -53,7 +53,7 @@ class Asking:
     async def run(self) -> None:
         """Ask everything; raises UserError for what no retry can mend, KeyboardInterrupt after Ctrl-C."""
         async with self.endpoint:
-            count = min(self.config.concurrency, self.total)
+            count = min(self.config.concurrency, self.count())
             self.workers = [asyncio.create_task(self._work(first=number == 0)) for number in range(count)]
             ticker = asyncio.create_task(self.progress.keep_showing())
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)

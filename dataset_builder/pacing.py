@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 
 SHARE = 0.99  # of a stated limit: clocks differ, and a refusal costs more than the rest
+SPARE = 0.25  # seconds of unused slots that may be made up for, once the limit is known: what any bucket holds
 BACK_OFF = 0.9  # of the pace that was refused
 RECOVERY, PROBING = 1.05, 1.02  # a guessed pace grows by this factor a second, below and above the refused one
 TOLERATED = 0.2  # share of refusals among the last answers that holds only the refused
@@ -32,6 +33,7 @@ class Pacer:
         self._next = 0.0  # when the next slot is free
         self._free = 0.0  # when it were, had only those taken one who have sent by now
         self._held_until, self._holds = 0.0, 0
+        self._spare = self._first = 0.0
         self._changed = self._dropped = self._refused_at = 0.0
         self._outcomes: deque[bool] = deque(maxlen=EVIDENCE)
         self._waits = 0
@@ -45,7 +47,8 @@ class Pacer:
         holds = None
         while holds != self._holds:
             holds = self._holds
-            start = max(time.monotonic(), self._next)
+            start = max(time.monotonic() - self._spare, self._next)
+            self._first = self._first or time.monotonic()
             self._next = start + max(
                 60 / self.requests if self.requests else 0.0, 60 * tokens / self.tokens if self.tokens else 0.0
             )
@@ -62,6 +65,9 @@ class Pacer:
     def learn(self, headers: Mapping[str, str]) -> None:
         """Take the limits an endpoint states with an answer."""
         if not self.fixed and (limit := _number(headers.get("x-ratelimit-limit-requests"))):
+            if self.requests is None:  # slots that went by while the first answer was waited for may still be used
+                self._spare = min(SPARE, time.monotonic() - self._first)
+                self._next = max(self._next, time.monotonic()) - self._spare
             self.requests, self._guessed = limit * SHARE, False
         if limit := _number(headers.get("x-ratelimit-limit-tokens")):
             self.tokens = limit * SHARE

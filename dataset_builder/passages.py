@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -228,6 +229,14 @@ class StoredPassages:
         self.dropped_path = folder / "dropped_passages.jsonl"
         if not self.path.exists():
             raise UserError(f"{self.path}: not there yet; run --stage passages first")
+
+    def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def _count(self) -> int:
+        with self.path.open("rb") as lines:
+            return sum(1 for _ in lines)
 
     def __iter__(self) -> Iterator[Passage]:
         with self.path.open(encoding="utf-8") as lines:

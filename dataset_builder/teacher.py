@@ -3,8 +3,9 @@
 import asyncio
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from .answers import NO_USAGE, Tally, make_record, record_cost, request_ceiling
 from .asking import Asking
@@ -17,47 +18,61 @@ from .questions import RECORDED, Question, load_recorded, questions
 Recorded = dict[str, str]
 
 
-def annotate(passages: Iterable[Passage], journal: Journal, config: TeacherConfig, most: int | None = None) -> Tally:
+def annotate(passages: Collection[Passage], journal: Journal, config: TeacherConfig, most: int | None = None) -> Tally:
     """Bring the journal up to date for these passages; resumable at any point, nothing is paid twice.
 
-    `passages` is read twice and never held: what is to be asked is remembered by its key alone. `most` bounds the
-    questions asked, a seeded sample of those that are open: the pilot of a dry run.
+    `passages` is read as answers arrive and never held. `most` bounds the questions asked, a seeded sample of those
+    that are open: the pilot of a dry run.
     """
-    if iter(passages) is passages:
-        raise TypeError("passages are read twice: give a list or load_passages(folder), no iterator")
     tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
-    wanted: set[str] = set()
-    for question, answer in unanswered(passages, journal, config, tally):
-        if answer:
-            usage = dict(NO_USAGE)
-            journal.append(make_record(question, answer["reply"], answer["finish_reason"], usage, RECORDED))
-            tally.recorded += 1
-        else:
-            wanted.add(question.key)
-            tally.unanswered[question.variant] += 1
-    if config.model and wanted:
-        if most is not None and most < len(wanted):
-            wanted = set(random.Random(0).sample(sorted(wanted), most))
-        key = read_key(config, len(wanted))
-        todo = _read_again(passages, config, wanted)
+    todo = open_questions(passages, journal, config, tally)
+    if most is not None:
+        keys = sorted(question.key for question in open_questions(passages, journal, config, Tally()))
+        sample = set(random.Random(0).sample(keys, min(most, len(keys))))
+        todo = (question for question in todo if question.key in sample)
+    first = next(todo, None) if config.model else None
+    if first:
+        todo = chain([first], todo)
+        key = read_key(config, count_open(passages, config, tally))
         if config.batch and most is None:
             from .batch_api import annotate_batch
 
             folder = journal.path.parent / "batches"
             annotate_batch(list(todo), journal, config, folder, tally, config.batch_poll_seconds)
         else:
-            asking = Asking(todo, len(wanted), journal, config, tally, open_endpoint(config, key))
-            asyncio.run(asking.run())
+            count = (lambda: len(sample)) if most is not None else (lambda: count_open(passages, config, tally))
+            asyncio.run(Asking(todo, count, journal, config, tally, open_endpoint(config, key)).run())
+    for _ in todo:  # what the cap left, or no model asks
+        pass
     return tally
+
+
+def open_questions(
+    passages: Iterable[Passage], journal: Journal, config: TeacherConfig, tally: Tally
+) -> Iterator[Question]:
+    """Questions that only the endpoint can answer, each once, counted as unanswered; recorded answers are journaled.
+
+    A recorded answer that was corrected in its file is journaled again; what was paid for never changes.
+    """
+    for question, answer in unanswered(passages, journal, config, tally):
+        if answer:
+            usage = dict(NO_USAGE)
+            journal.append(make_record(question, answer["reply"], answer["finish_reason"], usage, RECORDED))
+            tally.recorded += 1
+        else:
+            tally.unanswered[question.variant] += 1
+            yield question
+
+
+def count_open(passages: Collection[Passage], config: TeacherConfig, tally: Tally) -> int:
+    """Questions to be asked, as far as they have been read: the others count as open."""
+    return len(passages) * len(config.variants) - tally.known - tally.recorded
 
 
 def unanswered(
     passages: Iterable[Passage], journal: Journal, config: TeacherConfig, tally: Tally | None = None
 ) -> Iterator[tuple[Question, Recorded | None]]:
-    """Questions the journal has no answer to, each once, with the recorded answer where there is one.
-
-    A recorded answer that was corrected in its file comes again; what was paid for never changes.
-    """
+    """Questions the journal has no answer to, each once, with the recorded answer where there is one."""
     recorded = load_recorded(config)
     journaled = {}
     if recorded:
@@ -74,14 +89,6 @@ def unanswered(
             continue
         seen.add(question.key)
         yield question, answer
-
-
-def _read_again(passages: Iterable[Passage], config: TeacherConfig, wanted: set[str]) -> Iterator[Question]:
-    """The questions whose keys are wanted, each once; `wanted` is used up."""
-    for question in questions(passages, config):
-        if question.key in wanted:
-            wanted.discard(question.key)
-            yield question
 
 
 def open_endpoint(config: TeacherConfig, key: str) -> Endpoint:

@@ -145,3 +145,16 @@ def test_who_holds_a_slot_when_everyone_is_refused_takes_another(clock: Clock) -
     real_sleep = clock.real_sleep
     run(main())
     assert sent[1] - sent[0] >= 100.0
+
+
+def test_slots_that_went_by_before_the_limit_was_known_are_made_up_for(clock: Clock) -> None:
+    async def main() -> None:
+        pacer = Pacer()
+        await send(pacer, clock, 1)
+        clock.now += 0.2
+        pacer.learn({"x-ratelimit-limit-requests": "6000"})
+        times = await send(pacer, clock, 101)
+        assert sum(moment == times[0] for moment in times) in (20, 21)  # a fifth of a second's
+        assert times[-1] - times[0] == pytest.approx(1 / SHARE - 0.2, abs=0.02)
+
+    run(main())

@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -355,9 +356,27 @@ def test_parameters_of_ones_own_are_sent_and_ask_again(tmp_path: Path) -> None:
         ask(tmp_path, endpoint, parameters={"max_tokens": None})
 
 
-def test_passages_are_read_twice_so_an_iterator_is_refused(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j.jsonl") as journal, pytest.raises(TypeError, match="no iterator"):
-        annotate(iter(passages(2)), journal, TeacherConfig())
+def test_passages_are_counted_so_an_iterator_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(tmp_path / "j.jsonl") as journal, pytest.raises(TypeError, match="no len"):
+        annotate(iter(passages(2)), journal, TeacherConfig(model="m"))
+
+
+def test_passages_are_read_as_answers_arrive(tmp_path: Path) -> None:
+    class Watched(list):
+        read = 0
+
+        def __iter__(self) -> Iterator[Passage]:
+            for passage in super().__iter__():
+                self.read += 1
+                yield passage
+
+    ahead: list[int] = []
+    watched = Watched(passages(60))
+    answer = lambda request: ahead.append(watched.read) or "[]"  # noqa: E731
+    with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=2)
+        assert annotate(watched, journal, config).asked == 60
+    assert max(seen - number for number, seen in enumerate(ahead)) <= 5
 
 
 def test_the_schema_counts_in_the_most_a_request_can_cost() -> None:
