@@ -141,8 +141,7 @@ class Asking:
                 record["seconds"] = round(time.monotonic() - started, 3)
                 break
             except Refused as refusal:
-                with self._waiting():
-                    await asyncio.sleep(self.pacer.refuse(refusal.retry_after))
+                pause = self.pacer.refuse(refusal.retry_after)
             except Rejected as rejection:
                 if rejection.code:  # this passage will never be answered: that is its answer, and the others go on
                     record = make_record(question, "", rejection.code, NO_USAGE, self.config.model)
@@ -157,10 +156,11 @@ class Asking:
                 if not self.tally.asked and not self.warned:
                     self.warned = True
                     self.progress.say(f"{self.endpoint.url}: {fault}; trying again")
-                with self._waiting():
-                    await asyncio.sleep(backoff(faults))
+                pause = backoff(faults)
             finally:
                 self.in_flight -= 1
+            with self._waiting():  # in flight no more: nothing is lost by leaving now
+                await asyncio.sleep(pause)
         self.journal.append(record)
         self.tally.count(record, self.config)
         self.pacer.answered()

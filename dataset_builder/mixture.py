@@ -5,7 +5,7 @@ from typing import Any
 
 from open_ner.cli import UserError
 
-from .annotations import Annotations, Reject
+from .annotations import Annotations
 
 DISTILLED = "distilled"  # the part of a mixture that has no set's name
 
@@ -29,8 +29,7 @@ def cap_set(part: Annotations, empty_ratio: float, max_passages: int | None, see
         if row["id"] in reasons:
             result.counts["entities_kept"] -= len(row["entities"])
             result.counts["entities_of_rejected_passages"] += len(row["entities"])
-            result.counts[reasons[row["id"]]] += 1
-            result.rejects.append(Reject(row["id"], reasons[row["id"]], "", "", ""))
+            result.reject(reasons[row["id"]], row["id"])
     return result
 
 

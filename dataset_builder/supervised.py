@@ -16,7 +16,7 @@ from typing import Any
 from open_ner.cli import UserError, read_recipe
 
 from .annotated_sets import RawPassage, read_set
-from .annotations import Annotations, Reject
+from .annotations import Annotations
 from .config import AnnotatedSetConfig, DatasetConfig, SupervisedConfig
 from .mixture import DISTILLED, cap_set
 from .parse import mend_surrogates
@@ -241,5 +241,4 @@ def _row(
 
 
 def _reject(result: Annotations, name: str, reason: str, span: str = "", kind: str = "", raw: str = "") -> None:
-    result.counts[reason] += 1
-    result.rejects.append(Reject(name, reason, *map(mend_surrogates, (span, kind, raw))))
+    result.reject(reason, name, *map(mend_surrogates, (span, kind, raw)))
