@@ -108,7 +108,7 @@ class OpenNERPipeline(Pipeline):
         items = items if isinstance(items, list) else [items]
         settings = {key: self.defaults[key] for key in DECODING_OPTIONS if key in self.defaults} | options
         answers = self._answer(items, settings)
-        return [{"text": item["text"], "answers": _up_to_last_window(answers)} for item in items]
+        return [{"text": item["text"], "answers": up_to_last_window(answers)} for item in items]
 
     def _answer(
         self, items: list[dict[str, Any]], settings: Mapping[str, Any]
@@ -136,18 +136,7 @@ class OpenNERPipeline(Pipeline):
         output = output[0] if isinstance(output, list) else output
         policy = occurrences or self.defaults["occurrences"]
         floor = self.defaults["threshold"] if threshold is None else threshold
-        raw: list[tuple[Window, dict[str, str]]] = []
-
-        def found() -> Iterator[tuple[Window, list[dict[str, Any]]]]:
-            for window, answers in output["answers"]:
-                part = output["text"][window.start : window.end]
-                spans = [span for name, answer in answers.items() for span in to_entities(part, name, answer, policy)]
-                yield window, [span for span in spans if span["score"] >= floor]
-                if return_raw:
-                    raw.append((window, {name: answer.text for name, answer in answers.items()}))
-
-        entities = merge(found())
-        return with_raw(entities, raw) if return_raw else entities
+        return read_answers(output["text"], output["answers"], floor, policy, return_raw)
 
     def get_iterator(
         self,
@@ -174,15 +163,34 @@ def to_entities(text: str, entity_type: str, answer: Answer, occurrences: str) -
     ]
 
 
-def with_raw(entities: list[dict[str, Any]], raw: list[tuple[Window, dict[str, str]]]) -> dict[str, Any]:
-    """What `return_raw` returns of a text, from the answers by entity group to each of its windows."""
+def read_answers(
+    text: str,
+    answered: Iterable[tuple[Window, Mapping[str, Answer]]],
+    threshold: float,
+    occurrences: str,
+    return_raw: bool,
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """What a call returns of a text, from the answers by entity group to each of its windows."""
+    raw: list[tuple[Window, dict[str, str]]] = []
+
+    def found() -> Iterator[tuple[Window, list[dict[str, Any]]]]:
+        for window, answers in answered:
+            part = text[window.start : window.end]
+            spans = [span for name, answer in answers.items() for span in to_entities(part, name, answer, occurrences)]
+            yield window, [span for span in spans if span["score"] is None or span["score"] >= threshold]
+            if return_raw:
+                raw.append((window, {name: answer.text for name, answer in answers.items()}))
+
+    entities = merge(found())
+    if not return_raw:
+        return entities
     if len(raw) == 1:
         return {"entities": entities, "raw": raw[0][1]}
     answers = {name: [texts[name] for _, texts in raw] for name in raw[0][1]}
     return {"entities": entities, "raw": answers, "windows": [(window.start, window.end) for window, _ in raw]}
 
 
-def _up_to_last_window(answers: Iterator[tuple[Window, Any]]) -> Iterator[tuple[Window, Any]]:
+def up_to_last_window(answers: Iterator[tuple[Window, Any]]) -> Iterator[tuple[Window, Any]]:
     """The part of a stream that belongs to one text; the rest stays in the stream."""
     for window, answer in answers:
         yield window, answer
