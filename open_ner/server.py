@@ -58,8 +58,8 @@ class ServedNER:
     structured: ask for a JSON list by `response_format`, for students that do not keep to it by themselves.
     extra_body: fields to add to each request, such as `{"chat_template_kwargs": {"enable_thinking": False}}`.
 
-    Raises ValueError for bad input and for what the server refuses for good (model, key, length), ConnectionError for
-    a server that cannot be reached or fails.
+    Raises ValueError for bad input, also where the server finds it bad, and ConnectionError for a server that cannot
+    be reached, fails, or refuses the key or the model.
     """
 
     def __init__(
@@ -215,30 +215,34 @@ def _to_answer(completion: Any, base_url: str) -> ServedAnswer:
     if not getattr(completion, "choices", None):
         raise ConnectionError(f"{base_url} sends no chat completion: {str(completion)!r:.100}; does it end in /v1?")
     choice = completion.choices[0]
-    text, tokens = choice.message.content or "", (choice.logprobs and choice.logprobs.content) or []
-    answer = ServedAnswer(text, complete=choice.finish_reason == "stop")
-    written = b""
+    answer = ServedAnswer(choice.message.content or "", complete=choice.finish_reason == "stop")
+    tokens = (choice.logprobs and choice.logprobs.content) or []
+    written, ends = b"", []
     for token in tokens:
         written += token.token.encode("utf-8", "replace") if token.bytes is None else bytes(token.bytes)
-        answer.logprobs.append(token.logprob)
-        answer.ends.append(len(written.decode("utf-8", "replace")))
-    if tokens and not written.decode("utf-8", "replace").startswith(text):  # they may go on with the end token
-        raise ConnectionError(f"{base_url} sends tokens that do not spell the answer {text!r:.100}: use scores=False")
+        ends.append(len(written.decode("utf-8", "replace")))
+    # llama.cpp leaves a fence before the list out of the content, vLLM ends the tokens with that of the turn's end
+    begin = written.decode("utf-8", "replace").find(answer.text)
+    if begin >= 0:
+        within = [(token.logprob, end - begin) for token, end in zip(tokens, ends, strict=True) if end > begin]
+        answer.logprobs, answer.ends = [logprob for logprob, _ in within], [end for _, end in within]
     return answer
 
 
 @contextmanager
 def _explained(base_url: str, key: str) -> Iterator[None]:
-    """Turn the client's errors into one line: ValueError for what is refused for good, else ConnectionError."""
+    """Turn the client's errors into one line: ValueError for what is wrong with a request, else ConnectionError."""
     try:
         yield
     except openai.APIStatusError as error:
         body = error.body if isinstance(error.body, Mapping) else {}
         said = " ".join(str(body.get("message") or error.response.text or "no reason").replace(key, "***").split())
         line = f"{base_url} answers with status {error.status_code}: {said:.300}"
+        if error.status_code in (400, 413, 422):
+            raise ValueError(f"{line}: give shorter texts, or a smaller window or max_new_tokens") from None
         if error.status_code == 429 or error.status_code >= 500:
             raise ConnectionError(f"{line}: try later, or with less concurrency") from None
-        raise ValueError(f"{line}: check base_url (it ends in /v1), model, $OPENAI_API_KEY and window") from None
+        raise ConnectionError(f"{line}: check the address (it ends in /v1), the model and $OPENAI_API_KEY") from None
     except json.JSONDecodeError as error:
         raise ConnectionError(f"{base_url} sends no JSON: {error.doc!r:.100}") from None
     except openai.APIConnectionError as error:
