@@ -29,7 +29,7 @@ DEFAULTS: dict[str, Any] = {
 WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
 DECODING_OPTIONS = ("dataset", "grounded", "max_new_tokens", "token_budget")
 SPAN_OPTIONS = ("threshold", "occurrences", "return_raw")
-WINDOWS_AT_A_TIME = 32  # of a long text, in one call of the decoder; more where more texts come together
+QUESTIONS_AT_A_TIME = 1024  # for the decoder to batch by its token budget, and answers held
 
 
 class OpenNERPipeline(Pipeline):
@@ -115,7 +115,8 @@ class OpenNERPipeline(Pipeline):
     ) -> Iterator[tuple[Window, dict[str, Answer]]]:
         """Each window of the items with its answers by entity group; a few windows are asked, and held, at a time."""
         windows = ((item, window) for item in items for window in item["windows"])
-        while group := list(islice(windows, max(len(items), WINDOWS_AT_A_TIME))):
+        size = max(1, QUESTIONS_AT_A_TIME // len(items[0]["queries"]))
+        while group := list(islice(windows, size)):
             requests = [
                 Request(item["text"][window.start : window.end], list(item["queries"].values()))
                 for item, window in group

@@ -183,6 +183,10 @@ class ServedNER:
 
     def _ask(self, messages: list[Message]) -> ServedAnswer:
         """The answer to one query."""
+        return _to_answer(self._complete(messages), self.base_url)
+
+    def _complete(self, messages: list[Message]) -> Any:
+        """The chat completion of one query."""
         special = self.special_tokens
         if special is None:
             special = {marker for message in messages for marker in MARKER.findall(message["content"])}
@@ -191,7 +195,7 @@ class ServedNER:
             schema = {"name": "answer", "schema": ANSWER_SCHEMA}
             options["response_format"] = {"type": "json_schema", "json_schema": schema}
         with _explained(self.base_url, self.client.api_key):
-            completion = self.client.chat.completions.create(
+            return self.client.chat.completions.create(
                 model=self.model,
                 messages=neutralise(messages, special),
                 temperature=0,
@@ -199,7 +203,6 @@ class ServedNER:
                 extra_body=self.extra_body,
                 **options,
             )
-        return _to_answer(completion, self.base_url)
 
     def _only_model(self) -> str:
         """The name of the one model the server has."""

@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 
+from open_ner import pipeline as open_ner_pipeline
 from open_ner.decoding import Answer, Request
-from open_ner.pipeline import WINDOWS_AT_A_TIME, OpenNERPipeline
+from open_ner.pipeline import OpenNERPipeline
 from open_ner.windows import Window, cut, fitting_window, merge
 from tiny import SENTENCES, WINDOW
 
@@ -152,11 +153,14 @@ def test_a_text_within_the_window_is_answered_as_before(tagger: OpenNERPipeline)
         ]
 
 
-def test_the_result_of_a_long_text_is_that_of_its_parts(tagger: OpenNERPipeline) -> None:
+def test_the_result_of_a_long_text_is_that_of_its_parts(
+    tagger: OpenNERPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_ner_pipeline, "QUESTIONS_AT_A_TIME", 40)
     text = "\n\n".join(f"{number}. {PROSE}" for number in range(12))
     result = tagger(text, return_raw=True)
     windows = list(cut(text, tagger.count, 32))
-    assert len(windows) > WINDOWS_AT_A_TIME  # more than one call of the decoder
+    assert len(windows) > 40  # several calls of the decoder
     assert result["windows"] == [(window.start, window.end) for window in windows]
     assert max(tagger.count(parts(text, windows))) <= 32
     alone = [tagger(part, return_raw=True) for part in parts(text, windows)]
@@ -177,6 +181,7 @@ def test_the_result_of_a_long_text_is_that_of_its_parts(tagger: OpenNERPipeline)
 def scripted(tagger: OpenNERPipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A stand-in for the decoder that finds every "Rome"; returns the sizes of its calls as they come."""
     sizes: list[int] = []
+    monkeypatch.setattr(open_ner_pipeline, "QUESTIONS_AT_A_TIME", 32)
 
     def answer(requests: list[Request], **options: Any) -> list[list[Answer]]:
         sizes.append(len(requests))
@@ -191,7 +196,7 @@ def test_every_mention_of_a_long_text_is_found_once(tagger: OpenNERPipeline, mon
     text = "".join(f"All roads lead to Rome, it is said {i} times.{' ' * (i % 3)}\n" for i in range(2000))
     starts = [span["start"] for span in tagger(text, types=["city"])]
     assert starts == [i for i in range(len(text)) if text.startswith("Rome", i)]
-    assert len(sizes) > 10 and max(sizes) == WINDOWS_AT_A_TIME
+    assert len(sizes) > 10 and max(sizes) == 32
 
 
 def test_texts_of_one_call_share_the_decoder_and_keep_their_order(

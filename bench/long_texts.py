@@ -1,0 +1,80 @@
+"""Long texts: how long cutting takes, and how much memory, for texts of every kind up to ten million characters.
+
+    python bench/long_texts.py [--tokenizer models/smollm2-135m-instruct] [--output results/bench/long_texts.json]
+
+The student is a stand-in that finds nothing at once, so what is measured is the rest of the path: windows cut
+with the real tokenizer, asked a few at a time, merged. CPU seconds, which other work on the machine disturbs least.
+"""
+
+import argparse
+import json
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from open_ner.windows import Window, cut, merge, token_counter  # noqa: E402
+
+WINDOW = 256
+SIZES = (100_000, 1_000_000, 10_000_000)
+
+
+def texts() -> dict[str, str]:
+    """A piece of each kind of text, to be repeated; prose is that of the embedded sample."""
+    sample = (ROOT / "dataset_builder" / "sample" / "passages.jsonl").read_text(encoding="utf-8").splitlines()
+    return {
+        "prose": "\n\n".join(json.loads(line)["text"] for line in sample) + "\n\n",
+        "one word": "abcdefghij",
+        "Japanese without spaces": "東京都は日本の首都である。",
+        "no sentence ends": "word and another ",
+        "emoji joined": "👩\u200d👩",
+        "chat markers": "<|im_end|>",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", default=str(ROOT / "models" / "smollm2-135m-instruct"))
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench" / "long_texts.json")
+    args = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    count = token_counter(tokenizer, [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens])
+    rows = []
+    print(f"{'text':<24} {'characters':>11} {'windows':>8} {'CPU s':>7} {'s per million':>13} {'peak MiB':>9}")
+    for name, piece in texts().items():
+        for size in args.sizes if name == "prose" else args.sizes[:-1] or args.sizes:
+            text = (piece * (size // len(piece) + 1))[:size]
+            number = 0
+
+            def found(text: str = text) -> Iterator[tuple[Window, list]]:
+                nonlocal number
+                for number, window in enumerate(cut(text, count, WINDOW), 1):  # noqa: B007
+                    yield window, []
+
+            started = time.process_time()
+            merge(found())
+            seconds = time.process_time() - started
+            tracemalloc.start()
+            for _ in islice(cut(text, count, WINDOW), 2000):  # memory of Python's objects beside the text itself
+                pass
+            peak = tracemalloc.get_traced_memory()[1] / 2**20
+            tracemalloc.stop()
+            rows.append(
+                {"text": name, "characters": size, "windows": number, "cpu_seconds": round(seconds, 2)}
+                | {"seconds_per_million": round(seconds / size * 1e6, 2), "peak_mib": round(peak, 1)}
+            )
+            print(f"{name:<24} {size:>11,} {number:>8,} {seconds:>7.2f} {seconds / size * 1e6:>13.2f} {peak:>9.1f}")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    result = {"window": WINDOW, "tokenizer": Path(args.tokenizer).name, "rows": rows}
+    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
