@@ -35,7 +35,7 @@ def write_model_card(folder: Path, results: dict[str, Any] | None = None, table:
         tags=["named-entity-recognition", "open-ner", "universal-ner"],
         eval_results=_eval_results(results) if results else None,
     )
-    history = training["history"]
+    history = [entry for entry in training["history"] if "loss" in entry]
     card = ModelCard.from_template(
         metadata,
         template_path=str(MODEL_TEMPLATE),

@@ -16,6 +16,8 @@ Span = tuple[int, int]
 
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
 ACKNOWLEDGEMENT = "I've read this text."
+OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
+QUESTION = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
 
 
 def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
@@ -51,6 +53,20 @@ def build_conversation(
         messages.append({"role": "user", "content": question(entity_type)})
         messages.append({"role": "assistant", "content": write_answer(strings)})
     return messages
+
+
+def read_conversation(messages: list[Message]) -> tuple[str, str | None, list[tuple[str, str]]]:
+    """The inverse of `build_conversation`: passage, dataset name, and a `(type, answer's text)` pair for each query.
+
+    Raises ValueError for a conversation that is not of this dialogue.
+    """
+    turns = [message["content"] for message in messages if message["role"] != "system"]
+    opening = OPENING.fullmatch(turns[0]) if len(turns) % 2 == 0 and turns[1:2] == [ACKNOWLEDGEMENT] else None
+    asked = [QUESTION.fullmatch(turn) for turn in turns[2::2]]
+    if opening is None or not all(asked):
+        raise ValueError(f"a conversation is not of the open-NER dialogue: it begins {turns[:1]!r:.80}")
+    pairs = [(match["type"], answer) for match, answer in zip(asked, turns[3::2], strict=True)]
+    return opening["text"], opening["dataset"], pairs
 
 
 def order_strings(mentions: Iterable[tuple[int, str]]) -> list[str]:

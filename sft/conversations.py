@@ -1,5 +1,6 @@
 """Conversations to token ids and labels: only the answers and their end tokens are learned."""
 
+from collections.abc import Callable
 from typing import Any
 
 import datasets
@@ -11,10 +12,19 @@ from open_ner.conversation import ACKNOWLEDGEMENT, Message, neutralise, read_ans
 IGNORED = -100
 
 
+def encode_turns(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of a whole conversation, later answers in sight of earlier ones."""
+    ids, labels = encode_conversation(messages, tokenizer)
+    return {"input_ids": ids, "labels": labels}
+
+
 def tokenize(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    encode: Callable[[list[Message], PreTrainedTokenizerBase], dict[str, list[int]]] = encode_turns,
 ) -> tuple[datasets.Dataset, dict[str, int]]:
-    """Rows with `input_ids`, `labels` and `length`, and what is trained on: conversations, queries, tokens.
+    """Rows of what `encode` gives and their `length`, and what is trained on: conversations, queries, tokens.
 
     Raises UserError for a dataset without `messages`, and for a conversation longer than `max_length`: nothing is cut.
     """
@@ -28,11 +38,11 @@ def tokenize(
         raise UserError(f"{tokenizer.name_or_path} has no end-of-sequence token: an answer could not end")
     special = [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens]
 
-    def encode(row: dict[str, Any]) -> dict[str, Any]:
-        ids, labels = encode_conversation(neutralise(row["messages"], special), tokenizer)
-        return {"input_ids": ids, "labels": labels, "length": len(ids)}
+    def encode_row(row: dict[str, Any]) -> dict[str, Any]:
+        encoded = encode(neutralise(row["messages"], special), tokenizer)
+        return {**encoded, "length": len(encoded["input_ids"])}
 
-    encoded = rows.map(encode, remove_columns=rows.column_names, desc="tokenizing conversations")
+    encoded = rows.map(encode_row, remove_columns=rows.column_names, desc="tokenizing conversations")
     longest = max(encoded["length"])
     if max_length and longest > max_length:
         raise UserError(

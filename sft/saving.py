@@ -55,26 +55,3 @@ def read_types(dataset: str) -> dict[str, int]:
         return {}
     except ValueError as error:
         raise UserError(f"{path}: not readable: {error}") from None
-
-
-def plot_learning_curve(history: list[dict[str, Any]], path: Path) -> None:
-    """Loss and token accuracy on the answers, by step."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    steps = [entry["step"] for entry in history]
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    axes.plot(steps, [entry["loss"] for entry in history], color="#3b6fb6", label="loss")
-    axes.set(xlabel="step", ylabel="loss on the answers", title="Learning curve", ylim=(0, None))
-    axes.grid(alpha=0.3, linewidth=0.4)
-    if all("mean_token_accuracy" in entry for entry in history):
-        right = axes.twinx()
-        accuracy = [entry["mean_token_accuracy"] for entry in history]
-        right.plot(steps, accuracy, color="#c8553d", label="token accuracy")
-        right.set(ylabel="token accuracy on the answers", ylim=(0, 1))
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
