@@ -62,12 +62,12 @@ def parse_arguments(arguments: list[str]) -> tuple:
     return script, config, model_config
 
 
-def load_conversations(script: ScriptArguments) -> "datasets.Dataset":  # noqa: F821  (imported where it is used)
-    """The rows to train on; raises UserError for a dataset that is not there or empty."""
+def load_conversations(script: ScriptArguments, fresh: bool = True) -> "datasets.Dataset":  # noqa: F821
+    """The rows to train on, of a local folder read anew if `fresh`; UserError for one that is not there or empty."""
     from datasets import load_dataset
 
     # the cache key of a local folder does not see its contents: a rebuilt dataset must not be read from there
-    mode = "force_redownload" if Path(script.dataset_name).is_dir() else None
+    mode = "force_redownload" if fresh and Path(script.dataset_name).is_dir() else None
     try:
         rows = load_dataset(
             script.dataset_name, script.dataset_config, split=script.dataset_train_split, download_mode=mode
@@ -117,11 +117,13 @@ def main() -> None:
     if config.device.type == "cpu":  # `accelerate launch` leaves one thread, however many cores there are
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
-    rows = load_conversations(script)
     tokenizer = load_or_explain(AutoTokenizer, model_config.model_name_or_path)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    train, report = tokenize(rows, tokenizer, config.max_length)
+    # one process of a machine at a time, and only the first reads anew: that removes files the others would be reading
+    with config.main_process_first(desc="dataset"):
+        rows = load_conversations(script, fresh=config.local_process_index == 0)
+        train, report = tokenize(rows, tokenizer, config.max_length)
     print(
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
         f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
