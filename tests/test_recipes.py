@@ -153,6 +153,7 @@ def test_accelerate_files_load_and_name_what_is_launched_with_them(path: Path) -
     config = load_config_from_file(str(path))
     assert config.use_cpu == (path.stem == "cpu")
     assert config.num_processes % config.num_machines == 0
+    assert config.mixed_precision == "no"  # TrainingArguments take bf16 from here even where a recipe says false
     text = path.read_text()
     assert ("Not run here" in text.splitlines()[0]) == (not config.use_cpu)
     assert f"--config_file {path.relative_to(ROOT)}" in text
