@@ -94,12 +94,12 @@ def parse_arguments(arguments: list[str]) -> tuple:
     return script, config, model_config
 
 
-def load_conversations(script: ScriptArguments, split: str) -> "datasets.Dataset":  # noqa: F821  (imported where used)
-    """The rows of a split; raises UserError for a dataset that is not there or empty."""
+def load_conversations(script: ScriptArguments, split: str, fresh: bool = True) -> "datasets.Dataset":  # noqa: F821
+    """The rows of a split, of a local folder read anew if `fresh`; UserError for one that is not there or empty."""
     from datasets import load_dataset
 
     # the cache key of a local folder does not see its contents: a rebuilt dataset must not be read from there
-    mode = "force_redownload" if Path(script.dataset_name).is_dir() else None
+    mode = "force_redownload" if fresh and Path(script.dataset_name).is_dir() else None
     try:
         rows = load_dataset(script.dataset_name, script.dataset_config, split=split, download_mode=mode)
     except Exception as error:  # `datasets` raises dozens of kinds for a source it cannot read
@@ -130,9 +130,7 @@ def count_bytes(model: Any, config: Any) -> int:
         return weights
     # one more than the limit: the oldest checkpoint goes after the newest came
     moments = sum(2 * parameter.numel() * parameter.itemsize for parameter in model.parameters())
-    return weights + (weights + moments) * (
-        (config.save_total_limit or 1) + 1
-    )
+    return weights + (weights + moments) * ((config.save_total_limit or 1) + 1)
 
 
 def count_entities(replies: list[str], gold: list[str]) -> tuple[int, int, int]:
@@ -189,11 +187,12 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
     encode = encode_branches if script.branches else encode_turns
 
     def prepare(split: str, first: int | None) -> tuple:
-        rows = load_conversations(script, split)
+        rows = load_conversations(script, split, fresh=config.local_process_index == 0)
         rows = rows.select(range(min(first or len(rows), len(rows))))
         return rows, *tokenize(rows, tokenizer, config.max_length, encode)
 
-    with config.main_process_first(desc="tokenizing"):
+    # one process of a machine at a time, and only the first reads anew: that removes files the others would be reading
+    with config.main_process_first(desc="dataset"):
         _, rows, report = prepare(script.dataset_train_split, script.max_conversations)
         held_out = eval_rows = None
         if config.eval_strategy != "no":

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import datasets
 import torch
 from accelerate.utils import DistributedType
 from transformers.trainer_utils import EvalLoopOutput
@@ -11,6 +12,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from .branches import BranchCollator, see_own_branch_only
 from .conversations import IGNORED
 from .evaluation import HeldOut, f1
+from .sampler import EpochSampler
 
 # of these configs TRL rescales or caps the logits; its own head does it right
 SPECIAL_HEADS = (
@@ -74,6 +76,19 @@ class AnswerTrainer(SFTTrainer):
             model.train(training)
             model.config.use_cache = cached
         return f1((counts if sharded else accelerator.reduce(counts, "sum")).tolist())
+
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> torch.utils.data.Sampler | None:
+        args, rows = self.args, self.train_dataset  # `train_dataset` is the same without its column of lengths
+        if args.train_sampling_strategy not in ("random", "group_by_length"):
+            return super()._get_train_sampler(train_dataset)
+        grouped = args.train_sampling_strategy == "group_by_length" and not args.packing  # packed rows are all full
+        return EpochSampler(
+            len(rows),
+            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            args.seed if args.data_seed is None else args.data_seed,
+            lambda: int(self.state.epoch or 0),
+            rows[args.length_column_name][:] if grouped else None,
+        )
 
 
 def score_answers_only(model: torch.nn.Module) -> None:
