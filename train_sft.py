@@ -100,13 +100,15 @@ def main() -> None:
     script, config, model_config = parse_arguments(sys.argv[1:])
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForCausalLM, set_seed
     from trl import get_peft_config
 
     from hub.model_card import write_model_card
     from hub.publish import publish_folder, require_token
+    from sft.adapters import quantization
     from sft.conversations import tokenize
     from sft.saving import plot_learning_curve, save_student
+    from sft.tokenizer import load_tokenizer, read_window
     from sft.trainer import AnswerTrainer
 
     push, config.push_to_hub = config.push_to_hub, False  # uploads go through hub.publish, with our card
@@ -118,10 +120,10 @@ def main() -> None:
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
     rows = load_conversations(script)
-    tokenizer = load_or_explain(AutoTokenizer, model_config.model_name_or_path)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    train, report = tokenize(rows, tokenizer, config.max_length)
+    quantised = quantization(model_config)
+    tokenizer = load_tokenizer(model_config.model_name_or_path, model_config.model_revision)
+    window = read_window(model_config.model_name_or_path, model_config.model_revision)
+    train, report = tokenize(rows, tokenizer, config.max_length, window)
     print(
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
         f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
@@ -129,6 +131,8 @@ def main() -> None:
     model = load_or_explain(
         AutoModelForCausalLM,
         model_config.model_name_or_path,
+        revision=model_config.model_revision,
+        quantization_config=quantised,
         dtype=getattr(torch, model_config.dtype or "float32"),
         attn_implementation=model_config.attn_implementation or "sdpa",
     )
@@ -142,38 +146,38 @@ def main() -> None:
     )
     started = time.monotonic()
     trainer.train()
-    if trainer.accelerator.is_main_process:
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
-        results = {
-            "seconds": round(time.monotonic() - started, 1),
-            "name": (config.hub_model_id or f"{model_config.model_name_or_path}-open-ner").rstrip("/").split("/")[-1],
-            "base_model": model_config.model_name_or_path,
-            "dataset": script.dataset_name,
-            "trained_on": report,
-            "history": history,
-            "recipe": {
-                **{key: getattr(model_config, key) for key in ("model_name_or_path", "dtype", "use_peft")},
-                **dataclasses.asdict(script),
-                **{
-                    key: getattr(config, key)
-                    for key in (
-                        "num_train_epochs",
-                        "max_steps",
-                        "learning_rate",
-                        "lr_scheduler_type",
-                        "warmup_steps",
-                        "weight_decay",
-                        "per_device_train_batch_size",
-                        "gradient_accumulation_steps",
-                        "max_length",
-                        "bf16",
-                        "seed",
-                    )
-                },
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    results = {
+        "seconds": round(time.monotonic() - started, 1),
+        "name": (config.hub_model_id or f"{model_config.model_name_or_path}-open-ner").rstrip("/").split("/")[-1],
+        "base_model": model_config.model_name_or_path,
+        "dataset": script.dataset_name,
+        "trained_on": report,
+        "history": history,
+        "recipe": {
+            **{key: getattr(model_config, key) for key in ("model_name_or_path", "dtype", "use_peft")},
+            **dataclasses.asdict(script),
+            **{
+                key: getattr(config, key)
+                for key in (
+                    "num_train_epochs",
+                    "max_steps",
+                    "learning_rate",
+                    "lr_scheduler_type",
+                    "warmup_steps",
+                    "weight_decay",
+                    "per_device_train_batch_size",
+                    "gradient_accumulation_steps",
+                    "max_length",
+                    "bf16",
+                    "seed",
+                )
             },
-        }
-        folder = Path(config.output_dir)
-        save_student(trainer.model, tokenizer, folder, script.dataset_name, results)
+        },
+    }
+    folder = Path(config.output_dir)
+    save_student(trainer, tokenizer, folder, script.dataset_name, results, (script, config, model_config))
+    if trainer.accelerator.is_main_process:
         write_model_card(folder)
         plot_learning_curve(history, folder / "figures" / "learning_curve.png")
         print(
