@@ -143,7 +143,7 @@ def count_entities(replies: list[str], gold: list[str]) -> tuple[int, int, int]:
 
 def main() -> None:
     """Train the stage before this one where there is one and its student is missing, then this one."""
-    from sft.resume import FINISHED
+    from sft.saving import FINISHED
 
     stages = [parse_arguments(sys.argv[1:])]
     while recipe := stages[0][0].after:
@@ -160,17 +160,18 @@ def main() -> None:
 def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
     """Load, tokenize, train, save, push: one stage."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, set_seed
+    from transformers import AutoModelForCausalLM, EarlyStoppingCallback, set_seed
     from trl import get_peft_config
 
     from hub.model_card import write_model_card
     from hub.publish import publish_folder, require_token
-    from sft.branches import encode_branches
-    from sft.conversations import encode_turns, tokenize
+    from sft.adapters import quantization
+    from sft.conversations import tokenize
     from sft.evaluation import HeldOut
     from sft.learning_curve import plot_learning_curve
     from sft.resume import claim, find_checkpoint, hash_tokens
     from sft.saving import save_student
+    from sft.tokenizer import load_tokenizer, read_window
     from sft.trainer import AnswerTrainer
 
     push, config.push_to_hub = config.push_to_hub, False  # uploads go through hub.publish, with our card
@@ -181,15 +182,14 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
     if config.device.type == "cpu":  # `accelerate launch` leaves one thread, however many cores there are
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
-    tokenizer = load_or_explain(AutoTokenizer, model_config.model_name_or_path)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    encode = encode_branches if script.branches else encode_turns
+    quantised = quantization(model_config)
+    tokenizer = load_tokenizer(model_config.model_name_or_path, model_config.model_revision)
+    window = read_window(model_config.model_name_or_path, model_config.model_revision)
 
     def prepare(split: str, first: int | None) -> tuple:
         rows = load_conversations(script, split, fresh=config.local_process_index == 0)
         rows = rows.select(range(min(first or len(rows), len(rows))))
-        return rows, *tokenize(rows, tokenizer, config.max_length, encode)
+        return rows, *tokenize(rows, tokenizer, config.max_length, window, config.dataset_num_proc, script.branches)
 
     # one process of a machine at a time, and only the first reads anew: that removes files the others would be reading
     with config.main_process_first(desc="dataset"):
@@ -216,6 +216,8 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
     model = load_or_explain(
         AutoModelForCausalLM,
         model_config.model_name_or_path,
+        revision=model_config.model_revision,
+        quantization_config=quantised,
         dtype=getattr(torch, model_config.dtype or "float32"),
         attn_implementation=model_config.attn_implementation or attention,
     )
@@ -236,28 +238,28 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
     if checkpoint:
         print(f"going on from {checkpoint}")
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    results = {
+        "seconds": round(time.monotonic() - started, 1),
+        "name": (config.hub_model_id or f"{model_config.model_name_or_path}-open-ner").rstrip("/").split("/")[-1],
+        "base_model": model_config.model_name_or_path,
+        "dataset": script.dataset_name,
+        "trained_on": report,
+        "history": history,
+        "run": identity,
+        "recipe": {
+            **{key: getattr(model_config, key) for key in ("model_name_or_path", "dtype", "use_peft")},
+            **dataclasses.asdict(script),
+            **{name: getattr(config, name) for name in IDENTITY},
+            "per_device_train_batch_size": config.per_device_train_batch_size,
+            "gradient_accumulation_steps": config.gradient_accumulation_steps,
+            "max_length": config.max_length,
+            "bf16": config.bf16,
+        },
+    }
+    save_student(trainer, tokenizer, folder, script.dataset_name, results, (script, config, model_config))
     if trainer.accelerator.is_main_process:
-        history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
-        losses = [entry["loss"] for entry in history if "loss" in entry]
-        results = {
-            "seconds": round(time.monotonic() - started, 1),
-            "name": (config.hub_model_id or f"{model_config.model_name_or_path}-open-ner").rstrip("/").split("/")[-1],
-            "base_model": model_config.model_name_or_path,
-            "dataset": script.dataset_name,
-            "trained_on": report,
-            "history": history,
-            "run": identity,
-            "recipe": {
-                **{key: getattr(model_config, key) for key in ("model_name_or_path", "dtype", "use_peft")},
-                **dataclasses.asdict(script),
-                **{name: getattr(config, name) for name in IDENTITY},
-                "per_device_train_batch_size": config.per_device_train_batch_size,
-                "gradient_accumulation_steps": config.gradient_accumulation_steps,
-                "max_length": config.max_length,
-                "bf16": config.bf16,
-            },
-        }
-        save_student(trainer.model, tokenizer, folder, script.dataset_name, results)
         write_model_card(folder)
         plot_learning_curve(history, folder / "figures" / "learning_curve.png")
         print(f"trained in {results['seconds']:.0f} s, loss {losses[0]:.3f} -> {losses[-1]:.3f}: {folder}")

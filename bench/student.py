@@ -1,4 +1,4 @@
-"""A real student on a real distilled set: multi-turn beside branched on the development set, the better one on zero-shot.
+"""A real student on a real distilled set: multi-turn beside branched training, the better one scored at zero-shot.
 
     python bench/student.py --data DISTILLED --zero_shot ZERO_SHOT [--work_dir runs/student] [--conversations 500]
 
@@ -143,7 +143,7 @@ def f1(model: Path, folder: Path) -> float:
 
 
 def collect(args: argparse.Namespace, chosen: str) -> None:
-    """Copy what a reader wants to see to results/student/, without the predictions and without this machine's paths."""
+    """Copy what a reader wants to see to results/student/, without predictions and this machine's paths."""
     target = ROOT / "results" / "student"
     target.mkdir(parents=True, exist_ok=True)
     hidden = {str(args.data): "DISTILLED", str(args.zero_shot): "ZERO_SHOT", f"{ROOT}/": ""}

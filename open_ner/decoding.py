@@ -73,7 +73,7 @@ class _Row:
     suffix: list[int]
     answer: Answer
     grammar: AnswerGrammar | None
-    state: State = State()
+    state: State
 
 
 class Decoder:
@@ -111,7 +111,7 @@ class Decoder:
         for number, request in enumerate(requests):
             prefix, suffixes = self._encode(request, dataset, max_new_tokens)
             grammar = AnswerGrammar(request.text) if grounded else None
-            rows = [_Row(0, suffix, Answer(), grammar) for suffix in suffixes]
+            rows = [_Row(0, suffix, Answer(), grammar, self.start) for suffix in suffixes]
             pending[number] = [row.answer for row in rows]
             own = (len(prefix), max(map(len, suffixes), default=0))
             step = max(1, token_budget // (sum(own) + max_new_tokens))
@@ -272,6 +272,13 @@ class Decoder:
         mask = [[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences]
         device = self.model.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+    @cached_property
+    def start(self) -> State:
+        """Where an answer starts: behind a prompt that ends in a word (`ASSISTANT:`) its first token has a space."""
+        prompt = self.tokenizer.apply_chat_template(build_query("a", "b"), add_generation_prompt=True, tokenize=False)
+        in_word = not prompt[-1:].isspace() and not prompt.endswith(tuple(filter(None, self.special_tokens)))
+        return State(Phase.LEAD if in_word else Phase.START)
 
     @cached_property
     def token_bytes(self) -> list[bytes]:

@@ -22,6 +22,7 @@ class Phase(IntEnum):
     SEPARATOR = 4  # ["Paris",| "Rome"]
     ITEM = 5  # ["Paris", |"Rome"]
     END = 6  # ["Paris", "Rome"]|
+    LEAD = 7  # | ["Paris", "Rome"]  or START: of a template whose prompt leaves the space before an answer to it
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class AnswerGrammar:
         match state.phase:
             case Phase.STRING:
                 return self._inside(state, byte)
-            case Phase.START if byte == ord("["):
+            case Phase.LEAD if byte == ord(" "):
+                return replace(state, phase=Phase.START)
+            case Phase.START | Phase.LEAD if byte == ord("["):
                 return replace(state, phase=Phase.OPEN)
             case Phase.OPEN | Phase.AFTER if byte == ord("]"):
                 return replace(state, phase=Phase.END)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from open_ner.conversation import ACKNOWLEDGEMENT, Message
 
-from .conversations import IGNORED, encode_conversation
+from . import IGNORED
 
 PREFIX, PADDING = 0, -1  # branch numbers of what every branch sees, and of what no token sees
 
@@ -26,13 +26,12 @@ def single_questions(messages: list[Message]) -> list[list[Message]]:
     return [[*messages[:opening], *messages[i : i + 2]] for i in range(opening, len(messages), 2)]
 
 
-def encode_branches(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """`input_ids`, `labels` and `branches` of one conversation, each of the same length.
+def lay_out(encoded: list[tuple[list[int], list[int]]]) -> dict[str, list[int]]:
+    """`input_ids`, `labels` and `branches` of one sequence of `(ids, labels)` pairs, one for each question.
 
-    `branches` numbers the branch of each token from 1; what all the single-question conversations
-    begin with is the prefix, 0.
+    `branches` numbers the branch of each token from 1; what all the single-question conversations begin with is the
+    prefix, 0.
     """
-    encoded = [encode_conversation(question, tokenizer) for question in single_questions(messages)]
     first_ids, first_labels = encoded[0]
     shared = next(i for i, label in enumerate(first_labels) if label != IGNORED)
     if len(encoded) > 1:
@@ -47,7 +46,7 @@ def encode_branches(messages: list[Message], tokenizer: PreTrainedTokenizerBase)
 
 
 class BranchCollator:
-    """Pads rows of `encode_branches` to tensors of shape (batch, length), with the position ids of their branches."""
+    """Pads rows of `lay_out` to tensors of shape (batch, length), with the position ids of their branches."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id

@@ -9,8 +9,9 @@ import datasets
 
 from open_ner.cli import UserError
 
+from .saving import FINISHED
+
 RUN = "run.json"
-FINISHED = "training.json"  # the last file a finished student gets
 
 
 def hash_tokens(rows: datasets.Dataset) -> str:

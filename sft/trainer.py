@@ -9,8 +9,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
+from . import IGNORED
 from .branches import BranchCollator, see_own_branch_only
-from .conversations import IGNORED
 from .evaluation import HeldOut, f1
 from .sampler import EpochSampler
 
@@ -30,7 +30,7 @@ class AnswerTrainer(SFTTrainer):
 
     On CPU, TRL's fused head scores every position of a sequence (trl/trainer/utils.py, `compact`), which for short
     answers and a 49k vocabulary costs about five times the step. On GPU it selects them itself and nothing is changed.
-    With `branches` the rows are those of `branches.encode_branches`. With `held_out` every evaluation also reports
+    With `branches` the rows are those of `branches.lay_out`. With `held_out` every evaluation also reports
     `eval_entity_f1`, so that `metric_for_best_model: entity_f1` and early stopping work as for any other metric.
     """
 
