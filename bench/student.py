@@ -23,7 +23,6 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-STUDENT = "models/smollm2-135m-instruct"
 WAYS = {"multi_turn": "false", "branched": "true"}
 
 
@@ -41,11 +40,11 @@ def main() -> None:
         model = args.work_dir / way
         if not (model / "training.json").exists():
             train(args, folders["train"] / "dataset", model, branches)
-        command("eval_zero_shot.py", "--config", suite, "--model", STUDENT, model, "--output_dir", model / "on_dev")
+        command("eval_zero_shot.py", "--config", suite, "--model", model, "--output_dir", model / "on_dev")
     chosen = max(WAYS, key=lambda way: f1(args.work_dir / way, args.work_dir / way / "on_dev"))
     print(f"better on the development set: {chosen}", flush=True)
     command(
-        "eval_zero_shot.py", "--config", "recipes/eval/uniner.yaml", "--data_dir", args.zero_shot, "--model", STUDENT,
+        "eval_zero_shot.py", "--config", "recipes/eval/uniner.yaml", "--data_dir", args.zero_shot, "--model",
         args.work_dir / chosen, "--output_dir", args.work_dir / "zero_shot",
         *(["--limit", args.limit] if args.limit else []), "--max_new_tokens", args.max_new_tokens,
     )  # fmt: skip
@@ -158,7 +157,6 @@ def collect(args: argparse.Namespace, chosen: str) -> None:
         model = args.work_dir / way
         copy(results_of(model, model / "on_dev"), f"dev_{way}.json")
         copy(ROOT / model / "training.json", f"training_{way}.json")
-    copy(results_of(Path(STUDENT), args.work_dir / "zero_shot"), "zero_shot_untrained.json")
     copy(results_of(args.work_dir / chosen, args.work_dir / "zero_shot"), "zero_shot.json")
     copy(ROOT / args.work_dir / "zero_shot" / "table.md", "table.md")
     for picture in (ROOT / args.work_dir / "zero_shot" / "figures").glob("*.png"):
