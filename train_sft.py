@@ -11,10 +11,10 @@ again.
 
 import dataclasses
 import os
-import shutil
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,13 @@ def parse_arguments(arguments: list[str]) -> tuple:
         raise UserError("no dataset: give dataset_name, a folder or a Hub id")
     if not model_config.model_name_or_path:
         raise UserError("no student: give model_name_or_path, a folder or a Hub id")
+    for tracker in config.report_to:  # the Trainer finds out after the weights are loaded
+        if tracker in ("trackio", "tensorboard", "wandb", "mlflow") and find_spec(tracker) is None:
+            raise UserError(f"report_to {tracker} needs it installed: pip install {tracker}, or report_to: none")
     if script.branches and config.packing:
         raise UserError("branches and packing exclude each other: set packing: false")
+    if script.branches and model_config.attn_implementation not in (None, "sdpa", "flex_attention"):
+        raise UserError(f"branches need sdpa or flex_attention, not {model_config.attn_implementation!r}")
     if script.early_stopping_patience is not None and not (config.load_best_model_at_end and config.save_total_limit):
         raise UserError(
             "early_stopping_patience goes back to the best checkpoint: set load_best_model_at_end: true, "
@@ -110,27 +115,6 @@ def load_conversations(script: ScriptArguments, split: str, fresh: bool = True) 
     if not len(rows):
         raise UserError(f"dataset {script.dataset_name!r} has no rows in split {split!r}")
     return rows
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raise UserError unless the disk of `folder` can hold `needed` bytes: better said now than after training."""
-    existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise UserError(
-            f"{folder}: weights and checkpoints need {needed / 2**30:.1f} GiB and the disk has {free / 2**30:.1f} GiB "
-            "left: make room, lower save_total_limit or choose another --output_dir"
-        )
-
-
-def count_bytes(model: Any, config: Any) -> int:
-    """Bytes of the tuned weights and of the checkpoints that lie on the disk at one time."""
-    weights = sum(parameter.numel() * parameter.itemsize for parameter in model.parameters())
-    if config.save_strategy == "no":
-        return weights
-    # one more than the limit: the oldest checkpoint goes after the newest came
-    moments = sum(2 * parameter.numel() * parameter.itemsize for parameter in model.parameters())
-    return weights + (weights + moments) * ((config.save_total_limit or 1) + 1)
 
 
 def count_entities(replies: list[str], gold: list[str]) -> tuple[int, int, int]:
@@ -167,9 +151,10 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
     from hub.publish import publish_folder, require_token
     from sft.adapters import quantization
     from sft.conversations import tokenize
+    from sft.disk import count_bytes, require_space
     from sft.evaluation import HeldOut
     from sft.learning_curve import plot_learning_curve
-    from sft.resume import claim, find_checkpoint, hash_tokens
+    from sft.resume import choose_checkpoint, claim, hash_tokens
     from sft.saving import save_student
     from sft.tokenizer import load_tokenizer, read_window
     from sft.trainer import AnswerTrainer
@@ -179,6 +164,8 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
         require_token()
         if not config.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id org/name")
+    if config.device.type == "cpu" and config.bf16:
+        raise UserError("bf16 on a CPU is several times slower: set bf16: false")
     if config.device.type == "cpu":  # `accelerate launch` leaves one thread, however many cores there are
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
@@ -206,7 +193,9 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
         "branches": script.branches,
         "global_batch_size": batch,
         **{name: getattr(config, name) for name in IDENTITY},
+        **{name: getattr(model_config, name) for name in ("use_peft", "lora_r", "lora_alpha", "load_in_4bit")},
     }
+    checkpoint = choose_checkpoint(folder, config.resume_from_checkpoint)
     claim(folder, identity)
     print(
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
@@ -234,14 +223,16 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
         callbacks=[EarlyStoppingCallback(script.early_stopping_patience)] if script.early_stopping_patience else None,
     )
     started = time.monotonic()
-    checkpoint = config.resume_from_checkpoint or find_checkpoint(folder)
     if checkpoint:
         print(f"going on from {checkpoint}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    measured = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     losses = [entry["loss"] for entry in history if "loss" in entry]
     results = {
         "seconds": round(time.monotonic() - started, 1),
+        "resumed_from": checkpoint.name if checkpoint else None,
+        "steps_seconds": round(measured["train_runtime"], 2),  # since the start or the checkpoint, without loading
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "name": (config.hub_model_id or f"{model_config.model_name_or_path}-open-ner").rstrip("/").split("/")[-1],
         "base_model": model_config.model_name_or_path,
         "dataset": script.dataset_name,

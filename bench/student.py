@@ -47,6 +47,7 @@ def main() -> None:
         "eval_zero_shot.py", "--config", "recipes/eval/uniner.yaml", "--data_dir", args.zero_shot, "--model",
         args.work_dir / chosen, "--output_dir", args.work_dir / "zero_shot",
         *(["--limit", args.limit] if args.limit else []), "--max_new_tokens", args.max_new_tokens,
+        "--token_budget", args.token_budget,
     )  # fmt: skip
     collect(args, chosen)
 
@@ -65,6 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dev_passages", type=int, help="development passages scored; default: all")
     parser.add_argument("--limit", type=int, help="sentences of each zero-shot set, a seeded sample; default: all")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer when scored")
+    parser.add_argument("--token_budget", type=int, default=65536, help="tokens of cache in one batch when scored")
     return parser.parse_args()
 
 
@@ -116,7 +118,7 @@ def write_suite(args: argparse.Namespace, folder: Path) -> Path:
     (ROOT / folder / "dev.yaml").write_text(yaml.safe_dump(benchmark))
     suite = {
         "name": "dev", "benchmarks": [str(ROOT / folder / "dev")], "protocol": "dev", "decoding": "free",
-        "max_new_tokens": args.max_new_tokens,
+        "max_new_tokens": args.max_new_tokens, "token_budget": args.token_budget,
     }  # fmt: skip
     (ROOT / folder / "suite.yaml").write_text(yaml.safe_dump(suite))
     return folder / "suite.yaml"

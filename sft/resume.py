@@ -45,15 +45,30 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
     path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
+def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
+    """The checkpoint to go on from: the one of `resume_from_checkpoint`, else the newest of the run, else none.
+
+    Raises UserError where the given one is no whole checkpoint.
+    """
+    if given in (None, "true", "True"):
+        return find_checkpoint(folder)
+    if not is_whole(Path(given)):
+        raise UserError(f"resume_from_checkpoint {given!r} is no whole checkpoint; left out, the newest one is taken")
+    return Path(given)
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written whole: the Trainer writes `trainer_state.json` last."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: _step(path), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+    newest_first = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
+    return next(filter(is_whole, newest_first), None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end."""
+    try:
+        return bool(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _step(path: Path) -> int:
