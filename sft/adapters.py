@@ -36,7 +36,9 @@ def merge_adapter(model: Any, state: dict[str, Any], model_config: ModelConfig) 
     that may be quantised, or spread over processes.
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+    unset_hf_deepspeed_config()  # under ZeRO-3 the base would be spread over processes that do not load it
     adapter = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     base = load_or_explain(
         AutoModelForCausalLM,

@@ -16,6 +16,7 @@ from .adapters import merge_adapter
 from .recipe import used_recipe
 from .template import Template
 
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 FINISHED = "training.json"  # written last: the mark of a finished student
 DEFAULT_TYPES = 12  # so many of the most frequent training types are asked where a caller names none
 
@@ -43,13 +44,10 @@ def save_student(
         if hasattr(model, "peft_config"):
             model, state = merge_adapter(model, state, model_config), None
         types = read_types(dataset)
-        end = Template(tokenizer).end_token_id
-        tokens = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
         model.config.update({"open_ner": {**DEFAULTS, "types": list(types)[:DEFAULT_TYPES] or DEFAULTS["types"]}})
+        model.generation_config = answering_config(tokenizer)
+        tokens = {name: getattr(model.generation_config, name) for name in TOKENS}
         model.config.update({"use_cache": True, **tokens})
-        model.generation_config = GenerationConfig(
-            **tokens, do_sample=False, max_new_tokens=DEFAULTS["max_new_tokens"]
-        )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FINISHED).unlink(missing_ok=True)
         pipeline = OpenNERPipeline(model=model.eval(), tokenizer=tokenizer, device=model.device)
@@ -58,6 +56,17 @@ def save_student(
         _write(folder / "types.json", json.dumps(types, indent=0, ensure_ascii=False))
         _write(folder / FINISHED, json.dumps(results, indent=1, ensure_ascii=False, default=str))
     trainer.accelerator.wait_for_everyone()
+
+
+def answering_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Greedy generation that ends at the token the template's answers end with, whatever the base model's lists."""
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=Template(tokenizer).end_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+        max_new_tokens=DEFAULTS["max_new_tokens"],
+    )
 
 
 def gather_weights(trainer: Trainer) -> dict[str, Any]:
@@ -76,6 +85,7 @@ def gather_weights(trainer: Trainer) -> dict[str, Any]:
             "and run again from the last checkpoint"
         ) from None
     tied = getattr(trainer.accelerator.unwrap_model(trainer.model), "all_tied_weights_keys", {})
+    state = state or {}  # DeepSpeed's other processes get None
     # once gathered, a tied weight is there twice, as two tensors
     return {name: tensor for name, tensor in state.items() if not (sharded and tied.get(name) in state)}
 

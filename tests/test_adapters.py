@@ -6,13 +6,16 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
+from peft import get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+from transformers.integrations import deepspeed
 from trl import ModelConfig, get_peft_config
 
 from open_ner.cli import UserError
 from open_ner.conversation import build_conversation
 from sft import adapters
-from sft.adapters import quantization
+from sft.adapters import merge_adapter, quantization
 from sft.conversations import tokenize
 from sft.saving import save_student
 from sft.tokenizer import load_tokenizer
@@ -95,6 +98,21 @@ def test_qlora_is_merged_into_the_base_as_it_is_not_as_it_was_quantised(tiny_stu
     assert torch.allclose(
         kept, delta.float(), rtol=0.02, atol=1e-4
     )  # TRL keeps the adapter of a 4-bit base in bfloat16
+
+
+def test_under_zero3_the_base_is_read_whole_for_merging(tiny_student: Path, tmp_path: Path) -> None:
+    settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    deepspeed.set_hf_deepspeed_config(settings)
+    assert deepspeed.is_deepspeed_zero3_enabled()
+    try:
+        model_config = ModelConfig(model_name_or_path=str(tiny_student), use_peft=True)
+        model = get_peft_model(
+            LlamaForCausalLM(AutoConfig.from_pretrained(tiny_student)), get_peft_config(model_config)
+        )
+        merged = merge_adapter(model, model.state_dict(), model_config)
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    assert merged.num_parameters() == AutoModelForCausalLM.from_pretrained(tiny_student).num_parameters()
 
 
 @pytest.mark.parametrize(
