@@ -110,7 +110,8 @@ def test_inference_shares_the_passage_and_asks_as_text_generation_does(
     if name == "qwen3":
         tokenizer.chat_template = kinds.QWEN3
     model = AutoModelForCausalLM.from_pretrained(folder)
-    prefix, suffixes = Decoder(model, tokenizer)._encode(Request(PASSAGE, ["person", "city"]), None, 8)
+    prompts = Decoder(model, tokenizer).encoder.encode(PASSAGE, ["person", "city"])
+    prefix, suffixes = prompts.prefix, prompts.suffixes
     assert PASSAGE.rstrip() in tokenizer.decode(prefix) and "I've read this text." in tokenizer.decode(prefix)
     generator = pipeline("text-generation", model=model, tokenizer=tokenizer)
     for entity_type, suffix in zip(["person", "city"], suffixes, strict=True):
