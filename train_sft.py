@@ -44,7 +44,7 @@ class ScriptArguments:
         metadata={"help": "evaluations without a better metric_for_best_model, such as entity_f1, that end training"},
     )
     branches: bool = field(
-        default=False,
+        default=True,
         metadata={"help": "train each question of a passage in sight of the passage alone, as inference asks it"},
     )
     after: str | None = field(

@@ -19,10 +19,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 WAYS = {"multi_turn": "false", "branched": "true"}
 
 
@@ -40,15 +42,17 @@ def main() -> None:
         model = args.work_dir / way
         if not (model / "training.json").exists():
             train(args, folders["train"] / "dataset", model, branches)
-        command("eval_zero_shot.py", "--config", suite, "--model", model, "--output_dir", model / "on_dev")
+        if not results_of(model, model / "on_dev"):
+            command("eval_zero_shot.py", "--config", suite, "--model", model, "--output_dir", model / "on_dev")
     chosen = max(WAYS, key=lambda way: f1(args.work_dir / way, args.work_dir / way / "on_dev"))
     print(f"better on the development set: {chosen}", flush=True)
-    command(
-        "eval_zero_shot.py", "--config", "recipes/eval/uniner.yaml", "--data_dir", args.zero_shot, "--model",
-        args.work_dir / chosen, "--output_dir", args.work_dir / "zero_shot",
-        *(["--limit", args.limit] if args.limit else []), "--max_new_tokens", args.max_new_tokens,
-        "--token_budget", args.token_budget,
-    )  # fmt: skip
+    if not results_of(args.work_dir / chosen, args.work_dir / "zero_shot"):
+        command(
+            "eval_zero_shot.py", "--config", "recipes/eval/uniner.yaml", "--data_dir", args.zero_shot, "--model",
+            args.work_dir / chosen, "--output_dir", args.work_dir / "zero_shot",
+            *(["--limit", args.limit] if args.limit else []), "--max_new_tokens", args.max_new_tokens,
+            "--token_budget", args.token_budget,
+        )  # fmt: skip
     collect(args, chosen)
 
 
@@ -133,9 +137,20 @@ def train(args: argparse.Namespace, dataset: Path, model: Path, branches: str) -
     )  # fmt: skip
 
 
-def results_of(model: Path, folder: Path) -> Path:
-    """The results file of a model's run under `folder`."""
-    return next((ROOT / folder / str(model).strip("/.").replace("/", "--")).glob("*/results.json"))
+def results_of(model: Path, folder: Path) -> Path | None:
+    """The results file of a model's run under `folder`, where it has ended."""
+    return next((ROOT / folder / str(model).strip("/.").replace("/", "--")).glob("*/results.json"), None)
+
+
+def gains(args: argparse.Namespace) -> dict[str, Any]:
+    """Gain of branched over multi-turn training on the development set, with paired bootstrap intervals."""
+    from zero_shot.scoring import compare
+
+    predictions = []
+    for model in (args.work_dir / way for way in ("branched", "multi_turn")):
+        lines = results_of(model, model / "on_dev").with_name("predictions.jsonl").read_text(encoding="utf-8")
+        predictions.append([json.loads(line) for line in lines.splitlines()])
+    return compare(*predictions, seen_types=None, seed=42)
 
 
 def f1(model: Path, folder: Path) -> float:
@@ -159,6 +174,7 @@ def collect(args: argparse.Namespace, chosen: str) -> None:
         model = args.work_dir / way
         copy(results_of(model, model / "on_dev"), f"dev_{way}.json")
         copy(ROOT / model / "training.json", f"training_{way}.json")
+    (target / "dev_gain_of_branches.json").write_text(json.dumps(gains(args), indent=1) + "\n")
     copy(results_of(args.work_dir / chosen, args.work_dir / "zero_shot"), "zero_shot.json")
     copy(ROOT / args.work_dir / "zero_shot" / "table.md", "table.md")
     for picture in (ROOT / args.work_dir / "zero_shot" / "figures").glob("*.png"):

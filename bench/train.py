@@ -6,7 +6,7 @@ Each way trains the student whole for so many steps of four conversations, in a 
 in every run; medians of the steps' seconds, loading left out. `padded` is what UniversalNER's fork of FastChat does:
 every conversation padded to 1,024 tokens, a loss over every position of the vocabulary. `stock` is TRL's own command
 line with the marked chat template; it takes the rows in the same order, so its losses are compared step by step.
-`branched` is train_sft.py with --branches true. On a GPU it is bf16, and rows packed to 4,096 tokens are measured too:
+`branched` is train_sft.py's default. On a GPU it is bf16, and rows packed to 4,096 tokens are measured too:
 tokens a second, share of the chip's bf16 peak (6 FLOPs a weight and token), peak memory.
 """
 
@@ -93,17 +93,17 @@ def stock(args: argparse.Namespace, folder: Path, gpu: bool, *more: str) -> dict
     return read_log(json.loads(state.read_text())["log_history"], execute.output)
 
 
-def ours(args: argparse.Namespace, folder: Path, gpu: bool, *more: str) -> dict[str, Any]:
+def ours(args: argparse.Namespace, folder: Path, gpu: bool, *more: str, branches: bool = False) -> dict[str, Any]:
     execute([
         sys.executable, "train_sft.py", "--config", "recipes/sft/smollm2_135m/cpu.yaml", *options(args, folder, gpu),
-        *more,
+        "--branches", str(branches), *more,
     ])  # fmt: skip
     results = json.loads((folder / "model" / "training.json").read_text())
     return {**read_log(results["history"], execute.output), "peak_gpu_bytes": results["peak_gpu_bytes"]}
 
 
 def branched(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
-    return ours(args, folder, gpu, "--branches", "true")
+    return ours(args, folder, gpu, branches=True)
 
 
 def packed(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:

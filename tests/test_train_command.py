@@ -65,12 +65,12 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"messages": GOOD}, ["--bf16", "true"], "bf16 on a CPU"),
         ({"messages": GOOD}, ["--max_length", "20"], r"row 0 has \d+ tokens and max_length is 20"),
         ({"messages": GOOD}, ["--max_length", "9000"], None),
-        ({"messages": GOOD}, ["--branches", "true", "--packing", "true"], "exclude each other"),
+        ({"messages": GOOD}, ["--packing", "true"], "exclude each other"),
         ({"messages": GOOD}, ["--early_stopping_patience", "2"], "load_best_model_at_end"),
         ({"messages": GOOD}, ["--dataset_train_split", "trian"], "split 'trian'"),
         ({"messages": GOOD}, ["--resume_from_checkpoint", "nowhere"], "'nowhere' is no whole checkpoint"),
         ({"messages": GOOD}, ["--load_in_4bit", "true"], "use_peft"),
-        ({"messages": GOOD}, ["--branches", "true", "--attn_implementation", "eager"], "sdpa or flex_attention"),
+        ({"messages": GOOD}, ["--attn_implementation", "eager"], "sdpa or flex_attention"),
         ({"messages": GOOD}, ["--report_to", "wandb"], "pip install wandb"),
         ({"text": "Ada"}, [], "no `messages`"),
         ({"messages": [GOOD[0], GOOD[2], GOOD[1], *GOOD[3:]]}, [], "row 0 has the roles assistant, user"),
@@ -119,7 +119,7 @@ def test_the_folder_of_another_run_is_not_touched(
     command(monkeypatch, recipe)
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("loaded"))
-    for change in (["--learning_rate", "1e-3"], ["--branches", "true"], ["--use_peft", "true"]):
+    for change in (["--learning_rate", "1e-3"], ["--branches", "false"], ["--use_peft", "true"]):
         with pytest.raises(UserError, match="holds another run"):
             command(monkeypatch, recipe, *change)
     write_dataset(dataset, *[{"messages": GOOD}] * 5)
@@ -148,10 +148,23 @@ def test_an_evaluation_of_held_out_passages_is_in_the_results(
 ) -> None:
     dataset = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4)
     recipe = write_recipe(tmp_path / "r.yaml", tiny_student, dataset, tmp_path / "out")
-    command(monkeypatch, recipe, "--branches", "true", "--eval_strategy", "steps", "--eval_steps", "1")
+    command(monkeypatch, recipe, "--eval_strategy", "steps", "--eval_steps", "1")
     training = json.loads((tmp_path / "out" / "training.json").read_text())
     evaluated = [entry for entry in training["history"] if "eval_loss" in entry]
     assert [entry["step"] for entry in evaluated] == [1, 2]
     assert all(0 <= entry["eval_entity_f1"] <= 1 for entry in evaluated)
     assert training["trained_on"]["queries"] == 8 and training["run"]["branches"] is True
     assert (tmp_path / "out" / "figures" / "learning_curve.png").exists()
+
+
+def test_packed_rows_hold_every_conversation(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 20)
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_student, dataset, tmp_path / "out")
+    epoch = ["--max_steps", "-1", "--num_train_epochs", "1", "--per_device_train_batch_size", "1"]
+    command(monkeypatch, recipe, "--branches", "false", "--packing", "true", *epoch)
+    assert "training on 20 conversations, 40 queries" in capsys.readouterr().out
+    training = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert len(training["history"]) < 20
+    assert training["history"][-1]["num_tokens"] == training["trained_on"]["tokens"]
