@@ -182,3 +182,20 @@ def test_neutralising_leaves_its_argument_alone() -> None:
 @given(st.lists(st.text()))
 def test_an_answer_is_what_json_writes(strings: list[str]) -> None:
     assert write_answer(strings) == json.dumps(strings, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("case", "string", "spans"),
+    [
+        ("exact", "Italian", [(8, 15)]),
+        ("else_any", "Italian", [(8, 15)]),
+        ("any", "Italian", [(0, 7), (8, 15)]),
+        ("exact", "ITALIAN", []),
+        ("else_any", "ITALIAN", [(0, 7), (8, 15)]),
+        ("any", "SARDINIAN", []),
+        ("any", "ital", [(0, 4), (8, 12)]),
+    ],
+)
+def test_letters_match_as_the_case_policy_says(case: str, string: str, spans: list[tuple[int, int]]) -> None:
+    assert find_spans("italian Italian", string, case=case) == spans
+    assert find_spans("italian Italian", string, "first", case) == spans[:1]
