@@ -129,7 +129,8 @@ def test_reading_never_fails(raw: str) -> None:
         ("x_y x y", "x", [(4, 5)]),
         ("aaaa", "aa", [(0, 2), (2, 4)]),  # occurrences do not overlap one another
         ("one\ntwo\r\n one two", "one\ntwo", [(0, 7)]),
-        ("paris", "Paris", []),
+        ("paris", "Paris", [(0, 5)]),  # in another case, where the exact string does not occur
+        ("paris Paris", "Paris", [(6, 11)]),
         ("Paris", "", []),
         ("", "Paris", []),
         ("Par", "Paris", []),
