@@ -13,11 +13,15 @@ from typing import Literal
 
 Message = dict[str, str]
 Span = tuple[int, int]
+Occurrences = Literal["all", "first"]
+Case = Literal["exact", "else_any", "any"]
 
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
 QUESTION = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
+OCCURRENCES: Occurrences = "all"  # the default of every caller; bench/choices.py measures what it is worth
+CASE: Case = "else_any"  # likewise; a grounded answer is always exact
 
 
 def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
@@ -95,19 +99,24 @@ def read_answer(raw: str) -> list[str] | None:
     return list(dict.fromkeys(strings))
 
 
-def find_spans(text: str, string: str, occurrences: Literal["all", "first"] = "all") -> list[Span]:
+def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, case: Case = CASE) -> list[Span]:
     """Character spans `(start, end)`, end exclusive, of `string` in `text`; empty when it does not occur.
 
-    Occurrences on word boundaries are preferred; only when there is none does a match inside a word count.
+    Occurrences on word boundaries are preferred; only when there is none does a match inside a word count. `case` says
+    whether letters must be the same: "exact"; "else_any", in any case where the exact string does not occur; or "any".
     """
     if not string:
         return []
     left = r"(?<!\w)" if re.match(r"\w", string) else ""
     right = r"(?!\w)" if re.search(r"\w\Z", string) else ""
     escaped = re.escape(string)
-    spans = [m.span() for m in re.finditer(left + escaped + right, text)]
-    spans = spans or [m.span() for m in re.finditer(escaped, text)]
-    return spans[:1] if occurrences == "first" else spans
+    patterns = (left + escaped + right, escaped)
+    flags = {"exact": (re.NOFLAG,), "else_any": (re.NOFLAG, re.IGNORECASE), "any": (re.IGNORECASE,)}[case]
+    for flag in flags:
+        for pattern in patterns:
+            if spans := [match.span() for match in re.finditer(pattern, text, flag)]:
+                return spans[:1] if occurrences == "first" else spans
+    return []
 
 
 def neutralise(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:

@@ -87,6 +87,7 @@ class Decoder:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         attention_kinds(model)  # refuses what cannot be packed
         self.model, self.tokenizer, self.encoder = model, tokenizer, Encoder(tokenizer)
+        self.special_tokens = self.encoder.special_tokens
         configured = model.generation_config.eos_token_id
         configured = tokenizer.eos_token_id if configured is None else configured
         self.eos = set(configured if isinstance(configured, list) else [configured])
@@ -297,7 +298,7 @@ class Decoder:
         table = [b""] * max(rows, *(index + 1 for index in vocabulary.values()))
         byte_level = {character: byte for byte, character in bytes_to_unicode().items()}
         is_byte_level = "Ġ" in vocabulary
-        special = set(self.encoder.special_tokens)
+        special = set(self.special_tokens)
         for token, index in vocabulary.items():
             if token in special:
                 continue

@@ -12,14 +12,17 @@ from typing import Any
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .conversation import find_spans
-from .decoding import Answer, Decoder, Request
+from .answers import Answer, calibrate
+from .conversation import OCCURRENCES, find_spans
+from .decoding import Decoder, Request
 
 TASK = "open-ner"
 DEFAULTS: dict[str, Any] = {
     "types": ["person", "organization", "location", "date", "event", "product"],
     "threshold": 0.0,
-    "occurrences": "all",
+    "occurrences": OCCURRENCES,
+    "temperature": 1.0,
+    "bias": 0.0,
     "grounded": True,
     "max_new_tokens": 256,
     "token_budget": 16384,
@@ -109,10 +112,11 @@ class OpenNERPipeline(Pipeline):
         output = output[0] if isinstance(output, list) else output
         policy = occurrences or self.defaults["occurrences"]
         floor = self.defaults["threshold"] if threshold is None else threshold
+        calibration = self.defaults["temperature"], self.defaults["bias"]
         entities = [
             entity
             for entity_type, answer in output["answers"].items()
-            for entity in to_entities(output["text"], entity_type, answer, policy)
+            for entity in to_entities(output["text"], entity_type, answer, policy, *calibration)
             if entity["score"] >= floor
         ]
         entities.sort(key=lambda entity: (entity["start"], -entity["end"]))
@@ -136,11 +140,14 @@ class OpenNERPipeline(Pipeline):
                 yield self.postprocess(output, **postprocess)
 
 
-def to_entities(text: str, entity_type: str, answer: Answer, occurrences: str) -> list[dict[str, Any]]:
+def to_entities(
+    text: str, entity_type: str, answer: Answer, occurrences: str, temperature: float = 1.0, bias: float = 0.0
+) -> list[dict[str, Any]]:
     """The spans of one answer; strings that do not occur in the text give none."""
     return [
         {"entity_group": entity_type, "word": text[start:end], "start": start, "end": end, "score": score}
-        for string, score in answer.scored_strings() or []
+        for string, raw in answer.scored_strings() or []
+        for score in [calibrate(raw, temperature, bias)]
         for start, end in find_spans(text, string, occurrences)
     ]
 

@@ -1,6 +1,6 @@
 """GLiNER at its small size over given texts and types, in an environment of its own (PyPI `gliner`).
 
-    python bench/parts/gliner_way.py < {"tokenizer": FOLDER, "texts": [...], "types": [[...], ...], "runs": 3}
+    python bench/parts/gliner_way.py < {"tokenizer": FOLDER, "texts": [...], "types": [[...], ...], "runs", "threads"}
 
 The architecture is that of gliner_small-v2.1 over deberta-v3-small, built from the configuration below with random
 weights, so that nothing is downloaded; what it finds is of no interest, the time it takes is. Its own tokenizer lives
