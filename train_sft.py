@@ -155,7 +155,7 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
     from sft.evaluation import HeldOut
     from sft.learning_curve import plot_learning_curve
     from sft.resume import choose_checkpoint, claim, hash_tokens
-    from sft.saving import save_student
+    from sft.saving import answering_config, save_student
     from sft.tokenizer import load_tokenizer, read_window
     from sft.trainer import AnswerTrainer
 
@@ -210,6 +210,7 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
         dtype=getattr(torch, model_config.dtype or "float32"),
         attn_implementation=model_config.attn_implementation or attention,
     )
+    model.generation_config = answering_config(tokenizer)  # evaluations end answers where the student is to end them
     require_space(folder, count_bytes(model, config))
     trainer = AnswerTrainer(
         model=model,
