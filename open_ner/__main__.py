@@ -1,46 +1,166 @@
-"""Find entities from the shell: `python -m open_ner "text" --types person,city --model runs/quickstart/model`."""
+"""Find entities from the shell.
+
+    python -m open_ner "Ada Lovelace met Charles Babbage in London." --types person,city --model runs/quickstart/model
+    python -m open_ner --file a.txt b.txt --types '{"town": "a place with a mayor, but no bishop"}' --model org/model
+    zcat corpus.jsonl.gz | python -m open_ner --jsonl --types person,city --model org/model > entities.jsonl
+    python -m open_ner "Rome" --base_url http://localhost:8000/v1 --json
+
+Without a text and --file, standard input is read. Exit status: 0 done, 1 failed, 2 a mistake in what was given.
+"""
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO
 
 from .cli import UserError, run
+from .jsonl import Ask, answer_jsonl
 
 
 def main() -> None:
-    """Print a table of spans with offsets and scores, or with `--json` one JSON list."""
-    parser = argparse.ArgumentParser(prog="python -m open_ner", description=__doc__)
-    parser.add_argument("text", help="the text to search")
-    parser.add_argument("--model", required=True, help="folder or Hub id of a student")
-    parser.add_argument("--types", help="entity types, separated by commas; default: those saved with the model")
-    parser.add_argument("--threshold", type=float, default=0.0, help="keep spans scored at least this, 0 to 1")
-    parser.add_argument("--free", action="store_true", help="decode freely instead of grounded in the text")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    args = parser.parse_args()
+    """Print each text with its spans marked and a table of them, or JSON, or JSON lines."""
+    args = _arguments()
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # which writes a lone surrogate as JSON does
+    types = read_types(args.types)
+    if args.jsonl:
+        [name] = args.file
+        with closing(_open(name)) as lines, _one_line():
+            return answer_jsonl(lines, name, _tagger(args), types, args.batch_size)
+    named = [("", args.text)] if args.text is not None else [(name, _read(name)) for name in args.file]
+    ask = _tagger(args)
+    for name, text in named:
+        with _one_line():
+            [entities] = ask([text], types)
+        if args.json:
+            result = entities if len(named) == 1 else {"file": name, "entities": entities}
+            print(json.dumps(result, ensure_ascii=False), flush=True)
+        else:
+            from .terminal import show
 
+            show(text, entities, name if len(named) > 1 else "")
+
+
+def read_types(option: str | None) -> list[str] | dict[str, str] | None:
+    """`person,city` as a list, `person,town=a small city` as `{name: definition}`; JSON of either is read as it is."""
+    if option is None:
+        return None
+    if option.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(option)
+        except ValueError as error:
+            raise UserError(f"--types begins like JSON and is none ({error}): {option!r:.80}") from None
+    parts = [part.strip() for part in option.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"--types {option!r} names no type: write person,city")
+    if not any("=" in part for part in parts):
+        return parts
+    pairs = (part.partition("=") for part in parts)
+    return {name.strip(): definition.strip() if equals else name for name, equals, definition in pairs}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m open_ner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("text", nargs="?", help="the text to search")
+    parser.add_argument("--file", nargs="+", metavar="FILE", help="search these files, UTF-8; - is standard input")
+    parser.add_argument("--model", help="folder or Hub id of a student; with --base_url, the name it is served by")
+    parser.add_argument(
+        "--types",
+        help="entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
+        "definitions with commas); default: those saved with the model",
+    )
+    parser.add_argument("--threshold", type=float, default=0.0, help="keep spans scored at least this, 0 to 1")
+    parser.add_argument("--occurrences", choices=("all", "first"), help="of an answer: all, or the first")
+    parser.add_argument("--dataset", help="the data set's name, for students tuned on several")
+    parser.add_argument("--free", action="store_true", help="decode freely instead of grounded in the text")
+    parser.add_argument("--device", help="cpu, cuda:0, mps; default: an accelerator where there is one")
+    parser.add_argument("--base_url", help="ask an OpenAI-compatible server instead (docs/serving.md)")
+    parser.add_argument("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON list of spans, for several files a line each"
+    )
+    parser.add_argument(
+        "--jsonl",
+        action="store_true",
+        help='read lines {"text": ...} and write them with their "entities" added, in order; a line may bring its own '
+        '"types" and any other keys. A line that cannot be answered gets an "error" instead, and the exit status is 2',
+    )
+    parser.add_argument("--batch_size", type=int, default=16, help="lines of --jsonl answered together (16)")
+    args = parser.parse_args()
+    if args.text is not None and (args.file or args.jsonl):
+        raise UserError(f"a text ({args.text!r:.40}) beside {'--jsonl' if args.jsonl else '--file'}: give one of them")
+    if args.text is None and not args.file:
+        if sys.stdin.isatty():
+            raise UserError("nothing to search: give a text, --file, or text on standard input (--help tells more)")
+        args.file = ["-"]
+    if args.jsonl and len(args.file) > 1:
+        raise UserError("--jsonl reads one file: join them with cat and read standard input")
+    if not args.model and not args.base_url:
+        raise UserError("--model is missing: name a folder or Hub id of a student, or a server by --base_url")
+    if args.tokenizer and not args.base_url:
+        raise UserError("--tokenizer goes with --base_url; a model in process has its own")
+    if args.device and args.base_url:
+        raise UserError("--device goes with a model in process; the server of --base_url has its own")
+    if args.batch_size < 1:
+        raise UserError(f"--batch_size {args.batch_size}: give at least 1")
+    if not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold {args.threshold}: scores lie in 0 to 1")
+    return args
+
+
+def _tagger(args: argparse.Namespace) -> Ask:
+    """The student of the command line as a function of texts and types."""
+    options = {"threshold": args.threshold, "dataset": args.dataset}
+    options |= {"occurrences": args.occurrences} if args.occurrences else {}
+    if args.base_url:
+        from .server import ServedNER
+
+        with _one_line():
+            served = ServedNER(args.base_url, args.model, tokenizer=args.tokenizer)
+        return lambda texts, types: served(texts, types, **options)
     from transformers import pipeline
     from transformers.utils import logging
 
+    from .pipeline import OpenNERPipeline
+
     logging.disable_progress_bar()
+    try:  # this checkout's pipeline, not the code that lies with the model
+        tagger = pipeline("open-ner", model=args.model, pipeline_class=OpenNERPipeline, device=args.device)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise UserError(f"{args.model!r} cannot be loaded ({error!s:.200}): check the name and --device") from None
+    return lambda texts, types: tagger(texts, types=types, grounded=not args.free, **options)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn what the pipeline or a server says of bad input into a UserError."""
     try:
-        tagger = pipeline("open-ner", model=args.model, trust_remote_code=True)
-        types = [name.strip() for name in args.types.split(",")] if args.types else None
-        entities = tagger(args.text, types=types, threshold=args.threshold, grounded=not args.free)
-    except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"{args.model}: {error}") from error
-    if args.json:
-        json.dump(entities, sys.stdout, ensure_ascii=False)
-        print()
-        return
-    width = max([len(entity["word"]) for entity in entities] + [4])
-    print(f"{'span':<{width}}  {'start':>5} {'end':>5}  {'score':>5}  type")
-    for entity in entities:
-        print(
-            f"{entity['word']!s:<{width}}  {entity['start']:>5} {entity['end']:>5}  {entity['score']:>5.2f}  "
-            f"{entity['entity_group']}"
-        )
-    if not entities:
-        print("(no spans)")
+        yield
+    except (ValueError, ConnectionError) as error:
+        raise UserError(str(error)) from None
+
+
+def _open(name: str) -> IO[bytes]:
+    """A file, or standard input, as bytes."""
+    try:
+        return sys.stdin.buffer if name == "-" else Path(name).open("rb")
+    except OSError as error:
+        raise UserError(f"{name!r} cannot be read: {error.strerror}") from None
+
+
+def _read(name: str) -> str:
+    """A whole file, line ends as they are, because offsets count them."""
+    try:
+        with closing(_open(name)) as file:
+            return file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name!r} is no UTF-8 (byte {error.start}): convert it first") from None
+    except OSError as error:
+        raise UserError(f"{name!r} cannot be read: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .answers import Answer, calibrate
 from .conversation import OCCURRENCES, find_spans
 from .decoding import Decoder, Request
+from .windows import Window, cut, fitting_window, merge, token_counter
 
 TASK = "open-ner"
 DEFAULTS: dict[str, Any] = {
@@ -24,11 +25,14 @@ DEFAULTS: dict[str, Any] = {
     "temperature": 1.0,
     "bias": 0.0,
     "grounded": True,
+    "window": 256,
     "max_new_tokens": 256,
     "token_budget": 16384,
 }
+WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
 DECODING_OPTIONS = ("dataset", "grounded", "max_new_tokens", "token_budget")
 SPAN_OPTIONS = ("threshold", "occurrences", "return_raw")
+WINDOWS_AT_A_TIME = 32  # of a long text, in one call of the decoder; more where more texts come together
 
 
 class OpenNERPipeline(Pipeline):
@@ -38,11 +42,14 @@ class OpenNERPipeline(Pipeline):
         types: names, or `{name: definition}` to ask by definition; absent, the set saved with the model.
         dataset: the `Dataset:` line of students tuned on several human-annotated sets.
         threshold: keep spans whose score is at least this, in [0, 1].
-        occurrences: "all" maps an answer to each of its occurrences on word boundaries, "first" to the first.
+        occurrences: "all" maps an answer to each of its occurrences on word boundaries, "first" to the first; of a
+            text beyond the window, in each of its windows.
         grounded: allow only answers that are lists of substrings of the text; False decodes freely.
-        return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list.
+        return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list; for a text beyond
+            the window, lists of answers, one for each of its `"windows": [(start, end), ...]`.
+        window: tokens of text asked at once, those the student was trained on; a longer text is cut (windows.py).
         max_new_tokens, token_budget: bounds of one answer and of one batch's cache, in tokens.
-    Raises ValueError for an empty list of types, a text that is no string, or one beyond the model's window.
+    Raises ValueError for an empty list of types, a text that is no string, or questions beyond the model's positions.
     """
 
     _load_tokenizer = True
@@ -55,22 +62,23 @@ class OpenNERPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         self.defaults = {**DEFAULTS, **(getattr(self.model.config, "open_ner", None) or {})}
         self.decoder = Decoder(self.model, self.tokenizer)
+        self.count = token_counter(self.tokenizer, self.decoder.special_tokens)
 
     def _sanitize_parameters(self, types: Any = None, **options: Any) -> tuple[dict, dict, dict]:
-        unknown = set(options) - {*DECODING_OPTIONS, *SPAN_OPTIONS}
-        if unknown:
-            raise ValueError(f"unknown option {sorted(unknown)[0]!r}: choose from {DECODING_OPTIONS + SPAN_OPTIONS}")
+        known = {*WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
+        if unknown := set(options) - known:
+            raise ValueError(f"unknown option {sorted(unknown)[0]!r}: choose from {sorted(known)}")
         if options.get("occurrences", "all") not in ("all", "first"):
             raise ValueError(f"occurrences={options['occurrences']!r}: choose 'all' or 'first'")
         given = {key: value for key, value in options.items() if value is not None}
         if not 0 <= given.get("threshold", 0) <= 1:
             raise ValueError(f"threshold={given['threshold']!r}: scores lie in [0, 1]")
-        for name in ("max_new_tokens", "token_budget"):
+        for name in ("window", "max_new_tokens", "token_budget"):
             if given.get(name, 1) < 1:
                 raise ValueError(f"{name}={given[name]!r}: give at least 1")
         queries = {} if types is None else {"queries": _queries(types)}
         return (
-            queries,
+            queries | {key: given[key] for key in WINDOW_OPTIONS if key in given},
             {key: given[key] for key in DECODING_OPTIONS if key in given},
             {key: given[key] for key in SPAN_OPTIONS if key in given},
         )
@@ -85,21 +93,40 @@ class OpenNERPipeline(Pipeline):
             kwargs.setdefault("batch_size", 32)  # texts the decoder gets at a time; its token budget does the rest
         return super().__call__(inputs, *args, **kwargs)
 
-    def preprocess(self, text: Any, queries: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """A text and the questions asked of it: `{entity group: what the question names}`."""
+    def preprocess(self, text: Any, queries: Mapping[str, str] | None = None, **options: Any) -> dict[str, Any]:
+        """A text, its windows, and the questions asked of it: `{entity group: what the question names}`."""
         if not isinstance(text, str):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
-        return {"text": text, "queries": _queries(self.defaults["types"]) if queries is None else queries}
+        queries = _queries(self.defaults["types"]) if queries is None else queries
+        limit = fitting_window(
+            tokenizer=self.tokenizer,
+            special_tokens=self.decoder.special_tokens,
+            positions=getattr(self.model.config, "max_position_embeddings", None),
+            wordings=list(queries.values()),
+            **{key: options.get(key, self.defaults.get(key)) for key in WINDOW_OPTIONS},
+        )
+        return {"text": text, "queries": queries, "windows": cut(text, self.count, limit)}
 
     def _forward(self, items: Any, **options: Any) -> list[dict[str, Any]]:
         items = items if isinstance(items, list) else [items]
         settings = {key: self.defaults[key] for key in DECODING_OPTIONS if key in self.defaults} | options
-        requests = [Request(item["text"], list(item["queries"].values())) for item in items]
-        answers = self.decoder.answer(requests, **settings)
-        return [
-            {"text": item["text"], "answers": dict(zip(item["queries"], row, strict=True))}
-            for item, row in zip(items, answers, strict=True)
-        ]
+        answers = self._answer(items, settings)
+        return [{"text": item["text"], "answers": up_to_last_window(answers)} for item in items]
+
+    def _answer(
+        self, items: list[dict[str, Any]], settings: Mapping[str, Any]
+    ) -> Iterator[tuple[Window, dict[str, Answer]]]:
+        """Each window of the items with its answers by entity group; a few windows are asked, and held, at a time."""
+        windows = ((item, window) for item in items for window in item["windows"])
+        while group := list(islice(windows, max(len(items), WINDOWS_AT_A_TIME))):
+            requests = [
+                Request(item["text"][window.start : window.end], list(item["queries"].values()))
+                for item, window in group
+            ]
+            with self.device_placement():
+                answers = list(self.decoder.answer(requests, **settings))
+            for (item, window), row in zip(group, answers, strict=True):
+                yield window, dict(zip(item["queries"], row, strict=True))
 
     def postprocess(
         self,
@@ -113,16 +140,7 @@ class OpenNERPipeline(Pipeline):
         policy = occurrences or self.defaults["occurrences"]
         floor = self.defaults["threshold"] if threshold is None else threshold
         calibration = self.defaults["temperature"], self.defaults["bias"]
-        entities = [
-            entity
-            for entity_type, answer in output["answers"].items()
-            for entity in to_entities(output["text"], entity_type, answer, policy, *calibration)
-            if entity["score"] >= floor
-        ]
-        entities.sort(key=lambda entity: (entity["start"], -entity["end"]))
-        if return_raw:
-            return {"entities": entities, "raw": {name: answer.text for name, answer in output["answers"].items()}}
-        return entities
+        return read_answers(output["text"], output["answers"], floor, policy, return_raw, calibration)
 
     def get_iterator(
         self,
@@ -147,9 +165,52 @@ def to_entities(
     return [
         {"entity_group": entity_type, "word": text[start:end], "start": start, "end": end, "score": score}
         for string, raw in answer.scored_strings() or []
-        for score in [calibrate(raw, temperature, bias)]
+        for score in [raw if raw is None else calibrate(raw, temperature, bias)]
         for start, end in find_spans(text, string, occurrences)
     ]
+
+
+def read_answers(
+    text: str,
+    answered: Iterable[tuple[Window, Mapping[str, Answer]]],
+    threshold: float,
+    occurrences: str,
+    return_raw: bool,
+    calibration: tuple[float, float] = (1.0, 0.0),
+) -> list[dict[str, Any]] | dict[str, Any]:
+    """What a call returns of a text, from the answers by entity group to each of its windows.
+
+    `calibration` holds temperature and bias, as `answers.calibrate` takes them.
+    """
+    raw: list[tuple[Window, dict[str, str]]] = []
+
+    def found() -> Iterator[tuple[Window, list[dict[str, Any]]]]:
+        for window, answers in answered:
+            part = text[window.start : window.end]
+            spans = [
+                span
+                for name, answer in answers.items()
+                for span in to_entities(part, name, answer, occurrences, *calibration)
+            ]
+            yield window, [span for span in spans if span["score"] is None or span["score"] >= threshold]
+            if return_raw:
+                raw.append((window, {name: answer.text for name, answer in answers.items()}))
+
+    entities = merge(found())
+    if not return_raw:
+        return entities
+    if len(raw) == 1:
+        return {"entities": entities, "raw": raw[0][1]}
+    answers = {name: [texts[name] for _, texts in raw] for name in raw[0][1]}
+    return {"entities": entities, "raw": answers, "windows": [(window.start, window.end) for window, _ in raw]}
+
+
+def up_to_last_window(answers: Iterator[tuple[Window, Any]]) -> Iterator[tuple[Window, Any]]:
+    """The part of a stream that belongs to one text; the rest stays in the stream."""
+    for window, answer in answers:
+        yield window, answer
+        if window.after is None:
+            return
 
 
 def _queries(types: Any) -> dict[str, str]:

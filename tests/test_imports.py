@@ -52,7 +52,7 @@ def test_packages_import_only_what_they_may(package: str) -> None:
 
 def test_what_travels_with_the_weights_needs_only_torch_and_transformers() -> None:
     files = travelling()
-    names = {"pipeline", "decoding", "packing", "prompts", "answers", "grammar", "conversation"}
+    names = {"pipeline", "decoding", "packing", "prompts", "answers", "grammar", "conversation", "windows"}
     assert {path.stem for path in files} == names
     for path in files:
         for level, module in imported(path):

@@ -1,0 +1,285 @@
+"""The command line: a text for a person, JSON for machines, files, standard input, JSON lines, and mistakes."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import pipeline
+
+from fake_teacher import MODEL, FakeTeacher
+from open_ner.__main__ import main, read_types
+from open_ner.cli import run
+from open_ner.jsonl import answer_jsonl
+from open_ner.pipeline import OpenNERPipeline
+from open_ner.terminal import marked, printable, show
+
+TEXT = "Angela Merkel met Barack Obama in Berlin."
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command in this process; returns its status and what it wrote on both outputs."""
+
+    def invoke(*arguments: str, stdin: str | bytes = b"") -> tuple[int, str, str]:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "argv", ["open_ner", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        try:
+            run(main)
+            status = 0
+        except SystemExit as left:
+            status = left.code
+        written = capsys.readouterr()
+        return status, written.out, written.err
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def tagger(tiny_student: Path) -> OpenNERPipeline:
+    return pipeline("open-ner", model=str(tiny_student))
+
+
+def places(entities: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
+    return [(entity["entity_group"], entity["start"], entity["end"]) for entity in entities]
+
+
+def test_json_is_the_result_of_the_pipeline(call: Call, tiny_student: Path, tagger: OpenNERPipeline) -> None:
+    status, out, _ = call(TEXT, "--model", str(tiny_student), "--types", "person, city", "--json")
+    assert status == 0
+    expected = tagger(TEXT, types=["person", "city"])
+    assert expected and places(json.loads(out)) == places(expected)
+    given = ["--types", "person,town=a small city", "--occurrences", "first", "--threshold", "1e-6", "--dataset", "x"]
+    _, out, _ = call(TEXT, "--model", str(tiny_student), *given, "--json", "--device", "cpu")
+    options = {"types": {"person": "person", "town": "a small city"}, "occurrences": "first", "threshold": 1e-6}
+    assert places(json.loads(out)) == places(tagger(TEXT, **options, dataset="x"))
+    _, out, _ = call(TEXT, "--model", str(tiny_student), "--json", "--free")
+    assert json.loads(out) == tagger(TEXT, grounded=False)
+
+
+def test_a_person_sees_the_text_marked_and_every_span(call: Call, tiny_student: Path, tagger: OpenNERPipeline) -> None:
+    status, out, _ = call(TEXT, "--model", str(tiny_student), "--types", "person,city")
+    assert status == 0 and "\x1b" not in out
+    text, blank, header, *rows = out.splitlines()
+    first, *_ = expected = tagger(TEXT, types=["person", "city"])
+    assert f"[{first['word']}|" in text and blank == ""
+    assert header.split() == ["span", "start", "end", "score", "type"]
+    assert [(row.split()[-1], *map(int, row.split()[-4:-2])) for row in rows] == places(expected)
+    _, out, _ = call(TEXT, "--model", str(tiny_student), "--types", "person", "--threshold", "1")
+    assert out == f"{TEXT}\n\n(no spans)\n"
+
+
+def test_files_and_standard_input_are_read_with_their_own_line_ends(
+    call: Call, tiny_student: Path, tmp_path: Path, tagger: OpenNERPipeline
+) -> None:
+    text = f"\r\n{TEXT}\r\nÀ Paris. 💙\n"
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "b.txt").write_text(TEXT)
+    model = ["--model", str(tiny_student), "--types", "city", "--json"]
+    expected = places(tagger(text, types=["city"]))
+    for arguments, stdin in (([], text), (["--file", "-"], text), (["--file", str(tmp_path / "a.txt")], "")):
+        status, out, _ = call(*arguments, *model, stdin=stdin)
+        assert (status, places(json.loads(out))) == (0, expected)
+    _, out, _ = call("--file", str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), *model)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [Path(line["file"]).name for line in lines] == ["a.txt", "b.txt"]
+    assert places(lines[0]["entities"]) == expected
+    _, out, _ = call("--file", str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), *model[:-1])
+    assert out.count("== ") == 2
+
+
+def test_json_lines_keep_their_order_and_keys_and_bring_their_own_types(
+    call: Call, tiny_student: Path, tagger: OpenNERPipeline
+) -> None:
+    rows = [
+        {"id": 1, "text": TEXT, "entities": ["of an earlier run"]},
+        {"text": "", "meta": {"a": [None, "é\ud800"]}},
+        {"text": TEXT, "types": ["person"]},
+        {"text": TEXT, "types": {"who": "a person"}},
+        {"text": "Rome " * 500, "types": None},
+    ]
+    stdin = "\n\n".join(map(json.dumps, rows)) + "\n"
+    status, out, err = call(
+        "--jsonl", "--model", str(tiny_student), "--types", "city", "--batch_size", "3", stdin=stdin
+    )
+    assert (status, err.count("line")) == (0, 0)
+    found = [json.loads(line) for line in out.splitlines()]
+    for row, answered in zip(rows, found, strict=True):
+        entities = answered.pop("entities")
+        assert answered == {key: value for key, value in row.items() if key != "entities"}
+        assert places(entities) == places(tagger(row["text"], types=row.get("types") or ["city"]))
+    assert any(found)
+
+
+def test_lines_that_cannot_be_answered_are_named_counted_and_keep_their_place(call: Call, tiny_student: Path) -> None:
+    bad = [
+        b"{",
+        b"[]",
+        b'{"text": 3}',
+        b'{"t": "x"}',
+        b'{"text": "\xff"}',
+        b"[" * 100_000,
+        b'{"text": "a\\ud800", "id": 7}',
+    ]
+    bad += [b'{"text": "Rome", "types": []}', b'{"text": "Rome", "types": 5}']
+    good = b'{"text": "Rome"}'
+    stdin = b"\n".join([good, *bad, good, b""])
+    status, out, err = call("--jsonl", "--model", str(tiny_student), "--types", "city", stdin=stdin)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert ["entities" in line for line in lines] == [True, *[False] * len(bad), True]
+    assert ["error" in line for line in lines] == [False, *[True] * len(bad), False]
+    assert lines[7]["id"] == 7 and "surrogate" in lines[7]["error"]
+    said = [line for line in err.splitlines() if line.startswith(("-, line", "error"))]
+    assert [line.split(":")[0] for line in said[:-1]] == [f"-, line {number}" for number in range(2, len(bad) + 2)]
+    assert (status, said[-1]) == (
+        2,
+        f"error: -: {len(bad)} of {len(bad) + 2} lines could not be answered and have an error in their place",
+    )
+
+
+def test_json_lines_are_answered_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[int] = []
+
+    def lines() -> Iterator[bytes]:
+        for number in range(1000):
+            seen.append(number)
+            yield b"\n" if number % 3 else b'{"text": "Rome"}'
+            if number == 20:
+                assert len(capsys.readouterr().out.splitlines()) == 7  # of the batches before this one
+
+    answer_jsonl(lines(), "-", lambda texts, types: [[] for _ in texts], None, batch_size=5)
+    assert len(capsys.readouterr().out.splitlines()) == 334 - 7
+
+
+def test_a_served_model_is_asked_with_the_same_options(call: Call) -> None:
+    with FakeTeacher(lambda request: '["Berlin"]') as server:
+        served = ["--base_url", server.base_url, "--json"]
+        status, out, _ = call(TEXT, *served, "--types", "city")
+        assert status == 0
+        assert json.loads(out) == [{"entity_group": "city", "word": "Berlin", "start": 34, "end": 40, "score": None}]
+        status, _, err = call(TEXT, *served, "--types", "city", "--threshold", "0.5")
+        assert status == 2 and "no probabilities" in err
+        status, out, _ = call(TEXT, *served[:2], "--types", "city", "--model", MODEL)
+        assert status == 0 and "[Berlin|city]" in out and " -  city" in out
+    status, _, err = call(TEXT, *served, "--model", MODEL)
+    assert status == 2 and "cannot be reached" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["x"], "--model is missing"),
+        (["x", "--model", "no/such-model"], "no/such-model"),
+        (["x", "--model", "STUDENT", "--types", ","], "names no type"),
+        (["x", "--model", "STUDENT", "--types", "city="], "city"),
+        (["x", "--model", "STUDENT", "--types", "{1"], "begins like JSON"),
+        (["x", "--model", "STUDENT", "--types", "{}"], "types is empty"),
+        (["x", "--model", "STUDENT", "--threshold", "2"], "--threshold 2.0"),
+        (["x", "--model", "STUDENT", "--threshold", "nan"], "--threshold nan"),
+        (["x", "--model", "STUDENT", "--batch_size", "0"], "--batch_size 0"),
+        (["x", "--model", "STUDENT", "--device", "nowhere"], "nowhere"),
+        (["x", "--model", "STUDENT", "--file", "a.txt"], "beside --file"),
+        (["x", "--model", "STUDENT", "--jsonl"], "beside --jsonl"),
+        (["--model", "STUDENT", "--jsonl", "--file", "a", "b"], "reads one file"),
+        (["--model", "STUDENT", "--file", "no/such/file"], "no/such/file"),
+        (["--model", "STUDENT", "--jsonl", "--file", "no/such/file"], "no/such/file"),
+        (["--model", "STUDENT", "--file", "."], "'.' cannot be read"),
+        (["x", "--model", "STUDENT", "--tokenizer", "y"], "--base_url"),
+        (["x", "--base_url", "http://127.0.0.1:1/v1", "--device", "cpu"], "--device"),
+        (["x", "--base_url", "localhost"], "localhost"),
+        (["x", "--model", "STUDENT", "--treshold", "1"], "--treshold"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_two(call: Call, tiny_student: Path, arguments: list[str], said: str) -> None:
+    status, out, err = call(*[str(tiny_student) if part == "STUDENT" else part for part in arguments])
+    assert (status, out) == (2, "")
+    last = err.splitlines()[-1]
+    assert said in last and "error: " in last and "Traceback" not in err
+
+
+def test_text_that_is_no_utf8_is_refused_by_its_place(call: Call, tiny_student: Path) -> None:
+    status, _, err = call("--model", str(tiny_student), stdin=b"caf\xe9")
+    assert status == 2 and "byte 3" in err
+
+
+def test_without_input_on_a_terminal_it_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["open_ner", "--model", "x"])
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    with pytest.raises(SystemExit) as left:
+        run(main)
+    assert left.value.code == 2 and "nothing to search" in capsys.readouterr().err
+
+
+def test_types_are_names_definitions_or_json() -> None:
+    assert read_types(None) is None
+    assert read_types(" person , city,") == ["person", "city"]
+    assert read_types("person,town = a small city,x==y") == {"person": "person", "town": "a small city", "x": "=y"}
+    assert read_types('{"town": "a place, with = a mayor"}') == {"town": "a place, with = a mayor"}
+    assert read_types(' ["a,b"]') == ["a,b"]
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written on it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, text: str, entities: list[dict[str, Any]], **variables: str) -> str:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"TERM": "xterm-256color", "COLUMNS": "60"} | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    show(text, entities)
+    return sys.stdout.getvalue()
+
+
+SPANS = [
+    {"entity_group": "person", "word": "Ada \x1b]0;x\x07", "start": 0, "end": 10, "score": 0.5},
+    {"entity_group": "part", "word": "Ada", "start": 0, "end": 3, "score": None},
+    {"entity_group": "city\n\x1b[2J", "word": "Rome", "start": 14, "end": 18, "score": 1.0},
+    {"entity_group": "town", "word": "Rome", "start": 14, "end": 18, "score": 0.25},
+]
+SPANNED = "Ada \x1b]0;x\x07 in Rome\u202e\r\n\tok"
+
+
+def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured = on_terminal(monkeypatch, SPANNED, SPANS)
+    assert "\x1b[1;36m[Ada " in coloured
+    codes = on_terminal(monkeypatch, SPANNED, SPANS, NO_COLOR="1").split("\x1b[")[1:]
+    assert not any("3" in code.split("m")[0] for code in codes)  # 30 to 37, 38: colours; bold may stay
+    assert "\x1b" not in on_terminal(monkeypatch, SPANNED, SPANS, TERM="dumb")
+
+
+def test_no_text_can_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = on_terminal(monkeypatch, SPANNED, SPANS, TERM="dumb", COLUMNS="200")
+    assert all(character.isprintable() or character in "\n\t" for character in plain)
+    lines = plain.splitlines()
+    assert lines[0] == r"[Ada \x1b]0;x\x07|person] in [Rome|city\n\x1b[2J, town]\u202e\r"
+    assert lines[4].split() == ["Ada", r"\x1b]0;x\x07", "0", "10", "0.50", "person"]
+    assert lines[5].split() == ["Ada", "0", "3", "-", "part"]
+    assert printable("é👩\u200d👩 \u00a0京\u200c") == "é👩\u200d👩 \u00a0京\u200c"
+
+
+def test_a_long_span_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    word = "w" * 300
+    spans = [{"entity_group": "x", "word": word, "start": 0, "end": 300, "score": 1.0}]
+    assert on_terminal(monkeypatch, word, spans, TERM="dumb").count("w") == 600
+    assert marked(word, [], {}).plain == word
+
+
+def test_help_needs_neither_torch_nor_time() -> None:
+    helped = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "open_ner", "--help"], capture_output=True, text=True
+    )
+    assert helped.returncode == 0 and "--jsonl" in helped.stdout
+    assert "torch" not in helped.stderr and "rich" not in helped.stderr
