@@ -6,18 +6,16 @@ passages, and an answer leaves as it finishes. In float32 the greedy answers are
 per type.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .answers import Answer
 from .conversation import build_query, write_answer
-from .grammar import AnswerGrammar, Phase, State
+from .grammar import AnswerGrammar, Phase, State, token_bytes
 from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
 
@@ -243,25 +241,24 @@ class Decoder:
         return None
 
     def _draft(self, rows: list[_Row], max_new_tokens: int) -> None:
-        """Let open answers read ahead, where that is cheap: what is all but forced, or the passage's next words.
+        """Let open answers read ahead: what is all but forced, and where that is cheap the passage's next words.
 
-        A draft costs no more than its place in a pass that is made anyway, and changes no answer: the model's own
-        choice after each token is compared with it.
+        A draft changes no answer: the model's own choice after each token is compared with it.
         """
         questions = [question for row in rows for _, question in row.open()]
         if not questions:
             return
-        spare = self.cheap_tokens - len(rows) * max(len(row.open()) for row in rows)
+        spare = (self.cheap_tokens - len(rows) * max(len(row.open()) for row in rows)) // len(questions)
         for question in questions:
-            size = min(spare // len(questions), DRAFT, max_new_tokens - len(question.answer.tokens) - 1)
-            if size < 1 or question.state is None:
-                continue
-            if question.state.phase is Phase.SEPARATOR:
+            tokens, state = question.answer.tokens, question.state
+            drafted, size = _repeated(tokens), DRAFT
+            if not drafted and state is not None and state.phase is Phase.SEPARATOR:
                 drafted = self.quote
-            else:
-                upcoming = question.grammar.upcoming(question.state, 8 * size).decode(errors="ignore")
+            elif not drafted and state is not None and spare > 0:
+                size = min(spare, DRAFT)
+                upcoming = question.grammar.upcoming(state, 8 * size).decode(errors="ignore")
                 drafted = self.tokenizer.encode(upcoming, add_special_tokens=False) if upcoming else []
-            question.next += drafted[:size]
+            question.next += drafted[: max(0, min(size, max_new_tokens - len(tokens) - 1))]
 
     def _finish(self, question: _Question, grounded: bool) -> None:
         """Write the text of an answer and where in it each token ends; a grounded answer is closed if it was cut."""
@@ -292,20 +289,14 @@ class Decoder:
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
-        """The bytes each token of the vocabulary writes; empty for special tokens, which no answer may contain."""
-        vocabulary = self.tokenizer.get_vocab()
+        """The bytes each token of the vocabulary writes."""
         rows = self.model.get_output_embeddings().weight.shape[0]  # often padded beyond the tokenizer's vocabulary
-        table = [b""] * max(rows, *(index + 1 for index in vocabulary.values()))
-        byte_level = {character: byte for byte, character in bytes_to_unicode().items()}
-        is_byte_level = "Ġ" in vocabulary
-        special = set(self.special_tokens)
-        for token, index in vocabulary.items():
-            if token in special:
-                continue
-            if is_byte_level:
-                table[index] = bytes(byte_level[c] for c in token if c in byte_level)
-            elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
-                table[index] = bytes([int(token[3:5], 16)])
-            else:
-                table[index] = token.replace("▁", " ").encode("utf-8", "surrogatepass")
-        return table
+        return token_bytes(self.tokenizer.get_vocab(), rows, self.special_tokens)
+
+
+def _repeated(tokens: list[int]) -> list[int]:
+    """What followed the last three tokens when they were written before: a student in a loop stays in it."""
+    for place in range(len(tokens) - 4, -1, -1):
+        if tokens[place : place + 3] == tokens[-3:]:
+            return tokens[place + 3 :]
+    return []

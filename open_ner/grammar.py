@@ -7,8 +7,12 @@ allowed, which is the greedy choice under the grammar.
 """
 
 import json
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 QUOTE, BACKSLASH = ord('"'), ord("\\")
 INNER = 256  # added to every byte of a unit but its first, so that no match begins inside a character or an escape
@@ -170,3 +174,21 @@ def _suffix_automaton(units: list[bytes]) -> tuple[list[dict[int, int]], list[in
         parent = link[node]
         last_end[parent] = max(last_end[parent], last_end[node])
     return follow, last_end
+
+
+def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]) -> list[bytes]:
+    """The bytes each token writes, for ids up to at least `size`; empty for special tokens, which no answer holds."""
+    table = [b""] * max(size, *(index + 1 for index in vocabulary.values()))
+    byte_level = {character: byte for byte, character in bytes_to_unicode().items()}
+    is_byte_level = "Ġ" in vocabulary
+    special = set(special)
+    for token, index in vocabulary.items():
+        if token in special:
+            continue
+        if is_byte_level:
+            table[index] = bytes(byte_level[c] for c in token if c in byte_level)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            table[index] = bytes([int(token[3:5], 16)])
+        else:
+            table[index] = token.replace("▁", " ").encode("utf-8", "surrogatepass")
+    return table

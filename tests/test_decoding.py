@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from open_ner import decoding
 from open_ner.conversation import build_query, order_strings, read_answer, write_answer
 from open_ner.decoding import Answer, Decoder, Request
 from open_ner.packing import Packed, Tokens
@@ -248,20 +249,26 @@ def test_what_the_student_wants_to_say_is_what_it_says(
     assert len(passes) <= len(answer.tokens) + free  # the end token costs a pass only where the grammar does not know
 
 
-def test_what_the_passage_foretells_saves_passes_and_changes_nothing(grounded: Decoder, script: Script) -> None:
+def test_what_the_passage_foretells_saves_passes_and_changes_nothing(
+    grounded: Decoder, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = '["Angela Merkel", "Barack Obama"]'
     passes = script(wanted)
     request = Request("Angela Merkel met Barack Obama in Berlin.", ["x"])
     [[ahead]] = grounded.answer([request])
     drafted = len(passes)
-    grounded.cheap_tokens = 0
-    try:
-        [[plain]] = grounded.answer([request])
-    finally:
-        del grounded.cheap_tokens
+    monkeypatch.setattr(decoding, "DRAFT", 0)
+    [[plain]] = grounded.answer([request])
     assert ahead == plain and ahead.text == wanted
     assert len(passes) - drafted == len(plain.tokens)
     assert drafted < 0.7 * len(plain.tokens)
+
+
+def test_a_loop_is_foretold(grounded: Decoder, script: Script) -> None:
+    wanted = '["' + '", "'.join(["Rome", "Paris"] * 8)
+    passes = script(wanted)
+    [[answer]] = grounded.answer([Request("Rome, Paris.", ["x"])], grounded=False)
+    assert answer.text == wanted and len(passes) < 0.5 * len(answer.tokens)
 
 
 def test_a_student_that_repeats_itself_has_ended(grounded: Decoder, script: Script) -> None:

@@ -91,7 +91,11 @@ def _answer(name: str, todo: list, suite: SuiteConfig, seconds: float) -> Iterat
     tokenizer = load_or_explain(AutoTokenizer, name)
     if tokenizer.chat_template is None:
         raise UserError(f"{name} has no chat template: it cannot be asked in the dialogue")
-    decoder = Decoder(load_or_explain(AutoModelForCausalLM, name, dtype=dtype).to(device).eval(), tokenizer)
+    model = load_or_explain(AutoModelForCausalLM, name, dtype=dtype).to(device).eval()
+    try:
+        decoder = Decoder(model, tokenizer)
+    except ValueError as error:  # layers that cannot share a passage
+        raise UserError(f"{name}: {error}") from None
     # alike lengths go through together, and little is padded
     todo = sorted(todo, key=lambda item: len(item[1].text))
     bar = tqdm(total=sum(len(passage.queries) for _, passage in todo), desc=name, unit=" queries")
