@@ -57,6 +57,7 @@ $(RUN)/data/dataset/README.md: $(BUILDER) recipes/build/sample.yaml hub/dataset_
 
 $(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt recipes/sft/smollm2_135m/cpu.yaml train_sft.py $(wildcard sft/*.py)
 	@echo "== training the student"
+	test ! -e $@ || rm -rf $(@D)  # of an earlier dataset, student or recipe: train_sft.py would not touch it
 	$(LAUNCH) train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --model_name_or_path $(STUDENT)
 
 $(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py open_ner/*.py metrics/entity_f1/*.py)

@@ -21,7 +21,7 @@ from typing import Any
 
 from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
 from zero_shot.benchmarks import Benchmark, SuiteConfig, load_benchmark
-from zero_shot.predict import predict
+from zero_shot.predict import predict, read_calibration
 
 SCHEMA = 1
 BENCHMARKS = Path(__file__).parent / "recipes" / "eval" / "benchmarks"
@@ -126,6 +126,7 @@ def describe_run(
     seconds: float,
 ) -> dict[str, Any]:
     """The contents of results.json."""
+    from zero_shot import calibration
     from zero_shot.scoring import evaluate_benchmark
 
     results = {}
@@ -146,7 +147,9 @@ def describe_run(
         "suite": suite.name,
         "protocol": suite.protocol,
         "decoding": suite.decoding,
+        "occurrences": suite.occurrences,
         "benchmarks": results,
+        "calibration": calibration.describe(lines, **read_calibration(name)),
         "versions": {package: version(package) for package in ("torch", "transformers")},
         "hardware": hardware(),
         "seconds": round(seconds, 1),
@@ -169,11 +172,15 @@ def hardware() -> str:
 def report(runs: list[dict[str, Any]], models: list[str], output_dir: Path, repo_id: str | None) -> None:
     """Print and write the table and the figure, renew the cards of local students, and upload where asked."""
     from hub.model_card import write_model_card
+    from zero_shot import calibration
     from zero_shot.report import markdown_table, plot_f1
 
     table = markdown_table(runs)
     (output_dir / "table.md").write_text(table + "\n", encoding="utf-8")
     plot_f1(runs, output_dir / "figures" / "f1.png")
+    scored = {run["model"]["id"]: run["calibration"] for run in runs if run["calibration"]}
+    if scored:
+        calibration.plot(scored, output_dir / "figures" / "calibration.png")
     print(f"\n{table}\n\nresults: {output_dir}")
     for name, results in zip(models, runs, strict=True):
         if (Path(name) / "training.json").exists():

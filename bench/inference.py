@@ -1,73 +1,249 @@
-"""Shared-prefix decoding against one `generate()` per type, same texts, same types, same answers.
+"""How long a passage takes: one `generate()` per type, left-padded batches, and this project's decoder, side by side.
 
-    python bench/inference.py [--model models/smollm2-135m-instruct] [--types 12] [--passages 4] [--runs 3]
+    python bench/inference.py --model runs/quickstart/model [--types 12 30] [--passages 4] [--runs 3]
+        [--gliner] [--environments runs/bench/environments] [--output results/bench/inference.json]
 
-Prints the median seconds a passage of each way, their ratio, and how many answers are identical.
+For each number of types, passages of some 150 tokens are asked the most frequent types of the embedded sample. The
+ways take turns passage by passage; medians are over passages, for whole batches over runs. Answers are compared token
+by token with those of one `generate()` per type. `--gliner` adds GLiNER's published small architecture with random
+weights, in an environment that is made where it is not there. Then peak memory by token budget and number of types,
+each in a process of its own. On a GPU the student is loaded in bfloat16, on a CPU in float32.
 """
 
 import argparse
 import json
+import os
+import platform
+import re
+import resource
 import statistics
+import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 from open_ner.conversation import build_query  # noqa: E402
 from open_ner.decoding import Decoder, Request  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "dataset_builder" / "sample"
+BASELINE, PADDED, ALONE = "one generate() per type", "left-padded batch", "shared passage, one at a time"
+FREE, GROUNDED = "shared passage", "shared passage, grounded"
+GLINER = "GLiNER small, random weights"
+Tokens = list[list[list[int]]]  # of each passage's answers
 
 
 def main() -> None:
+    args = parse_arguments()
+    if args.worker:
+        print(json.dumps({"mib": peak_memory(args, *args.worker)}))
+        return
+    bench = Bench(args)
+    results: dict[str, Any] = {
+        "command": " ".join(["python", *(part for part in sys.argv if part != str(args.output))]),
+        "model": Path(args.model).name,
+        "hardware": bench.hardware(),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "max_new_tokens": args.max_new_tokens,
+        "passages": len(bench.texts),
+        "tokens_a_passage": statistics.median(len(bench.tokenizer.encode(text)) for text in bench.texts),
+        "speed": [bench.compare(number) for number in args.types],
+    }
+    if args.gliner:
+        add_gliner(results["speed"], bench, args)
+    for row in results["speed"]:
+        show(row)
+    if args.memory:
+        results["memory"] = memory(args)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "models" / "smollm2-135m-instruct"))
-    parser.add_argument("--types", type=int, default=12)
+    parser.add_argument("--types", type=int, nargs="+", default=[12, 30])
     parser.add_argument("--passages", type=int, default=4)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--max_new_tokens", type=int, default=16)
-    args = parser.parse_args()
+    parser.add_argument("--tokens", type=int, default=150, help="passages nearest to this length are taken")
+    parser.add_argument("--runs", type=int, default=3, help="of each way over all passages; 1 of the slow ways")
+    parser.add_argument("--max_new_tokens", type=int, default=48)
+    parser.add_argument("--gliner", action="store_true", help="measure GLiNER beside it")
+    parser.add_argument("--environments", type=Path, default=Path("runs/bench/environments"))
+    parser.add_argument(
+        "--memory", type=int, nargs="*", default=[2048, 16384], help="token budgets; none to leave out"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file of all numbers")
+    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
-    sample = ROOT / "dataset_builder" / "sample" / "held_out.jsonl"
-    rows = [json.loads(line) for line in sample.read_text(encoding="utf-8").splitlines()]
-    texts = [row["text"] for row in rows[: args.passages]]
-    types = sorted({name for row in rows for name in row["types"]})[: args.types]
-    decoder = Decoder(model, tokenizer)
 
-    def shared() -> list[str]:
-        answers = decoder.answer(
-            [Request(text, types) for text in texts], grounded=False, max_new_tokens=args.max_new_tokens
-        )
-        return [answer.text for of_passage in answers for answer in of_passage]
+class Bench:
+    """The student, the passages and the types, and the ways of asking."""
 
-    def one_by_one() -> list[str]:
-        return [generate(text, name) for text in texts for name in types]
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.device = args, "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
+        self.tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
+        self.model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(self.device).eval()
+        self.decoder = Decoder(self.model, self.tokenizer)
+        rows = read_jsonl("held_out.jsonl") + read_jsonl("passages.jsonl")
+        self.texts = sorted(
+            dict.fromkeys(row["text"] for row in rows),
+            key=lambda text: abs(len(self.tokenizer.encode(text)) - args.tokens),
+        )[: args.passages]
+        replies = " ".join(row["reply"] for row in read_jsonl("answers.jsonl"))
+        self.types = [name for name, _ in Counter(re.findall(r'", "([^"]+)"\)', replies)).most_common()]
 
-    def generate(text: str, name: str) -> str:
-        inputs = tokenizer.apply_chat_template(
-            build_query(text, name), add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        output = model.generate(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False)
-        return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    def compare(self, number: int) -> dict[str, Any]:
+        """All ways with so many types."""
+        types, texts = self.types[:number], self.texts
+        if len(types) < number:
+            sys.exit(f"--types {number}: the sample names {len(types)}")
+        alone: dict[str, Callable[[str], list[list[int]]]] = {
+            BASELINE: lambda text: [self.generate([text], [name])[0] for name in types],
+            PADDED: lambda text: self.generate([text] * number, types),
+            ALONE: lambda text: self.decode([text], types, grounded=False)[0],
+        }
+        self.decode(texts[:1], types[:1], grounded=True)  # tables made once, memory touched
+        seconds: dict[str, list[float]] = {way: [] for way in [*alone, FREE, GROUNDED]}
+        answers: dict[str, Tokens] = {way: [] for way in alone}
+        for text in texts:
+            for way, ask in alone.items():
+                spent, found = timed(lambda ask=ask, text=text: ask(text))
+                seconds[way].append(spent)
+                answers[way].append(found)
+        for _ in range(self.args.runs):
+            for way in (FREE, GROUNDED):
+                grounded = way == GROUNDED
+                spent, answers[way] = timed(lambda grounded=grounded: self.decode(texts, types, grounded))
+                seconds[way].append(spent / len(texts))
+        medians = {way: statistics.median(values) for way, values in seconds.items()}
+        flat = {way: [tokens for passage in found for tokens in passage] for way, found in answers.items()}
+        return {
+            "types": number,
+            "queries": number * len(texts),
+            "answers_not_empty": sum(self.tokenizer.decode(tokens) != "[]" for tokens in flat[BASELINE]),
+            "ways": {
+                way: {
+                    "seconds_a_passage": medians[way],
+                    "times_faster": medians[BASELINE] / medians[way],
+                    "times_faster_than_padded": medians[PADDED] / medians[way],
+                    "identical_answers": sum(a == b for a, b in zip(flat[way], flat[BASELINE], strict=True)),
+                }
+                for way in seconds
+            },
+        }
 
-    seconds: dict[str, list[float]] = {"one generate() per type": [], "shared prefix": []}
-    for _ in range(args.runs):
-        answers = []
-        for name, way in zip(seconds, (one_by_one, shared), strict=True):
-            started = time.perf_counter()
-            answers.append(way())
-            seconds[name].append(time.perf_counter() - started)
-    same = sum(a == b for a, b in zip(*answers, strict=True))
-    medians = {name: statistics.median(values) / len(texts) for name, values in seconds.items()}
-    for name, median in medians.items():
-        print(f"{name:<24} {median:7.2f} s a passage (median of {args.runs})")
-    slow, fast = medians.values()
-    print(f"ratio {slow / fast:.1f}; identical answers {same} of {len(answers[0])}; {torch.get_num_threads()} threads")
+    def decode(self, texts: list[str], types: list[str], grounded: bool) -> Tokens:
+        """Answers by this project's decoder, one call."""
+        requests = [Request(text, types) for text in texts]
+        answers = self.decoder.answer(requests, grounded=grounded, max_new_tokens=self.args.max_new_tokens)
+        return [[answer.tokens for answer in row] for row in answers]
+
+    def generate(self, texts: list[str], types: list[str]) -> list[list[int]]:
+        """Answers by transformers' own `generate()`, one batch, without the end token and what is padded after it."""
+        queries = [build_query(text, name) for text, name in zip(texts, types, strict=True)]
+        inputs = self.tokenizer.apply_chat_template(
+            queries, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        ).to(self.device)
+        output = self.model.generate(**inputs, max_new_tokens=self.args.max_new_tokens, do_sample=False)
+        lines = output[:, inputs["input_ids"].shape[1] :].tolist()
+        ends = self.decoder.eos
+        return [line[: next((i for i, token in enumerate(line) if token in ends), len(line))] for line in lines]
+
+    def hardware(self) -> str:
+        """What the student ran on."""
+        if self.device == "cuda":
+            return f"{torch.cuda.get_device_name(0)}, bfloat16"
+        return f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} cores, float32"
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def read_jsonl(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (SAMPLE / name).read_text(encoding="utf-8").splitlines()]
+
+
+def add_gliner(rows: list[dict[str, Any]], bench: Bench, args: argparse.Namespace) -> None:
+    """GLiNER's seconds a passage with the same texts and types."""
+    python = args.environments / "gliner" / "bin" / "python"
+    if not python.exists():
+        print(f"installing gliner into {args.environments / 'gliner'}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "gliner"], check=True)
+    task = {
+        "tokenizer": str(Path(args.model).absolute()),
+        "texts": bench.texts,
+        "types": [bench.types[: row["types"]] for row in rows],
+        "runs": args.runs,
+        "threads": torch.get_num_threads(),
+    }
+    script = str(Path(__file__).parent / "parts" / "gliner_way.py")
+    done = subprocess.run([python.absolute(), script], input=json.dumps(task), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{GLINER}: {done.stderr[-2000:]}")
+    for row, seconds in zip(rows, json.loads(done.stdout.splitlines()[-1])["seconds"], strict=True):
+        row["ways"][GLINER] = {
+            "seconds_a_passage": seconds,
+            **{f"{way}: times its time": row["ways"][way]["seconds_a_passage"] / seconds for way in (FREE, GROUNDED)},
+        }
+
+
+def show(row: dict[str, Any]) -> None:
+    print(f"\n{row['types']} types: {row['queries']} queries, {row['answers_not_empty']} answers not empty")
+    for way, numbers in row["ways"].items():
+        line = f"  {way:<30} {numbers['seconds_a_passage']:7.3f} s a passage"
+        if "times_faster" in numbers:
+            line += (
+                f", {numbers['times_faster']:5.2f} x one per type, {numbers['times_faster_than_padded']:5.2f} x padded"
+            )
+            line += f", {numbers['identical_answers']} answers identical"
+        else:
+            line += "".join(f"; {name} {value:.2f}" for name, value in numbers.items() if name != "seconds_a_passage")
+        print(line, flush=True)
+
+
+def memory(args: argparse.Namespace) -> list[dict[str, float]]:
+    """Peak memory beyond the loaded student's, by token budget and number of types."""
+    rows = []
+    print("\npeak memory beyond the loaded student")
+    for budget in args.memory:
+        for number in args.types:
+            line = [sys.executable, __file__, "--model", args.model, "--passages", str(2 * args.passages), "--worker"]
+            done = subprocess.run([*line, str(budget), str(number)], capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"memory: {done.stderr[-2000:]}")
+            rows.append({"token_budget": budget, "types": number, **json.loads(done.stdout.splitlines()[-1])})
+            print(f"  budget {budget:>6}, {number:>3} types: {rows[-1]['mib']:7.1f} MiB", flush=True)
+    return rows
+
+
+def peak_memory(args: argparse.Namespace, budget: int, number: int) -> float:
+    """MiB that asking takes at its peak, in this process, which does nothing else."""
+    bench = Bench(args)
+    requests = [Request(text, bench.types[:number]) for text in bench.texts]
+    list(bench.decoder.answer(requests[:1], max_new_tokens=1, token_budget=1))  # tables made once
+    if bench.device == "cuda":
+        before = torch.cuda.memory_allocated()
+        list(bench.decoder.answer(requests, max_new_tokens=16, token_budget=budget))
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    list(bench.decoder.answer(requests, max_new_tokens=16, token_budget=budget))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def write_model_card(folder: Path, results: dict[str, Any] | None = None, table:
         tags=["named-entity-recognition", "open-ner", "universal-ner"],
         eval_results=_eval_results(results) if results else None,
     )
-    history = training["history"]
+    history = [entry for entry in training["history"] if "loss" in entry]
     card = ModelCard.from_template(
         metadata,
         template_path=str(MODEL_TEMPLATE),
@@ -50,6 +50,7 @@ def write_model_card(folder: Path, results: dict[str, Any] | None = None, table:
         results=results,
         results_table=table,
         types=", ".join(escape(name) for name in config["open_ner"]["types"]),
+        calibrated=config["open_ner"].get("temperature", 1.0) != 1.0,
         query=json.dumps(build_query("Marie Curie was born in Warsaw.", "city"), indent=1),
     )
     card.save(folder / "README.md")

@@ -13,9 +13,15 @@ from typing import Literal
 
 Message = dict[str, str]
 Span = tuple[int, int]
+Occurrences = Literal["all", "first"]
+Case = Literal["exact", "else_any", "any"]
 
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
 ACKNOWLEDGEMENT = "I've read this text."
+OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
+QUESTION = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
+OCCURRENCES: Occurrences = "all"  # the default of every caller; bench/choices.py measures what it is worth
+CASE: Case = "else_any"  # likewise; a grounded answer is always exact
 
 
 def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
@@ -53,6 +59,20 @@ def build_conversation(
     return messages
 
 
+def read_conversation(messages: list[Message]) -> tuple[str, str | None, list[tuple[str, str]]]:
+    """The inverse of `build_conversation`: passage, dataset name, and a `(type, answer's text)` pair for each query.
+
+    Raises ValueError for a conversation that is not of this dialogue.
+    """
+    turns = [message["content"] for message in messages if message["role"] != "system"]
+    opening = OPENING.fullmatch(turns[0]) if len(turns) % 2 == 0 and turns[1:2] == [ACKNOWLEDGEMENT] else None
+    asked = [QUESTION.fullmatch(turn) for turn in turns[2::2]]
+    if opening is None or not all(asked):
+        raise ValueError(f"a conversation is not of the open-NER dialogue: it begins {turns[:1]!r:.80}")
+    pairs = [(match["type"], answer) for match, answer in zip(asked, turns[3::2], strict=True)]
+    return opening["text"], opening["dataset"], pairs
+
+
 def order_strings(mentions: Iterable[tuple[int, str]]) -> list[str]:
     """Distinct strings of `(start, text)` mentions in order of first occurrence, the longer first on a tie."""
     first: dict[str, int] = {}
@@ -79,19 +99,24 @@ def read_answer(raw: str) -> list[str] | None:
     return list(dict.fromkeys(strings))
 
 
-def find_spans(text: str, string: str, occurrences: Literal["all", "first"] = "all") -> list[Span]:
+def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, case: Case = CASE) -> list[Span]:
     """Character spans `(start, end)`, end exclusive, of `string` in `text`; empty when it does not occur.
 
-    Occurrences on word boundaries are preferred; only when there is none does a match inside a word count.
+    Occurrences on word boundaries are preferred; only when there is none does a match inside a word count. `case` says
+    whether letters must be the same: "exact"; "else_any", in any case where the exact string does not occur; or "any".
     """
     if not string:
         return []
     left = r"(?<!\w)" if re.match(r"\w", string) else ""
     right = r"(?!\w)" if re.search(r"\w\Z", string) else ""
     escaped = re.escape(string)
-    spans = [m.span() for m in re.finditer(left + escaped + right, text)]
-    spans = spans or [m.span() for m in re.finditer(escaped, text)]
-    return spans[:1] if occurrences == "first" else spans
+    patterns = (left + escaped + right, escaped)
+    flags = {"exact": (re.NOFLAG,), "else_any": (re.NOFLAG, re.IGNORECASE), "any": (re.IGNORECASE,)}[case]
+    for flag in flags:
+        for pattern in patterns:
+            if spans := [match.span() for match in re.finditer(pattern, text, flag)]:
+                return spans[:1] if occurrences == "first" else spans
+    return []
 
 
 def neutralise(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:

@@ -1,15 +1,21 @@
 """The grammar of a grounded answer: a JSON list of distinct strings, each a substring of the passage, in order.
 
-It works on bytes, because a byte-level token may end in the middle of a character. A state is advanced byte by byte
-and never enumerates the vocabulary: the decoder tries the model's own best tokens in turn and takes the first one
+It works on bytes, because a byte-level token may end in the middle of a character, and over a suffix automaton of the
+passage's JSON-escaped bytes, built once: a byte costs one look-up however often what was said so far occurs.
+A state never enumerates the vocabulary: the decoder tries the model's own best tokens in turn and takes the first one
 allowed, which is the greedy choice under the grammar.
 """
 
 import json
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-QUOTE = ord('"')
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+QUOTE, BACKSLASH = ord('"'), ord("\\")
+INNER = 256  # added to every byte of a unit but its first, so that no match begins inside a character or an escape
 
 
 class Phase(IntEnum):
@@ -22,15 +28,22 @@ class Phase(IntEnum):
     SEPARATOR = 4  # ["Paris",| "Rome"]
     ITEM = 5  # ["Paris", |"Rome"]
     END = 6  # ["Paris", "Rome"]|
+    REPEAT = 7  # ["Paris", "Paris"|   the answer begins to repeat itself: it has ended before this string
+    LEAD = 8  # | ["Paris", "Rome"]  or START: of a template whose prompt leaves the space before an answer to it
 
 
 @dataclass(frozen=True)
 class State:
-    """Where an answer stands: the phase, the open string's possible end positions and length, the strings closed."""
+    """Where an answer stands: the phase, the open string, the strings closed.
+
+    Of the open string: its node, its length, and the bytes that its last character or escape still lacks. `last_start`
+    is the earliest byte at which the string closed last can stand, after those before it.
+    """
 
     phase: Phase = Phase.START
-    ends: tuple[int, ...] = ()
+    node: int = 0
     length: int = 0
+    left: int = 0
     closed: tuple[bytes, ...] = ()
     last_start: int = 0
 
@@ -39,21 +52,25 @@ class AnswerGrammar:
     """The answers that one passage allows. `text` is the passage; positions are bytes of its JSON-escaped form."""
 
     def __init__(self, text: str) -> None:
-        source, cuts = bytearray(), [0]
-        for character in text:  # an escape such as \n is one unit: a string may not begin or end inside it
-            source += json.dumps(character, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
-            cuts.append(len(source))
-        self.source = bytes(source)
-        self.cuts = set(cuts)
-        self.starts: dict[int, list[int]] = {}
-        for cut in cuts[:-1]:
-            self.starts.setdefault(source[cut], []).append(cut + 1)
+        units = [
+            character.encode("utf-8", "surrogatepass")
+            if character >= " " and character not in '"\\'
+            else json.dumps(character)[1:-1].encode()  # an escape such as \n is one unit: never cut
+            for character in text
+        ]
+        self.source = b"".join(units)
+        self.follow, self.last_end = _suffix_automaton(units)
+        self.cuts = {0}
+        end = 0
+        for unit in units:
+            end += len(unit)
+            self.cuts.add(end)
 
     def advance(self, state: State, token: bytes) -> State | None:
         """The state after `token`, or None where the grammar forbids it."""
         current: State | None = state
         for byte in token:
-            current = self._step(current, byte)
+            current = self._inside(current, byte) if current.phase is Phase.STRING else self._between(current, byte)
             if current is None:
                 return None
         return current if token else None
@@ -62,39 +79,116 @@ class AnswerGrammar:
         """The strings closed so far, unescaped."""
         return [json.loads(b'"' + string + b'"') for string in state.closed]
 
-    def _step(self, state: State, byte: int) -> State | None:
+    def upcoming(self, state: State, size: int) -> bytes:
+        """The passage's next bytes where the open string stands first, at most `size`; empty between strings."""
+        if state.phase is not Phase.STRING or not state.length:
+            return b""
+        said = self._said(state)
+        begin = self.source.find(said, state.last_start) + len(said)
+        return self.source[begin : begin + size]
+
+    def _between(self, state: State, byte: int) -> State | None:
         match state.phase:
-            case Phase.STRING:
-                return self._inside(state, byte)
-            case Phase.START if byte == ord("["):
+            case Phase.LEAD if byte == ord(" "):
+                return replace(state, phase=Phase.START)
+            case Phase.START | Phase.LEAD if byte == ord("["):
                 return replace(state, phase=Phase.OPEN)
             case Phase.OPEN | Phase.AFTER if byte == ord("]"):
                 return replace(state, phase=Phase.END)
-            case Phase.OPEN | Phase.ITEM if byte == QUOTE:
-                return replace(state, phase=Phase.STRING, ends=(), length=0)
+            case Phase.OPEN | Phase.ITEM if byte == QUOTE and self.source:
+                return State(Phase.STRING, closed=state.closed, last_start=state.last_start)
             case Phase.AFTER if byte == ord(","):
                 return replace(state, phase=Phase.SEPARATOR)
             case Phase.SEPARATOR if byte == ord(" "):
                 return replace(state, phase=Phase.ITEM)
+            case Phase.REPEAT:
+                return state  # the rest of the token that closed it
         return None
 
     def _inside(self, state: State, byte: int) -> State | None:
-        if state.length == 0:
-            ends = tuple(self.starts.get(byte, ()))
-        else:
-            ends = tuple(end + 1 for end in state.ends if end < len(self.source) and self.source[end] == byte)
-        if ends:
-            return replace(state, ends=ends, length=state.length + 1)
-        return self._close(state) if byte == QUOTE else None
+        """A byte of the open string; it must still occur at or after the start of the string before it."""
+        if byte == QUOTE and state.left == 0:
+            return self._close(state) if state.length else None
+        node = self.follow[state.node].get(byte + INNER if state.left else byte)
+        if node is None or self.last_end[node] - state.length - 1 < state.last_start:
+            return None
+        left = state.left - 1 if state.left else _more(byte)
+        if state.left == 1 and byte == ord("u"):
+            left = 4  # digits, as in \u001f
+        return State(Phase.STRING, node, state.length + 1, left, state.closed, state.last_start)
 
-    def _close(self, state: State) -> State | None:
-        """Close the open string: whole characters, not said before, somewhere not ahead of the string before it."""
-        starts = [
-            end - state.length for end in state.ends if end in self.cuts and end - state.length >= state.last_start
-        ]
-        if not starts:
-            return None
-        string = self.source[starts[0] : starts[0] + state.length]
+    def _close(self, state: State) -> State:
+        string = self._said(state)
         if string in state.closed:
-            return None
-        return State(Phase.AFTER, closed=(*state.closed, string), last_start=starts[0])
+            return replace(state, phase=Phase.REPEAT)
+        start = self.source.find(string, state.last_start)
+        while start not in self.cuts:  # the same bytes inside an escape
+            start = self.source.find(string, start + 1)
+        return State(Phase.AFTER, closed=(*state.closed, string), last_start=start)
+
+    def _said(self, state: State) -> bytes:
+        end = self.last_end[state.node]
+        return self.source[end - state.length : end]
+
+
+def _more(byte: int) -> int:
+    """How many bytes follow the first of a unit; an escape's second byte says whether it is a long one."""
+    if byte == BACKSLASH:
+        return 1
+    return 0 if byte < 0xC0 else 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
+
+
+def _suffix_automaton(units: list[bytes]) -> tuple[list[dict[int, int]], list[int]]:
+    """Transitions of each node, and where the last occurrence of its strings ends (Blumer et al. 1985; linear)."""
+    follow: list[dict[int, int]] = [{}]
+    link, length, last_end = [-1], [0], [0]
+    last = size = 0
+    for unit in units:
+        for place, byte in enumerate(unit):
+            code, size = byte + INNER if place else byte, size + 1
+            new = len(follow)
+            follow.append({})
+            link.append(0)
+            length.append(size)
+            last_end.append(size)
+            node = last
+            while node >= 0 and code not in follow[node]:
+                follow[node][code] = new
+                node = link[node]
+            if node >= 0:
+                other = follow[node][code]
+                if length[other] != length[node] + 1:
+                    clone = len(follow)
+                    follow.append(dict(follow[other]))
+                    link.append(link[other])
+                    length.append(length[node] + 1)
+                    last_end.append(last_end[other])
+                    while node >= 0 and follow[node].get(code) == other:
+                        follow[node][code] = clone
+                        node = link[node]
+                    link[other] = clone
+                    other = clone
+                link[new] = other
+            last = new
+    for node in sorted(range(1, len(follow)), key=length.__getitem__, reverse=True):
+        parent = link[node]
+        last_end[parent] = max(last_end[parent], last_end[node])
+    return follow, last_end
+
+
+def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]) -> list[bytes]:
+    """The bytes each token writes, for ids up to at least `size`; empty for special tokens, which no answer holds."""
+    table = [b""] * max(size, *(index + 1 for index in vocabulary.values()))
+    byte_level = {character: byte for byte, character in bytes_to_unicode().items()}
+    is_byte_level = "Ġ" in vocabulary
+    special = set(special)
+    for token, index in vocabulary.items():
+        if token in special:
+            continue
+        if is_byte_level:
+            table[index] = bytes(byte_level[c] for c in token if c in byte_level)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            table[index] = bytes([int(token[3:5], 16)])
+        else:
+            table[index] = token.replace("▁", " ").encode("utf-8", "surrogatepass")
+    return table

@@ -12,15 +12,18 @@ from typing import Any
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .conversation import find_spans
-from .decoding import Answer, Decoder, Request
+from .answers import Answer, calibrate
+from .conversation import OCCURRENCES, find_spans
+from .decoding import Decoder, Request
 from .windows import Window, cut, fitting_window, merge, token_counter
 
 TASK = "open-ner"
 DEFAULTS: dict[str, Any] = {
     "types": ["person", "organization", "location", "date", "event", "product"],
     "threshold": 0.0,
-    "occurrences": "all",
+    "occurrences": OCCURRENCES,
+    "temperature": 1.0,
+    "bias": 0.0,
     "grounded": True,
     "window": 256,
     "max_new_tokens": 256,
@@ -137,7 +140,8 @@ class OpenNERPipeline(Pipeline):
         output = output[0] if isinstance(output, list) else output
         policy = occurrences or self.defaults["occurrences"]
         floor = self.defaults["threshold"] if threshold is None else threshold
-        return read_answers(output["text"], output["answers"], floor, policy, return_raw)
+        calibration = self.defaults["temperature"], self.defaults["bias"]
+        return read_answers(output["text"], output["answers"], floor, policy, return_raw, calibration)
 
     def get_iterator(
         self,
@@ -155,11 +159,14 @@ class OpenNERPipeline(Pipeline):
                 yield self.postprocess(output, **postprocess)
 
 
-def to_entities(text: str, entity_type: str, answer: Answer, occurrences: str) -> list[dict[str, Any]]:
+def to_entities(
+    text: str, entity_type: str, answer: Answer, occurrences: str, temperature: float = 1.0, bias: float = 0.0
+) -> list[dict[str, Any]]:
     """The spans of one answer; strings that do not occur in the text give none."""
     return [
         {"entity_group": entity_type, "word": text[start:end], "start": start, "end": end, "score": score}
-        for string, score in answer.scored_strings() or []
+        for string, raw in answer.scored_strings() or []
+        for score in [raw if raw is None else calibrate(raw, temperature, bias)]
         for start, end in find_spans(text, string, occurrences)
     ]
 
@@ -170,14 +177,22 @@ def read_answers(
     threshold: float,
     occurrences: str,
     return_raw: bool,
+    calibration: tuple[float, float] = (1.0, 0.0),
 ) -> list[dict[str, Any]] | dict[str, Any]:
-    """What a call returns of a text, from the answers by entity group to each of its windows."""
+    """What a call returns of a text, from the answers by entity group to each of its windows.
+
+    `calibration` holds temperature and bias, as `answers.calibrate` takes them.
+    """
     raw: list[tuple[Window, dict[str, str]]] = []
 
     def found() -> Iterator[tuple[Window, list[dict[str, Any]]]]:
         for window, answers in answered:
             part = text[window.start : window.end]
-            spans = [span for name, answer in answers.items() for span in to_entities(part, name, answer, occurrences)]
+            spans = [
+                span
+                for name, answer in answers.items()
+                for span in to_entities(part, name, answer, occurrences, *calibration)
+            ]
             yield window, [span for span in spans if span["score"] is None or span["score"] >= threshold]
             if return_raw:
                 raw.append((window, {name: answer.text for name, answer in answers.items()}))

@@ -19,9 +19,10 @@ from typing import Any
 
 import openai
 
+from .answers import Answer
 from .conversation import Message, build_query, neutralise, read_answer
-from .decoding import LONE_SURROGATE, Answer
 from .pipeline import DEFAULTS, _queries, read_answers, up_to_last_window
+from .prompts import LONE_SURROGATE
 from .windows import Window, cut, token_counter
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .conversation import build_query, neutralise
+from .prompts import LONE_SURROGATE
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text
 Entity = dict[str, Any]
@@ -23,7 +24,6 @@ SENTENCE_END = re.compile(
     r"[.!?…]+[\"'”’»)\]]*(?=\s[^a-z])|[。！？｡]+[”’」』）]*|\n(?=\s)"
 )
 NON_SPACE = re.compile(r"\S")
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 LONGEST_PIECE = 32  # bytes, and so at most as many tokens
 PIECES_AT_A_TIME = 512  # tokenised in one call
 CHARACTERS_A_TOKEN = 32  # a text with more for each token of the limit is not counted whole: it does not fit

@@ -129,7 +129,8 @@ def test_reading_never_fails(raw: str) -> None:
         ("x_y x y", "x", [(4, 5)]),
         ("aaaa", "aa", [(0, 2), (2, 4)]),  # occurrences do not overlap one another
         ("one\ntwo\r\n one two", "one\ntwo", [(0, 7)]),
-        ("paris", "Paris", []),
+        ("paris", "Paris", [(0, 5)]),  # in another case, where the exact string does not occur
+        ("paris Paris", "Paris", [(6, 11)]),
         ("Paris", "", []),
         ("", "Paris", []),
         ("Par", "Paris", []),
@@ -182,3 +183,20 @@ def test_neutralising_leaves_its_argument_alone() -> None:
 @given(st.lists(st.text()))
 def test_an_answer_is_what_json_writes(strings: list[str]) -> None:
     assert write_answer(strings) == json.dumps(strings, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("case", "string", "spans"),
+    [
+        ("exact", "Italian", [(8, 15)]),
+        ("else_any", "Italian", [(8, 15)]),
+        ("any", "Italian", [(0, 7), (8, 15)]),
+        ("exact", "ITALIAN", []),
+        ("else_any", "ITALIAN", [(0, 7), (8, 15)]),
+        ("any", "SARDINIAN", []),
+        ("any", "ital", [(0, 4), (8, 12)]),
+    ],
+)
+def test_letters_match_as_the_case_policy_says(case: str, string: str, spans: list[tuple[int, int]]) -> None:
+    assert find_spans("italian Italian", string, case=case) == spans
+    assert find_spans("italian Italian", string, "first", case) == spans[:1]

@@ -2,15 +2,20 @@
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from open_ner import decoding
 from open_ner.conversation import build_query, order_strings, read_answer, write_answer
 from open_ner.decoding import Answer, Decoder, Request
+from open_ner.packing import Packed, Tokens
 
+Script = Callable[[str], list[int]]
 TEXTS = [
     "Angela Merkel met Barack Obama in Berlin.",
     "Rome",
@@ -101,18 +106,29 @@ def test_the_probabilities_are_those_of_the_model(decoder: Decoder) -> None:
     assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_no_batch_exceeds_its_budget_even_padded(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long passage among short ones pads every row: the cache still holds at most `token_budget` positions."""
+@pytest.mark.parametrize("max_new_tokens", [4, 100])
+def test_no_batch_exceeds_its_budget_even_padded_or_with_long_answers(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, max_new_tokens: int
+) -> None:
+    """A long passage among short ones pads every row: the cache still holds at most `token_budget` positions.
+
+    More was admitted than full answers would fit: what grows beyond the budget is put off and asked again.
+    """
     sizes: list[int] = []
-    forward = decoder._forward
+    forward = Packed._forward
 
-    def spy(ids: torch.Tensor, mask: torch.Tensor, *rest: object) -> torch.Tensor:
-        sizes.append(mask.numel())
-        return forward(ids, mask, *rest)
+    def spy(packed: Packed, *tokens: Any) -> torch.Tensor:
+        logits = forward(packed, *tokens)
+        sizes.append(packed.size)
+        return logits
 
-    monkeypatch.setattr(decoder, "_forward", spy)
+    monkeypatch.setattr(Packed, "_forward", spy)
     requests = [Request(TEXTS[4], ["person"]), *[Request("Rome", ["person", "x"])] * 6, Request(TEXTS[4], TYPES)]
-    assert len(list(decoder.answer(requests, grounded=False, max_new_tokens=4, token_budget=1200))) == len(requests)
+    wanted = tokens_of(list(decoder.answer(requests, grounded=False, max_new_tokens=max_new_tokens)))
+    assert max(sizes) > 1200
+    sizes.clear()
+    answers = list(decoder.answer(requests, grounded=False, max_new_tokens=max_new_tokens, token_budget=1200))
+    assert tokens_of(answers) == wanted
     assert max(sizes) <= 1200
 
 
@@ -175,30 +191,38 @@ def test_a_student_that_wants_to_end_at_once_still_answers_with_a_list(
 ) -> None:
     """Grounded decoding takes the best allowed token, however unlikely: here all but the end token are at -30."""
 
-    def ends(ids: torch.Tensor, mask: torch.Tensor, *rest: object) -> torch.Tensor:
-        logits = torch.full((len(mask), len(grounded.tokenizer)), -30.0)
-        logits[:, min(grounded.eos)] = 0.0
+    read = Packed.read
+
+    def ends(packed: Packed, rows: list[Tokens], last: int) -> torch.Tensor:
+        logits = torch.full_like(read(packed, rows, last), -30.0)
+        logits[..., min(grounded.eos)] = 0.0
         return logits
 
-    monkeypatch.setattr(grounded, "_forward", ends)
+    monkeypatch.setattr(Packed, "read", ends)
     [[answer]] = grounded.answer([Request("Rome", ["city"])], max_new_tokens=8)
     assert isinstance(read_answer(answer.text), list)
 
 
-class Scripted(Decoder):
-    """A decoder whose model wants to write one given text."""
+@pytest.fixture
+def script(grounded: Decoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
+    """Let the model want to write one given text; returns a list that fills with the tokens read in each pass."""
 
-    def __init__(self, decoder: Decoder, text: str) -> None:
-        super().__init__(decoder.model, decoder.tokenizer)
-        self.script, self.at = [*decoder.tokenizer.encode(text), min(self.eos)], 0
+    def write(text: str) -> list[int]:
+        tokens, begin, passes = [*grounded.tokenizer.encode(text), min(grounded.eos)], [], []
+        read = Packed.read
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, *rest: object) -> torch.Tensor:
-        logits = torch.zeros(len(mask), len(self.tokenizer))
-        if mask.shape[1] == ids.shape[1]:  # the passage, read before the first question
+        def scripted(packed: Packed, rows: list[Tokens], last: int) -> torch.Tensor:
+            logits = torch.zeros_like(read(packed, rows, last))
+            begin.append(rows[0].positions[-1])  # of the first pass: the prompt's last token
+            for place, position in enumerate(rows[0].positions[-last:]):
+                logits[0, place, tokens[min(position - begin[0], len(tokens) - 1)]] = 20.0
+            passes.append(last)
             return logits
-        logits[:, self.script[min(self.at, len(self.script) - 1)]] = 20.0
-        self.at += 1
-        return logits
+
+        monkeypatch.setattr(Packed, "read", scripted)
+        return passes
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -213,29 +237,61 @@ class Scripted(Decoder):
 )
 @pytest.mark.parametrize("free", [False, True])
 def test_what_the_student_wants_to_say_is_what_it_says(
-    grounded: Decoder, text: str, strings: list[str], free: bool
+    grounded: Decoder, script: Script, text: str, strings: list[str], free: bool
 ) -> None:
     wanted = write_answer(order_strings((text.index(string), string) for string in strings))
-    [[answer]] = Scripted(grounded, wanted).answer([Request(text, ["x"])], grounded=not free)
+    passes = script(wanted)
+    [[answer]] = grounded.answer([Request(text, ["x"])], grounded=not free)
     assert answer.text == wanted
     assert answer.complete
     assert all(score > 0.99 for _, score in answer.scored_strings() or [])
     assert [string for string, _ in answer.scored_strings() or []] == strings
+    assert len(passes) <= len(answer.tokens) + free  # the end token costs a pass only where the grammar does not know
 
 
-def test_an_ungrounded_wish_is_kept_only_when_free(grounded: Decoder) -> None:
+def test_what_the_passage_foretells_saves_passes_and_changes_nothing(
+    grounded: Decoder, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = '["Angela Merkel", "Barack Obama"]'
+    passes = script(wanted)
     request = Request("Angela Merkel met Barack Obama in Berlin.", ["x"])
-    [[free]] = Scripted(grounded, '["Rome"]').answer([request], grounded=False)
+    [[ahead]] = grounded.answer([request])
+    drafted = len(passes)
+    monkeypatch.setattr(decoding, "DRAFT", 0)
+    [[plain]] = grounded.answer([request])
+    assert ahead == plain and ahead.text == wanted
+    assert len(passes) - drafted == len(plain.tokens)
+    assert drafted < 0.7 * len(plain.tokens)
+
+
+def test_a_loop_is_foretold(grounded: Decoder, script: Script) -> None:
+    wanted = '["' + '", "'.join(["Rome", "Paris"] * 8)
+    passes = script(wanted)
+    [[answer]] = grounded.answer([Request("Rome, Paris.", ["x"])], grounded=False)
+    assert answer.text == wanted and len(passes) < 0.5 * len(answer.tokens)
+
+
+def test_a_student_that_repeats_itself_has_ended(grounded: Decoder, script: Script) -> None:
+    script('["Rome", "Paris", "Paris", "Paris"]')
+    [[answer]] = grounded.answer([Request("Rome, Paris, Oslo.", ["x"])])
+    assert (answer.text, answer.complete) == ('["Rome", "Paris"]', True)
+    assert all(score > 0.99 for _, score in answer.scored_strings() or [])
+
+
+def test_an_ungrounded_wish_is_kept_only_when_free(grounded: Decoder, script: Script) -> None:
+    request = Request("Angela Merkel met Barack Obama in Berlin.", ["x"])
+    script('["Rome"]')
+    [[free]] = grounded.answer([request], grounded=False)
     assert read_answer(free.text) == ["Rome"]
-    [[held]] = Scripted(grounded, '["Rome"]').answer([request], max_new_tokens=24)
+    [[held]] = grounded.answer([request], max_new_tokens=24)
     assert all(string in request.text for string in read_answer(held.text) or ["no list"])
 
 
-def test_a_cut_answer_keeps_its_closed_strings_and_their_scores(grounded: Decoder) -> None:
-    wanted = '["Angela Merkel", "Barack Obama"]'
+def test_a_cut_answer_keeps_its_closed_strings_and_their_scores(grounded: Decoder, script: Script) -> None:
+    script('["Angela Merkel", "Barack Obama"]')
     length = len(grounded.tokenizer.encode('["Angela Merkel", "Bar'))
     request = Request("Angela Merkel met Barack Obama in Berlin.", ["x"])
-    [[answer]] = Scripted(grounded, wanted).answer([request], max_new_tokens=length)
+    [[answer]] = grounded.answer([request], max_new_tokens=length)
     assert answer.text == '["Angela Merkel"]'
     assert not answer.complete
     [(string, score)] = answer.scored_strings() or []

@@ -60,6 +60,10 @@ def test_results_and_predictions_say_what_was_run(finished: tuple[Path, str], ti
             assert 0 <= span["start"] < span["end"] <= len(line["text"]) and 0 <= span["score"] <= 1
     assert not (folder / "predictions.partial.jsonl").exists()
     assert "held-out types" in printed and (output / "figures" / "f1.png").exists()
+    assert results["occurrences"] == "all"
+    assert results["calibration"]["n_spans"] == sum(len(line["spans"]) for line in lines) > 0
+    assert results["calibration"]["raw"]["ece"] == results["calibration"]["calibrated"]["ece"]  # no fit is saved yet
+    assert (output / "figures" / "calibration.png").exists()
 
 
 def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path, str], tmp_path: Path) -> None:

@@ -230,8 +230,7 @@ def test_windows_never_exceed_the_positions_of_the_model(
     def answer(requests: list[Request], **options: Any) -> list[list[Answer]]:
         nonlocal longest
         for request in requests:
-            prefix, suffixes = tagger.decoder._encode(request, options.get("dataset"), 100)  # raises where too long
-            longest = max(longest, len(prefix) + max(map(len, suffixes)))
+            longest = max(longest, len(tagger.decoder.encoder.encode(request.text, request.types, options["dataset"])))
         return [[Answer()] * len(request.types) for request in requests]
 
     monkeypatch.setattr(tagger.decoder, "answer", answer)

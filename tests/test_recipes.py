@@ -1,17 +1,54 @@
 """Every recipe parses, and a recipe's mistakes are named in one line."""
 
+import re
+import shlex
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import (
+    DeepSpeedPlugin,
+    FullyShardedDataParallelPlugin,
+    prepare_deepspeed_cmd_env,
+    prepare_multi_gpu_env,
+)
+from transformers.utils import is_torch_bf16_gpu_available
 
 from dataset_builder.config import BuildConfig
 from dataset_builder.supervised import load_set_configs
-from open_ner.cli import UserError, describe, parse_overrides, read_recipe
+from open_ner.cli import UserError, describe, parse_overrides, read_recipe, read_yaml
 from train_sft import parse_arguments
 from zero_shot.benchmarks import BenchmarkConfig, SuiteConfig
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
+TRAINING = sorted((RECIPES / "sft").rglob("*.yaml"))
+ACCELERATE = sorted((RECIPES / "accelerate").glob("*.yaml"))
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}-{path.stem}"
+
+
+def parse_on_cpu(path: Path) -> tuple:
+    """A training recipe as train_sft.py reads it; bf16 is refused on a CPU."""
+    return parse_arguments(["--config", str(path), "--bf16", "false"])
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The commands in a recipe's opening comment, each as its words: builders of the dataset first, training last."""
+    head = path.read_text().split("\nmodel_name_or_path")[0].replace("\\\n#", "")
+    return [shlex.split(line[1:]) for line in head.splitlines() if line.startswith("#   ")]
+
+
+def as_launched(name: str) -> Namespace:
+    """The arguments of `accelerate launch` with a file of recipes/accelerate, defaults filled in as it does."""
+    path = RECIPES / "accelerate" / f"{name}.yaml"
+    return _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(path), "train_sft.py"]))[
+        0
+    ]
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "build").glob("*.yaml")), ids=lambda path: path.stem)
@@ -37,11 +74,133 @@ def test_benchmarks_parse(path: Path) -> None:
     assert config.licence and config.domain
 
 
-@pytest.mark.parametrize("path", sorted((RECIPES / "sft").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_training_recipes_parse(path: Path, tmp_path: Path) -> None:
-    script, config, model = parse_arguments(["--config", str(path), "--output_dir", str(tmp_path)])
+@pytest.mark.parametrize("path", TRAINING, ids=named)
+def test_training_recipes_parse(path: Path) -> None:
+    script, config, model = parse_on_cpu(path)
     assert script.dataset_name and model.model_name_or_path
     assert config.hub_private_repo is True
+    assert config.save_strategy == "no" or config.save_total_limit  # disk use is bounded
+    assert not config.packing or config.packing_strategy == "bfd"  # the other strategies cut conversations
+    assert not (config.packing and script.branches)
+    assert config.activation_checkpointing is read_yaml(path)["activation_checkpointing"]
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=named)
+def test_a_training_recipe_is_trained_on_what_its_commands_build(path: Path) -> None:
+    *builds, launch = commands(path)
+    built = set()
+    for command in builds:
+        assert command[:4] == ["python", "-m", "dataset_builder", "--config"]
+        config = read_recipe(BuildConfig, ROOT / command[4], parse_overrides(command[5:]))
+        names = config.teacher.variants if config.corpus.named else []
+        names = [*names, *(["supervised"] if config.supervised.sets else [])]
+        names = [*names, *(["mixture"] if config.supervised.mixture is not None else [])]
+        built |= {(config.dataset_dir or f"{config.output_dir}/dataset", name) for name in names}
+    recipe = read_yaml(path)
+    assert (recipe["dataset_name"], recipe["dataset_config"]) in built
+    assert launch[:2] == ["accelerate", "launch"]
+    assert launch[-3:] == ["train_sft.py", "--config", str(path.relative_to(ROOT))]
+
+
+@pytest.mark.parametrize("path", [path for path in TRAINING if read_yaml(path)["bf16"]], ids=named)
+def test_a_recipe_for_gpus_says_so_and_its_global_batch_is_the_one_noted(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert re.search(r"Not run; estimate: .*GPU|Not run; estimate: .*A100", first)
+    _, config, _ = parse_on_cpu(path)
+    noted = re.search(r"# (\d+) x (\d+) x (\d+) GPUs? = (\d+) ", path.read_text())
+    each, accumulated, gpus, batch = map(int, noted.groups())
+    assert (each, accumulated) == (config.per_device_train_batch_size, config.gradient_accumulation_steps)
+    assert batch == each * accumulated * gpus
+    launch = commands(path)[-1]
+    assert load_config_from_file(str(ROOT / launch[launch.index("--config_file") + 1])).num_processes == gpus
+    if not config.use_cpu and not is_torch_bf16_gpu_available():
+        with pytest.raises(UserError, match="bf16: false"):
+            parse_arguments(["--config", str(path)])
+
+
+def test_training_recipes_write_to_folders_of_their_own() -> None:
+    folders = [read_yaml(path)["output_dir"] for path in TRAINING]
+    assert len(set(folders)) == len(folders)
+
+
+def test_variants_of_a_student_differ_in_their_data_alone() -> None:
+    data = {"model_name_or_path", "dataset_name", "dataset_config", "output_dir", "after"}
+    variants = [
+        read_yaml(path)
+        for path in TRAINING
+        if path.parent.name == "smollm2_135m" and path.stem not in ("cpu", "packed")
+    ]
+    assert len(variants) == 8
+    for variant in variants:
+        assert {key: value for key, value in variant.items() if key not in data} == {
+            key: value for key, value in variants[0].items() if key not in data
+        }
+
+
+def test_the_second_stage_goes_on_from_where_the_first_one_ends() -> None:
+    second = read_yaml(RECIPES / "sft" / "smollm2_135m" / "distilled_then_supervised.yaml")
+    assert read_yaml(ROOT / second["after"])["output_dir"] == second["model_name_or_path"]
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    """arXiv 2308.03279 and the authors' training script; the batch and the eight GPUs are held by the test above."""
+    script, config, model = parse_on_cpu(RECIPES / "sft" / "uniner_7b" / "full.yaml")
+    assert (model.model_name_or_path, model.use_peft) == ("huggyllama/llama-7b", False)
+    assert (config.num_train_epochs, config.learning_rate, config.weight_decay) == (3, 2e-5, 0)
+    assert (config.lr_scheduler_type, config.warmup_steps, config.max_length) == ("cosine", 0.04, 1024)
+    assert config.activation_checkpointing and not config.packing and not script.branches
+    size = config.per_device_train_batch_size * config.gradient_accumulation_steps * 8
+    assert size == 256
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=named)
+def test_accelerate_files_load_and_name_what_is_launched_with_them(path: Path) -> None:
+    config = load_config_from_file(str(path))
+    assert config.use_cpu == (path.stem == "cpu")
+    assert config.num_processes % config.num_machines == 0
+    assert config.mixed_precision == "no"  # TrainingArguments take bf16 from here even where a recipe says false
+    text = path.read_text()
+    assert ("Not run here" in text.splitlines()[0]) == (not config.use_cpu)
+    assert f"--config_file {path.relative_to(ROOT)}" in text
+
+
+def test_fsdp2_shards_decoder_layers_and_saves_whole_weights(
+    monkeypatch: pytest.MonkeyPatch, tiny_student: Path
+) -> None:
+    from torch.distributed.fsdp import StateDictType
+    from transformers import AutoModelForCausalLM
+
+    arguments = as_launched("fsdp2")
+    assert arguments.use_fsdp
+    for name, value in prepare_multi_gpu_env(arguments).items():
+        monkeypatch.setenv(name, value)
+    plugin = FullyShardedDataParallelPlugin()
+    plugin.set_mixed_precision("bf16")
+    assert (plugin.fsdp_version, plugin.reshard_after_forward) == (2, True)
+    assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT
+    assert not plugin.activation_checkpointing  # the recipe's and FSDP's at once are refused by the Trainer
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")  # or from_pretrained would wait for the other processes
+    model = AutoModelForCausalLM.from_pretrained(tiny_student)
+    plugin.set_auto_wrap_policy(model)
+    wrapped = [layer for layer in model.modules() if plugin.auto_wrap_policy(layer, recurse=False, nonwrapped_numel=0)]
+    assert {type(layer).__name__ for layer in wrapped} == {"LlamaDecoderLayer"}
+
+
+def test_zero3_gathers_what_it_saves_and_leaves_batches_to_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = as_launched("zero3")
+    assert arguments.use_deepspeed
+    arguments.deepspeed_fields_from_accelerate_config = ""
+    for name, value in prepare_deepspeed_cmd_env(arguments)[1].items():
+        monkeypatch.setenv(name, value)
+    plugin = DeepSpeedPlugin()
+    zero = plugin.deepspeed_config["zero_optimization"]
+    assert (zero["stage"], zero["stage3_gather_16bit_weights_on_model_save"], plugin.zero3_init_flag) == (
+        3,
+        True,
+        True,
+    )
+    for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        assert plugin.deepspeed_config[key] == "auto"
 
 
 def test_your_corpus_is_short_and_every_line_is_explained() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from open_ner.cli import UserError, option, read_recipe
-from open_ner.conversation import order_strings, read_answer, write_answer
+from open_ner.conversation import OCCURRENCES, Occurrences, order_strings, read_answer, write_answer
 
 QUESTION = re.compile(r"What describes (.*) in the text\?", re.DOTALL)
 Spans = list[tuple[int, int]]
@@ -41,6 +41,7 @@ class SuiteConfig:
     benchmarks: list[str] = option(..., "files under recipes/eval/benchmarks/, without .yaml")
     protocol: str = option(..., "which labels are asked and how they are worded: uniner, sample, ...")
     decoding: Literal["free", "grounded"] = option("free", "free beside published numbers; grounded never mis-parses")
+    occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all of its places, or the first")
     data_dir: str = option(".", "folder the benchmarks' paths start from")
     max_new_tokens: int = option(256, "longest answer, in tokens")
     token_budget: int = option(16384, "tokens of cache in one batch")

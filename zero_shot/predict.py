@@ -5,14 +5,17 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from open_ner.cli import UserError, load_or_explain
-from open_ner.conversation import find_spans
+from open_ner.conversation import Occurrences, find_spans
 
-from .benchmarks import Benchmark, SuiteConfig
+from .benchmarks import Benchmark, EvalPassage, Query, SuiteConfig
+
+if TYPE_CHECKING:
+    from open_ner.answers import Answer
 
 PASSAGES_AT_A_TIME = 64
 
@@ -23,7 +26,8 @@ def predict(
     """Predictions of one model, its seconds and its revision; continues a partial predictions file of the same run."""
     folder.mkdir(parents=True, exist_ok=True)
     revision = fingerprint(name)
-    identity = json.dumps([revision, [b.digest for b in benchmarks], suite.limit, suite.seed, suite.max_new_tokens])
+    options = [suite.limit, suite.seed, suite.max_new_tokens, suite.occurrences]
+    identity = json.dumps([revision, [b.digest for b in benchmarks], *options])
     partial = folder / "predictions.partial.jsonl"
     lines, seconds = _resume(partial, identity)
     done = {(line["benchmark"], line["passage_id"]) for line in lines}
@@ -87,7 +91,11 @@ def _answer(name: str, todo: list, suite: SuiteConfig, seconds: float) -> Iterat
     tokenizer = load_or_explain(AutoTokenizer, name)
     if tokenizer.chat_template is None:
         raise UserError(f"{name} has no chat template: it cannot be asked in the dialogue")
-    decoder = Decoder(load_or_explain(AutoModelForCausalLM, name, dtype=dtype).to(device).eval(), tokenizer)
+    model = load_or_explain(AutoModelForCausalLM, name, dtype=dtype).to(device).eval()
+    try:
+        decoder = Decoder(model, tokenizer)
+    except ValueError as error:  # layers that cannot share a passage
+        raise UserError(f"{name}: {error}") from None
     # alike lengths go through together, and little is padded
     todo = sorted(todo, key=lambda item: len(item[1].text))
     bar = tqdm(total=sum(len(passage.queries) for _, passage in todo), desc=name, unit=" queries")
@@ -105,25 +113,32 @@ def _answer(name: str, todo: list, suite: SuiteConfig, seconds: float) -> Iterat
             seconds += time.monotonic() - started
             started = time.monotonic()
             for query, answer in zip(passage.queries, of_passage, strict=True):
-                strings = answer.scored_strings()
-                yield {
-                    "benchmark": benchmark.config.name,
-                    "passage_id": passage.id,
-                    "text": passage.text,
-                    "type": query.type,
-                    "raw": answer.text,
-                    "parse_failure": strings is None,
-                    "spans": [
-                        {"start": start, "end": end, "score": round(value, 4)}
-                        for string, value in strings or []
-                        for start, end in find_spans(passage.text, string)
-                    ],
-                    "gold": query.gold,
-                    "gold_spans": query.gold_spans,
-                    "seconds": round(seconds, 2),
-                }
+                line = to_line(benchmark.config.name, passage, query, answer, suite.occurrences)
+                yield {**line, "seconds": round(seconds, 2)}
                 bar.update()
     bar.close()
+
+
+def to_line(
+    name: str, passage: EvalPassage, query: Query, answer: "Answer", occurrences: Occurrences
+) -> dict[str, Any]:
+    """A line of predictions.jsonl. Scores are the student's own, before any calibration."""
+    strings = answer.scored_strings()
+    return {
+        "benchmark": name,
+        "passage_id": passage.id,
+        "text": passage.text,
+        "type": query.type,
+        "raw": answer.text,
+        "parse_failure": strings is None,
+        "spans": [
+            {"start": start, "end": end, "score": round(score, 6)}
+            for string, score in strings or []
+            for start, end in find_spans(passage.text, string, occurrences)
+        ],
+        "gold": query.gold,
+        "gold_spans": query.gold_spans,
+    }
 
 
 def _or_explain(answers: Iterator[list[Any]], name: str) -> Iterator[list[Any]]:
@@ -132,6 +147,14 @@ def _or_explain(answers: Iterator[list[Any]], name: str) -> Iterator[list[Any]]:
         yield from answers
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
+
+
+def read_calibration(name: str) -> dict[str, float]:
+    """The temperature and bias that are saved with a model, those of no calibration where it has none."""
+    from transformers import AutoConfig
+
+    saved = getattr(load_or_explain(AutoConfig, name), "open_ner", None) or {}
+    return {"temperature": saved.get("temperature", 1.0), "bias": saved.get("bias", 0.0)}
 
 
 def fingerprint(name: str) -> str:

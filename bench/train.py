@@ -1,0 +1,220 @@
+"""Training speed: the authors' padded way, stock TRL, and train_sft.py, on the same conversations and student.
+
+    python bench/train.py [--dataset runs/quickstart/data/dataset] [--steps 3] [--runs 3] [--write results/bench]
+
+Each way trains the student whole for so many steps of four conversations, in a process of its own, one after the other
+in every run; medians of the steps' seconds, loading left out. `padded` is what UniversalNER's fork of FastChat does:
+every conversation padded to 1,024 tokens, a loss over every position of the vocabulary. `stock` is TRL's own command
+line with the marked chat template; it takes the rows in the same order, so its losses are compared step by step.
+`branched` is train_sft.py's default. On a GPU it is bf16, and rows packed to 4,096 tokens are measured too:
+tokens a second, share of the chip's bf16 peak (6 FLOPs a weight and token), peak memory.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+BATCH, PADDED = 4, 1024
+MODEL = "models/smollm2-135m-instruct"
+TEMPLATE = "open_ner/chat_templates/smollm2.jinja"
+BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, as their data sheets state them
+
+
+def main() -> None:
+    """Run every way in turns, print and write the table."""
+    args = parse_arguments()
+    if args.worker:
+        pad_every_example(args)
+        return
+    import torch
+
+    gpu = torch.cuda.is_available()
+    ways: dict[str, Any] = {"padded": padded, "stock": stock, "ours": ours, "branched": branched}
+    if gpu:
+        ways |= {"stock packed": stock_packed, "packed": packed}
+    measured: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for number in range(args.runs):
+        for way, run in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                measured[way].append(run(args, Path(folder), gpu))
+            last = measured[way][-1]
+            print(f"run {number + 1}, {way}: {last['seconds']:.1f} s for {args.steps} steps", flush=True)
+    report = summarise(measured, args, gpu)
+    print(json.dumps(report, indent=1))
+    if args.write:
+        args.write.mkdir(parents=True, exist_ok=True)
+        name = "train_gpu.json" if gpu else "train.json"
+        (args.write / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="runs/quickstart/data/dataset", help="folder with a config `type`")
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--write", type=Path, help="folder for the results as JSON")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def options(args: argparse.Namespace, folder: Path, gpu: bool) -> list[str]:
+    """What all ways share, as TRL's options."""
+    return [
+        "--model_name_or_path", args.model, "--dataset_name", args.dataset, "--dataset_config", "type",
+        "--output_dir", str(folder / "model"), "--max_steps", str(args.steps),
+        "--per_device_train_batch_size", str(BATCH), "--learning_rate", "1.5e-4", "--lr_scheduler_type", "cosine",
+        "--max_length", "1024", "--train_sampling_strategy", "random", "--seed", "42", "--dtype", "float32",
+        "--bf16", str(gpu), "--activation_checkpointing", "False", "--logging_steps", "1", "--report_to", "none",
+    ]  # fmt: skip
+
+
+def stock(args: argparse.Namespace, folder: Path, gpu: bool, *more: str) -> dict[str, Any]:
+    trl = [
+        "sft",
+        *options(args, folder, gpu),
+        "--assistant_only_loss",
+        "True",
+        "--chat_template_path",
+        TEMPLATE,
+        *more,
+    ]
+    execute([str(Path(sys.executable).parent / "trl"), *trl])
+    state = next((folder / "model").glob("checkpoint-*/trainer_state.json"))
+    return read_log(json.loads(state.read_text())["log_history"], execute.output)
+
+
+def ours(args: argparse.Namespace, folder: Path, gpu: bool, *more: str, branches: bool = False) -> dict[str, Any]:
+    execute([
+        sys.executable, "train_sft.py", "--config", "recipes/sft/smollm2_135m/cpu.yaml", *options(args, folder, gpu),
+        "--branches", str(branches), *more,
+    ])  # fmt: skip
+    results = json.loads((folder / "model" / "training.json").read_text())
+    return {**read_log(results["history"], execute.output), "peak_gpu_bytes": results["peak_gpu_bytes"]}
+
+
+def branched(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
+    return ours(args, folder, gpu, branches=True)
+
+
+def packed(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
+    return ours(args, folder, gpu, "--packing", "true", "--max_length", "4096", "--per_device_train_batch_size", "1")
+
+
+def stock_packed(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
+    return stock(args, folder, gpu, "--packing", "true", "--max_length", "4096", "--per_device_train_batch_size", "1")
+
+
+def padded(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
+    execute([
+        sys.executable, __file__, "--worker", str(folder), "--dataset", args.dataset, "--model", args.model,
+        "--steps", str(args.steps),
+    ])  # fmt: skip
+    return json.loads((folder / "padded.json").read_text())
+
+
+def pad_every_example(args: argparse.Namespace) -> None:
+    """The authors' way, with the Trainer of transformers: rows padded to 1,024, the model's own loss."""
+    import torch
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+    from sft import IGNORED
+    from sft.conversations import tokenize
+    from sft.tokenizer import load_tokenizer
+
+    gpu = torch.cuda.is_available()
+    tokenizer = load_tokenizer(args.model)
+    rows, _ = tokenize(load_dataset(args.dataset, "type", split="train"), tokenizer, PADDED)
+
+    def pad(row: dict[str, list[int]]) -> dict[str, list[int]]:
+        short = PADDED - len(row["input_ids"])
+        return {
+            "input_ids": row["input_ids"] + [tokenizer.pad_token_id] * short,
+            "labels": row["labels"] + [IGNORED] * short,
+            "attention_mask": [1] * len(row["input_ids"]) + [0] * short,
+        }
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    trainer = Trainer(
+        model=AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32),
+        args=TrainingArguments(
+            output_dir=str(args.worker), max_steps=args.steps, per_device_train_batch_size=BATCH, learning_rate=1.5e-4,
+            lr_scheduler_type="cosine", bf16=gpu, logging_steps=1, save_strategy="no", report_to="none", seed=42,
+        ),
+        train_dataset=rows.map(pad, remove_columns=["length"]),
+    )  # fmt: skip
+    trainer.train()
+    history = trainer.state.log_history
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    result = {"seconds": history[-1]["train_runtime"], "losses": losses, "tokens": args.steps * BATCH * PADDED}
+    (args.worker / "padded.json").write_text(json.dumps(result))
+
+
+def execute(command: list[str]) -> None:
+    """Run a command with all cores; what it printed is kept on the function, and shown where it fails."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    execute.output = ended.stdout + ended.stderr
+    if ended.returncode:
+        sys.exit(f"{' '.join(command)}\n{execute.output[-3000:]}")
+
+
+def read_log(history: list[dict[str, Any]], printed: str) -> dict[str, Any]:
+    """Seconds of the steps as the Trainer prints them, and the losses and tokens it logged."""
+    entries = [entry for entry in history if "loss" in entry]
+    seconds = printed.split("'train_runtime': ")[1].split(",")[0].strip("'\"")
+    return {
+        "seconds": float(seconds),
+        "losses": [entry["loss"] for entry in entries],
+        "tokens": entries[-1]["num_tokens"],
+    }
+
+
+def summarise(measured: dict[str, list[dict[str, Any]]], args: argparse.Namespace, gpu: bool) -> dict[str, Any]:
+    """Medians, ratios to train_sft.py, and the largest difference of its losses to stock TRL's."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    seconds = {way: statistics.median(run["seconds"] for run in runs) for way, runs in measured.items()}
+    pairs = zip(measured["stock"][0]["losses"], measured["ours"][0]["losses"], strict=True)
+    report: dict[str, Any] = {
+        "command": "python bench/train.py", "student": args.model, "steps": args.steps, "conversations_a_step": BATCH,
+        "runs": args.runs,
+        "hardware": torch.cuda.get_device_name(0) if gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "seconds": {way: [run["seconds"] for run in runs] for way, runs in measured.items()},
+        "conversations_per_second": {
+            way: args.steps * BATCH / seconds[way] for way in ("padded", "stock", "ours", "branched")
+        },
+        "tokens": {way: runs[0]["tokens"] for way, runs in measured.items()},
+        "ours_over_padded": seconds["padded"] / seconds["ours"],
+        "ours_over_stock": seconds["stock"] / seconds["ours"],
+        "largest_loss_difference_to_stock": max(abs(a - b) for a, b in pairs),
+    }  # fmt: skip
+    if gpu:
+        with torch.device("meta"):
+            student = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(args.model))
+        flops = 6 * sum(parameter.numel() for parameter in student.parameters())
+        peak = next((value for name, value in BF16_PEAK.items() if name in report["hardware"]), None)
+        report["packed_over_stock_packed"] = seconds["stock packed"] / seconds["packed"]
+        for way in ("packed", "branched"):
+            rate = measured[way][0]["tokens"] / seconds[way]
+            report[way] = {
+                "tokens_per_second": rate,
+                "share_of_bf16_peak": flops * rate / peak if peak else None,
+                "peak_gpu_bytes": measured[way][0]["peak_gpu_bytes"],
+            }
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The prompts of a passage's questions as tokens: what they all begin with once, and what each adds.
+
+The passage is rendered with every question, because a chat template may do what it likes, but it is tokenised once:
+a rendering is cut in front of a special token between passage and question, where no token can straddle the cut.
+Where no such place is found the renderings are tokenised whole, so that the tokens are always those of
+`apply_chat_template`.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from .conversation import neutralise, passage_turns, question
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass
+class Prompts:
+    """Tokens of a passage's prompts: `prefix + suffix` is the whole prompt of one question; no suffix is empty."""
+
+    prefix: list[int]
+    suffixes: list[list[int]]
+
+    def __len__(self) -> int:
+        """Tokens of the longest prompt."""
+        return len(self.prefix) + max(map(len, self.suffixes), default=0)
+
+
+class Encoder:
+    """Prompts by one tokenizer's chat template. Special tokens inside passages and types are neutralised."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if tokenizer.chat_template is None:
+            raise ValueError("the tokenizer has no chat template: it cannot be asked in the dialogue")
+        self.tokenizer = tokenizer
+        self.special_tokens = [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens]
+        # found before anything else is looked at, and without white space around them: the text on their two sides
+        # is tokenised independently; slow tokenizers promise less
+        plain = [
+            re.escape(token.content)
+            for token in tokenizer.added_tokens_decoder.values()
+            if tokenizer.is_fast and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
+        ]
+        self.cut = re.compile("|".join(sorted(plain, key=len, reverse=True))) if plain else None
+
+    def encode(
+        self, text: str, types: Sequence[str], dataset: str | None = None, longest: int | None = None
+    ) -> Prompts:
+        """Prompts that ask each of `types` of a passage.
+
+        Raises ValueError for a lone surrogate, and for a first prompt of more than `longest` tokens before the others
+        are rendered.
+        """
+        for part in (text, *types, dataset or ""):
+            if lone := LONE_SURROGATE.search(part):
+                raise ValueError(
+                    f"character {lone.start()} of {part!r:.80} is the lone surrogate {lone[0]!r}, "
+                    "which no tokenizer reads: replace it before the call"
+                )
+        if not types:
+            return Prompts([], [])
+        turns = neutralise(passage_turns(text, dataset), self.special_tokens)
+        asked = neutralise([{"role": "user", "content": question(name)} for name in types], self.special_tokens)
+        first = self._render([*turns, asked[0]])
+        [whole] = self._tokenise([first])
+        if longest is not None and len(whole) > longest:
+            return Prompts(whole[:-1], [whole[-1:]])  # refused by the caller, with its number of tokens
+        rendered = [first, *(self._render([*turns, message]) for message in asked[1:])]
+        cuts = list(self.cut.finditer(first, 0, first.rfind(asked[0]["content"]))) if self.cut else []
+        safe = (cut for cut in reversed(cuts) if all(prompt.startswith(first[: cut.end()]) for prompt in rendered))
+        cut = next(safe, None)
+        head = first[: cut.start()] if cut else ""
+        prefix = self._tokenise([head])[0] if head else []
+        if prefix + self._tokenise([first[len(head) :]])[0] != whole:
+            head, prefix = "", []
+        suffixes = self._tokenise([prompt[len(head) :] for prompt in rendered])
+        # every question keeps at least one token of its own
+        shared = min(len(os.path.commonprefix(suffixes)), min(map(len, suffixes)) - 1)
+        return Prompts(prefix + suffixes[0][:shared], [suffix[shared:] for suffix in suffixes])
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def _tokenise(self, texts: list[str]) -> list[list[int]]:
+        """As `apply_chat_template` does it: the special tokens are those the template wrote."""
+        return self.tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)["input_ids"]

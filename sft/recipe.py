@@ -1,0 +1,53 @@
+"""The recipe a student was made with: every option that differs from its default, in a form that can be run again."""
+
+import dataclasses
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_pt_utils import AcceleratorConfig
+
+SECRETS = ("hub_token",)
+# what SFTConfig puts where nothing was given; making one to compare with would reset accelerate's state in mid-run
+FILLED_IN: dict[str, Any] = {
+    "accelerator_config": AcceleratorConfig(),
+    "activation_checkpointing": True,
+    "debug": [],
+    "disable_tqdm": False,
+    "pad_to_multiple_of": None,
+    "report_to": [],
+}
+
+
+def used_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
+    """Options of the dataclasses (ScriptArguments, SFTConfig, ModelConfig) that are not as they are by default.
+
+    Secrets are left out; a path outside the working directory is cut to its name, which is all anyone else can use.
+    """
+    recipe: dict[str, Any] = {}
+    for given in arguments:
+        for field in dataclasses.fields(given):
+            value = getattr(given, field.name)
+            made = field.default_factory is not dataclasses.MISSING
+            default = field.default_factory() if made else field.default
+            usual = value == default or (field.name in FILLED_IN and value == FILLED_IN[field.name])
+            if not usual and field.name not in SECRETS:
+                recipe[field.name] = _plain(value)
+    return recipe
+
+
+def _plain(value: Any) -> Any:
+    """The value as YAML and JSON write it."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, (str, Path)) and Path(value).is_absolute():
+        path = Path(value)
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)

@@ -1,0 +1,135 @@
+"""LoRA and QLoRA: trained with the answer-only head, merged into whole weights."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
+from peft import get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+from transformers.integrations import deepspeed
+from trl import ModelConfig, get_peft_config
+
+from open_ner.cli import UserError
+from open_ner.conversation import build_conversation
+from sft import adapters
+from sft.adapters import merge_adapter, quantization
+from sft.conversations import tokenize
+from sft.saving import save_student
+from sft.tokenizer import load_tokenizer
+from sft.trainer import AnswerTrainer
+from test_saving import arguments
+
+ROWS = [build_conversation("Obama met Merkel.", [("person", ["Obama", "Merkel"]), ("river", [])])] * 4
+LORA = ("--use_peft", "--lora_r", "4", "--learning_rate", "1e-2", "--max_steps", "6", "--logging_steps", "1")
+
+
+def train_and_save(student: Path, folder: Path, *options: str) -> tuple[AnswerTrainer, torch.Tensor, torch.Tensor]:
+    """A trainer with an adapter, the logits of adapter and base together, and those of the saved student."""
+    given = arguments(student, folder, *LORA, *options)
+    tokenizer = load_tokenizer(str(student))
+    rows, _ = tokenize(datasets.Dataset.from_list([{"messages": row} for row in ROWS]), tokenizer, None)
+    model = AutoModelForCausalLM.from_pretrained(
+        student, dtype=torch.float32, quantization_config=quantization(given[2])
+    )
+    trainer = AnswerTrainer(
+        model=model,
+        args=given[1],
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(given[2]),
+    )
+    trainer.train()
+    ids = torch.tensor([rows[0]["input_ids"]])
+    with torch.no_grad():
+        expected = trainer.model.eval()(input_ids=ids).logits
+        save_student(trainer, tokenizer, folder, str(folder.parent), {}, given)
+        return trainer, expected, AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("options", [(), ("--use_dora",), ("--lora_target_modules", "all-linear"),
+                                     ("--lora_modules_to_save", "norm")])  # fmt: skip
+def test_lora_merged_answers_as_adapter_and_base(options: tuple[str, ...], tiny_student: Path, tmp_path: Path) -> None:
+    trainer, expected, merged = train_and_save(tiny_student, tmp_path / "model", *options)
+    base = AutoModelForCausalLM.from_pretrained(tiny_student)
+    with torch.no_grad():
+        untuned = base(input_ids=torch.tensor([trainer.train_dataset[0]["input_ids"]])).logits
+    assert torch.allclose(merged, expected, atol=1e-4)
+    assert (merged - untuned).abs().max() > 0.05
+    assert not list((tmp_path / "model").glob("adapter*"))
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+
+
+def test_lora_scores_the_answers_alone(tiny_student: Path, tmp_path: Path) -> None:
+    given = arguments(tiny_student, tmp_path / "model", *LORA)
+    tokenizer = load_tokenizer(str(tiny_student))
+    rows, report = tokenize(datasets.Dataset.from_list([{"messages": ROWS[0]}]), tokenizer, None)
+    model = AutoModelForCausalLM.from_pretrained(tiny_student, dtype=torch.float32)
+    projected = []
+    trainer = AnswerTrainer(
+        model=model,
+        args=given[1],
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(given[2]),
+    )
+    model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: projected.append(inputs[0].shape[0]))
+    trainer.train()
+    assert set(projected) == {report["answer_tokens"]}
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_qlora_is_merged_into_the_base_as_it_is_not_as_it_was_quantised(tiny_student: Path, tmp_path: Path) -> None:
+    trainer, _, merged = train_and_save(tiny_student, tmp_path / "model", "--load_in_4bit", "--dtype", "float32")
+    assert trainer.model.get_base_model().is_loaded_in_4bit
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    base = AutoModelForCausalLM.from_pretrained(tiny_student, dtype=torch.float32)
+    student = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert student.dtype == torch.float32 and not hasattr(student.config, "quantization_config")
+    tuned = {name for name, tensor in student.state_dict().items() if not torch.equal(tensor, base.state_dict()[name])}
+    assert tuned == {f"model.layers.{n}.self_attn.{part}_proj.weight" for n in (0, 1) for part in "qv"}
+    layer = trainer.model.get_base_model().model.layers[0].self_attn.q_proj
+    delta = layer.get_delta_weight("default")
+    kept = student.model.layers[0].self_attn.q_proj.weight - base.model.layers[0].self_attn.q_proj.weight
+    assert torch.allclose(
+        kept, delta.float(), rtol=0.02, atol=1e-4
+    )  # TRL keeps the adapter of a 4-bit base in bfloat16
+
+
+def test_under_zero3_the_base_is_read_whole_for_merging(tiny_student: Path, tmp_path: Path) -> None:
+    settings = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    deepspeed.set_hf_deepspeed_config(settings)
+    assert deepspeed.is_deepspeed_zero3_enabled()
+    try:
+        model_config = ModelConfig(model_name_or_path=str(tiny_student), use_peft=True)
+        model = get_peft_model(
+            LlamaForCausalLM(AutoConfig.from_pretrained(tiny_student)), get_peft_config(model_config)
+        )
+        merged = merge_adapter(model, model.state_dict(), model_config)
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    assert merged.num_parameters() == AutoModelForCausalLM.from_pretrained(tiny_student).num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"load_in_4bit": True}, "load_in_4bit without use_peft"),
+        ({"load_in_8bit": True}, "load_in_8bit without use_peft"),
+        ({"load_in_4bit": True, "use_peft": True, "dtype": "auto"}, "dtype, which is auto"),
+    ],
+)
+def test_quantisation_that_cannot_be_trained_is_refused(options: dict, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        quantization(ModelConfig(**options))
+
+
+def test_missing_bitsandbytes_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="pip install bitsandbytes"):
+        quantization(ModelConfig(load_in_4bit=True, use_peft=True))
+    assert quantization(ModelConfig(use_peft=True)) is None

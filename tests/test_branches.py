@@ -1,0 +1,130 @@
+"""Branches: each answer is learned from exactly the tokens that inference shows, and from no other."""
+
+import datasets
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig
+
+from open_ner.conversation import ACKNOWLEDGEMENT, build_conversation, build_query
+from sft import IGNORED
+from sft.branches import (
+    PADDING,
+    PREFIX,
+    BranchCollator,
+    attention_mask,
+    positions,
+    see_own_branch_only,
+    single_questions,
+)
+from sft.conversations import encode_conversation, tokenize
+from sft.trainer import AnswerTrainer
+
+CONVERSATIONS = [
+    build_conversation(
+        "Ada Lovelace met Charles Babbage in London.",
+        [("person", ["Ada Lovelace", "Charles Babbage"]), ("city", ["London"]), ("book", []), ("place", ["London"])],
+    ),
+    build_conversation("It rained.", [("river", [])]),
+    build_conversation("In Paris, he said.", [("person", []), ("city", ["Paris"])], dataset="wikigold"),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_student) -> PreTrainedTokenizerBase:  # noqa: ANN001
+    return AutoTokenizer.from_pretrained(tiny_student)
+
+
+def load(student, attention: str) -> PreTrainedModel:  # noqa: ANN001
+    return AutoModelForCausalLM.from_pretrained(student, attn_implementation=attention, dtype=torch.float32).eval()
+
+
+def rows(tokenizer: PreTrainedTokenizerBase, conversations: list = CONVERSATIONS) -> datasets.Dataset:
+    return tokenize(datasets.Dataset.from_dict({"messages": conversations}), tokenizer, 1024, branches=True)[0]
+
+
+def test_single_questions_are_what_inference_asks() -> None:
+    text = "Ada Lovelace met Charles Babbage in London."
+    asked = [messages[:-1] for messages in single_questions(CONVERSATIONS[0])]
+    assert asked == [build_query(text, name) for name in ("person", "city", "book", "place")]
+    bare = [message for message in CONVERSATIONS[0] if message["role"] != "system"]
+    assert all(messages[1]["content"] == ACKNOWLEDGEMENT for messages in single_questions(bare))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
+def test_logits_of_every_answer_equal_those_of_the_single_question(
+    attention: str,
+    tiny_student,
+    tokenizer: PreTrainedTokenizerBase,  # noqa: ANN001
+) -> None:
+    batch = BranchCollator(tokenizer.pad_token_id)(rows(tokenizer).to_list())
+    plain, branched = load(tiny_student, "sdpa"), load(tiny_student, attention)
+    see_own_branch_only(branched)
+    names = ("input_ids", "position_ids", "branches")
+    with torch.inference_mode():
+        together = branched(**{name: batch[name] for name in names}, use_cache=False).logits
+    compared = 0
+    for row, conversation in enumerate(CONVERSATIONS):
+        branches = batch["branches"][row]
+        for number, question in enumerate(single_questions(conversation), start=1):
+            ids, labels = encode_conversation(question, tokenizer)
+            own = (branches == PREFIX) | (branches == number)
+            assert batch["input_ids"][row][own].tolist() == ids
+            learned = torch.tensor([i for i, label in enumerate(labels) if label != IGNORED])
+            with torch.inference_mode():
+                alone = plain(input_ids=torch.tensor([ids])).logits[0]
+            torch.testing.assert_close(together[row][own][learned - 1], alone[learned - 1], atol=1e-4, rtol=1e-4)
+            assert batch["labels"][row][own][learned].tolist() == [labels[i] for i in learned]
+            compared += len(learned)
+    assert compared == (batch["labels"] != IGNORED).sum()
+
+
+def test_the_passage_is_there_once(tokenizer: PreTrainedTokenizerBase) -> None:
+    conversation = CONVERSATIONS[0]
+    branched = rows(tokenizer, [conversation])[0]
+    turns = encode_conversation(conversation, tokenizer)[0]
+    assert len(branched["input_ids"]) <= len(turns) + 2
+    assert tokenizer.decode(branched["input_ids"]).count("Lovelace met") == 1
+
+
+def test_a_token_sees_the_prefix_and_its_own_branch_up_to_itself() -> None:
+    branches = torch.tensor([[PREFIX, PREFIX, 1, 1, 2, PADDING]])
+    seen = attention_mask(branches, "sdpa")[0, 0].int().tolist()
+    assert seen == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 0, 1],  # nobody reads it, and a row that sees nothing would be no number
+    ]
+    assert positions(branches[0].tolist()[:5]) == [0, 1, 2, 3, 2]
+    with pytest.raises(ValueError, match="sdpa or flex_attention, not eager"):
+        attention_mask(branches, "eager")
+
+
+def test_training_on_branches_learns_the_single_questions(
+    tiny_student,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path,  # noqa: ANN001
+) -> None:
+    """The first loss is the mean over all answer tokens of the single-question conversations, and it falls."""
+    config = SFTConfig(
+        output_dir=str(tmp_path), max_steps=8, per_device_train_batch_size=len(CONVERSATIONS), learning_rate=1e-2,
+        bf16=False, gradient_checkpointing=False, report_to="none", logging_steps=1, save_strategy="no", use_cpu=True,
+    )  # fmt: skip
+    trainer = AnswerTrainer(
+        model=load(tiny_student, "sdpa"), args=config, train_dataset=rows(tokenizer), processing_class=tokenizer,
+        branches=True,
+    )  # fmt: skip
+    plain, summed, count = load(tiny_student, "sdpa"), 0.0, 0
+    for question in [question for conversation in CONVERSATIONS for question in single_questions(conversation)]:
+        ids, labels = (torch.tensor([part]) for part in encode_conversation(question, tokenizer))
+        learned = (labels != IGNORED).sum().item()
+        with torch.inference_mode():
+            summed += plain(input_ids=ids, labels=labels).loss.item() * learned
+        count += learned
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(summed / count, abs=1e-3)
+    assert losses[-1] < losses[0] / 2

@@ -1,0 +1,134 @@
+"""Calibration: its measures on cases worked by hand, a fit that recovers what was put in, and the command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from open_ner.answers import calibrate
+from open_ner.cli import UserError
+from zero_shot.calibration import describe, expected_error, fit, pairs, plot, reliability, risk_coverage
+
+ROOT = Path(__file__).parent.parent
+SCORES = st.floats(0, 1)
+
+
+def drawn(temperature: float, bias: float, size: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, and spans that are right as often as the calibrated scores say."""
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.01, 0.99, size)
+    return scores, rng.uniform(size=size) < np.array([calibrate(score, temperature, bias) for score in scores])
+
+
+def line(spans: list[tuple[int, int, float]], gold: list[tuple[int, int]] | None) -> dict:
+    spans = [{"start": start, "end": end, "score": score} for start, end, score in spans]
+    return {"spans": spans, "gold_spans": gold}
+
+
+@given(st.lists(SCORES, min_size=2), st.floats(0.05, 20), st.floats(-10, 10))
+def test_calibrated_scores_lie_in_the_unit_interval_and_keep_their_order(
+    scores: list[float], temperature: float, bias: float
+) -> None:
+    scores = sorted(scores)
+    calibrated = [calibrate(score, temperature, bias) for score in scores]
+    assert calibrated == sorted(calibrated) and calibrated[0] >= 0 and calibrated[-1] <= 1
+
+
+@given(SCORES)
+def test_without_a_fit_a_score_is_the_students_own(score: float) -> None:
+    assert calibrate(score) == pytest.approx(score, abs=1e-9)
+
+
+def test_a_temperature_draws_scores_towards_one_half_and_a_bias_moves_them() -> None:
+    assert calibrate(0.8, 2.0) == pytest.approx(2 / 3)  # odds of 4 become 2
+    assert calibrate(0.5, 3.0) == 0.5
+    assert calibrate(0.5, 1.0, -np.log(3)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("temperature", "bias"), [(1.0, 0.0), (2.5, 0.0), (0.5, -1.0), (3.0, 1.5)])
+def test_the_fit_finds_what_was_put_in_and_mends_the_scores(temperature: float, bias: float) -> None:
+    scores, right = drawn(temperature, bias)
+    fitted = fit(scores, right)
+    assert fitted["temperature"] == pytest.approx(temperature, rel=0.1)
+    assert fitted["bias"] == pytest.approx(bias, abs=0.1)
+    mended = np.array([calibrate(score, **fitted) for score in scores])
+    assert expected_error(mended, right) < 0.015
+    if bias == 0:
+        alone = fit(scores, right, with_bias=False)
+        assert (alone["temperature"], alone["bias"]) == (pytest.approx(temperature, rel=0.1), 0.0)
+
+
+def test_scores_that_say_nothing_or_the_contrary_keep_their_order() -> None:
+    scores, right = drawn(1.0, 0.0, 500)
+    assert fit(scores, ~right)["temperature"] == 20.0
+
+
+@pytest.mark.parametrize("right", [[], [True, True], [False]])
+def test_nothing_is_fitted_on_one_outcome(right: list[bool]) -> None:
+    with pytest.raises(UserError, match="right and wrong"):
+        fit(np.full(len(right), 0.5), np.array(right, dtype=bool))
+
+
+def test_the_measures_on_a_case_worked_by_hand() -> None:
+    scores, right = np.array([0.95, 0.95, 0.15, 1.0]), np.array([True, False, False, True])
+    assert reliability(scores, right) == [
+        {"n": 1, "score": 0.15, "precision": 0.0},
+        {"n": 3, "score": pytest.approx(2.9 / 3), "precision": pytest.approx(2 / 3)},
+    ]
+    assert expected_error(scores, right) == pytest.approx((0.15 + 3 * 0.3) / 4)
+    curve = risk_coverage(scores, right)
+    assert curve[0] == {"coverage": 0.25, "risk": 0.0, "threshold": 1.0}
+    assert curve[-1] == {"coverage": 1.0, "risk": 0.5, "threshold": 0.15}
+
+
+def test_a_span_is_right_where_the_gold_has_it() -> None:
+    lines = [line([(0, 4, 0.9), (5, 9, 0.2)], [[0, 4]]), line([(0, 1, 0.5)], None), line([], [[1, 2]])]
+    scores, right = pairs(lines)
+    assert (scores.tolist(), right.tolist()) == ([0.9, 0.2], [True, False])
+    assert describe([line([], [])]) is None
+    result = describe(lines, 2.0, 0.5)
+    assert (result["n_spans"], result["precision"], result["temperature"]) == (2, 0.5, 2.0)
+    assert result["raw"]["brier"] == pytest.approx((0.01 + 0.04) / 2)
+
+
+def test_the_figure_shows_every_run(tmp_path: Path) -> None:
+    lines = [line([(0, 4, 0.9), (5, 9, 0.2)], [[0, 4]])]
+    plot({"a": describe(lines), "b": describe(lines, 3.0)}, tmp_path / "figures" / "c.png")
+    assert (tmp_path / "figures" / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "zero_shot.calibration", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "open_ner": {"types": ["city"]}}))
+    scores, right = drawn(2.0, -0.5, 400)
+    lines = [line([(0, 4, score)], [[0, 4]] if hit else []) for score, hit in zip(scores, right.tolist(), strict=True)]
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text("\n".join(map(json.dumps, lines)))
+    run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))
+    assert run.returncode == 0, run.stderr
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **fit(*pairs(lines))}}
+    assert f"temperature {saved['open_ner']['temperature']}" in run.stdout and (tmp_path / "c.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(None, "No such file"), ("no json", "predictions.jsonl"), ('{"spans": 3}', "gold_spans"), ("", "0 spans")],
+)
+def test_mistakes_are_one_line(tmp_path: Path, content: str | None, named: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    if content is not None:
+        (tmp_path / "predictions.jsonl").write_text(content)
+    run = command("--predictions", str(tmp_path / "predictions.jsonl"), "--model", str(tmp_path), "--dry_run")
+    assert run.returncode == 2 and named in run.stderr and len(run.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "config.json").read_text() == "{}"
