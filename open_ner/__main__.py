@@ -73,7 +73,7 @@ def _arguments() -> argparse.Namespace:
         help="entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
         "definitions with commas); default: those saved with the model",
     )
-    parser.add_argument("--threshold", type=float, default=0.0, help="keep spans scored at least this, 0 to 1")
+    parser.add_argument("--threshold", type=float, help="keep spans scored at least this, 0 to 1")
     parser.add_argument("--occurrences", choices=("all", "first"), help="of an answer: all, or the first")
     parser.add_argument("--dataset", help="the data set's name, for students tuned on several")
     parser.add_argument("--free", action="store_true", help="decode freely instead of grounded in the text")
@@ -107,15 +107,15 @@ def _arguments() -> argparse.Namespace:
         raise UserError("--device goes with a model in process; the server of --base_url has its own")
     if args.batch_size < 1:
         raise UserError(f"--batch_size {args.batch_size}: give at least 1")
-    if not 0 <= args.threshold <= 1:
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise UserError(f"--threshold {args.threshold}: scores lie in 0 to 1")
     return args
 
 
 def _tagger(args: argparse.Namespace) -> Ask:
     """The student of the command line as a function of texts and types."""
-    options = {"threshold": args.threshold, "dataset": args.dataset}
-    options |= {"occurrences": args.occurrences} if args.occurrences else {}
+    given = {"threshold": args.threshold, "dataset": args.dataset, "occurrences": args.occurrences}
+    options = {name: value for name, value in given.items() if value is not None}  # the others are the student's
     if args.base_url:
         from .server import ServedNER
 

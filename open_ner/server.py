@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Any
 
 import openai
+from transformers import AutoConfig, AutoTokenizer
 
 from .answers import Answer
 from .conversation import Message, build_query, neutralise, read_answer
@@ -52,7 +53,8 @@ class ServedNER:
     model: the name it is served by; absent, the only one the server has.
     types: those asked where a call names none.
     tokenizer: the student's (folder, Hub id or object). With it long texts are cut exactly as in the pipeline, and its
-        special tokens are neutralised; without, a token is taken for four bytes, and the usual chat markers are.
+        special tokens are neutralised; without, a token is taken for four bytes, and the usual chat markers are. A
+        folder or Hub id brings the defaults saved with the student too: types, window, how scores are calibrated.
     window, max_new_tokens: tokens of text asked at once and of one answer.
     concurrency: requests in flight. timeout: seconds for one; it is tried three times in all.
     scores: ask for the tokens' probabilities. A server that tells none gives spans with the score None.
@@ -70,8 +72,8 @@ class ServedNER:
         *,
         types: Any = None,
         tokenizer: Any = None,
-        window: int = DEFAULTS["window"],
-        max_new_tokens: int = DEFAULTS["max_new_tokens"],
+        window: int | None = None,
+        max_new_tokens: int | None = None,
         concurrency: int = 32,
         timeout: float = 300.0,
         scores: bool = True,
@@ -80,11 +82,14 @@ class ServedNER:
     ) -> None:
         if not re.match(r"https?://[^/\s]", base_url):
             raise ValueError(f"base_url={base_url!r} is no address: write http(s)://host/v1")
-        for name, value in (("window", window), ("max_new_tokens", max_new_tokens), ("concurrency", concurrency)):
-            if value < 1:
-                raise ValueError(f"{name}={value!r}: give at least 1")
-        self.base_url, self.types = base_url, _queries(DEFAULTS["types"] if types is None else types)
-        self.window, self.max_new_tokens, self.concurrency = window, max_new_tokens, concurrency
+        self.defaults = {**DEFAULTS, **(_saved_with(tokenizer) if isinstance(tokenizer, str) else {})}
+        self.window = self.defaults["window"] if window is None else window
+        self.max_new_tokens = self.defaults["max_new_tokens"] if max_new_tokens is None else max_new_tokens
+        self.concurrency = concurrency
+        for name in ("window", "max_new_tokens", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give at least 1")
+        self.base_url, self.types = base_url, _queries(self.defaults["types"] if types is None else types)
         self.scores, self.structured, self.extra_body = scores, structured, dict(extra_body or {})
         key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"  # local servers ask for none, the client does
         if not (key.isascii() and key.isprintable()):
@@ -93,9 +98,7 @@ class ServedNER:
         self.special_tokens: list[str] | None = None
         self.count = lambda texts: [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
         if tokenizer is not None:
-            from transformers import AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer) if isinstance(tokenizer, str) else tokenizer
+            tokenizer = _load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
             self.special_tokens = [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens]
             self.count = token_counter(tokenizer, self.special_tokens)
         self.model = model or self._only_model()
@@ -106,12 +109,15 @@ class ServedNER:
         types: Any = None,
         *,
         dataset: str | None = None,
-        threshold: float = 0.0,
-        occurrences: str = "all",
+        threshold: float | None = None,
+        occurrences: str | None = None,
         return_raw: bool = False,
     ) -> Any:
         """Entities of one text, of each text of a list or a column, or lazily of a generator's."""
         queries = self.types if types is None else _queries(types)
+        threshold = self.defaults["threshold"] if threshold is None else threshold
+        occurrences = self.defaults["occurrences"] if occurrences is None else occurrences
+        dataset = self.defaults.get("dataset") if dataset is None else dataset
         if occurrences not in ("all", "first"):
             raise ValueError(f"occurrences={occurrences!r}: choose 'all' or 'first'")
         if not 0 <= threshold <= 1:
@@ -140,7 +146,8 @@ class ServedNER:
         for window, (text, answers) in answered:
             rest = ((window, answers) for window, (_, answers) in answered)
             of_this_text = up_to_last_window(chain([(window, answers)], rest))
-            yield read_answers(text, of_this_text, threshold, occurrences, return_raw)
+            calibration = self.defaults["temperature"], self.defaults["bias"]
+            yield read_answers(text, of_this_text, threshold, occurrences, return_raw, calibration)
 
     def _windows(self, texts: Iterable[Any]) -> Iterator[tuple[str, Window]]:
         for text in texts:
@@ -252,6 +259,21 @@ def _explained(base_url: str, key: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         cause = "no answer in time" if isinstance(error, openai.APITimeoutError) else error.__cause__ or error
         raise ConnectionError(f"{base_url} cannot be reached ({str(cause):.200}): is the server up?") from None
+
+
+def _saved_with(name: str) -> dict[str, Any]:
+    """The defaults saved with a student; none where its tokenizer lies alone."""
+    try:
+        return getattr(AutoConfig.from_pretrained(name), "open_ner", None) or {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _load_tokenizer(name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"tokenizer {name!r} cannot be loaded ({' '.join(str(error).split()):.150})") from None
 
 
 def _refuse_surrogates(part: str) -> None:

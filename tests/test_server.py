@@ -328,6 +328,7 @@ def test_a_server_out_of_reach_or_out_of_time_is_one_line() -> None:
         (lambda s: s("Rome", occurrences="last"), "last"),
         (lambda s: ServedNER("localhost:8000"), "localhost:8000"),
         (lambda s: ServedNER(s.base_url, MODEL, window=0), "window"),
+        (lambda s: ServedNER(s.base_url, MODEL, tokenizer="no/such-student"), "no/such-student"),
         (lambda s: ServedNER(s.base_url, MODEL, concurrency=0), "concurrency"),
     ],
 )
@@ -336,6 +337,28 @@ def test_bad_input_is_refused(call: Callable[[ServedNER], Any], said: str) -> No
         served = ServedNER(server.base_url, MODEL)
         with pytest.raises(ValueError, match=said):
             call(served)
+
+
+def test_the_defaults_saved_with_the_student_hold_as_in_the_pipeline(
+    server: FakeTeacher, student: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, tokenizer = student
+    here = pipeline("open-ner", model=model, tokenizer=tokenizer, grounded=False)
+    saved = {"types": TYPES, "temperature": 3.0, "bias": -1.0, "window": 32, "max_new_tokens": 24, "threshold": 0.2}
+    model.config.open_ner = saved
+    try:
+        model.config.save_pretrained(tmp_path)
+    finally:
+        del model.config.open_ner
+    tokenizer.save_pretrained(tmp_path)
+    here.defaults |= saved
+    served = ServedNER(server.base_url, MODEL, tokenizer=str(tmp_path))
+    for text in (SENTENCES[0], "\n\n".join([SENTENCES[0], SENTENCES[2], SENTENCES[3]])):
+        found, expected = served(text), here(text)
+        assert found and max(span["score"] for span in found) < 0.9  # the student itself is surer
+        assert_alike(found, expected)
+    (tmp_path / "config.json").unlink()
+    assert ServedNER(server.base_url, MODEL, tokenizer=str(tmp_path)).window == 256
 
 
 def test_a_key_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
