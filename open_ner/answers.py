@@ -48,7 +48,7 @@ def calibrate(score: float, temperature: float = 1.0, bias: float = 0.0) -> floa
     Both are fitted on held-out data (`python -m zero_shot.calibration`). The order of scores stays as it is; without
     them a score is what the student's own tokens say.
     """
-    if not 0 < score < 1:
+    if not 0 < score < 1 or (temperature, bias) == (1.0, 0.0):
         return score
     logit = math.log(score) - math.log1p(-score)
     return 0.5 * (1 + math.tanh((logit / temperature + bias) / 2))  # the logistic function, without overflow

@@ -100,6 +100,8 @@ def test_the_table_and_the_figure_show_every_run(tmp_path: Path) -> None:
     for name in ("base", "tuned", "types seen in training", "held-out types", "Gain of tuned over base"):
         assert name in table
     percent = 100 * runs[1]["benchmarks"]["b"]["strict"]["f1"]
-    assert f"{percent:.1f} [" in table
+    assert f"{percent:.1f} [" in table and "Seeded samples" not in table
+    runs[0]["benchmarks"]["b"]["sampled"] = {"passages": 3, "of": 48, "seed": 42}
+    assert "not whole benchmarks (passages): b 3 of 48." in markdown_table(runs)
     plot_f1(runs, tmp_path / "f1.png")
     assert (tmp_path / "f1.png").read_bytes().startswith(b"\x89PNG")

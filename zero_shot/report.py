@@ -32,6 +32,10 @@ def markdown_table(runs: list[dict[str, Any]]) -> str:
     lines = [head, "|---|---|---|--:|--:|--:|"]
     for run in runs:
         lines += [f"| {run['model']['id']} | " + " | ".join(row) + " |" for row in rows(run)]
+    sampled = {name: result["sampled"] for name, result in runs[0]["benchmarks"].items() if result.get("sampled")}
+    if sampled:
+        parts = ", ".join(f"{name} {part['passages']} of {part['of']}" for name, part in sampled.items())
+        lines += ["", f"Seeded samples, not whole benchmarks (passages): {parts}."]
     for run in runs[1:]:
         lines += [
             "",
@@ -53,13 +57,20 @@ def plot_f1(runs: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     groups = []
+    several = len(runs[0]["benchmarks"]) > 1  # then all types alone: the table has the rest
     for name, result in runs[0]["benchmarks"].items():
-        for key, label in PARTS:
+        for key, label in PARTS[:1] if several else PARTS:
             if key == "all" or key in result.get("by_seen", {}):
                 for scorer in ("official", "strict"):
                     if (result if key == "all" else result["by_seen"][key])[scorer]:
-                        groups.append((name, key, scorer, f"{label.removesuffix(' in training')}\n{scorer}"))
-    several = len(runs[0]["benchmarks"]) > 1
+                        groups.append(
+                            (
+                                name,
+                                key,
+                                scorer,
+                                scorer if several else f"{label.removesuffix(' in training')}\n{scorer}",
+                            )
+                        )
     figure, axes = pyplot.subplots(figsize=(max(7, 1.25 * len(groups)), 4.2), layout="constrained")
     width = 0.8 / len(runs)
     colours = ["#a9b4c2", "#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1"]
