@@ -54,12 +54,13 @@ def main() -> None:
         "max_new_tokens": args.max_new_tokens,
         "passages": len(bench.texts),
         "tokens_a_passage": statistics.median(len(bench.tokenizer.encode(text)) for text in bench.texts),
-        "speed": [bench.compare(number) for number in args.types],
+        "speed": [],
     }
+    for number in args.types:
+        results["speed"].append(bench.compare(number))
+        show(results["speed"][-1])
     if args.gliner:
         add_gliner(results["speed"], bench, args)
-    for row in results["speed"]:
-        show(row)
     if args.memory:
         results["memory"] = memory(args)
     if args.output:
@@ -197,24 +198,19 @@ def add_gliner(rows: list[dict[str, Any]], bench: Bench, args: argparse.Namespac
     if done.returncode:
         sys.exit(f"{GLINER}: {done.stderr[-2000:]}")
     for row, seconds in zip(rows, json.loads(done.stdout.splitlines()[-1])["seconds"], strict=True):
-        row["ways"][GLINER] = {
-            "seconds_a_passage": seconds,
-            **{f"{way}: times its time": row["ways"][way]["seconds_a_passage"] / seconds for way in (FREE, GROUNDED)},
-        }
+        ours = {way: row["ways"][way]["seconds_a_passage"] / seconds for way in (FREE, GROUNDED)}
+        row["ways"][GLINER] = {"seconds_a_passage": seconds, "times_its_time": ours}
+        compared = ", ".join(f"{way} takes {times:.2f} x that" for way, times in ours.items())
+        print(f"{GLINER}, {row['types']} types: {seconds:.3f} s a passage; {compared}", flush=True)
 
 
 def show(row: dict[str, Any]) -> None:
     print(f"\n{row['types']} types: {row['queries']} queries, {row['answers_not_empty']} answers not empty")
     for way, numbers in row["ways"].items():
-        line = f"  {way:<30} {numbers['seconds_a_passage']:7.3f} s a passage"
-        if "times_faster" in numbers:
-            line += (
-                f", {numbers['times_faster']:5.2f} x one per type, {numbers['times_faster_than_padded']:5.2f} x padded"
-            )
-            line += f", {numbers['identical_answers']} answers identical"
-        else:
-            line += "".join(f"; {name} {value:.2f}" for name, value in numbers.items() if name != "seconds_a_passage")
-        print(line, flush=True)
+        line = f"  {way:<30} {numbers['seconds_a_passage']:7.3f} s a passage, {numbers['times_faster']:5.2f} x one per"
+        line += f" type, {numbers['times_faster_than_padded']:5.2f} x padded"
+        print(f"{line}, {numbers['identical_answers']} identical")
+    sys.stdout.flush()
 
 
 def memory(args: argparse.Namespace) -> list[dict[str, float]]:
