@@ -73,7 +73,8 @@ def options(args: argparse.Namespace, folder: Path, gpu: bool) -> list[str]:
         "--model_name_or_path", args.model, "--dataset_name", args.dataset, "--dataset_config", "type",
         "--output_dir", str(folder / "model"), "--max_steps", str(args.steps),
         "--per_device_train_batch_size", str(BATCH), "--learning_rate", "1.5e-4", "--lr_scheduler_type", "cosine",
-        "--warmup_steps", "0", "--weight_decay", "0", "--max_length", "1024", "--train_sampling_strategy", "random", "--seed", "42", "--dtype", "float32",
+        "--warmup_steps", "0", "--weight_decay", "0", "--max_length", "1024", "--train_sampling_strategy", "random",
+        "--seed", "42", "--dtype", "float32",
         "--bf16", str(gpu), "--activation_checkpointing", "False", "--logging_steps", "1", "--report_to", "none",
     ]  # fmt: skip
 
