@@ -14,7 +14,6 @@ import gzip
 import hashlib
 import json
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -111,11 +110,12 @@ def write_suite(args: argparse.Namespace, folder: Path) -> Path:
     """The development set as a benchmark with offsets: each passage with its present and its absent types."""
     from datasets import load_dataset
 
+    from open_ner.conversation import read_conversation
+
     rows = load_dataset(str(ROOT / folder / "dataset"), "type", split="train", download_mode="force_redownload")
     with (ROOT / folder / "queries.jsonl").open("w", encoding="utf-8") as file:
         for row in rows.select(range(min(args.dev_passages or len(rows), len(rows)))):
-            asked = [message["content"] for message in row["messages"][3::2]]
-            types = [re.fullmatch(r"What describes (.*) in the text\?", turn, re.DOTALL)[1] for turn in asked]
+            types = [name for name, _ in read_conversation(row["messages"])[2]]
             own = [entity for entity in row["entities"] if entity["type"] in types]
             print(json.dumps({"id": row["id"], "text": row["text"], "types": types, "entities": own}), file=file)
     benchmark = {"name": "dev", "path": str(folder / "queries.jsonl"), "format": "offsets", "domain": "mixed"}

@@ -4,16 +4,14 @@ import gzip
 import hashlib
 import json
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from open_ner.cli import UserError, option, read_recipe
-from open_ner.conversation import OCCURRENCES, Occurrences, order_strings, read_answer, write_answer
+from open_ner.conversation import OCCURRENCES, QUESTION, Occurrences, order_strings, read_answer, write_answer
 
-QUESTION = re.compile(r"What describes (.*) in the text\?", re.DOTALL)
 Spans = list[tuple[int, int]]
 
 
@@ -134,7 +132,7 @@ def _read_official(
     passages: list[EvalPassage] = []
     for element in _rows(path):
         turns = [turn["value"] for turn in element["conversations"]]
-        text, name, gold = turns[0].removeprefix("Text: "), QUESTION.fullmatch(turns[2])[1], turns[3]
+        text, name, gold = turns[0].removeprefix("Text: "), QUESTION.fullmatch(turns[2])["type"], turns[3]
         if name in config.drop:
             continue
         current = passages[-1] if passages else None
