@@ -1,5 +1,6 @@
 """TRL's SFTTrainer for open NER: a loss head over answer positions alone, branches, and entity F1 by generation."""
 
+from copy import copy
 from typing import Any
 
 import datasets
@@ -37,6 +38,7 @@ class AnswerTrainer(SFTTrainer):
     def __init__(self, *args: Any, branches: bool = False, held_out: HeldOut | None = None, **kwargs: Any) -> None:
         if branches:
             kwargs["data_collator"] = BranchCollator(kwargs["processing_class"].pad_token_id)
+            kwargs["args"] = copy(kwargs["args"])  # the caller's go into the published recipe as they were given
             kwargs["args"].dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
         super().__init__(*args, **kwargs)
         self.branches, self.held_out = branches, held_out

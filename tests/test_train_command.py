@@ -155,6 +155,7 @@ def test_an_evaluation_of_held_out_passages_is_in_the_results(
     assert all(0 <= entry["eval_entity_f1"] <= 1 for entry in evaluated)
     assert training["trained_on"]["queries"] == 8 and training["run"]["branches"] is True
     assert (tmp_path / "out" / "figures" / "learning_curve.png").exists()
+    assert "dataset_kwargs" not in (tmp_path / "out" / "recipe.yaml").read_text()  # nobody gave it
 
 
 def test_packed_rows_hold_every_conversation(
