@@ -164,9 +164,10 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
         require_token()
         if not config.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id org/name")
-    if config.device.type == "cpu" and config.bf16:
-        raise UserError("bf16 on a CPU is several times slower: set bf16: false")
-    if config.device.type == "cpu":  # `accelerate launch` leaves one thread, however many cores there are
+    if config.device.type == "cpu":
+        if config.bf16:
+            raise UserError("bf16 on a CPU is several times slower: set bf16: false")
+        # `accelerate launch` leaves one thread, however many cores there are
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
     quantised = quantization(model_config)

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from open_ner.prompts import special_tokens  # noqa: E402
 from open_ner.windows import Window, cut, merge, token_counter  # noqa: E402
 
 WINDOW = 256
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench" / "long_texts.json")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-    count = token_counter(tokenizer, [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens])
+    count = token_counter(tokenizer, special_tokens(tokenizer))
     rows = []
     print(f"{'text':<24} {'characters':>11} {'windows':>8} {'CPU s':>7} {'s per million':>13} {'peak MiB':>9}")
     for name, piece in texts().items():

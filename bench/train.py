@@ -81,26 +81,20 @@ def options(args: argparse.Namespace, folder: Path, gpu: bool) -> list[str]:
 
 def stock(args: argparse.Namespace, folder: Path, gpu: bool, *more: str) -> dict[str, Any]:
     trl = [
-        "sft",
-        *options(args, folder, gpu),
-        "--assistant_only_loss",
-        "True",
-        "--chat_template_path",
-        TEMPLATE,
-        *more,
-    ]
-    execute([str(Path(sys.executable).parent / "trl"), *trl])
+        "sft", *options(args, folder, gpu), "--assistant_only_loss", "True", "--chat_template_path", TEMPLATE, *more,
+    ]  # fmt: skip
+    printed = execute([str(Path(sys.executable).parent / "trl"), *trl])
     state = next((folder / "model").glob("checkpoint-*/trainer_state.json"))
-    return read_log(json.loads(state.read_text())["log_history"], execute.output)
+    return read_log(json.loads(state.read_text())["log_history"], printed)
 
 
 def ours(args: argparse.Namespace, folder: Path, gpu: bool, *more: str, branches: bool = False) -> dict[str, Any]:
-    execute([
+    printed = execute([
         sys.executable, "train_sft.py", "--config", "recipes/sft/smollm2_135m/cpu.yaml", *options(args, folder, gpu),
         "--branches", str(branches), *more,
     ])  # fmt: skip
     results = json.loads((folder / "model" / "training.json").read_text())
-    return {**read_log(results["history"], execute.output), "peak_gpu_bytes": results["peak_gpu_bytes"]}
+    return {**read_log(results["history"], printed), "peak_gpu_bytes": results["peak_gpu_bytes"]}
 
 
 def branched(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
@@ -161,13 +155,14 @@ def pad_every_example(args: argparse.Namespace) -> None:
     (args.worker / "padded.json").write_text(json.dumps(result))
 
 
-def execute(command: list[str]) -> None:
-    """Run a command with all cores; what it printed is kept on the function, and shown where it fails."""
+def execute(command: list[str]) -> str:
+    """Run a command with all cores and return what it printed, which is shown where it fails."""
     environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    execute.output = ended.stdout + ended.stderr
+    printed = ended.stdout + ended.stderr
     if ended.returncode:
-        sys.exit(f"{' '.join(command)}\n{execute.output[-3000:]}")
+        sys.exit(f"{' '.join(command)}\n{printed[-3000:]}")
+    return printed
 
 
 def read_log(history: list[dict[str, Any]], printed: str) -> dict[str, Any]:

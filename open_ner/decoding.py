@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .answers import Answer
-from .conversation import build_query, write_answer
+from .conversation import write_answer
 from .grammar import AnswerGrammar, Phase, State, token_bytes
 from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
@@ -282,10 +282,8 @@ class Decoder:
 
     @cached_property
     def start(self) -> State:
-        """Where an answer starts: behind a prompt that ends in a word (`ASSISTANT:`) its first token has a space."""
-        prompt = self.tokenizer.apply_chat_template(build_query("a", "b"), add_generation_prompt=True, tokenize=False)
-        in_word = not prompt[-1:].isspace() and not prompt.endswith(tuple(filter(None, self.encoder.special_tokens)))
-        return State(Phase.LEAD if in_word else Phase.START)
+        """Where an answer starts."""
+        return State(Phase.LEAD if self.encoder.ends_in_word else Phase.START)
 
     @cached_property
     def token_bytes(self) -> list[bytes]:

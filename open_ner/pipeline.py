@@ -76,7 +76,7 @@ class OpenNERPipeline(Pipeline):
         for name in ("window", "max_new_tokens", "token_budget"):
             if given.get(name, 1) < 1:
                 raise ValueError(f"{name}={given[name]!r}: give at least 1")
-        queries = {} if types is None else {"queries": _queries(types)}
+        queries = {} if types is None else {"queries": to_queries(types)}
         return (
             queries | {key: given[key] for key in WINDOW_OPTIONS if key in given},
             {key: given[key] for key in DECODING_OPTIONS if key in given},
@@ -97,7 +97,7 @@ class OpenNERPipeline(Pipeline):
         """A text, its windows, and the questions asked of it: `{entity group: what the question names}`."""
         if not isinstance(text, str):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
-        queries = _queries(self.defaults["types"]) if queries is None else queries
+        queries = to_queries(self.defaults["types"]) if queries is None else queries
         limit = fitting_window(
             tokenizer=self.tokenizer,
             special_tokens=self.decoder.special_tokens,
@@ -214,7 +214,7 @@ def up_to_last_window(answers: Iterator[tuple[Window, Any]]) -> Iterator[tuple[W
             return
 
 
-def _queries(types: Any) -> dict[str, str]:
+def to_queries(types: Any) -> dict[str, str]:
     """`{entity group: what the question names}` of a list of names or a mapping from names to definitions."""
     if isinstance(types, str) or not isinstance(types, Iterable):
         raise ValueError(f"types={types!r}: give a list of names, or {{name: definition}}")

@@ -10,12 +10,28 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from .conversation import neutralise, passage_turns, question
+from .conversation import build_query, neutralise, passage_turns, question
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What a text must not hold as it is: each would be read as one token, which may open or close a turn."""
+    return [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens]
+
+
+def refuse_surrogates(*parts: str) -> None:
+    """Raise ValueError where one of the parts holds half of a character."""
+    for part in parts:
+        if lone := LONE_SURROGATE.search(part):
+            raise ValueError(
+                f"character {lone.start()} of {part!r:.80} is the lone surrogate {lone[0]!r}, "
+                "which no tokenizer reads: replace it before the call"
+            )
 
 
 @dataclass
@@ -37,7 +53,7 @@ class Encoder:
         if tokenizer.chat_template is None:
             raise ValueError("the tokenizer has no chat template: it cannot be asked in the dialogue")
         self.tokenizer = tokenizer
-        self.special_tokens = [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens]
+        self.special_tokens = special_tokens(tokenizer)
         # found before anything else is looked at, and without white space around them: the text on their two sides
         # is tokenised independently; slow tokenizers promise less
         plain = [
@@ -55,12 +71,7 @@ class Encoder:
         Raises ValueError for a lone surrogate, and for a first prompt of more than `longest` tokens before the others
         are rendered.
         """
-        for part in (text, *types, dataset or ""):
-            if lone := LONE_SURROGATE.search(part):
-                raise ValueError(
-                    f"character {lone.start()} of {part!r:.80} is the lone surrogate {lone[0]!r}, "
-                    "which no tokenizer reads: replace it before the call"
-                )
+        refuse_surrogates(text, *types, dataset or "")
         if not types:
             return Prompts([], [])
         turns = neutralise(passage_turns(text, dataset), self.special_tokens)
@@ -81,6 +92,12 @@ class Encoder:
         # every question keeps at least one token of its own
         shared = min(len(os.path.commonprefix(suffixes)), min(map(len, suffixes)) - 1)
         return Prompts(prefix + suffixes[0][:shared], [suffix[shared:] for suffix in suffixes])
+
+    @cached_property
+    def ends_in_word(self) -> bool:
+        """Whether a prompt ends in a word (`ASSISTANT:`), so that the first token of an answer brings a space."""
+        prompt = self._render(build_query("a", "b"))
+        return not prompt[-1:].isspace() and not prompt.endswith(tuple(filter(None, self.special_tokens)))
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

@@ -22,8 +22,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from .answers import Answer
 from .conversation import Message, build_query, neutralise, read_answer
-from .pipeline import DEFAULTS, _queries, read_answers, up_to_last_window
-from .prompts import LONE_SURROGATE
+from .pipeline import DEFAULTS, read_answers, to_queries, up_to_last_window
+from .prompts import refuse_surrogates, special_tokens
 from .windows import Window, cut, token_counter
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class ServedNER:
         for name in ("window", "max_new_tokens", "concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give at least 1")
-        self.base_url, self.types = base_url, _queries(self.defaults["types"] if types is None else types)
+        self.base_url, self.types = base_url, to_queries(self.defaults["types"] if types is None else types)
         self.scores, self.structured, self.extra_body = scores, structured, dict(extra_body or {})
         key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"  # local servers ask for none, the client does
         if not (key.isascii() and key.isprintable()):
@@ -99,7 +99,7 @@ class ServedNER:
         self.count = lambda texts: [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
         if tokenizer is not None:
             tokenizer = _load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-            self.special_tokens = [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens]
+            self.special_tokens = special_tokens(tokenizer)
             self.count = token_counter(tokenizer, self.special_tokens)
         self.model = model or self._only_model()
 
@@ -114,7 +114,7 @@ class ServedNER:
         return_raw: bool = False,
     ) -> Any:
         """Entities of one text, of each text of a list or a column, or lazily of a generator's."""
-        queries = self.types if types is None else _queries(types)
+        queries = self.types if types is None else to_queries(types)
         threshold = self.defaults["threshold"] if threshold is None else threshold
         occurrences = self.defaults["occurrences"] if occurrences is None else occurrences
         dataset = self.defaults.get("dataset") if dataset is None else dataset
@@ -122,8 +122,7 @@ class ServedNER:
             raise ValueError(f"occurrences={occurrences!r}: choose 'all' or 'first'")
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold={threshold!r}: scores lie in [0, 1]")
-        for part in (*queries.values(), dataset or ""):
-            _refuse_surrogates(part)
+        refuse_surrogates(*queries.values(), dataset or "")
         options = (queries, dataset, threshold, occurrences, return_raw)
         if isinstance(inputs, str):
             return next(self._read([inputs], *options))
@@ -153,7 +152,7 @@ class ServedNER:
         for text in texts:
             if not isinstance(text, str):
                 raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
-            _refuse_surrogates(text)
+            refuse_surrogates(text)
             for window in cut(text, self.count, self.window):
                 yield text, window
 
@@ -274,10 +273,3 @@ def _load_tokenizer(name: str) -> Any:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"tokenizer {name!r} cannot be loaded ({' '.join(str(error).split()):.150})") from None
-
-
-def _refuse_surrogates(part: str) -> None:
-    if lone := LONE_SURROGATE.search(part):
-        raise ValueError(
-            f"character {lone.start()} of {part!r:.80} is the lone surrogate {lone[0]!r}: replace it before the call"
-        )

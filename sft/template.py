@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from open_ner.cli import UserError
 from open_ner.conversation import Message, build_conversation
+from open_ner.prompts import special_tokens
 
 PROBE = build_conversation("a", [("b", ["c"]), ("d", [])])
 NEXT = {"role": "user", "content": "next"}
@@ -54,7 +55,7 @@ class Template:
         self.tokenizer, self.name = tokenizer, tokenizer.name_or_path
         if tokenizer.chat_template is None:
             raise UserError(f"{self.name} has no chat template: load it by sft.tokenizer.load_tokenizer")
-        self.special_tokens = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+        self.special_tokens = set(special_tokens(tokenizer))
         self._layouts: dict[tuple[str, ...], Layout | None] = {}
         self._check_tokens()
 

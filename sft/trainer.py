@@ -68,15 +68,8 @@ class AnswerTrainer(SFTTrainer):
         # where the parameters are sharded, every process must take part in every forward pass: all do the same work
         sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         own = (0, 1) if sharded else (accelerator.process_index, accelerator.num_processes)
-        training, cached = model.training, model.config.use_cache
-        model.eval()
-        model.config.use_cache = True
-        try:
-            with torch.no_grad(), accelerator.autocast():
-                counts = self.held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
-        finally:
-            model.train(training)
-            model.config.use_cache = cached
+        with accelerator.autocast():
+            counts = self.held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
         return f1((counts if sharded else accelerator.reduce(counts, "sum")).tolist())
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> torch.utils.data.Sampler | None:

@@ -26,26 +26,31 @@ ROWS = [build_conversation("Obama met Merkel.", [("person", ["Obama", "Merkel"])
 LORA = ("--use_peft", "--lora_r", "4", "--learning_rate", "1e-2", "--max_steps", "6", "--logging_steps", "1")
 
 
-def train_and_save(student: Path, folder: Path, *options: str) -> tuple[AnswerTrainer, torch.Tensor, torch.Tensor]:
-    """A trainer with an adapter, the logits of adapter and base together, and those of the saved student."""
-    given = arguments(student, folder, *LORA, *options)
+def make_trainer(student: Path, given: tuple, messages: list) -> tuple[AnswerTrainer, dict[str, int]]:
+    """A trainer of an adapter on these conversations, and what it is trained on."""
     tokenizer = load_tokenizer(str(student))
-    rows, _ = tokenize(datasets.Dataset.from_list([{"messages": row} for row in ROWS]), tokenizer, None)
-    model = AutoModelForCausalLM.from_pretrained(
-        student, dtype=torch.float32, quantization_config=quantization(given[2])
-    )
+    rows, report = tokenize(datasets.Dataset.from_list([{"messages": row} for row in messages]), tokenizer, None)
     trainer = AnswerTrainer(
-        model=model,
+        model=AutoModelForCausalLM.from_pretrained(
+            student, dtype=torch.float32, quantization_config=quantization(given[2])
+        ),
         args=given[1],
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=get_peft_config(given[2]),
     )
+    return trainer, report
+
+
+def train_and_save(student: Path, folder: Path, *options: str) -> tuple[AnswerTrainer, torch.Tensor, torch.Tensor]:
+    """A trainer with an adapter, the logits of adapter and base together, and those of the saved student."""
+    given = arguments(student, folder, *LORA, *options)
+    trainer, _ = make_trainer(student, given, ROWS)
     trainer.train()
-    ids = torch.tensor([rows[0]["input_ids"]])
+    ids = torch.tensor([trainer.train_dataset[0]["input_ids"]])
     with torch.no_grad():
         expected = trainer.model.eval()(input_ids=ids).logits
-        save_student(trainer, tokenizer, folder, str(folder.parent), {}, given)
+        save_student(trainer, trainer.processing_class, folder, str(folder.parent), {}, given)
         return trainer, expected, AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids).logits
 
 
@@ -64,19 +69,9 @@ def test_lora_merged_answers_as_adapter_and_base(options: tuple[str, ...], tiny_
 
 
 def test_lora_scores_the_answers_alone(tiny_student: Path, tmp_path: Path) -> None:
-    given = arguments(tiny_student, tmp_path / "model", *LORA)
-    tokenizer = load_tokenizer(str(tiny_student))
-    rows, report = tokenize(datasets.Dataset.from_list([{"messages": ROWS[0]}]), tokenizer, None)
-    model = AutoModelForCausalLM.from_pretrained(tiny_student, dtype=torch.float32)
-    projected = []
-    trainer = AnswerTrainer(
-        model=model,
-        args=given[1],
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=get_peft_config(given[2]),
-    )
-    model.get_output_embeddings().register_forward_hook(lambda _, inputs, __: projected.append(inputs[0].shape[0]))
+    trainer, report = make_trainer(tiny_student, arguments(tiny_student, tmp_path / "model", *LORA), ROWS[:1])
+    head, projected = trainer.model.get_base_model().get_output_embeddings(), []
+    head.register_forward_hook(lambda _, inputs, __: projected.append(inputs[0].shape[0]))
     trainer.train()
     assert set(projected) == {report["answer_tokens"]}
 

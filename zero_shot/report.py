@@ -63,14 +63,8 @@ def plot_f1(runs: list[dict[str, Any]], path: Path) -> None:
             if key == "all" or key in result.get("by_seen", {}):
                 for scorer in ("official", "strict"):
                     if (result if key == "all" else result["by_seen"][key])[scorer]:
-                        groups.append(
-                            (
-                                name,
-                                key,
-                                scorer,
-                                scorer if several else f"{label.removesuffix(' in training')}\n{scorer}",
-                            )
-                        )
+                        part = "" if several else label.removesuffix(" in training") + "\n"
+                        groups.append((name, key, scorer, part + scorer))
     figure, axes = pyplot.subplots(figsize=(max(7, 1.25 * len(groups)), 4.2), layout="constrained")
     width = 0.8 / len(runs)
     colours = ["#a9b4c2", "#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1"]
