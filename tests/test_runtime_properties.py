@@ -131,6 +131,7 @@ def test_no_turn_is_injected_with_the_real_tokenizer(text: str, name: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason="models/ holds no real student")
+@pytest.mark.timeout(1800)
 def test_the_real_student_answers_as_one_type_per_call_does() -> None:
     """Greedy answers in float32, token by token."""
     from transformers import AutoModelForCausalLM
