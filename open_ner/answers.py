@@ -23,9 +23,9 @@ class Answer:
     def scored_strings(self) -> list[tuple[str, float]] | None:
         """`(string, score)` for each string of the answer, or None when the answer is no JSON list of strings.
 
-        The score, in [0, 1], is the probability of the first token (where the model decides whether the type occurs at
-        all) times the geometric mean of the probabilities of the string's own tokens, its quotes included. White space
-        alone is no entity.
+        The score, in [0, 1], is the probability of the tokens up to the first quote (`["`, one token or two: here the
+        student decides whether the type occurs at all) times the geometric mean of the probabilities of the string's
+        own tokens, its quotes included. White space alone is no entity.
         """
         strings = read_answer(self.text)
         if strings is None:
@@ -38,8 +38,9 @@ class Answer:
 
     def _score(self, start: int, end: int) -> float:
         begins = [0, *self.ends[:-1]]
+        occurs = [p for p, begin in zip(self.logprobs, begins, strict=True) if begin <= self.text.find('"')]
         own = [p for p, a, b in zip(self.logprobs, begins, self.ends, strict=True) if a < end and b > start]
-        return math.exp(self.logprobs[0] + sum(own) / len(own)) if own else 0.0
+        return math.exp(sum(occurs) + sum(own) / len(own)) if own else 0.0
 
 
 def calibrate(score: float, temperature: float = 1.0, bias: float = 0.0) -> float:

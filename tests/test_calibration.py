@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from open_ner.answers import calibrate
 from open_ner.cli import UserError
-from zero_shot.calibration import describe, expected_error, fit, pairs, plot, reliability, risk_coverage
+from zero_shot.calibration import cross_fitted, describe, expected_error, fit, pairs, plot, reliability, risk_coverage
 
 ROOT = Path(__file__).parent.parent
 SCORES = st.floats(0, 1)
@@ -25,9 +25,15 @@ def drawn(temperature: float, bias: float, size: int = 20_000) -> tuple[np.ndarr
     return scores, rng.uniform(size=size) < np.array([calibrate(score, temperature, bias) for score in scores])
 
 
-def line(spans: list[tuple[int, int, float]], gold: list[tuple[int, int]] | None) -> dict:
+def line(spans: list[tuple[int, int, float]], gold: list[tuple[int, int]] | None, passage: int = 0) -> dict:
     spans = [{"start": start, "end": end, "score": score} for start, end, score in spans]
-    return {"spans": spans, "gold_spans": gold}
+    return {"benchmark": "b", "passage_id": str(passage), "spans": spans, "gold_spans": gold}
+
+
+def drawn_lines(temperature: float, bias: float, size: int) -> list[dict]:
+    """A span to a passage, right as often as its calibrated score says."""
+    scored = enumerate(zip(*drawn(temperature, bias, size), strict=True))
+    return [line([(0, 4, score)], [[0, 4]] if hit else [], number) for number, (score, hit) in scored]
 
 
 @given(st.lists(SCORES, min_size=2), st.floats(0.05, 20), st.floats(-10, 10))
@@ -61,6 +67,16 @@ def test_the_fit_finds_what_was_put_in_and_mends_the_scores(temperature: float, 
     if bias == 0:
         alone = fit(scores, right, with_bias=False)
         assert (alone["temperature"], alone["bias"]) == (pytest.approx(temperature, rel=0.1), 0.0)
+
+
+def test_a_fit_is_measured_on_the_passages_it_was_not_fitted_on() -> None:
+    lines = drawn_lines(2.5, -1.0, 4000)
+    scores, right = cross_fitted(lines)
+    assert len(scores) == 4000 and right.sum() == pairs(lines)[1].sum()
+    assert expected_error(scores, right) < 0.04 < expected_error(*pairs(lines))
+    # two passages of different halves: each has the share of the other
+    twins = [line([(0, 4, 0.5)], [[0, 4]] if hit else [], passage) for passage in (0, 6) for hit in (passage, 1, 0)]
+    assert sorted(cross_fitted(twins)[0].round(2).tolist()) == [0.33, 0.33, 0.33, 0.67, 0.67, 0.67]
 
 
 def test_scores_that_say_nothing_or_the_contrary_keep_their_order() -> None:
@@ -110,8 +126,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "open_ner": {"types": ["city"]}}))
-    scores, right = drawn(2.0, -0.5, 400)
-    lines = [line([(0, 4, score)], [[0, 4]] if hit else []) for score, hit in zip(scores, right.tolist(), strict=True)]
+    lines = drawn_lines(2.0, -0.5, 400)
     predictions = tmp_path / "predictions.jsonl"
     predictions.write_text("\n".join(map(json.dumps, lines)))
     run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))

@@ -298,12 +298,14 @@ def test_a_cut_answer_keeps_its_closed_strings_and_their_scores(grounded: Decode
     assert (string, score > 0.99) == ("Angela Merkel", True)
 
 
-def test_the_score_is_the_first_token_times_the_mean_of_the_strings_own() -> None:
-    tokens = ['["', "Ro", "me", '", "', "Oslo", '"]']
-    logprobs = [-0.1, -0.2, -0.4, -0.3, -1.0, -0.5]
+@pytest.mark.parametrize("opening", [['["'], ["[", '"'], [" [", "\n", '"']])
+def test_the_score_is_what_opens_the_list_times_the_mean_of_the_strings_own(opening: list[str]) -> None:
+    tokens = [*opening, "Ro", "me", '", "', "Oslo", '"]']
+    logprobs = [-0.1] * len(opening) + [-0.2, -0.4, -0.3, -1.0, -0.5]
     ends = [len("".join(tokens[: i + 1])) for i in range(len(tokens))]
-    answer = Answer("".join(tokens), list(range(6)), logprobs, ends, True)
-    rome, oslo = math.exp(-0.1 - (0.1 + 0.2 + 0.4 + 0.3) / 4), math.exp(-0.1 - (0.3 + 1.0 + 0.5) / 3)
+    answer = Answer("".join(tokens), list(range(len(tokens))), logprobs, ends, True)
+    occurs = -0.1 * len(opening)  # that the list is not empty: all up to the first quote
+    rome, oslo = math.exp(occurs - (0.1 + 0.2 + 0.4 + 0.3) / 4), math.exp(occurs - (0.3 + 1.0 + 0.5) / 3)
     assert answer.scored_strings() == [("Rome", pytest.approx(rome)), ("Oslo", pytest.approx(oslo))]
 
 
@@ -313,7 +315,8 @@ def test_the_score_is_the_first_token_times_the_mean_of_the_strings_own() -> Non
 )
 def test_every_string_of_a_readable_answer_is_scored(text: str, strings: list[str]) -> None:
     answer = Answer(text, list(range(len(text))), [-0.5] * len(text), list(range(1, len(text) + 1)), True)
-    assert answer.scored_strings() == [(string, pytest.approx(math.exp(-1.0))) for string in strings]
+    score = math.exp(-0.5 * (text.find('"') + 1) - 0.5)
+    assert answer.scored_strings() == [(string, pytest.approx(score)) for string in strings]
 
 
 @pytest.mark.parametrize("text", ["", "no list", '["Rome', "[1]", "{}"])
