@@ -1,55 +1,66 @@
-"""Score students on open-NER benchmarks they were not trained on.
+"""Score students, chat models and endpoints on open-NER benchmarks they were not trained on.
 
     python eval_zero_shot.py --config recipes/eval/sample.yaml --model BASELINE runs/quickstart/model
-    python eval_zero_shot.py --config recipes/eval/uniner.yaml --data_dir DATA --limit 60 --model org/model
-    python eval_zero_shot.py --config recipes/eval/sample.yaml --model runs/quickstart/model --push_to_hub org/my-ner
+    accelerate launch eval_zero_shot.py --config recipes/eval/uniner.yaml --data_dir DATA --model org/model
+    python eval_zero_shot.py --config recipes/eval/sample.yaml --base_url URL --model gpt-4o-mini runs/my-model
+    python eval_zero_shot.py --config recipes/eval/sample.yaml --model recipes/eval/baselines/chatgpt.yaml --dry_run
     python eval_zero_shot.py --compare untrained/results.json tuned/results.json [--readme README.md]
 
-With several models the first is the baseline of the others. A killed run goes on with the next passage.
+A model is a folder, a Hub id or a baseline's YAML; with --base_url, every name that is no folder and no YAML is asked
+there. With several models the first is the baseline of the others. A killed run goes on with the next passage.
 """
 
 import argparse
-import hashlib
 import json
 import os
-import platform
-import subprocess
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
 from zero_shot.benchmarks import Benchmark, SuiteConfig, load_benchmark
-from zero_shot.predict import predict, read_calibration
+from zero_shot.predict import Asker, folder_name, predict
 
-SCHEMA = 1
 BENCHMARKS = Path(__file__).parent / "recipes" / "eval" / "benchmarks"
+OF_THE_ENDPOINT = ("base_url", "max_cost")
 
 
 def main() -> None:
-    """Load the suite, score each model, compare, and write table, figure and cards."""
+    """Load the suite, ask each model, compare, and write results, table, figures and cards."""
     args, rest = parse_arguments()
     if args.compare:
-        compare_files(args.compare, args.readme)
+        from zero_shot.comparison import compare_files
+
+        compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
         return
     suite = read_suite(args, rest)
-    benchmarks = [load_benchmark(BENCHMARKS / f"{name}.yaml", suite) for name in suite.benchmarks]
-    vocabulary = training_types(args.seen_types or args.model[-1])
-    runs, predictions = [], []
-    for name in args.model:
-        folder = Path(suite.output_dir) / name.strip("/.").replace("/", "--")
-        folder = folder / f"{suite.name}-{suite.protocol}-{suite.decoding}"
-        lines, seconds, revision = predict(name, benchmarks, suite, folder)
-        results = describe_run(name, revision, benchmarks, suite, lines, vocabulary, seconds)
-        if runs:
+    benchmarks = [load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks]
+    askers = [make_asker(name, suite) for name in args.model]
+    if args.dry_run:
+        show_plan(askers, benchmarks, suite)
+        return
+    is_first = int(os.environ.get("RANK", 0)) == 0
+    if is_first:
+        show_skipped(benchmarks)
+    seen_types = training_types(args.seen_types or args.model[-1])
+    runs: list[dict[str, Any]] = []
+    predictions: list[list[dict[str, Any]]] = []
+    for asker in askers:
+        if not (asker.shared or is_first):
+            continue
+        folder = Path(suite.output_dir) / folder_name(asker.name) / run_name(suite)
+        found = predict(asker, benchmarks, suite, folder, args.overwrite)
+        if is_first:
+            from zero_shot.results import describe_run
             from zero_shot.scoring import compare
 
-            results["gains"] = compare(lines, predictions[0], vocabulary, suite.seed)
-        (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
-        runs.append(results)
-        predictions.append(lines)
-    report(runs, args.model, Path(suite.output_dir), args.push_to_hub)
+            results = describe_run(asker, benchmarks, suite, found, seen_types)
+            if runs:
+                results["gains"] = compare(found.lines, predictions[0], seen_types, suite.seed)
+            (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+            runs.append(results)
+            predictions.append(found.lines)
+    if is_first:
+        report(runs, args.model, Path(suite.output_dir), args)
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -61,13 +72,20 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--config", help="suite, e.g. recipes/eval/sample.yaml")
-    parser.add_argument("--model", nargs="+", help="folders or Hub ids; the first is the baseline of the others")
+    parser.add_argument("--model", nargs="+", help="folders, Hub ids, baselines' YAMLs; names at --base_url")
+    parser.add_argument("--base_url", help="OpenAI-compatible endpoint; the key is read from the environment")
+    parser.add_argument("--max_cost", type=float, help="dollars, at endpoint.price_input and .price_output")
+    parser.add_argument("--dry_run", action="store_true", help="say how many requests a run sends, and their cost")
     parser.add_argument("--data_dir", help="folder the benchmarks' paths start from")
     parser.add_argument("--limit", type=int, help="passages a benchmark, a seeded sample")
     parser.add_argument("--decoding", choices=["free", "grounded"], help="how answers are decoded")
     parser.add_argument("--output_dir", help="where results go")
+    parser.add_argument("--overwrite", action="store_true", help="ask anew what has been asked before")
     parser.add_argument("--seen_types", help="folder or Hub id of the training set or model whose types count as seen")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the last model's folder with its results")
+    parser.add_argument(
+        "--eval_results", action="store_true", help="write .eval_results/*.yaml beside the model's card"
+    )
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="RESULTS", help="show results.json files side by side"
     )
@@ -83,30 +101,65 @@ def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
     for name in ("data_dir", "limit", "decoding", "output_dir"):
         if getattr(args, name) is not None:
             overrides[name] = getattr(args, name)
+    for name in OF_THE_ENDPOINT:
+        if getattr(args, name) is not None:
+            overrides[f"endpoint.{name}"] = getattr(args, name)
     suite = read_recipe(SuiteConfig, args.config, overrides)
     if suite.limit is not None and suite.limit < 1:
         raise UserError(f"--limit {suite.limit}: score at least one passage")
     return suite
 
 
-def compare_files(files: list[Path], readme: Path | None) -> None:
-    """Print the table of several results.json files, the first the baseline, or write it between a README's marks."""
-    from zero_shot.report import markdown_table
+def find_benchmark(name: str) -> Path:
+    """The YAML of a benchmark, a shipped one by its name."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else BENCHMARKS / f"{name}.yaml"
 
-    try:
-        runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        table = f"{markdown_table(runs)}\n\nMeasured on: {runs[0]['hardware']}."
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--compare wants results.json files of this program: {error!r:.150}") from None
-    if readme is None:
-        print(table)
-        return
-    begin, end = "<!-- results: begin -->", "<!-- results: end -->"
-    text = readme.read_text(encoding="utf-8")
-    if begin not in text or end not in text:
-        raise UserError(f"{readme}: the marks {begin} and {end} are missing")
-    before, after = text.split(begin)[0], text.split(end)[1]
-    readme.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
+
+def make_asker(name: str, suite: SuiteConfig) -> Asker:
+    """Who answers under this name; see the module's description for the rule."""
+    is_yaml = name.endswith((".yaml", ".yml"))
+    if not is_yaml and (not suite.endpoint.base_url or Path(name).is_dir()):
+        from zero_shot.student import Student
+
+        return Student(name)
+    from zero_shot.baseline import BaselineConfig, Local
+    from zero_shot.endpoint import Endpoint
+
+    baseline = read_recipe(BaselineConfig, name) if is_yaml else None
+    asker: Asker
+    if baseline and baseline.where != "endpoint" and not suite.endpoint.base_url:
+        asker = Local(baseline)
+    else:
+        asker = Endpoint(name, suite.endpoint, baseline)
+    if suite.decoding == "grounded":
+        raise UserError(f"--decoding grounded: {asker.name} cannot be held to a grammar here; use free")
+    return asker
+
+
+def run_name(suite: SuiteConfig) -> str:
+    """The folder of a run under the model's."""
+    return f"{suite.name}-{suite.protocol}-{suite.decoding}"
+
+
+def show_plan(askers: list[Asker], benchmarks: list[Benchmark], suite: SuiteConfig) -> None:
+    """Print what a run would ask, and what the endpoints' share can cost; nothing is asked."""
+    passages = [(benchmark, passage) for benchmark in benchmarks for passage in benchmark.passages]
+    for benchmark in benchmarks:
+        queries = sum(len(passage.queries) for passage in benchmark.passages)
+        print(f"{benchmark.config.name}: {len(benchmark.passages)} passages, {queries} queries")
+    for asker in askers:
+        if asker.shared:
+            print(f"{asker.name}: in process")
+        else:
+            requests, cost = asker.plan(passages, suite)
+            print(f"{asker.name}: {requests} requests are open, ${cost:.4f} at most")
+
+
+def show_skipped(benchmarks: list[Benchmark]) -> None:
+    """Print what of the benchmarks could not be used; the results hold it too."""
+    for benchmark in benchmarks:
+        if benchmark.skipped:
+            print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.skipped.items()))
 
 
 def training_types(source: str) -> set[str] | None:
@@ -116,80 +169,23 @@ def training_types(source: str) -> set[str] | None:
     return {name.lower() for name in read_types(source)} or None
 
 
-def describe_run(
-    name: str,
-    revision: str,
-    benchmarks: list[Benchmark],
-    suite: SuiteConfig,
-    lines: list[dict[str, Any]],
-    vocabulary: set[str] | None,
-    seconds: float,
-) -> dict[str, Any]:
-    """The contents of results.json."""
-    from zero_shot import calibration
-    from zero_shot.scoring import evaluate_benchmark
+def report(runs: list[dict[str, Any]], models: list[str], output_dir: Path, args: argparse.Namespace) -> None:
+    """Print and write tables and figures, renew the cards of local students, and upload where asked."""
+    from hub.model_card import write_eval_results, write_model_card
+    from zero_shot.report import write_report
 
-    results = {}
-    for benchmark in benchmarks:
-        own = [line for line in lines if line["benchmark"] == benchmark.config.name]
-        results[benchmark.config.name] = {
-            **evaluate_benchmark(own, vocabulary, suite.seed),
-            "version": benchmark.config.version,
-            "sampled": None
-            if len(benchmark.passages) == benchmark.size
-            else {"passages": len(benchmark.passages), "of": benchmark.size, "seed": suite.seed},
-            "skipped": benchmark.skipped,
-        }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return {
-        "schema": SCHEMA,
-        "model": {"id": name, "revision": revision},
-        "suite": suite.name,
-        "protocol": suite.protocol,
-        "decoding": suite.decoding,
-        "occurrences": suite.occurrences,
-        "benchmarks": results,
-        "calibration": calibration.describe(lines, **read_calibration(name)),
-        "versions": {package: version(package) for package in ("torch", "transformers")},
-        "hardware": hardware(),
-        "seconds": round(seconds, 1),
-        "seed": suite.seed,
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit.stdout.strip() or None,
-        "data_hash": hashlib.sha256("".join(b.digest for b in benchmarks).encode()).hexdigest()[:16],
-    }
-
-
-def hardware() -> str:
-    """One line: the accelerator, or the processor and how many of its cores are used."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
-
-
-def report(runs: list[dict[str, Any]], models: list[str], output_dir: Path, repo_id: str | None) -> None:
-    """Print and write the table and the figure, renew the cards of local students, and upload where asked."""
-    from hub.model_card import write_model_card
-    from zero_shot import calibration
-    from zero_shot.report import markdown_table, plot_f1
-
-    table = markdown_table(runs)
-    (output_dir / "table.md").write_text(table + "\n", encoding="utf-8")
-    plot_f1(runs, output_dir / "figures" / "f1.png")
-    scored = {run["model"]["id"]: run["calibration"] for run in runs if run["calibration"]}
-    if scored:
-        calibration.plot(scored, output_dir / "figures" / "calibration.png")
+    table = write_report(runs, output_dir)
     print(f"\n{table}\n\nresults: {output_dir}")
     for name, results in zip(models, runs, strict=True):
         if (Path(name) / "training.json").exists():
             write_model_card(Path(name), results, table)
             print(f"model card: {Path(name) / 'README.md'}")
-    if repo_id:
+            if args.eval_results:
+                print(f"evaluation results: {write_eval_results(Path(name), results) or 'no benchmark is of the Hub'}")
+    if args.push_to_hub:
         from hub.publish import publish_folder
 
-        print(publish_folder(models[-1], repo_id))
+        print(publish_folder(models[-1], args.push_to_hub))
 
 
 if __name__ == "__main__":

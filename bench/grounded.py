@@ -24,8 +24,8 @@ from open_ner.conversation import read_answer  # noqa: E402
 from open_ner.decoding import Answer, Decoder, Request  # noqa: E402
 from open_ner.grammar import AnswerGrammar, State  # noqa: E402
 from zero_shot.benchmarks import EvalPassage, SuiteConfig, load_benchmark  # noqa: E402
-from zero_shot.predict import to_line  # noqa: E402
 from zero_shot.scoring import bootstrap, score  # noqa: E402
+from zero_shot.student import to_line  # noqa: E402
 
 LIBRARIES = ("llguidance", "xgrammar")
 

@@ -221,6 +221,10 @@ def _read_datasets(
     try:
         if source.endswith(".parquet"):
             rows = load_dataset("parquet", data_files=source, split="train", streaming=True)
+        elif config.data_files:  # also beside a loading script, which would be refused
+            kind = "parquet" if config.data_files.endswith(".parquet") else "json"
+            files = f"hf://datasets/{source}@{config.revision or 'main'}/{config.data_files}"
+            rows = load_dataset(kind, data_files=files, split="train", streaming=True)
         else:
             rows = load_dataset(source, config.config, split=config.split, revision=config.revision, streaming=True)
     except Exception as error:

@@ -134,6 +134,7 @@ class AnnotatedSetConfig:
     )
     config: str | None = option(None, "the dataset's config, for a Hub id")
     split: str = option("train", "the dataset's split, for a Hub id")
+    data_files: str | None = option(None, "JSON or Parquet files of a Hub dataset to read, not its config and split")
     revision: str | None = option(None, "commit or tag, for a Hub id")
     id_column: str = option("id", "column with the id; where absent, the hash of the text")
     text_column: str = option("text", "offsets: column with the text")

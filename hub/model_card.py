@@ -8,6 +8,7 @@ from open_ner.conversation import build_query
 
 from .markdown import code, escape
 
+SCORERS = ("official", "strict", "partial", "type-only", "boundary-only")
 MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 
 
@@ -60,24 +61,59 @@ def _run_name(results: dict[str, Any]) -> str:
     return f"{results['suite']}-{results['protocol']}-{results['decoding']}"
 
 
+def write_eval_results(folder: Path, results: dict[str, Any]) -> Path | None:
+    """Write `.eval_results/<run>.yaml`, the Hub's form of results, for benchmarks that are datasets of the Hub.
+
+    A seeded sample of a benchmark is left out: the Hub shows the values as those of the whole. None where nothing is
+    left.
+    """
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries = [
+        EvalResultEntry(
+            dataset_id=result["dataset"]["id"],
+            task_id=result["dataset"]["config"] or "default",
+            value=round(100 * result["official"]["f1"], 2),
+            dataset_revision=result["dataset"]["revision"],
+            notes=f"official F1, protocol {results['protocol']}, {results['decoding']} decoding",
+        )
+        for result in results["benchmarks"].values()
+        if result.get("dataset", {}).get("id") and not result["sampled"]
+    ]
+    if not entries:
+        return None
+    target = folder / ".eval_results" / f"{_run_name(results)}.yaml"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
+    return target
+
+
 def _eval_results(results: dict[str, Any]) -> list[Any]:
-    """Each benchmark's F1 under each scorer, as the Hub's model-index holds them."""
+    """Each benchmark's F1 under each scorer, as the Hub's model-index holds them; a sample is called one."""
     from huggingface_hub import EvalResult
 
-    return [
-        EvalResult(
-            task_type="token-classification",
-            task_name="zero-shot named-entity recognition",
-            dataset_type=name,
-            dataset_name=f"{name} ({results['protocol']} protocol, {results['decoding']} decoding)",
-            metric_type="f1",
-            metric_name=f"{scorer} F1",
-            metric_value=round(100 * scores["f1"], 2),
-        )
-        for name, result in results["benchmarks"].items()
-        for scorer in ("official", "strict")
-        if (scores := result[scorer])
-    ]
+    entries = []
+    for name, result in results["benchmarks"].items():
+        dataset, sampled = result.get("dataset", {}), result["sampled"]
+        setting = f"{results['protocol']} protocol, {results['decoding']} decoding"
+        sample = f", sample of {sampled['passages']} of {sampled['of']} passages" if sampled else ""
+        for scorer in SCORERS:
+            if scores := result.get(scorer):
+                entries.append(
+                    EvalResult(
+                        task_type="token-classification",
+                        task_name="zero-shot named-entity recognition",
+                        dataset_type=dataset.get("id") or name,
+                        dataset_name=f"{name} ({setting}{sample})",
+                        dataset_config=dataset.get("config"),
+                        dataset_revision=dataset.get("revision"),
+                        metric_type="f1",
+                        metric_name=f"{scorer} F1",
+                        metric_value=round(100 * scores["f1"], 2),
+                    )
+                )
+    return entries
 
 
 def _hub_id(name: str) -> str | None:

@@ -312,7 +312,7 @@ def test_load_official(load):
 
 
 def test_load_names_the_configurations(load):
-    with pytest.raises(ValueError, match="no configuration 'loose': choose 'strict' or 'official'"):
+    with pytest.raises(ValueError, match="no configuration 'loose': choose one of 'strict', 'official'"):
         load("loose")
 
 

@@ -10,7 +10,6 @@ import pytest
 
 import eval_zero_shot
 from open_ner.cli import UserError
-from zero_shot.predict import _resume
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,17 +74,6 @@ def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path,
     assert command("--compare", *files, "--readme", str(readme)).returncode == 0
     text = readme.read_text()
     assert text.startswith("top\n") and text.endswith("bottom\n") and "old" not in text and "official F1" in text
-
-
-def test_a_killed_run_goes_on_with_the_next_passage(tmp_path: Path) -> None:
-    partial = tmp_path / "predictions.partial.jsonl"
-    line = {"benchmark": "b", "passage_id": "p1", "type": "x", "seconds": 1.5}
-    lines = [{"run": "me"}, line, {**line, "type": "y"}, {**line, "passage_id": "p2", "seconds": 2.0}]
-    partial.write_text("\n".join(map(json.dumps, lines)) + '\n{"benchmark": "b", "pass')
-    kept, seconds = _resume(partial, "me")
-    assert kept == lines[1:3] and seconds == 1.5  # p2 may be incomplete: asked again
-    assert [json.loads(text) for text in partial.read_text().splitlines()] == lines[:3]
-    assert _resume(partial, "another run") == ([], 0.0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ ALLOWED = {
     "dataset_builder": {"open_ner"},
     "sft": {"open_ner"},
     "hub": {"open_ner"},
-    "zero_shot": {"open_ner", "metrics"},
+    "zero_shot": {"open_ner", "metrics", "dataset_builder", "hub"},
     "metrics": set(),
 }
 COMMANDS = {ROOT / "dataset_builder" / "__main__.py"}

@@ -109,7 +109,10 @@ def test_evaluation_renews_the_card_and_publishes(
     )  # fmt: skip
     files = hub.files("model", MODEL)
     card = ModelCard(files["README.md"].decode())
-    assert {result.metric_name for result in card.data.eval_results} == {"official F1", "strict F1"}
+    assert {result.metric_name for result in card.data.eval_results} == {
+        f"{scorer} F1" for scorer in ("official", "strict", "partial", "type-only", "boundary-only")
+    }
+    assert all("sample of 2 of 48 passages" in result.dataset_name for result in card.data.eval_results)
     assert card.data.pipeline_tag == "text-generation"
     results = json.loads(files["results/sample-sample-grounded.json"])
     assert results["benchmarks"]["sample"]["n_passages"] == 2

@@ -20,6 +20,7 @@ from dataset_builder.config import BuildConfig
 from dataset_builder.supervised import load_set_configs
 from open_ner.cli import UserError, describe, parse_overrides, read_recipe, read_yaml
 from train_sft import parse_arguments
+from zero_shot.baseline import BaselineConfig, render
 from zero_shot.benchmarks import BenchmarkConfig, SuiteConfig
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +73,21 @@ def test_benchmarks_parse(path: Path) -> None:
     config = read_recipe(BenchmarkConfig, path)
     assert config.name == path.stem
     assert config.licence and config.domain
+    if config.path.count("/") == 1 and not config.path.endswith((".jsonl", ".gz")):  # a dataset of the Hub
+        assert config.verified_in.startswith("https://") and config.types or config.format == "tags"
+    asked = set(config.types or config.wordings)
+    assert set(config.wordings) <= asked
+    for name, others in config.wordings.items():
+        assert len({name, *others}) == 4, name  # three others, all distinct
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "eval" / "baselines").glob("*.yaml")), ids=lambda path: path.stem)
+def test_baselines_parse_and_render(path: Path) -> None:
+    config = read_recipe(BaselineConfig, path)
+    messages = render(config, "Rome {{ 7 * 7 }}", ["city", "river"])
+    written = "".join(message["content"] for message in messages)
+    assert "Rome {{ 7 * 7 }}" in written and "49" not in written  # a passage is never read as a template
+    assert ("river" in written) == (config.per == "passage" and "{{ types" in config.user)
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=named)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from zero_shot.report import markdown_table, plot_f1
+from zero_shot.figures import plot_f1
+from zero_shot.report import markdown_table
 from zero_shot.scoring import bootstrap, compare, evaluate_benchmark, score, split_by_seen
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from open_ner.answers import calibrate
-from open_ner.cli import UserError, run
+from open_ner.cli import UserError, load_or_explain, run
 
 BINS = 10
 LEAST = 1e-6  # scores are written with six decimals: nearer to 0 or 1 than this nothing is known
@@ -154,6 +154,14 @@ def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+def read_saved(name: str) -> dict[str, float]:
+    """The temperature and bias that are saved with a model, those of no calibration where it has none."""
+    from transformers import AutoConfig
+
+    saved = getattr(load_or_explain(AutoConfig, name), "open_ner", None) or {}
+    return {"temperature": saved.get("temperature", 1.0), "bias": saved.get("bias", 0.0)}
 
 
 def read_config(model: Path) -> dict[str, Any]:

@@ -1,171 +1,198 @@
-"""Predictions of one model: every query of a suite asked in process, written as they come, resumed after a kill."""
+"""Predictions of one model: every query of a suite asked, written as they come, gone on with after a kill.
 
+Under `accelerate launch` the processes share the passages. Whatever their number, the predictions are the same: what
+goes through the model together is decided before it is shared out.
+"""
+
+import fcntl
 import hashlib
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from open_ner.cli import UserError, load_or_explain
-from open_ner.conversation import Occurrences, find_spans
+from open_ner.cli import UserError
 
 from .benchmarks import Benchmark, EvalPassage, Query, SuiteConfig
 
-if TYPE_CHECKING:
-    from open_ner.answers import Answer
+PASSAGES_AT_A_TIME = 32  # shared out together
+RUNTIME = Path(__file__).parent.parent / "open_ner"
+Line = dict[str, Any]  # of predictions.jsonl: a query and its answer
+Todo = list[tuple[Benchmark, EvalPassage]]
 
-PASSAGES_AT_A_TIME = 64
+
+class Asker(Protocol):
+    """A model and the way it is asked. `model` is its entry in results.json, `shared` whether processes share it."""
+
+    name: str
+    model: dict[str, Any]
+    shared: bool
+
+    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[Line]]:
+        """The lines of each passage, in order."""
+
+
+@dataclass
+class Run:
+    """What `predict` returns: the lines in the benchmarks' order, seconds of the wall clock, and what was asked."""
+
+    lines: list[Line]
+    seconds: float
+    identity: str
 
 
 def predict(
-    name: str, benchmarks: list[Benchmark], suite: SuiteConfig, folder: Path
-) -> tuple[list[dict[str, Any]], float, str]:
-    """Predictions of one model, its seconds and its revision; continues a partial predictions file of the same run."""
+    asker: Asker, benchmarks: list[Benchmark], suite: SuiteConfig, folder: Path, overwrite: bool = False
+) -> Run:
+    """Predictions of one model; a killed run goes on with the next passage, a finished one is read.
+
+    Raises UserError where another process writes to `folder`. In all processes but the first the run has no lines.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    revision = fingerprint(name)
-    options = [suite.limit, suite.seed, suite.max_new_tokens, suite.occurrences]
-    identity = json.dumps([revision, [b.digest for b in benchmarks], *options])
-    partial = folder / "predictions.partial.jsonl"
-    lines, seconds = _resume(partial, identity)
-    done = {(line["benchmark"], line["passage_id"]) for line in lines}
-    todo = [(b, p) for b in benchmarks for p in b.passages if (b.config.name, p.id) not in done]
-    if done:
-        print(f"{name}: {len(done)} passages were scored before")
-    if todo:
-        with partial.open("a" if lines else "w", encoding="utf-8") as file:
-            if not lines:
-                print(json.dumps({"run": identity}), file=file)
-            for line in _answer(name, todo, suite, seconds):
-                lines.append(line)
-                print(json.dumps(line, ensure_ascii=False), file=file, flush=True)
-                seconds = line["seconds"]
-    order = {
-        (b.config.name, p.id): number for number, (b, p) in enumerate((b, p) for b in benchmarks for p in b.passages)
-    }
-    lines.sort(key=lambda line: order[line["benchmark"], line["passage_id"]])
-    final = folder / "predictions.jsonl"
-    with final.open("w", encoding="utf-8") as file:
-        for line in lines:
-            kept = {key: value for key, value in line.items() if key != "seconds"}
-            print(json.dumps(kept, ensure_ascii=False), file=file)
-    partial.unlink(missing_ok=True)
-    return lines, seconds, revision
+    identity = _identity(asker, benchmarks, suite)
+    rank, world, wait = _processes() if asker.shared else (0, 1, lambda: None)
+    with _claimed(folder, rank):
+        # an endpoint's answers are in its journal: asked again they cost nothing, and failed ones get another try
+        if asker.shared and not overwrite and (finished := _finished(folder, identity)):
+            return finished if rank == 0 else Run([], 0.0, identity)
+        partial = folder / "predictions.partial.jsonl"
+        if rank == 0:
+            _gather(folder, partial, identity, overwrite)
+        wait()
+        done = {_place(passage) for passage in _read(partial, identity)}
+        todo = [(b, p) for b in benchmarks for p in b.passages if (b.config.name, p.id) not in done]
+        if done and rank == 0:
+            print(f"{asker.name}: {len(done)} passages were scored before")
+        wait()  # before any process writes on
+        _ask(asker, todo, suite, partial.with_suffix(f".{rank}.jsonl") if rank else partial, identity, rank, world)
+        wait()
+        if rank:
+            return Run([], 0.0, identity)
+        answered = {_place(passage): passage for passage in _gather(folder, partial, identity, overwrite=False)}
+        ordered = [answered[b.config.name, p.id] for b in benchmarks for p in b.passages]
+        lines = [line for passage in ordered for line in passage["lines"]]
+        _write(folder / "predictions.jsonl", lines)
+        partial.unlink()
+    return Run(lines, sum(passage["seconds"] for passage in ordered), identity)
 
 
-def _resume(partial: Path, identity: str) -> tuple[list[dict[str, Any]], float]:
-    """Lines of a partial file of the same run, whole passages only."""
-    if not partial.exists():
-        return [], 0.0
-    lines = []
-    for number, text in enumerate(partial.read_text(encoding="utf-8").splitlines()):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            break  # torn by a kill
-        if number == 0:
-            if line.get("run") != identity:
-                return [], 0.0
-        else:
-            lines.append(line)
-    if lines:  # the last passage may lack some of its queries
-        last = lines[-1]["benchmark"], lines[-1]["passage_id"]
-        lines = [line for line in lines if (line["benchmark"], line["passage_id"]) != last]
-    with partial.open("w", encoding="utf-8") as file:
-        for line in [{"run": identity}, *lines]:
-            print(json.dumps(line, ensure_ascii=False), file=file)
-    return lines, lines[-1]["seconds"] if lines else 0.0
+def folder_name(name: str) -> str:
+    """A model's folder under the results."""
+    return name.strip("/.").replace("/", "--")
 
 
-def _answer(name: str, todo: list, suite: SuiteConfig, seconds: float) -> Iterator[dict[str, Any]]:
-    """Ask a model every query of the passages that remain; yields a predictions.jsonl line for each."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def wording_of(query: Query) -> dict[str, Any]:
+    """What a line says of a query under another wording than the type's own name."""
+    return {"asked": query.asked, "wording": query.wording} if query.wording else {}
 
-    from open_ner.decoding import Decoder, Request
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    tokenizer = load_or_explain(AutoTokenizer, name)
-    if tokenizer.chat_template is None:
-        raise UserError(f"{name} has no chat template: it cannot be asked in the dialogue")
-    model = load_or_explain(AutoModelForCausalLM, name, dtype=dtype).to(device).eval()
-    try:
-        decoder = Decoder(model, tokenizer)
-    except ValueError as error:  # layers that cannot share a passage
-        raise UserError(f"{name}: {error}") from None
-    # alike lengths go through together, and little is padded
-    todo = sorted(todo, key=lambda item: len(item[1].text))
-    bar = tqdm(total=sum(len(passage.queries) for _, passage in todo), desc=name, unit=" queries")
-    for begin in range(0, len(todo), PASSAGES_AT_A_TIME):
-        part = todo[begin : begin + PASSAGES_AT_A_TIME]
-        requests = [Request(passage.text, [query.type for query in passage.queries]) for _, passage in part]
+def _ask(asker: Asker, todo: Todo, suite: SuiteConfig, path: Path, identity: str, rank: int, world: int) -> None:
+    """Ask what falls to this process, and append its lines to `path`."""
+    todo = sorted(todo, key=lambda item: len(item[1].text))  # alike lengths go together, and little is padded
+    step = PASSAGES_AT_A_TIME if asker.shared else max(1, len(todo))
+    parts = [todo[begin : begin + step] for begin in range(0, len(todo), step)][rank::world]
+    if not parts:
+        return
+    total = sum(len(passage.queries) for part in parts for _, passage in part)
+    fresh = not path.exists()
+    with path.open("a", encoding="utf-8") as file, tqdm(total=total, desc=asker.name, unit=" queries") as bar:
+        if fresh:
+            print(json.dumps({"run": identity}), file=file)
         started = time.monotonic()
-        answers = decoder.answer(
-            requests,
-            grounded=suite.decoding == "grounded",
-            max_new_tokens=suite.max_new_tokens,
-            token_budget=suite.token_budget,
-        )
-        for (benchmark, passage), of_passage in zip(part, _or_explain(answers, name), strict=True):
-            seconds += time.monotonic() - started
-            started = time.monotonic()
-            for query, answer in zip(passage.queries, of_passage, strict=True):
-                line = to_line(benchmark.config.name, passage, query, answer, suite.occurrences)
-                yield {**line, "seconds": round(seconds, 2)}
-                bar.update()
-    bar.close()
+        for part in parts:
+            for lines in asker.ask(part, suite):
+                passage = {"seconds": round((time.monotonic() - started) / world, 4), "lines": lines}
+                print(json.dumps(passage, ensure_ascii=False), file=file, flush=True)
+                bar.update(len(lines))
+                started = time.monotonic()
 
 
-def to_line(
-    name: str, passage: EvalPassage, query: Query, answer: "Answer", occurrences: Occurrences
-) -> dict[str, Any]:
-    """A line of predictions.jsonl. Scores are the student's own, before any calibration."""
-    strings = answer.scored_strings()
-    return {
-        "benchmark": name,
-        "passage_id": passage.id,
-        "text": passage.text,
-        "type": query.type,
-        "raw": answer.text,
-        "parse_failure": strings is None,
-        "spans": [
-            {"start": start, "end": end, "score": round(score, 6)}
-            for string, score in strings or []
-            for start, end in find_spans(passage.text, string, occurrences)
-        ],
-        "gold": query.gold,
-        "gold_spans": query.gold_spans,
-    }
+def _identity(asker: Asker, benchmarks: list[Benchmark], suite: SuiteConfig) -> str:
+    """A hash of all that the predictions depend on: the model, the data, the options, the runtime's code."""
+    code = [path.read_bytes() for path in sorted(RUNTIME.glob("*.py"))]
+    options = [suite.limit, suite.seed, suite.max_new_tokens, suite.token_budget, suite.occurrences, suite.decoding]
+    parts = [asker.model, [b.digest for b in benchmarks], options, hashlib.sha256(b"".join(code)).hexdigest()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _or_explain(answers: Iterator[list[Any]], name: str) -> Iterator[list[Any]]:
-    """The answers; a passage the model cannot read, such as one beyond its window, ends the run in one line."""
+def _processes() -> tuple[int, int, Any]:
+    """This process's number, how many there are, and a function that waits for all of them."""
+    from accelerate import PartialState
+
+    # the first process may wait for the last one's long passages
+    state = PartialState(timeout=timedelta(days=7))
+    return state.process_index, state.num_processes, state.wait_for_everyone
+
+
+@contextmanager
+def _claimed(folder: Path, rank: int) -> Iterator[None]:
+    """Hold the folder, so that no other run writes to it."""
+    if rank:
+        yield
+        return
+    path = folder / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another evaluation writes there; wait, or choose another --output_dir"
+            ) from None
+        yield
+    path.unlink(missing_ok=True)
+
+
+def _finished(folder: Path, identity: str) -> Run | None:
+    """The predictions of the very same run, where it has finished before."""
     try:
-        yield from answers
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if results.get("run") != identity:
+            return None
+        text = (folder / "predictions.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+    except (OSError, ValueError):
+        return None
+    print(f"{folder}: this very run has finished before, its predictions are read; --overwrite asks anew")
+    return Run(lines, results["seconds"], identity)
 
 
-def read_calibration(name: str) -> dict[str, float]:
-    """The temperature and bias that are saved with a model, those of no calibration where it has none."""
-    from transformers import AutoConfig
+def _gather(folder: Path, partial: Path, identity: str, overwrite: bool) -> list[dict[str, Any]]:
+    """The passages of this run in the partial files of all processes, written back as one file."""
+    paths = sorted(folder.glob("predictions.partial*.jsonl"))
+    passages = [] if overwrite else [passage for path in paths for passage in _read(path, identity)]
+    _write(partial, [{"run": identity}, *passages])
+    for path in paths:
+        if path != partial:
+            path.unlink()
+    return passages
 
-    saved = getattr(load_or_explain(AutoConfig, name), "open_ner", None) or {}
-    return {"temperature": saved.get("temperature", 1.0), "bias": saved.get("bias", 0.0)}
+
+def _read(path: Path, identity: str) -> list[dict[str, Any]]:
+    """The passages of a partial file of this run, each with its lines; one that a kill cut short is left out."""
+    rows = []
+    if path.exists():
+        for text in path.read_bytes().split(b"\n"):
+            try:
+                rows.append(json.loads(text))
+            except ValueError:  # torn: what came before it stands
+                break
+    return rows[1:] if rows and rows[0] == {"run": identity} else []
 
 
-def fingerprint(name: str) -> str:
-    """The commit of a Hub model, or for a folder a hash over the sizes and times of its weights and its config."""
-    folder = Path(name)
-    if folder.is_dir():
-        state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.glob("*.safetensors"))]
-        config = folder / "config.json"
-        return hashlib.sha256(repr(state).encode() + (config.read_bytes() if config.exists() else b"")).hexdigest()[
-            :16
-        ]
-    from transformers import AutoConfig
+def _place(passage: dict[str, Any]) -> tuple[str, str]:
+    return passage["lines"][0]["benchmark"], passage["lines"][0]["passage_id"]
 
-    return getattr(load_or_explain(AutoConfig, name), "_commit_hash", None) or "unknown"
+
+def _write(path: Path, lines: list[Line]) -> None:
+    """Write lines as JSON, all of them or none."""
+    scratch = path.with_name(path.name + ".new")
+    with scratch.open("w", encoding="utf-8") as file:
+        for line in lines:
+            print(json.dumps(line, ensure_ascii=False), file=file)
+    scratch.replace(path)

@@ -19,6 +19,9 @@ Entity-level micro precision, recall and F1 for named entity recognition with an
 "strict" (the default) compares exact character spans and types, as sets, passage by passage.
 "official" compares two reply strings, each a JSON list of mentions, query by query (one passage and one type). It
 returns the numbers of the UniversalNER authors' scorer, defects included, so that a result can stand beside theirs.
+"partial", "type-only" and "boundary-only" say what "strict" leaves open: half a credit for a span that overlaps a gold
+one, whatever its type; credit for overlap with the right type; credit for the exact span, whatever its type. They are
+nervaluate's schemes partial, ent_type and exact, but a gold entity is found by one prediction at most.
 """
 
 _CITATION = """\
@@ -35,14 +38,14 @@ _CITATION = """\
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: "strict": for each passage, a list of `{"start", "end", "type"}`, offsets in characters, `end`
-        exclusive; `[]` for a passage without entities. "official": for each query, the reply as the model wrote it.
+    predictions: for each passage, a list of `{"start", "end", "type"}`, offsets in characters, `end` exclusive; `[]`
+        for a passage without entities. "official": for each query, the reply as the model wrote it.
     references: the gold, in the same form and order.
 
 Returns:
-    precision, recall, f1: between 0 and 1, micro-averaged over all passages or queries. "strict" gives 0.0 where a
-        ratio is undefined; "official" adds 1e-10 to every denominator, so that its f1 never reaches 1.
-    tp, n_pred, n_gold: the counts behind them.
+    precision, recall, f1: between 0 and 1, micro-averaged over all passages or queries; 0.0 where a ratio is
+        undefined. "official" adds 1e-10 to every denominator instead, so that its f1 never reaches 1.
+    tp, n_pred, n_gold: the counts behind them; the tp of "partial" come in halves.
 
 Examples:
     >>> import evaluate
@@ -58,7 +61,7 @@ Examples:
     {'precision': 1.0, 'recall': 0.5, 'f1': 0.6667, 'tp': 1, 'n_pred': 1, 'n_gold': 2}
 """
 
-CONFIGS = ("strict", "official")
+CONFIGS = ("strict", "official", "partial", "type-only", "boundary-only")
 
 Entity = Mapping[str, int | str]
 Scores = dict[str, float]
@@ -72,7 +75,7 @@ _FIRST_LIST = re.compile(r"\[.*?\]")  # lazy and without DOTALL: up to the first
 class Counts:
     """Entities that are right (`tp`), predicted and gold; counts of several queries or passages add up."""
 
-    tp: int = 0
+    tp: float = 0
     n_pred: int = 0
     n_gold: int = 0
 
@@ -102,6 +105,34 @@ def strict_counts(prediction: Iterable[Entity], reference: Iterable[Entity]) -> 
     """
     predicted, gold = _spans(prediction), _spans(reference)
     return Counts(len(predicted & gold), len(predicted), len(gold))
+
+
+def overlap_counts(prediction: Iterable[Entity], reference: Iterable[Entity]) -> dict[str, Counts]:
+    """Counts of one passage under "partial", "type-only" and "boundary-only"; entities as in `strict_counts`.
+
+    Predictions find gold entities one to one, the best matches first: the same span and type, the same span, an
+    overlap with the same type, any overlap. A second prediction for the same gold entity is spurious: open NER asks
+    type by type, and one span is often answered to several.
+    """
+    predicted, gold = sorted(_spans(prediction)), sorted(_spans(reference))
+    tp = dict.fromkeys(("partial", "type-only", "boundary-only"), 0.0)
+    free, found = list(gold), [False] * len(predicted)
+    for same_span, same_type in ((True, True), (True, False), (False, True), (False, False)):
+        for number, (start, end, kind) in enumerate(predicted):
+            fitting = (
+                other
+                for other in free
+                if not found[number]
+                and (other[:2] == (start, end) if same_span else other[0] < end and start < other[1])
+                and (other[2] == kind or not same_type)
+            )
+            if match := next(fitting, None):
+                free.remove(match)
+                found[number] = True
+                tp["partial"] += 1.0 if same_span else 0.5
+                tp["type-only"] += match[2] == kind
+                tp["boundary-only"] += same_span
+    return {scheme: Counts(value, len(predicted), len(gold)) for scheme, value in tp.items()}
 
 
 def f1_official(counts: Counts) -> Scores:
@@ -151,7 +182,7 @@ def _spans(entities: Iterable[Entity]) -> set[tuple]:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class EntityF1(evaluate.Metric):
-    """Entity F1 with two configurations, "strict" and "official"."""
+    """Entity F1; its configurations are CONFIGS."""
 
     def __init__(self, config_name: str | None = None, **kwargs):
         """Take "strict" when no configuration is named."""
@@ -159,7 +190,8 @@ class EntityF1(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in CONFIGS:
-            raise ValueError(f"entity_f1 has no configuration {self.config_name!r}: choose 'strict' or 'official'.")
+            known = ", ".join(map(repr, CONFIGS))
+            raise ValueError(f"entity_f1 has no configuration {self.config_name!r}: choose one of {known}.")
         entity = {"start": datasets.Value("int64"), "end": datasets.Value("int64"), "type": datasets.Value("string")}
         column = datasets.Value("string") if self.config_name == "official" else datasets.List(entity)
         return evaluate.MetricInfo(
@@ -173,5 +205,9 @@ class EntityF1(evaluate.Metric):
         )
 
     def _compute(self, predictions: list, references: list) -> Scores:
-        count, score = (official_counts, f1_official) if self.config_name == "official" else (strict_counts, f1_strict)
-        return score(sum(map(count, predictions, references), Counts()))
+        if self.config_name == "official":
+            return f1_official(sum(map(official_counts, predictions, references), Counts()))
+        if self.config_name == "strict":
+            return f1_strict(sum(map(strict_counts, predictions, references), Counts()))
+        counted = map(overlap_counts, predictions, references)
+        return f1_strict(sum((counts[self.config_name] for counts in counted), Counts()))

@@ -1,0 +1,105 @@
+"""Baselines: how their replies are read, and the ones that run in process on tiny random models."""
+
+from pathlib import Path
+
+import pytest
+
+from open_ner.cli import UserError
+from zero_shot.baseline import BaselineConfig, Local, read, render, requests_of, to_lines
+from zero_shot.benchmarks import Benchmark, BenchmarkConfig, EvalPassage, Query, SuiteConfig
+
+TEXT = "Rome met Oslo; Rome won."
+SUITE = SuiteConfig(name="s", benchmarks=["b"], protocol="p", max_new_tokens=8)
+
+
+def config(**changes: str) -> BaselineConfig:
+    given = {"name": "mine", "model": "m", "user": "{{ text }} {{ type }}", "verified_in": "here"}
+    return BaselineConfig(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("reply", "strings"),
+    [
+        ('["Rome"]', ["Rome"]),
+        ('Sure! Here it is:\n```json\n["Rome",\n "Oslo"]\n``` [1]', ["Rome", "Oslo"]),
+        ("The list [of cities] is []", []),
+        ('[1, 2] ["Rome"]', ["Rome"]),
+        ("none", None),
+        ("['Rome']", None),
+        ('["Rome', None),
+        ("[" * 5000, None),
+    ],
+)
+def test_the_first_list_of_strings_is_read_amid_prose(reply: str, strings: list[str] | None) -> None:
+    found = read(config(), reply, "stop", TEXT, ["city"]).strings
+    assert found == (None if strings is None else {"city": strings})
+
+
+@pytest.mark.parametrize(
+    ("reply", "strings", "not_asked"),
+    [
+        ("city: Rome; city: Oslo", {"city": ["Rome", "Oslo"], "river": []}, 0),
+        ("City: Rome; planet: Mars;", {"city": ["Rome"], "river": []}, 1),
+        ("city: 10:30", {"city": ["10:30"], "river": []}, 0),
+        (" None.", {"city": [], "river": []}, 0),
+        ("no idea", None, 0),
+        ("", None, 0),
+    ],
+)
+def test_instructuies_lines_are_read(reply: str, strings: dict | None, not_asked: int) -> None:
+    found = read(config(per="passage", reply="lines"), reply, "stop", TEXT, ["city", "river"])
+    assert (found.strings, found.not_asked) == (strings, not_asked)
+
+
+def test_tuples_are_read_as_the_builder_reads_them() -> None:
+    tuples = config(per="passage", reply="tuples")
+    assert read(tuples, '[("Rome", "City")]', "stop", TEXT, ["city"]).strings == {"city": ["Rome"]}
+    assert read(tuples, "[]", "stop", TEXT, ["city"]).strings == {"city": []}
+    assert read(tuples, '[("Rome", "City"', "length", TEXT, ["city"]).strings is None
+
+
+def test_lines_keep_the_reply_and_give_the_scorer_a_list() -> None:
+    lines = config(per="passage", reply="lines")
+    passage = EvalPassage("p", TEXT, [Query("city", '["Rome", "Oslo"]', [(0, 4), (9, 13), (15, 19)])])
+    reading = read(lines, "city: Oslo; city: Rome; city: Paris", "stop", TEXT, ["city"])
+    [line] = to_lines(lines, "b", passage, passage.queries, reading, "city: Oslo; ...", SUITE)
+    assert line["raw"] == '["Rome", "Oslo", "Paris"]' and line["reply"] == "city: Oslo; ..."
+    assert [(span["start"], span["end"]) for span in line["spans"]] == [(0, 4), (9, 13), (15, 19)]
+
+
+def test_a_template_that_asks_for_too_much_is_one_line() -> None:
+    with pytest.raises(UserError, match="text, types"):
+        render(config(user="{{ passage }}"), TEXT, ["city"])
+    with pytest.raises(UserError, match="mine"):
+        render(config(user="{{ ''.__class__.__mro__ }}"), TEXT, ["city"])
+
+
+def test_all_types_at_once_have_no_other_wordings() -> None:
+    passage = EvalPassage("p", TEXT, [Query("city", "[]", []), Query("city", "[]", [], "town", 1)])
+    with pytest.raises(UserError, match="wordings"):
+        requests_of(config(per="passage"), passage)
+
+
+def test_a_causal_and_a_seq2seq_baseline_run_in_process(tiny_student: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    special = {"pad_token_id": 0, "decoder_start_token_id": 0, "eos_token_id": tokenizer.eos_token_id}
+    T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), **sizes, **special)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    queries = [Query("city", "[]", []), Query("river", "[]", [])]
+    passages = [EvalPassage("p0", TEXT, queries), EvalPassage("p1", TEXT + " And Bern.", queries)]
+    data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), passages, 2)
+    for where, model in (("causal", tiny_student), ("seq2seq", tmp_path)):
+        asker = Local(config(where=where, model=str(model)))
+        lines = list(asker.ask([(data, passage) for passage in passages], SUITE))
+        assert [[line["type"] for line in own] for own in lines] == [["city", "river"]] * 2
+        assert asker.model["kind"] == "baseline" and asker.model["revision"]
+
+
+def test_a_prompt_beyond_the_window_is_one_line(tiny_student: Path) -> None:
+    long = EvalPassage("p", "word " * 5000, [Query("city", "[]", [])])
+    data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), [long], 1)
+    with pytest.raises(UserError, match="window"):
+        list(Local(config(where="causal", model=str(tiny_student))).ask([(data, long)], SUITE))

@@ -1,0 +1,129 @@
+"""Predictions: gone on with after a kill, read when they are finished, the same whatever the number of processes."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from open_ner.cli import UserError
+from zero_shot.benchmarks import Benchmark, BenchmarkConfig, EvalPassage, Query, SuiteConfig
+from zero_shot.predict import Line, Todo, _ask, _gather, _identity, predict
+from zero_shot.student import fingerprint
+
+CONFIG = BenchmarkConfig(name="b", path="b.jsonl", format="offsets")
+SUITE = SuiteConfig(name="s", benchmarks=["b"], protocol="p")
+
+
+def benchmark(size: int) -> Benchmark:
+    passages = [
+        EvalPassage(f"p{n}", "x" * (1 + n * 7 % 13), [Query("a", "[]", []), Query("b", "[]", [])]) for n in range(size)
+    ]
+    return Benchmark(CONFIG, passages, size, digest="d")
+
+
+class Echo:
+    """Answers with the passage; `stop_after` passages it is killed."""
+
+    shared = True
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.name, self.model, self.asked, self.stop_after = "echo", {"id": "echo", "kind": "student"}, [], stop_after
+
+    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[Line]]:
+        for own, passage in todo:
+            if self.stop_after is not None and len(self.asked) == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(passage.id)
+            head = {"benchmark": own.config.name, "passage_id": passage.id}
+            yield [{**head, "type": query.type, "raw": passage.text} for query in passage.queries]
+
+
+def test_lines_come_in_the_benchmarks_order_whatever_the_order_of_asking(tmp_path: Path) -> None:
+    asker, data = Echo(), benchmark(40)
+    run = predict(asker, [data], SUITE, tmp_path)
+    assert [line["passage_id"] for line in run.lines] == [p.id for p in data.passages for _ in p.queries]
+    assert asker.asked != [p.id for p in data.passages] and sorted(asker.asked) == sorted(p.id for p in data.passages)
+    written = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert written == run.lines
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "torn", [b"", b'{"seconds": 0.1, "lines": [{"bench', '{"seconds": 1, "lines": "é'.encode()[:-1]]
+)
+def test_a_killed_run_goes_on_with_the_next_passage(tmp_path: Path, torn: bytes) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        predict(Echo(stop_after=5), [benchmark(40)], SUITE, tmp_path)
+    with (tmp_path / "predictions.partial.jsonl").open("ab") as file:
+        file.write(torn)
+    asker = Echo()
+    run = predict(asker, [benchmark(40)], SUITE, tmp_path)
+    assert len(asker.asked) == 35 and run.lines == predict(Echo(), [benchmark(40)], SUITE, tmp_path / "whole").lines
+
+
+def test_another_run_takes_nothing_from_a_partial_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        predict(Echo(stop_after=5), [benchmark(40)], SUITE, tmp_path)
+    asker = Echo()
+    other = SuiteConfig(name="s", benchmarks=["b"], protocol="p", max_new_tokens=7)
+    predict(asker, [benchmark(40)], other, tmp_path)
+    assert len(asker.asked) == 40
+
+
+def test_a_finished_run_is_read_and_overwrite_asks_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = predict(Echo(), [benchmark(3)], SUITE, tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps({"run": run.identity, "seconds": 12.5}))
+    asker = Echo()
+    again = predict(asker, [benchmark(3)], SUITE, tmp_path)
+    assert (asker.asked, again.lines, again.seconds) == ([], run.lines, 12.5)
+    assert "--overwrite" in capsys.readouterr().out
+    predict(asker, [benchmark(3)], SUITE, tmp_path, overwrite=True)
+    assert len(asker.asked) == 3
+
+
+def test_processes_share_the_passages_and_the_predictions_are_the_same(tmp_path: Path) -> None:
+    data = benchmark(100)
+    todo = [(data, passage) for passage in data.passages]
+    identity = _identity(Echo(), [data], SUITE)
+    askers = [Echo(), Echo(), Echo()]
+    for rank, asker in enumerate(askers):
+        path = tmp_path / ("predictions.partial.jsonl" if rank == 0 else f"predictions.partial.{rank}.jsonl")
+        _ask(asker, todo, SUITE, path, identity, rank, 3)
+    assert sorted(name for asker in askers for name in asker.asked) == sorted(p.id for p in data.passages)
+    assert all(asker.asked for asker in askers)
+    passages = _gather(tmp_path, tmp_path / "predictions.partial.jsonl", identity, overwrite=False)
+    alone = predict(Echo(), [data], SUITE, tmp_path / "alone").lines
+    both = {(line["passage_id"], line["type"]): line for passage in passages for line in passage["lines"]}
+    assert [both[line["passage_id"], line["type"]] for line in alone] == alone
+    # what three processes left is gone on with by one
+    asker = Echo()
+    assert predict(asker, [data], SUITE, tmp_path).lines == alone and asker.asked == []
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="--output_dir"):
+            predict(Echo(), [benchmark(1)], SUITE, tmp_path)
+
+
+def test_a_folder_is_known_by_its_weights_not_by_its_place_or_its_calibration(tmp_path: Path) -> None:
+    def student(name: str, weights: bytes, config: dict) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    big = bytes(3 << 20)
+    first = student("a", big, {"vocab_size": 5})
+    same = student("b", big, {"vocab_size": 5, "open_ner": {"temperature": 2.0}})
+    others = [
+        student("c", b"\x01" + big[1:], {"vocab_size": 5}),
+        student("d", big[:-1] + b"\x01", {"vocab_size": 5}),
+        student("e", big, {"vocab_size": 6}),
+    ]
+    assert fingerprint(str(first)) == fingerprint(str(same))
+    assert len({fingerprint(str(folder)) for folder in [first, *others]}) == 4

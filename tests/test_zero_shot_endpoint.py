@@ -1,0 +1,155 @@
+"""Models behind an endpoint, over real HTTP: the dialogue, a baseline's prompts, paid once, and rubbish counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset_builder.config import TeacherConfig
+from fake_teacher import FakeTeacher, completion
+from open_ner.cli import UserError
+from zero_shot.baseline import BaselineConfig
+from zero_shot.benchmarks import Benchmark, BenchmarkConfig, EvalPassage, Query, SuiteConfig
+from zero_shot.endpoint import Endpoint, _public
+from zero_shot.predict import Run, predict
+
+TEXT = "Rome and Oslo are cities of Italy and Norway."
+TYPES = {"city": [(0, 4), (9, 13)], "country": [(28, 33), (38, 44)], "river": []}
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+
+def benchmark(*texts: str) -> Benchmark:
+    passages = []
+    for number, text in enumerate(texts or (TEXT,)):
+        queries = [Query(name, json.dumps([text[a:b] for a, b in spans]), spans) for name, spans in TYPES.items()]
+        passages.append(EvalPassage(f"p{number}", text, queries))
+    config = BenchmarkConfig(name="b", path="b.jsonl", format="offsets")
+    return Benchmark(config, passages, len(passages), digest="d")
+
+
+def suite(folder: Path, **endpoint: Any) -> SuiteConfig:
+    return SuiteConfig(
+        name="s", benchmarks=["b"], protocol="p", output_dir=str(folder), endpoint=TeacherConfig(**endpoint)
+    )
+
+
+def score(asker: Endpoint, options: SuiteConfig, data: Benchmark | None = None) -> Run:
+    return predict(asker, [data or benchmark()], options, Path(options.output_dir) / "m" / "s-p-free")
+
+
+def baseline(**changes: Any) -> BaselineConfig:
+    given = {"name": "mine", "model": "m", "user": "{{ text }}|{{ types | join(',') }}", "verified_in": "here"}
+    return BaselineConfig(**{**given, **changes})
+
+
+def in_the_dialogue(request: dict[str, Any]) -> str:
+    asked = request["messages"][-1]["content"]
+    return next(json.dumps([TEXT[a:b] for a, b in spans]) for name, spans in TYPES.items() if name in asked)
+
+
+def test_the_dialogue_is_asked_type_by_type_and_paid_once(tmp_path: Path) -> None:
+    with FakeTeacher(in_the_dialogue) as server:
+        options = suite(tmp_path, base_url=server.base_url)
+        run = score(Endpoint("gpt", options.endpoint), options)
+        assert len(server.requests) == 3
+        assert [message["role"] for message in server.requests[0]["messages"]] == [
+            "system", "user", "assistant", "user",
+        ]  # fmt: skip
+        assert server.requests[0]["max_tokens"] == options.max_new_tokens
+        again = score(Endpoint("gpt", options.endpoint), options)
+        assert len(server.requests) == 3 and again.lines == run.lines
+    assert [line["raw"] for line in run.lines] == ['["Rome", "Oslo"]', '["Italy", "Norway"]', "[]"]
+    assert run.lines[0]["spans"] == [{"start": a, "end": b, "score": None} for a, b in TYPES["city"]]
+    journal = (tmp_path / "gpt" / "journal.jsonl").read_text()
+    assert "sk-secret" not in journal and journal.count('"reply"') == 3
+
+
+def test_another_suite_with_the_same_questions_pays_nothing(tmp_path: Path) -> None:
+    with FakeTeacher(in_the_dialogue) as server:
+        options = suite(tmp_path, base_url=server.base_url)
+        score(Endpoint("gpt", options.endpoint), options)
+        twice = benchmark(TEXT, TEXT)
+        run = predict(Endpoint("gpt", options.endpoint), [twice], options, tmp_path / "other")
+    assert len(server.requests) == 3 and len(run.lines) == 6
+
+
+def test_rubbish_is_counted_and_scored_as_unread(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        asked = request["messages"][-1]["content"]
+        if "city" in asked:
+            return {"body": completion('["Rome", "Os', request, finish_reason="length")}
+        if "country" in asked:
+            return {"status": 400, "body": {"error": {"code": "content_filter", "message": "no"}}}
+        return "There are no rivers."
+
+    with FakeTeacher(answer) as server:
+        options = suite(tmp_path, base_url=server.base_url)
+        asker = Endpoint("gpt", options.endpoint)
+        run = score(asker, options)
+    assert [(line["parse_failure"], line["spans"]) for line in run.lines] == [(True, [])] * 3
+    assert run.lines[2]["raw"] == "There are no rivers."
+    assert asker.replies == {"length": 1, "content_filter": 1}
+
+
+def test_one_question_that_fails_does_not_stop_the_others_and_is_tried_again(tmp_path: Path) -> None:
+    broken = [True]
+
+    def answer(request: dict[str, Any]) -> Any:
+        if "river" in request["messages"][-1]["content"] and broken[0]:
+            return {"status": 200, "raw": "<html>proxy</html>"}
+        return in_the_dialogue(request)
+
+    with FakeTeacher(answer) as server:
+        options = suite(tmp_path, base_url=server.base_url, max_retries=0)
+        asker = Endpoint("gpt", options.endpoint)
+        run = score(asker, options)
+        assert asker.replies == {"no_answer": 1} and [line["parse_failure"] for line in run.lines] == [0, 0, 1]
+        broken[0] = False
+        run = score(Endpoint("gpt", options.endpoint), options)
+    assert [line["parse_failure"] for line in run.lines] == [0, 0, 0]
+
+
+def test_an_endpoint_that_is_down_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+    options = suite(tmp_path, base_url="http://127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(UserError, match="gave no usable answer"):
+        score(Endpoint("gpt", options.endpoint), options)
+
+
+def test_the_cap_holds_and_a_plan_says_what_is_open(tmp_path: Path) -> None:
+    with FakeTeacher(in_the_dialogue) as server:
+        paid = {"base_url": server.base_url, "price_output": 1000.0, "concurrency": 1}
+        options = suite(tmp_path, **paid, max_cost=0.258)  # a reply of 256 tokens may cost 0.256
+        todo = [(benchmark(), passage) for passage in benchmark().passages]
+        requests, most = Endpoint("gpt", options.endpoint).plan(todo, options)
+        assert requests == 3 and most == pytest.approx(3 * 0.256)
+        with pytest.raises(UserError, match="--max_cost"):
+            score(Endpoint("gpt", options.endpoint), options)
+        assert 1 <= len(server.requests) < 3
+        asked = len(server.requests)
+        assert Endpoint("gpt", options.endpoint).plan(todo, options)[0] == 3 - asked
+        richer = suite(tmp_path, **paid, max_cost=3.0)
+        score(Endpoint("gpt", richer.endpoint), richer)
+    assert len(server.requests) == 3
+
+
+def test_a_teacher_annotates_everything_in_one_request(tmp_path: Path) -> None:
+    reply = '[("Rome", "City"), ("Oslo", "city"), ("Italy", "country"), ("Norway", "kingdom")]'
+    with FakeTeacher(lambda request: reply) as server:
+        options = suite(tmp_path, base_url=server.base_url)
+        asker = Endpoint("x.yaml", options.endpoint, baseline(per="passage", reply="tuples"))
+        run = score(asker, options)
+    assert len(server.requests) == 1 and server.requests[0]["messages"][0]["content"] == f"{TEXT}|city,country,river"
+    assert [line["raw"] for line in run.lines] == ['["Rome", "Oslo"]', '["Italy"]', "[]"]
+    assert all(line["reply"] == reply for line in run.lines)
+    assert asker.replies == {"type_not_asked": 1}
+    assert asker.model["baseline"] == "mine" and asker.model["kind"] == "endpoint"
+
+
+def test_an_address_is_told_without_its_secrets() -> None:
+    assert _public("https://user:pass@host:8000/v1?key=abc") == "https://host:8000/v1"
+    assert _public(None) is None
