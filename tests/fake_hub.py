@@ -13,7 +13,7 @@ The clients read HF_ENDPOINT once, at import: run them in a subprocess with `hub
     POST       [/datasets|/spaces]/{id}.git/info/lfs/objects/batch, then PUT /lfs/{sha256}
     HEAD, GET  [/datasets|/spaces]/{id}/resolve/{rev}/{path}, with ranges
 
-Left out: branches other than `main`, pull requests, Xet, multipart uploads, and a new repository's `.gitattributes`.
+Left out: branches other than `main` and a test's own `refs`, pull requests, Xet, multipart uploads, and a new repository's `.gitattributes`.
 """
 
 import base64
@@ -94,6 +94,7 @@ class Repo:
     name: str
     private: bool
     commits: list[Commit] = field(default_factory=list)
+    refs: dict[str, str] = field(default_factory=dict)  # other names of commits, such as refs/convert/parquet
 
     def add_commit(self, title: str, files: dict[str, File]) -> Commit:
         """Append a commit that holds exactly `files`, under a new sha."""
@@ -102,9 +103,10 @@ class Repo:
         return self.commits[-1]
 
     def at(self, revision: str) -> Commit:
-        """The commit that `main` or a sha names."""
+        """The commit that `main`, a sha or one of `refs` names."""
         if revision == "main":
             return self.commits[-1]
+        revision = self.refs.get(revision, revision)
         for commit in self.commits:
             if commit.sha == revision:
                 return commit

@@ -1,8 +1,10 @@
 """The scorers: every rule and defect of the published one, the strict one, and both through `evaluate.load`."""
 
 import doctest
+import gzip
 import json
 import random
+import re
 from pathlib import Path
 
 import evaluate
@@ -18,6 +20,7 @@ from metrics.entity_f1.entity_f1 import (
     f1_official,
     f1_strict,
     official_counts,
+    overlap_counts,
     strict_counts,
 )
 
@@ -280,6 +283,146 @@ def test_strict_agrees_with_seqeval(seed):
     assert f1_strict(sum(counts))["f1"] == pytest.approx(expected, abs=1e-12)
 
 
+# --- the partial schemes, and their agreement with nervaluate ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prediction", "partial", "type_only", "boundary_only"),
+    [
+        ([CITY], 1, 1, 1),
+        ([{**CITY, "type": "person"}], 1, 0, 1),
+        ([{**CITY, "end": 3}], 0.5, 1, 0),
+        ([{**CITY, "end": 3, "type": "person"}], 0.5, 0, 0),
+        ([{**CITY, "start": 5, "end": 9}], 0, 0, 0),  # the end is exclusive: they only touch
+        ([CITY, {**CITY, "type": "person"}], 1, 1, 1),  # the gold span is found once
+        ([{**CITY, "end": 3}, {**CITY, "start": 3}], 0.5, 1, 0),
+        ([{**CITY, "end": 3}, CITY], 1, 1, 1),  # and by the better of the two
+        ([], 0, 0, 0),
+    ],
+)
+def test_overlap_counts(prediction, partial, type_only, boundary_only):
+    found = {scheme: counts.tp for scheme, counts in overlap_counts(prediction, [CITY]).items()}
+    assert found == {"partial": partial, "type-only": type_only, "boundary-only": boundary_only}
+    assert all(c == Counts(c.tp, len(prediction), 1) for c in overlap_counts(prediction, [CITY]).values())
+
+
+@given(passages, passages)
+def test_the_schemes_are_ordered_and_bounded(left, right):
+    left, right = ([e for e in part if e["start"] < e["end"]] for part in (left, right))
+    strict, found = strict_counts(left, right), overlap_counts(left, right)
+    assert strict.tp <= found["boundary-only"].tp <= found["partial"].tp <= min(strict.n_pred, strict.n_gold)
+    assert strict.tp <= found["type-only"].tp
+    mirrored = overlap_counts(right, left)
+    assert {scheme: counts.tp >= strict.tp for scheme, counts in mirrored.items()} == dict.fromkeys(found, True)
+
+
+def chunks(rng: random.Random, count: int) -> list[dict]:
+    """Entities that lie apart, in places of ten characters each."""
+    kinds = ("city", "person")
+    places = sorted(rng.sample(range(20), count))
+    return [{"start": 10 * n, "end": 10 * n + rng.randint(2, 6), "type": rng.choice(kinds)} for n in places]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_schemes_agree_with_nervaluate(seed):
+    """Where every prediction meets one gold entity at most, and the other way round; else one to one is our rule."""
+    from nervaluate import Evaluator
+
+    rng = random.Random(seed)
+    gold = [chunks(rng, rng.randint(0, 8)) for _ in range(30)]
+    predicted = [
+        [{**e, "start": e["start"] + rng.randint(0, 1)} for e in chunks(rng, 6)] if rng.random() < 0.5 else list(own)
+        for own in gold
+    ]
+    inclusive = [  # nervaluate's `end` belongs to the entity
+        [[{"label": e["type"], "start": e["start"], "end": e["end"] - 1} for e in own] for own in part]
+        for part in (gold, predicted)
+    ]
+    theirs = Evaluator(*inclusive, tags=["city", "person"], loader="dict").evaluate()["overall"]
+    ours = [overlap_counts(p, g) for p, g in zip(predicted, gold, strict=True)]
+    for scheme, name in (("partial", "partial"), ("type-only", "ent_type"), ("boundary-only", "exact")):
+        scores = f1_strict(sum((counts[scheme] for counts in ours), Counts()))
+        assert scores["precision"] == pytest.approx(theirs[name].precision), scheme
+        assert scores["recall"] == pytest.approx(theirs[name].recall), scheme
+        assert scores["f1"] == pytest.approx(theirs[name].f1), scheme
+
+
+# --- official against the published rules, on the published files ---------------------------------------------------
+
+
+def published_rules(prediction: str, reference: str) -> tuple[int, int, int]:
+    """The authors' scorer, told again step by step in the plainest way, as an oracle: hits, predicted, gold."""
+
+    def mentions(reply: str) -> list[str]:
+        end = reply.find("]")
+        if not reply.startswith("[") or end < 0 or "\n" in reply[:end]:
+            return []
+        try:
+            items = json.loads(reply[: end + 1])
+        except ValueError:
+            return []
+        kept = []
+        for item in items:
+            if not isinstance(item, str):
+                return []
+            letters = [c for c in item.lower() if c not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"]
+            words = re.split(r"\b(?:a|an|the)\b", "".join(letters))
+            mention = " ".join(" ".join(words).split())
+            if mention not in kept:
+                kept.append(mention)
+        return kept
+
+    predicted, gold = mentions(prediction.strip()), mentions(reference)
+    return sum(mention in gold for mention in predicted), len(predicted), len(gold)
+
+
+def noisy(rng: random.Random, gold: str) -> str:
+    """A reply that a model might give instead of the gold, or that hits one of the scorer's defects."""
+    strings = json.loads(gold)
+    rng.shuffle(strings)
+    return rng.choice([
+        lambda: json.dumps(strings),
+        lambda: json.dumps(strings, indent=1),
+        lambda: json.dumps(strings + strings[:1]),
+        lambda: json.dumps([s.upper() for s in strings]),
+        lambda: json.dumps(["The " + s + "." for s in strings]),
+        lambda: json.dumps([*strings, "C++ [3]"]),
+        lambda: json.dumps([*strings, 7]),
+        lambda: json.dumps([strings]),
+        lambda: json.dumps([*strings, "-", "the"]),
+        lambda: "Answer: " + json.dumps(strings),
+        lambda: str(strings),
+        lambda: json.dumps(strings)[: rng.randint(0, 12)],
+        lambda: json.dumps(strings) + " and " + json.dumps(["more"]),
+        lambda: " \n" + json.dumps(strings, ensure_ascii=False) + "\n",
+        lambda: "[]",
+        lambda: "",
+    ])()  # fmt: skip
+
+
+@given(replies, replies)
+def test_official_follows_the_published_rules(prediction, reference):
+    assert official_counts(prediction, reference) == Counts(*published_rules(prediction, reference))
+
+
+FILES = sorted((ROOT.parent / "shared" / "data" / "zero_shot" / "official_json").glob("*.json.gz"))
+
+
+@pytest.mark.skipif(not FILES, reason="the authors' test files are not on this machine")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name.split(".")[0])
+def test_official_equals_the_published_rules_on_the_published_files(path):
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        golds = [element["conversations"][-1]["value"] for element in json.load(file)]
+    rng = random.Random(0)
+    shuffled = rng.sample(golds, len(golds))
+    for predictions in (golds, shuffled, [noisy(rng, gold) for gold in golds]):
+        ours = sum(map(official_counts, predictions, golds), Counts())
+        theirs = [sum(column) for column in zip(*map(published_rules, predictions, golds), strict=True)]
+        assert ours == Counts(*theirs)
+    # gold against gold is as perfect as the 1e-10 in the ratios lets it be
+    assert 1 - 1e-9 < f1_official(sum(map(official_counts, golds, golds), Counts()))["f1"] < 1
+
+
 # --- through evaluate ------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +452,13 @@ def test_load_official(load):
     scores = load("official").compute(predictions=predictions, references=references)
     assert scores == f1_official(Counts(2, 2, 3))
     assert load("official").compute(predictions=["[]"], references=["[]"]) == f1_official(Counts())
+
+
+@pytest.mark.parametrize(("scheme", "tp"), [("partial", 1.5), ("type-only", 2), ("boundary-only", 1)])
+def test_load_the_partial_schemes(load, scheme, tp):
+    predictions, references = [[CITY], [{**CITY, "end": 3}]], [[CITY], [CITY]]
+    scores = load(scheme).compute(predictions=predictions, references=references)
+    assert (scores["tp"], scores["n_pred"], scores["n_gold"], scores["f1"]) == (tp, 2, 2, tp / 2)
 
 
 def test_load_names_the_configurations(load):

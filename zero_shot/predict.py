@@ -101,7 +101,10 @@ def _ask(asker: Asker, todo: Todo, suite: SuiteConfig, path: Path, identity: str
         return
     total = sum(len(passage.queries) for part in parts for _, passage in part)
     fresh = not path.exists()
-    with path.open("a", encoding="utf-8") as file, tqdm(total=total, desc=asker.name, unit=" queries") as bar:
+    with (
+        path.open("a", encoding="utf-8") as file,
+        tqdm(total=total, desc=asker.name, unit=" queries", disable=bool(rank)) as bar,
+    ):
         if fresh:
             print(json.dumps({"run": identity}), file=file)
         started = time.monotonic()
@@ -123,10 +126,13 @@ def _identity(asker: Asker, benchmarks: list[Benchmark], suite: SuiteConfig) -> 
 
 def _processes() -> tuple[int, int, Any]:
     """This process's number, how many there are, and a function that waits for all of them."""
+    import torch
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     # the first process may wait for the last one's long passages
-    state = PartialState(timeout=timedelta(days=7))
+    state = PartialState(cpu=cpu, timeout=timedelta(days=7))
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 

@@ -1,0 +1,113 @@
+"""Benchmarks by Hub id, loaded by the very recipes that are shipped, from the stand-in of the Hub over HTTP."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_hub import FakeHub, File
+
+from open_ner.cli import UserError, read_yaml
+from zero_shot.benchmarks import SuiteConfig, load_benchmark
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "recipes" / "eval" / "benchmarks"
+LOAD = """
+import json, sys
+from pathlib import Path
+from zero_shot.benchmarks import SuiteConfig, load_benchmark
+
+suite = SuiteConfig(name="s", benchmarks=[], protocol=sys.argv[1])
+for path in sys.argv[2:]:
+    found = load_benchmark(Path(path), suite)
+    passages = [[p.text, [[q.type, q.gold, q.gold_spans] for q in p.queries]] for p in found.passages]
+    print(json.dumps([found.hub_id, found.revision, found.skipped, passages]))
+"""
+
+
+def parquet(tags: list, names: list[str] | None, tmp_path: Path, column: str = "ner_tags") -> bytes:
+    """A Parquet file as the Hub's conversion writes it, of one sentence; names go into the features."""
+    import datasets
+
+    kind = datasets.ClassLabel(names=names) if names else datasets.Value("int32")
+    features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), column: datasets.List(kind)})
+    rows = {"tokens": [["Ada", "Lovelace", "visited", "Rome"]], column: [tags]}
+    path = tmp_path / "rows.parquet"
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
+    return path.read_bytes()
+
+
+def put(hub: FakeHub, repo: str, files: dict[str, bytes], revision: str | None) -> str:
+    """A dataset on the stand-in whose files are at `revision`; a later commit has none of them."""
+    if ("dataset", repo) not in hub.repos:
+        namespace, name = repo.split("/")
+        hub.create({"type": "dataset", "organization": namespace, "name": name})
+    stored = hub.repos["dataset", repo]
+    known = dict(stored.commits[-1].files) if stored.commits else {}
+    sha = stored.add_commit("data", known | {path: File(content, lfs=True) for path, content in files.items()}).sha
+    if revision:
+        stored.refs[revision] = sha
+    return sha
+
+
+def load(hub: FakeHub, home: Path, protocol: str, *names: str) -> list:
+    environment = {**hub.env(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    home.mkdir(exist_ok=True)
+    arguments = [protocol, *(str(BENCHMARKS / f"{name}.yaml") for name in names)]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, *arguments], capture_output=True, text=True, env=environment, cwd=home
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def test_the_user_recipe_loads_its_sets_by_hub_id(tmp_path: Path) -> None:
+    names = read_yaml(ROOT / "recipes" / "eval" / "uniner_hub.yaml")["benchmarks"]
+    labels = ["O", "B-person", "I-person", "B-misc", "I-misc"]
+    with FakeHub() as hub:
+        shas = []
+        for name in names:
+            recipe = read_yaml(BENCHMARKS / f"{name}.yaml")
+            is_restaurant = name == "mit_restaurant_hub"
+            content = (
+                parquet([0, 0, 0, 5], None, tmp_path, "tags")
+                if is_restaurant
+                else parquet([1, 2, 0, 3], labels, tmp_path)
+            )
+            path = recipe["data_files"].replace("*", "0000")
+            shas.append(put(hub, recipe["path"], {path: content}, recipe["revision"]))
+        loaded = load(hub, tmp_path / "home", "uniner", *names)
+        [[*_, instructuie]] = load(hub, tmp_path / "home", "instructuie", "crossner_ai_hub")
+    assert len(loaded) == len(names) == 6
+    for name, (hub_id, revision, skipped, passages) in zip(names, loaded, strict=True):
+        [[text, queries]] = passages
+        found = {kind: gold for kind, gold, _ in queries}
+        assert text == "Ada Lovelace visited Rome" and revision in shas and skipped == {}
+        if name == "mit_restaurant_hub":
+            assert hub_id == "tner/mit_restaurant"
+            assert len(found) == 8 and found["Location"] == '["Rome"]' and found["Dish"] == "[]"
+        else:
+            assert found["person"] == '["Ada Lovelace"]' and "misc" not in found
+    assert {kind: gold for kind, gold, _ in instructuie[0][1]}["misc"] == '["Rome"]'
+
+
+def test_a_dataset_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with FakeHub() as hub:
+        environment = {**hub.env(tmp_path), "PYTHONPATH": str(ROOT)}
+        arguments = ["--config", "recipes/eval/uniner_hub.yaml", "--model", "m", "--output_dir", str(tmp_path)]
+        done = subprocess.run(
+            [sys.executable, "eval_zero_shot.py", *arguments],
+            capture_output=True, text=True, env=environment, cwd=ROOT,
+        )  # fmt: skip
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert "tner/mit_restaurant" in done.stderr and "$HF_TOKEN" in done.stderr
+
+
+@pytest.mark.skipif(os.environ.get("HF_HUB_OFFLINE") == "0", reason="the real Hub might answer")
+def test_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "b.yaml").write_text("name: b\npath: org/set\nformat: tags\n")
+    with pytest.raises(UserError, match="org/set"):
+        load_benchmark(tmp_path / "b.yaml", SuiteConfig(name="s", benchmarks=["b"], protocol="p"))
