@@ -53,9 +53,7 @@ def measure(benchmark: Benchmark) -> dict[str, Any]:
         for passage in benchmark.passages
         for query in passage.queries
     ]
-    unread = sum(
-        bool(read_answer(line["gold"])) and official_counts("[]", line["gold"]).n_gold == 0 for line in lines
-    )
+    unread = sum(bool(read_answer(line["gold"])) and official_counts("[]", line["gold"]).n_gold == 0 for line in lines)
     scores = {scorer: score(lines, scorer) for scorer in SCORERS}
     f1 = {scorer: found and found["f1"] for scorer, found in scores.items()}
     return {"passages": len(benchmark.passages), "queries": len(lines), "unread_gold": unread, **f1}

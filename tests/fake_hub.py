@@ -13,7 +13,8 @@ The clients read HF_ENDPOINT once, at import: run them in a subprocess with `hub
     POST       [/datasets|/spaces]/{id}.git/info/lfs/objects/batch, then PUT /lfs/{sha256}
     HEAD, GET  [/datasets|/spaces]/{id}/resolve/{rev}/{path}, with ranges
 
-Left out: branches other than `main` and a test's own `refs`, pull requests, Xet, multipart uploads, and a new repository's `.gitattributes`.
+Left out: branches other than `main` and a test's own `refs`, pull requests, Xet, multipart uploads, and a new
+repository's `.gitattributes`.
 """
 
 import base64

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from open_ner.cli import UserError
+from open_ner.cli import UserError, read_recipe
 from zero_shot.benchmarks import Benchmark, SuiteConfig, load_benchmark
 
 TEXT = "Paris is in France ."
@@ -105,3 +105,88 @@ def test_empty_and_broken_files_are_one_line(content: str, tmp_path: Path) -> No
 def test_a_missing_file_points_to_data_dir(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--data_dir"):
         load(tmp_path, "path: absent.jsonl\nformat: offsets\n")
+
+
+def tagged(tmp_path: Path, *rows: tuple[list[str], list[str]]) -> None:
+    lines = [json.dumps({"id": "same", "tokens": tokens, "ner_tags": tags}) for tokens, tags in rows]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+
+
+def test_tags_and_conll_become_the_same_queries(tmp_path: Path) -> None:
+    tagged(tmp_path, (["Ada", "Byron", "saw", "Rome"], ["B-PER", "I-PER", "O", "B-LOC"]), (["Hi"], ["O"]))
+    (tmp_path / "t.conll").write_text("-DOCSTART- O\n\nAda B-PER\nByron I-PER\nsaw O\nRome B-LOC\n\nHi O\n")
+    common = "verbalise: {PER: person}\ndrop: [LOC]\n"
+    for recipe in ("path: t.jsonl\nformat: tags\n", "path: t.conll\nformat: conll\n"):
+        benchmark = load(tmp_path, recipe + common)
+        assert [passage.text for passage in benchmark.passages] == ["Ada Byron saw Rome", "Hi"]
+        queries = [[(q.type, q.gold, q.gold_spans) for q in p.queries] for p in benchmark.passages]
+        assert queries == [[("person", '["Ada Byron"]', [(0, 9)])], [("person", "[]", [])]]
+        assert len({passage.id for passage in benchmark.passages}) == 2
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path) -> None:
+    tagged(tmp_path, (["Ada"], ["B-PER"]), (["Ada", "x"], ["O"]), ([], []), (["Bo"], ["B-PER"]))
+    benchmark = load(tmp_path, "path: t.jsonl\nformat: tags\n")
+    assert len(benchmark.passages) == 2
+    assert benchmark.skipped == {"tags_do_not_match_tokens": 1, "empty_text": 1}
+
+
+def test_repeats_are_counted_and_overlaps_are_kept(tmp_path: Path) -> None:
+    paris = {"start": 0, "end": 5, "text": "Paris", "type": "city"}
+    (tmp_path / "b.jsonl").write_text(
+        json.dumps(offsets_row(entities=[paris, paris, {**paris, "end": 8, "text": "Paris is"}]))
+    )
+    benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\n")
+    assert benchmark.passages[0].queries[0].gold_spans == [(0, 5), (0, 8)]
+    assert benchmark.skipped == {"gold_span_given_twice": 1, "overlapping_gold_spans_kept": 1}
+
+
+def test_a_protocol_changes_what_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row(types=["city", "country", "misc"])))
+    recipe = "path: b.jsonl\nformat: offsets\ndrop: [misc]\nprotocols: {p: {drop: []}, other: {drop: [city]}}\n"
+    assert [query.type for query in load(tmp_path, recipe).passages[0].queries] == ["city", "country", "misc"]
+    with pytest.raises(UserError, match=r"protocols\.p\.colour"):
+        load(tmp_path, "path: b.jsonl\nformat: offsets\nprotocols: {p: {colour: red}}\n")
+
+
+def test_other_wordings_are_asked_after_the_types_own_name(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row()))
+    recipe = "path: b.jsonl\nformat: offsets\nwordings: {city: [town, place where people live]}\n"
+    plain, reworded = load(tmp_path, recipe), load(tmp_path, recipe, wordings=True)
+    assert [query.asked for query in plain.passages[0].queries] == ["city", "country", "river"]
+    asked = [(query.type, query.asked, query.wording) for query in reworded.passages[0].queries]
+    assert asked[:3] == [("city", "city", 0), ("city", "town", 1), ("city", "place where people live", 2)]
+    assert len(asked) == 5 and reworded.digest != plain.digest
+
+
+def test_a_dataset_of_this_project_is_read_by_its_conversations(tmp_path: Path) -> None:
+    import datasets
+
+    from open_ner.conversation import build_conversation
+
+    messages = build_conversation(TEXT, [("city", ["Paris"]), ("river", [])])
+    entities = [{"start": 0, "end": 5, "text": "Paris", "type": "city"}]
+    folder = tmp_path / "dataset"
+    rows = datasets.Dataset.from_list([{"id": "x", "text": TEXT, "messages": messages, "entities": entities}])
+    rows.to_parquet(folder / "validation-00000-of-00001.parquet")
+    benchmark = load(tmp_path, "path: dataset\nformat: conversations\nsplit: validation\n")
+    [passage] = benchmark.passages
+    assert [(q.type, q.gold, q.gold_spans) for q in passage.queries] == [
+        ("city", '["Paris"]', [(0, 5)]),
+        ("river", "[]", []),
+    ]
+    with pytest.raises(UserError, match="cannot be read"):
+        load(tmp_path, "path: dataset\nformat: conversations\nsplit: test\n")
+
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "zero_shot"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the authors' test files are not on this machine")
+def test_the_seven_sets_have_the_published_number_of_queries() -> None:
+    recipes = Path(__file__).parents[1] / "recipes" / "eval"
+    suite = read_recipe(SuiteConfig, recipes / "uniner.yaml", {"data_dir": str(DATA)})
+    loaded = [load_benchmark(recipes / "benchmarks" / f"{name}.yaml", suite) for name in suite.benchmarks]
+    assert sum(len(p.queries) for benchmark in loaded for p in benchmark.passages) == 71_111
+    assert sum(len({p.text for p in benchmark.passages}) for benchmark in loaded) == 6_446
+    assert all(set(b.skipped) <= {"official_gold_differs_from_offsets"} for b in loaded)

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, File
 
+from fake_hub import FakeHub, File
 from open_ner.cli import UserError, read_yaml
 from zero_shot.benchmarks import SuiteConfig, load_benchmark
 

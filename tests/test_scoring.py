@@ -8,7 +8,7 @@ import pytest
 
 from zero_shot.figures import plot_f1
 from zero_shot.report import markdown_table
-from zero_shot.scoring import bootstrap, compare, evaluate_benchmark, score, split_by_seen
+from zero_shot.scoring import average, bootstrap, compare, errors, evaluate_benchmark, score, split_by_seen
 
 
 def prediction(passage: int, name: str, found: list[str], gold: list[str], text: str = "a b c d") -> dict[str, Any]:
@@ -106,3 +106,47 @@ def test_the_table_and_the_figure_show_every_run(tmp_path: Path) -> None:
     assert "not whole benchmarks (passages): b 3 of 48." in markdown_table(runs)
     plot_f1(runs, tmp_path / "f1.png")
     assert (tmp_path / "f1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_scorer_counts_passages_over_all_their_types() -> None:
+    lines = [prediction(0, "x", ["b"], []), prediction(0, "y", [], ["b"]), prediction(1, "x", ["b c"], ["b"])]
+    result = evaluate_benchmark(lines, None, 0)
+    hits = {scorer: result[scorer]["tp"] for scorer in ("official", "strict", "partial", "type-only", "boundary-only")}
+    assert hits == {"official": 0, "strict": 0, "partial": 1.5, "type-only": 1, "boundary-only": 1}
+    assert all(result[scorer]["n_gold"] == 2 for scorer in hits)
+
+
+def test_macro_is_the_mean_over_the_types_that_occur() -> None:
+    lines = [prediction(i, "x", ["b"], ["b"]) for i in range(9)] + [prediction(0, "y", ["c"], ["d"])]
+    lines.append(prediction(0, "z", [], []))
+    result = evaluate_benchmark(lines, None, 0)
+    assert result["strict"]["macro_f1"] == 0.5 and result["strict"]["f1"] == 0.9
+    assert set(result["per_type"]) == {"x", "y", "z"}
+
+
+def test_errors_are_told_apart() -> None:
+    lines = [
+        prediction(0, "x", ["b", "c"], ["b"]),  # c is a gold span of y alone
+        prediction(0, "y", ["a b"], ["c"]),
+        prediction(0, "z", ["a"], ["a b"]),
+    ]
+    assert errors(lines) == {
+        "x": {"missed": 0, "boundary": 0, "type": 1, "spurious": 0},
+        "y": {"missed": 1, "boundary": 0, "type": 1, "spurious": 0},
+        "z": {"missed": 1, "boundary": 1, "type": 0, "spurious": 0},
+    }
+
+
+def test_the_average_is_over_benchmarks_and_its_interval_holds_it() -> None:
+    parts = {"one": run(0.2, 1), "two": run(0.8, 2)}
+    parts = {name: [{**line, "benchmark": name} for line in part] for name, part in parts.items()}
+    found = average(parts, 0)
+    expected = sum(score(part, "strict")["f1"] for part in parts.values()) / 2
+    assert found["strict"]["f1"] == pytest.approx(expected)
+    assert found["strict"]["interval"][0] < expected < found["strict"]["interval"][1]
+    without = [{**line, "gold_spans": None} for line in parts["two"]]
+    assert set(average({**parts, "two": without}, 0)) == {"official"}
+
+
+def test_only_what_both_runs_answered_is_compared() -> None:
+    assert compare(run(0.9), run(0.9)[:40], None, 0)["all: strict"]["gain"] == 0.0

@@ -86,10 +86,10 @@ def plot_pair(first: Results, second: Results, path: Path) -> bool:
     axes.plot([0, 100], [0, 100], color="#bbbbbb", linewidth=0.8)
     drawn = False
     for number, (name, result) in enumerate(second["benchmarks"].items()):
-        theirs = first["benchmarks"].get(name, {}).get("per_type") or {}
-        both = [kind for kind in result.get("per_type") or {} if kind in theirs]
+        ours, theirs = (table.get("per_type") or {} for table in (result, first["benchmarks"].get(name, {})))
+        both = [kind for kind in ours if kind in theirs]
         both = [kind for kind in both if theirs[kind]["official"]["n_gold"]]
-        x, y = ([100 * table[kind]["official"]["f1"] for kind in both] for table in (theirs, result["per_type"] or {}))
+        x, y = ([100 * table[kind]["official"]["f1"] for kind in both] for table in (theirs, ours))
         sizes = [6 + 3 * theirs[kind]["official"]["n_gold"] ** 0.5 for kind in both]
         axes.scatter(x, y, s=sizes, color=(COLOURS * 2)[number + 1], alpha=0.75, label=name)
         drawn = drawn or bool(both)

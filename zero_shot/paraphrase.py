@@ -47,7 +47,7 @@ def paraphrase_table(results: dict[str, Any]) -> str:
     for name, result in results["benchmarks"].items():
         for scorer in MAIN:
             if found := result.get("paraphrases", {}).get("spread", {}).get(scorer):
-                own = result["paraphrases"]["wordings"][0][scorer]
+                own = result["paraphrases"]["wordings"][0][scorer]["f1"]
                 types = result["paraphrases"]["types"]
                 widest = max(types, key=lambda kind: _range(types[kind]["spread"][scorer]))
                 numbers = [own, found["mean"], found["std"], found["min"], found["max"]]

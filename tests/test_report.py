@@ -1,0 +1,102 @@
+"""Tables, figures and comparisons: measured and published rows are told apart, and older results are read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from open_ner.cli import UserError, read_yaml
+from zero_shot.comparison import compare_files
+from zero_shot.report import PUBLISHED, beside_published, markdown_table, read_published, write_report
+from zero_shot.scoring import average, evaluate_benchmark
+
+ROOT = Path(__file__).parent.parent
+NAMES = read_yaml(PUBLISHED)["benchmarks"]
+
+
+def lines(name: str, right: int, of: int = 6) -> list[dict[str, Any]]:
+    """Queries about two types; the first `right` passages are answered rightly, the others with a part of a span."""
+    made = []
+    for number in range(of):
+        for kind in ("city", "river <b>"):
+            end = 4 if number < right else 3
+            made.append({
+                "benchmark": name, "passage_id": str(number), "text": "Rome Oslo", "type": kind,
+                "raw": json.dumps(["Rome"[:end]]), "parse_failure": False, "gold": '["Rome"]',
+                "spans": [{"start": 0, "end": end, "score": 0.5}], "gold_spans": [[0, 4]],
+            })  # fmt: skip
+    return made
+
+
+def results(model: str, right: int, names: list[str], **changes: Any) -> dict[str, Any]:
+    parts = {name: lines(name, right) for name in names}
+    of_benchmarks = {
+        name: {**evaluate_benchmark(part, None, 0), "sampled": None, "skipped": {"empty_text": 2}}
+        for name, part in parts.items()
+    }
+    given = {"suite": "uniner7", "protocol": "uniner", "decoding": "free", "seed": 0, "hardware": "h"}
+    head = {
+        "model": {"id": model},
+        "benchmarks": of_benchmarks,
+        "average": average(parts, 0),
+        "replies": {"length": 3},
+    }
+    return {**given, **head, **changes}
+
+
+def test_published_rows_stand_only_beside_the_same_suite_protocol_and_decoding() -> None:
+    run = results("mine", 3, NAMES)
+    published = read_published([run])
+    table = beside_published([run], published)
+    [own] = [row for row in table.splitlines() if row.startswith("| mine |")]
+    [theirs] = [row for row in table.splitlines() if row.startswith("| UniNER-7B |")]
+    assert "measured here" in own and "50.0" in own
+    assert "published, arXiv 2308.03279" in theirs and "| 53.5 |" in theirs and "| 53.4 |" in theirs
+    run["benchmarks"][NAMES[0]]["sampled"] = {"passages": 6, "of": 60, "seed": 0}
+    assert "measured here, on samples" in beside_published([run], published)
+    for name, value in (("suite", "sample"), ("protocol", "instructuie"), ("decoding", "grounded")):
+        assert read_published([{**run, name: value}]) is None
+
+
+def test_published_averages_are_those_of_their_rows() -> None:
+    for row in read_yaml(PUBLISHED)["rows"]:
+        assert len(row["f1"]) == len(NAMES) and row["source"]
+        if None not in row["f1"]:
+            assert sum(row["f1"]) / len(NAMES) == pytest.approx(row["average"], abs=0.06), row["model"]
+
+
+def test_the_report_writes_tables_and_figures_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    runs = [results("base", 1, NAMES), results("tuned", 5, NAMES)]
+    table = write_report(runs, tmp_path)
+    assert "average | all types | 83.3 [" in table and "Official F1 beside published numbers" in table
+    details = (tmp_path / "details.md").read_text()
+    assert "river &lt;b&gt;" in details and "<b>" not in details
+    assert "length: 3" in details and "empty\\_text: 2" in details and "boundary-only" in details
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"f1.png", "errors.png", "pair.png"}
+
+
+def test_compare_reads_todays_and_older_results_and_computes_gains(tmp_path: Path, capsys: Any) -> None:
+    files = []
+    for name, right in (("base", 1), ("tuned", 5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "results.json").write_text(json.dumps(results(name, right, ["b"], suite="mine")))
+        (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines("b", right))))
+        files.append(folder / "results.json")
+    compare_files(files, output_dir=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "Gain of tuned over base" in printed and "| all: strict | +66.7 |" in printed
+    assert (tmp_path / "out" / "figures" / "pair.png").exists()
+    older = sorted((ROOT / "results").glob("quickstart/*model*.json"))
+    compare_files(older, output_dir=tmp_path / "older")
+    assert len(older) == 2 and "official F1" in capsys.readouterr().out
+    (tmp_path / "bad.json").write_text('{"model": 3}')
+    with pytest.raises(UserError, match="results.json"):
+        compare_files([tmp_path / "bad.json"])
+
+
+def test_the_readmes_table_is_the_one_of_its_files() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    files = sorted((ROOT / "results" / "quickstart").glob("*--*.json"))
+    assert markdown_table([json.loads(file.read_text(encoding="utf-8")) for file in files]) in text
