@@ -65,6 +65,66 @@ def test_results_and_predictions_say_what_was_run(finished: tuple[Path, str], ti
     assert (output / "figures" / "calibration.png").exists()
 
 
+def test_a_finished_run_is_read_again(finished: tuple[Path, str], tiny_student: Path) -> None:
+    predictions = next(finished[0].glob("*/*/predictions.jsonl"))
+    before = predictions.stat().st_mtime_ns
+    run = command(
+        "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student), "--limit", "3", "--max_new_tokens", "6",
+        "--decoding", "grounded", "--output_dir", str(finished[0]),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "has finished before" in run.stdout and predictions.stat().st_mtime_ns == before
+
+
+def test_processes_share_the_work_and_give_the_same_predictions(
+    finished: tuple[Path, str], tiny_student: Path, tmp_path: Path
+) -> None:
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/cpu.yaml", "--quiet"]
+    arguments = [
+        "eval_zero_shot.py", "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student), "--limit", "40",
+        "--max_new_tokens", "6", "--decoding", "grounded", "--output_dir",
+    ]  # fmt: skip
+    written = []
+    for number, start in enumerate(([], launch)):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        line = [sys.executable, *start, *arguments, str(tmp_path / str(number))]
+        run = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=ROOT)
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert run.stdout.count("held-out types") == 0 and run.stdout.count("| sample | all types |") == 1
+        folder = next((tmp_path / str(number)).glob("*/*/predictions.jsonl")).parent
+        assert {path.name for path in folder.iterdir()} == {"predictions.jsonl", "results.json"}
+        written.append((folder / "predictions.jsonl").read_bytes())
+    assert written[0] == written[1] and written[0].count(b"\n") == 320
+
+
+def test_an_endpoint_and_a_student_are_scored_side_by_side(tiny_student: Path, tmp_path: Path) -> None:
+    from fake_teacher import FakeTeacher
+
+    with FakeTeacher(lambda request: "[]") as server:
+        arguments = [
+            "--config", "recipes/eval/sample.yaml", "--model", "gpt/teacher", str(tiny_student), "--base_url",
+            server.base_url, "--limit", "2", "--max_new_tokens", "4", "--output_dir", str(tmp_path),
+        ]  # fmt: skip
+        os.environ["OPENAI_API_KEY"] = "sk-secret"
+        try:
+            planned = command(*arguments, "--endpoint.price_output", "1000", "--dry_run")
+            asked = len(server.requests)
+            run = command(*arguments)
+        finally:
+            del os.environ["OPENAI_API_KEY"]
+    assert planned.returncode == 0 and asked == 0
+    assert "gpt/teacher: 16 requests are open, $0.0640 at most" in planned.stdout
+    assert f"{tiny_student}: in process" in planned.stdout
+    assert run.returncode == 0, run.stderr
+    assert len(server.requests) == 16 and "Gain of" in run.stdout
+    results = json.loads((tmp_path / "gpt--teacher" / "sample-sample-free" / "results.json").read_text())
+    assert results["model"] == {
+        "id": "gpt/teacher", "revision": None, "kind": "endpoint", "base_url": server.base_url,
+    }  # fmt: skip
+    assert results["benchmarks"]["sample"]["parse_failures"] == 0 and results["calibration"] is None
+    assert not any("sk-secret" in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
+
+
 def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path, str], tmp_path: Path) -> None:
     files = [str(path) for path in finished[0].glob("*/*/results.json")]
     shown = command("--compare", *files)
@@ -85,6 +145,20 @@ def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path,
         (["--config", "recipes/eval/sample.yaml", "--model", "runs/no-such-model"], "runs/no-such-model"),
         (["--config", "recipes/eval/sample.yaml", "--model", "m", "--limit", "0"], "--limit 0"),
         (["--config", "recipes/eval/sample.yaml", "--model", "m", "--colour", "red"], "colour"),
+        (
+            [
+                "--config",
+                "recipes/eval/sample.yaml",
+                "--model",
+                "m",
+                "--base_url",
+                "http://x/v1",
+                "--decoding",
+                "grounded",
+            ],
+            "grounded",
+        ),
+        (["--config", "recipes/eval/sample.yaml", "--model", "recipes/eval/baselines/none.yaml"], "none.yaml"),
         (["--compare", "README.md"], "README.md"),
     ],
 )
