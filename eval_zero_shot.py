@@ -41,7 +41,9 @@ def main() -> None:
     is_first = int(os.environ.get("RANK", 0)) == 0
     if is_first:
         show_skipped(benchmarks)
-    seen_types = training_types(args.seen_types or args.model[-1])
+    students = [asker.name for asker in askers if asker.model["kind"] == "student"]
+    source = args.seen_types or (students[-1] if students else None)
+    seen_types = training_types(source) if source else None
     runs: list[dict[str, Any]] = []
     predictions: list[list[dict[str, Any]]] = []
     for asker in askers:

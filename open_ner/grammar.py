@@ -5,8 +5,8 @@ passage's JSON-escaped bytes, built once: a byte costs one look-up however often
 A state never enumerates the vocabulary: the decoder tries the model's own best tokens in turn and takes the first one
 allowed, which is the greedy choice under the grammar.
 
-Libraries say less or cost more: xgrammar knows a JSON list of strings but no substrings; llguidance knows substrings but
-neither their order nor that they are distinct, and fills a mask of the whole vocabulary for every token. Both are
+Libraries say less or cost more: xgrammar knows a JSON list of strings but no substrings; llguidance knows substrings,
+but neither their order nor that they are distinct, and fills a mask of the whole vocabulary for every token. Both are
 measured beside it by `bench/grounded.py --libraries`.
 """
 

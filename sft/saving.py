@@ -98,16 +98,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def read_types(dataset: str) -> dict[str, int]:
-    """Frequency of the dataset's entity types from its `types.json`, local or on the Hub; empty where it has none."""
+    """Frequency of a dataset's entity types from its `types.json`, local or on the Hub; empty where it has none."""
     path = Path(dataset) / "types.json"
     if not Path(dataset).is_dir():
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-        try:
-            path = Path(hf_hub_download(dataset, "types.json", repo_type="dataset"))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
-            return {}
+        for kind in ("dataset", "model"):  # a student has the types of its training set
+            try:
+                path = Path(hf_hub_download(dataset, "types.json", repo_type=kind))
+                break
+            except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+                continue
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
