@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = ["#a9b4c2", "#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1"]
+GREYS = ["#a9b4c2", "#6f7a87"]  # of what was not measured here
 ERRORS = {"missed": "#a9b4c2", "boundary": "#e0a458", "type": "#8c6bb1", "spurious": "#c8553d"}
 MOST_TYPES = 24
 Results = dict[str, Any]
@@ -40,7 +41,7 @@ def plot_f1(runs: list[Results], path: Path, published: dict[str, Any] | None = 
     width = 0.84 / len(bars)
     for number, (label, values, hatched) in enumerate(bars):
         places = [position + (number - (len(bars) - 1) / 2) * width for position in range(len(groups))]
-        colour = COLOURS[number % len(COLOURS)]
+        colour = GREYS[number % 2] if hatched else COLOURS[(number + bool(published)) % len(COLOURS)]
         style = {"color": "white", "edgecolor": colour, "hatch": "///"} if hatched else {"color": colour}
         drawn = axes.bar(places, [value or 0 for value in values], width * 0.92, label=label, **style)
         texts = ["" if value is None else f"{value:.1f}" for value in values]
