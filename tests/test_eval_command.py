@@ -120,6 +120,7 @@ def test_an_endpoint_and_a_student_are_scored_side_by_side(tiny_student: Path, t
     results = json.loads((tmp_path / "gpt--teacher" / "sample-sample-free" / "results.json").read_text())
     assert results["model"] == {
         "id": "gpt/teacher", "revision": None, "kind": "endpoint", "base_url": server.base_url,
+        "served_as": ["gpt/teacher"],
     }  # fmt: skip
     assert results["benchmarks"]["sample"]["parse_failures"] == 0 and results["calibration"] is None
     assert not any("sk-secret" in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())

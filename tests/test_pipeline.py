@@ -71,7 +71,8 @@ def test_every_occurrence_is_a_span_in_the_order_of_the_text(tagger: OpenNERPipe
         ("city", 0, 5), ("city", 10, 14), ("person", 16, 28), ("city", 16, 21), ("person", 34, 37), ("city", 41, 45),
     ]  # fmt: skip
     assert_sound(TEXT, entities)
-    assert all(entity["score"] == pytest.approx(0.25) for entity in entities)
+    # every token is one half sure: the two that open the list, and the mean of the string's own
+    assert all(entity["score"] == pytest.approx(0.125) for entity in entities)
 
 
 def test_the_first_occurrence_alone(tagger: OpenNERPipeline, say: Say) -> None:
@@ -83,8 +84,8 @@ def test_the_threshold_keeps_what_reaches_it(tagger: OpenNERPipeline, say: Say) 
     say({"city": ["Rome"]}, p=1.0)
     assert len(tagger(TEXT, types=["city"], threshold=1.0)) == 2
     say({"city": ["Rome"]}, p=0.5)
-    assert len(tagger(TEXT, types=["city"], threshold=0.2)) == 2
-    assert tagger(TEXT, types=["city"], threshold=0.3) == []
+    assert len(tagger(TEXT, types=["city"], threshold=0.12)) == 2
+    assert tagger(TEXT, types=["city"], threshold=0.13) == []
 
 
 @pytest.mark.parametrize("raw", ["", "Rome", '["Rome', '["Oslo"]', "[1]", '[""]'])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hub.model_card import write_eval_results
 from open_ner.cli import UserError, read_yaml
 from zero_shot.comparison import compare_files
 from zero_shot.report import PUBLISHED, beside_published, markdown_table, read_published, write_report
@@ -100,3 +101,21 @@ def test_the_readmes_table_is_the_one_of_its_files() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     files = sorted((ROOT / "results" / "quickstart").glob("*--*.json"))
     assert markdown_table([json.loads(file.read_text(encoding="utf-8")) for file in files]) in text
+
+
+def test_eval_results_are_those_of_whole_benchmarks_of_the_hub(tmp_path: Path) -> None:
+    import yaml
+    from huggingface_hub import parse_eval_result_entries
+
+    run = results("mine", 3, ["local", "whole", "part"], schema=2)
+    run["benchmarks"]["local"]["dataset"] = {"id": None, "config": None, "revision": None}
+    for name in ("whole", "part"):
+        run["benchmarks"][name]["dataset"] = {"id": f"org/{name}", "config": "en", "revision": "abc"}
+    run["benchmarks"]["part"]["sampled"] = {"passages": 6, "of": 60, "seed": 0}
+    path = write_eval_results(tmp_path, run)
+    assert path == tmp_path / ".eval_results" / "uniner7-uniner-free.yaml"
+    [entry] = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    assert (entry.dataset_id, entry.task_id, entry.dataset_revision, entry.value) == ("org/whole", "en", "abc", 50.0)
+    assert "protocol uniner" in entry.notes
+    del run["benchmarks"]["whole"]
+    assert write_eval_results(tmp_path / "none", run) is None and not (tmp_path / "none").exists()

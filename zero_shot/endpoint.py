@@ -30,6 +30,8 @@ from .predict import Line, Todo, folder_name
 class Endpoint:
     """`model` at `teacher.base_url`, in the dialogue or with the prompts of a baseline.
 
+    `model["served_as"]` holds, once asked, the names by which the endpoint itself calls what answered.
+
     `replies` counts, once asked, the replies that did not end by themselves (cut, filtered, refused), those that no
     try could get, and answers about types that were not asked.
     """
@@ -74,6 +76,7 @@ class Endpoint:
                 )
             wanted = {q.key for q in self._questions(todo, config)}
             records = {r["key"]: r for r in journal.records() if r["key"] in wanted}
+        self.model["served_as"] = sorted({record["model"] or self.name for record in records.values()})
         yield from self._lines(todo, suite, config, records)
 
     def plan(self, todo: Todo, suite: SuiteConfig) -> tuple[int, float]:

@@ -63,7 +63,7 @@ def predict(
             return finished if rank == 0 else Run([], 0.0, identity)
         partial = folder / "predictions.partial.jsonl"
         if rank == 0:
-            _gather(folder, partial, identity, overwrite)
+            _gather(folder, partial, identity, overwrite or not asker.shared)  # an endpoint's journal has it all
         wait()
         done = {_place(passage) for passage in _read(partial, identity)}
         todo = [(b, p) for b in benchmarks for p in b.passages if (b.config.name, p.id) not in done]
