@@ -128,11 +128,8 @@ def make_asker(name: str, suite: SuiteConfig) -> Asker:
     from zero_shot.endpoint import Endpoint
 
     baseline = read_recipe(BaselineConfig, name) if is_yaml else None
-    asker: Asker
-    if baseline and baseline.where != "endpoint" and not suite.endpoint.base_url:
-        asker = Local(baseline)
-    else:
-        asker = Endpoint(name, suite.endpoint, baseline)
+    in_process = baseline is not None and baseline.where != "endpoint"
+    asker: Asker = Local(baseline) if in_process else Endpoint(name, suite.endpoint, baseline)
     if suite.decoding == "grounded":
         raise UserError(f"--decoding grounded: {asker.name} cannot be held to a grammar here; use free")
     return asker
