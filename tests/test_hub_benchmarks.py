@@ -14,6 +14,7 @@ from zero_shot.benchmarks import SuiteConfig, load_benchmark
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "recipes" / "eval" / "benchmarks"
+TOKENS = ["Ada", "Lovelace", "visited", "Rome"]
 LOAD = """
 import json, sys
 from pathlib import Path
@@ -27,13 +28,13 @@ for path in sys.argv[2:]:
 """
 
 
-def parquet(tags: list, names: list[str] | None, tmp_path: Path, column: str = "ner_tags") -> bytes:
-    """A Parquet file as the Hub's conversion writes it, of one sentence; names go into the features."""
+def parquet(rows_of_tags: list[list], names: list[str] | None, tmp_path: Path, column: str = "ner_tags") -> bytes:
+    """A Parquet file as the Hub's conversion writes it, of one sentence a row of tags; names go into the features."""
     import datasets
 
     kind = datasets.ClassLabel(names=names) if names else datasets.Value("int32")
     features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), column: datasets.List(kind)})
-    rows = {"tokens": [["Ada", "Lovelace", "visited", "Rome"]], column: [tags]}
+    rows = {"tokens": [TOKENS] * len(rows_of_tags), column: rows_of_tags}
     path = tmp_path / "rows.parquet"
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path)
     return path.read_bytes()
@@ -72,9 +73,9 @@ def test_the_user_recipe_loads_its_sets_by_hub_id(tmp_path: Path) -> None:
             recipe = read_yaml(BENCHMARKS / f"{name}.yaml")
             is_restaurant = name == "mit_restaurant_hub"
             content = (
-                parquet([0, 0, 0, 5], None, tmp_path, "tags")
+                parquet([[0, 0, 0, 5]], None, tmp_path, "tags")
                 if is_restaurant
-                else parquet([1, 2, 0, 3], labels, tmp_path)
+                else parquet([[1, 2, 0, 3]], labels, tmp_path)
             )
             path = recipe["data_files"].replace("*", "0000")
             shas.append(put(hub, recipe["path"], {path: content}, recipe["revision"]))
@@ -91,6 +92,49 @@ def test_the_user_recipe_loads_its_sets_by_hub_id(tmp_path: Path) -> None:
         else:
             assert found["person"] == '["Ada Lovelace"]' and "misc" not in found
     assert {kind: gold for kind, gold, _ in instructuie[0][1]}["misc"] == '["Rome"]'
+
+
+def files_of(recipe: dict, tmp_path: Path) -> dict[str, bytes]:
+    """A benchmark's dataset laid out as on the Hub: for each label, a sentence in which Rome has it."""
+    names = recipe.get("tag_names", [])
+    features = None
+    if not names:  # they stand in the dataset's features
+        prefix = "" if recipe["name"] == "few_nerd" else "B-"
+        names = features = ["O", *(prefix + label for label in [*recipe["verbalise"], *recipe.get("drop", [])])]
+    outside = names.index("O")
+    rows = [
+        [outside, outside, outside, number]
+        for number, name in enumerate(names)
+        if number != outside and not name.startswith("I-")
+    ]
+    column = recipe.get("tags_column", "ner_tags")
+    pattern = recipe.get("data_files", "")
+    if pattern.endswith(".jsonl"):
+        lines = [json.dumps({"tokens": TOKENS, column: tags}) + "\n" for tags in rows]
+        return {pattern: "".join(lines).encode()}
+    content = parquet(rows, features, tmp_path, column)
+    if pattern:
+        return {pattern.replace("*", "0000"): content}
+    config, split = recipe.get("config", "default"), recipe["split"]
+    path = f"{config}/{split}-00000-of-00001.parquet"
+    card = f"---\nconfigs:\n- config_name: {config}\n  data_files:\n  - split: {split}\n    path: {path}\n---\n"
+    return {path: content, "README.md": card.encode()}
+
+
+def test_every_label_of_the_shipped_sets_is_asked_or_dropped(tmp_path: Path) -> None:
+    names = read_yaml(ROOT / "recipes" / "eval" / "universal_ner.yaml")["benchmarks"]
+    recipes = {name: read_yaml(BENCHMARKS / f"{name}.yaml") for name in names}
+    with FakeHub() as hub:
+        for recipe in recipes.values():
+            put(hub, recipe["path"], files_of(recipe, tmp_path), recipe.get("revision"))
+        loaded = load(hub, tmp_path / "home", "uniner", *names)
+    assert len(loaded) == len(names) == 12
+    for (name, recipe), (hub_id, revision, skipped, passages) in zip(recipes.items(), loaded, strict=True):
+        assert hub_id == recipe["path"] and revision and skipped == {}, name
+        asked = {kind for _, queries in passages for kind, _, _ in queries}
+        found = {kind for _, queries in passages for kind, gold, _ in queries if gold == '["Rome"]'}
+        assert found == asked == set(recipe["verbalise"].values()), name
+        assert recipe["verified_in"] and recipe["domain"] and recipe["licence"], name
 
 
 def test_a_dataset_that_is_not_there_is_one_line(tmp_path: Path) -> None:
