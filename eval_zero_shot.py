@@ -33,6 +33,8 @@ def main() -> None:
         compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
         return
     suite = read_suite(args, rest)
+    if args.push_to_hub:
+        require_uploadable(args.model[-1])
     benchmarks = [load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks]
     askers = [make_asker(name, suite) for name in args.model]
     if args.dry_run:
@@ -110,6 +112,15 @@ def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
     if suite.limit is not None and suite.limit < 1:
         raise UserError(f"--limit {suite.limit}: score at least one passage")
     return suite
+
+
+def require_uploadable(model: str) -> None:
+    """Raise UserError for an upload that would fail once all is scored."""
+    from hub.publish import require_token
+
+    if not (Path(model) / "training.json").exists():
+        raise UserError(f"--push_to_hub uploads the last --model with its results, and {model} is no student's folder")
+    require_token()
 
 
 def find_benchmark(name: str) -> Path:

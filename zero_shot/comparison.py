@@ -28,7 +28,8 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
         if published := read_published(runs):
             table = f"{beside_published(runs, published)}\n\n{table}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--compare wants results.json files of this program: {error!r:.150}") from None
+        names = ", ".join(str(file) for file in files)
+        raise UserError(f"--compare wants results.json files of this program, not {names} ({error!r:.150})") from None
     if output_dir:
         write_report(runs, output_dir)
         print(f"tables and figures: {output_dir}")
