@@ -130,7 +130,7 @@ def describe(predictions: list[dict[str, Any]], temperature: float = 1.0, bias: 
 
 
 def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
-    """Reliability, calibrated and raw, and risk by coverage, for the calibration of each run by its name."""
+    """Reliability, raw and where a fit is saved calibrated, and risk by coverage, of each run by its name."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -140,7 +140,8 @@ def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
     left.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     for number, (name, result) in enumerate(runs.items()):
         colour = ["#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1", "#a9b4c2"][number % 5]
-        for way, style in (("calibrated", "-o"), ("raw", ":x")):
+        is_fitted = (result["temperature"], result["bias"]) != (1.0, 0.0)
+        for way, style in (("calibrated", "-o"), ("raw", ":x")) if is_fitted else (("raw", "-o"),):
             rows = result[way]["reliability"]
             points = [row["score"] for row in rows], [row["precision"] for row in rows]
             label = f"{name}, {way}: ECE {result[way]['ece']:.3f}"

@@ -122,7 +122,7 @@ def details(runs: list[Results]) -> str:
             parts.append(f"## {escape(name)}")
             if result.get("skipped"):
                 told = ", ".join(f"{escape(reason)}: {number}" for reason, number in result["skipped"].items())
-                parts.append(f"Not used: {told}.")
+                parts.append(f"Counted while it was read: {told}.")
             if result.get("per_type"):
                 parts.append(_type_table(result["per_type"]))
     return "\n\n".join(parts)
