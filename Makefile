@@ -23,7 +23,7 @@ key in OPENAI_API_KEY, give another student by `make quickstart STUDENT=<folder 
 endef
 export SUMMARY
 
-.PHONY: quickstart setup test lint bench readme clean FORCE
+.PHONY: quickstart setup test lint bench readme zero_shot clean FORCE
 
 quickstart: $(RUN)/results/table.md
 	@echo && cat $(RUN)/results/table.md && echo && echo "== a first answer: $(SENTENCE)"
@@ -82,6 +82,13 @@ readme: $(RUN)/results/table.md
 	cp $(RUN)/model/training.json results/quickstart/training.json
 	for run in $(RUN)/results/*/*/results.json; do cp $$run results/quickstart/$$(basename $$(dirname $$(dirname $$run))).json; done
 	$(BIN)/python eval_zero_shot.py --compare results/quickstart/models--*.json results/quickstart/runs--*.json --readme README.md
+
+# The quick-start's student on the seven whole sets; DATA is the folder recipes/eval/uniner.yaml asks for (docs/benchmarks.md).
+zero_shot: $(RUN)/model/training.json
+	$(BIN)/python eval_zero_shot.py --config recipes/eval/uniner.yaml --data_dir $(DATA) --model $(RUN)/model --output_dir runs/uniner
+	mkdir -p results/quickstart/zero_shot/figures
+	cp runs/uniner/table.md runs/uniner/details.md runs/uniner/*/uniner7-uniner-free/results.json results/quickstart/zero_shot/
+	cp $(addprefix runs/uniner/figures/,f1.png errors.png calibration.png) results/quickstart/zero_shot/figures/
 
 clean:
 	rm -rf runs
