@@ -48,7 +48,7 @@ class _Question:
 
     def begin(self, prefix: int) -> None:
         """Stand at the end of the prompt, whose passage took `prefix` tokens, with nothing answered."""
-        self.answer.tokens, self.answer.logprobs, self.state = [], [], self.start
+        self.answer, self.state = Answer(), self.start
         self.position, self.next = prefix + len(self.suffix) - 1, self.suffix[-1:]
 
 
@@ -220,6 +220,7 @@ class Decoder:
                 question.done = True
                 return None
             token, logprob = found
+            answer.deficits.append(best[0][1] - logprob)
         elif token in self.eos:
             answer.complete = question.done = True
             return None
@@ -269,6 +270,8 @@ class Decoder:
         ]
         if grounded and question.state.phase is not Phase.END:
             answer.text = write_answer(question.grammar.strings(question.state))
+        if grounded:
+            answer.drop_forced()
 
     @cached_property
     def cheap_tokens(self) -> int:

@@ -44,7 +44,8 @@ class OpenNERPipeline(Pipeline):
         threshold: keep spans whose score is at least this, in [0, 1].
         occurrences: "all" maps an answer to each of its occurrences on word boundaries, "first" to the first; of a
             text beyond the window, in each of its windows.
-        grounded: allow only answers that are lists of substrings of the text; False decodes freely.
+        grounded: allow only answers that are lists of substrings of the text, and drop those the student was forced
+            to (`Answer.drop_forced`); False decodes freely.
         return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list; for a text beyond
             the window, lists of answers, one for each of its `"windows": [(start, end), ...]`.
         window: tokens of text asked at once, those the student was trained on; a longer text is cut (windows.py).

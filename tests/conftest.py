@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads under contention ar
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -29,3 +30,11 @@ settings.load_profile("project")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random two-layer student and its tokenizer. Read only: copy it before changing it."""
     return make_tiny_student(tmp_path_factory.mktemp("tiny") / "student")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forced_strings_stay() -> Iterator[None]:
+    """A random student would have written something else at every token: its grounded answers would all be dropped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("open_ner.answers.FORCED", 0.0)
+        yield

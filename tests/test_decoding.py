@@ -287,6 +287,33 @@ def test_an_ungrounded_wish_is_kept_only_when_free(grounded: Decoder, script: Sc
     assert all(string in request.text for string in read_answer(held.text) or ["no list"])
 
 
+def test_a_string_the_grammar_forces_on_the_student_is_no_answer(
+    grounded: Decoder, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("open_ner.answers.FORCED", 0.5)
+    script('["Rome"]')
+    [[held]] = grounded.answer([Request("Angela Merkel met Barack Obama in Berlin.", ["x"])], max_new_tokens=24)
+    assert (held.text, held.scored_strings()) == ("[]", [])
+    script('["Berlin"]')
+    [[own]] = grounded.answer([Request("Angela Merkel met Barack Obama in Berlin.", ["x"])], max_new_tokens=24)
+    assert own.text == '["Berlin"]' and not any(own.deficits)
+
+
+@pytest.mark.parametrize(("deficit", "kept"), [(0.0, ["Rome", "oslo"]), (3.0, ["Rome", "oslo"]), (12.0, ["Rome"])])
+def test_strings_are_dropped_by_what_the_student_would_have_written(
+    deficit: float, kept: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token a character, one of "oslo" overruled: by 3, the ratio of the six is 0.61, by 12 it is 0.14."""
+    monkeypatch.setattr("open_ner.answers.FORCED", 0.5)
+    text = '["Rome", "oslo"]'
+    deficits = [deficit if begin == text.index("o", 9) else 0.0 for begin in range(len(text))]
+    answer = Answer(text, [5] * len(text), [-0.1] * len(text), list(range(1, len(text) + 1)), True, deficits)
+    scores = dict(answer.scored_strings() or [])
+    answer.drop_forced()
+    assert read_answer(answer.text) == kept
+    assert answer.scored_strings() == [(string, scores[string]) for string in kept]
+
+
 def test_a_cut_answer_keeps_its_closed_strings_and_their_scores(grounded: Decoder, script: Script) -> None:
     script('["Angela Merkel", "Barack Obama"]')
     length = len(grounded.tokenizer.encode('["Angela Merkel", "Bar'))
