@@ -87,7 +87,7 @@ readme: $(RUN)/results/table.md
 zero_shot: $(RUN)/model/training.json
 	$(BIN)/python eval_zero_shot.py --config recipes/eval/uniner.yaml --data_dir $(DATA) --model $(RUN)/model --output_dir runs/uniner
 	mkdir -p results/quickstart/zero_shot/figures
-	cp runs/uniner/table.md runs/uniner/details.md runs/uniner/*/uniner7-uniner-free/results.json results/quickstart/zero_shot/
+	cp runs/uniner/table.md runs/uniner/details.md runs/uniner/$(subst /,--,$(RUN)/model)/uniner7-uniner-free/results.json results/quickstart/zero_shot/
 	cp $(addprefix runs/uniner/figures/,f1.png errors.png calibration.png) results/quickstart/zero_shot/figures/
 
 clean:

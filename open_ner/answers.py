@@ -54,8 +54,7 @@ class Answer:
             self.text = write_answer([string for string, _ in self.own])
 
     def _score(self, start: int, end: int) -> float:
-        begins = [0, *self.ends[:-1]]
-        occurs = [p for p, begin in zip(self.logprobs, begins, strict=True) if begin <= self.text.find('"')]
+        occurs = self._within(self.logprobs, -1, self.text.find('"') + 1)
         own = self._within(self.logprobs, start, end)
         return math.exp(sum(occurs) + sum(own) / len(own)) if own else 0.0
 

@@ -268,9 +268,9 @@ class Decoder:
         answer.ends = [
             len(decode(answer.tokens[: i + 1], clean_up_tokenization_spaces=False)) for i in range(len(answer.tokens))
         ]
-        if grounded and question.state.phase is not Phase.END:
-            answer.text = write_answer(question.grammar.strings(question.state))
         if grounded:
+            if question.state.phase is not Phase.END:
+                answer.text = write_answer(question.grammar.strings(question.state))
             answer.drop_forced()
 
     @cached_property

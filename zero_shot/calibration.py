@@ -141,7 +141,8 @@ def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
     for number, (name, result) in enumerate(runs.items()):
         colour = ["#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1", "#a9b4c2"][number % 5]
         is_fitted = (result["temperature"], result["bias"]) != (1.0, 0.0)
-        for way, style in (("calibrated", "-o"), ("raw", ":x")) if is_fitted else (("raw", "-o"),):
+        ways = {"calibrated": "-o", "raw": ":x"} if is_fitted else {"raw": "-o"}
+        for way, style in ways.items():
             rows = result[way]["reliability"]
             points = [row["score"] for row in rows], [row["precision"] for row in rows]
             label = f"{name}, {way}: ECE {result[way]['ece']:.3f}"
