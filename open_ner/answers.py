@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .conversation import read_answer, write_answer
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-FORCED = 0.5  # chosen on the development set: of 574 spans below it 18 were right
+FORCED = 0.5  # chosen by strict F1 on held-out distilled passages; bounds from 0.25 to 0.6 differ little there
 
 
 @dataclass
