@@ -5,7 +5,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 RUN     := runs/quickstart
 LAUNCH  := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --quiet
-BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*.md dataset_builder/*/*.jinja dataset_builder/sample/*.jsonl) open_ner/conversation.py open_ner/cli.py
+BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*/*.py dataset_builder/*.md dataset_builder/*/*/*.jinja dataset_builder/sample/*.jsonl ner_sets/*.py command_line/*.py) open_ner/conversation.py
 SENTENCE := Ada Lovelace and Charles Babbage met in London in June 1833; her notes on the Analytical Engine appeared in Taylor's Scientific Memoirs.
 
 define SUMMARY
@@ -45,7 +45,7 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	touch $@
 
 models/smollm2-135m-instruct/config.json: | $(VENV)/installed
-	$(BIN)/python -m sft.student $(@D)
+	$(BIN)/python -m sft.default_student $(@D)
 
 $(RUN)/student.txt: FORCE
 	@mkdir -p $(@D); echo "$(STUDENT)" | cmp -s - $@ || echo "$(STUDENT)" > $@
@@ -60,7 +60,7 @@ $(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt rec
 	test ! -e $@ || rm -rf $(@D)  # of an earlier dataset, student or recipe: train_sft.py would not touch it
 	$(LAUNCH) train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --model_name_or_path $(STUDENT)
 
-$(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py open_ner/*.py metrics/entity_f1/*.py)
+$(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py ner_sets/*.py open_ner/*.py metrics/entity_f1/*.py)
 	@echo "== evaluation: the untrained and the tuned student on held-out domains and types"
 	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model > /dev/null
 

@@ -16,11 +16,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
-from zero_shot.benchmarks import Benchmark, SuiteConfig, load_benchmark
+from command_line.recipes import describe, parse_overrides, read_recipe
+from ner_sets.benchmarks import find_benchmark
+from open_ner.tools.errors import UserError, run
 from zero_shot.predict import Asker, folder_name, predict
+from zero_shot.suite import Benchmark, SuiteConfig, load_benchmark
 
-BENCHMARKS = Path(__file__).parent / "recipes" / "eval" / "benchmarks"
 OF_THE_ENDPOINT = ("base_url", "max_cost")
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         return
     is_first = int(os.environ.get("RANK", 0)) == 0
     if is_first:
-        show_skipped(benchmarks)
+        show_rejects(benchmarks)
     students = [asker.name for asker in askers if asker.model["kind"] == "student"]
     source = args.seen_types or (students[-1] if students else None)
     seen_types = training_types(source) if source else None
@@ -123,11 +124,6 @@ def require_uploadable(model: str) -> None:
     require_token()
 
 
-def find_benchmark(name: str) -> Path:
-    """The YAML of a benchmark, a shipped one by its name."""
-    return Path(name) if name.endswith((".yaml", ".yml")) else BENCHMARKS / f"{name}.yaml"
-
-
 def make_asker(name: str, suite: SuiteConfig) -> Asker:
     """Who answers under this name; see the module's description for the rule."""
     is_yaml = name.endswith((".yaml", ".yml"))
@@ -135,12 +131,12 @@ def make_asker(name: str, suite: SuiteConfig) -> Asker:
         from zero_shot.student import Student
 
         return Student(name)
-    from zero_shot.baseline import BaselineConfig, Local
-    from zero_shot.endpoint import Endpoint
+    from zero_shot.baseline import BaselineConfig, LocalBaseline
+    from zero_shot.endpoint import EndpointModel
 
     baseline = read_recipe(BaselineConfig, name) if is_yaml else None
     in_process = baseline is not None and baseline.where != "endpoint"
-    asker: Asker = Local(baseline) if in_process else Endpoint(name, suite.endpoint, baseline)
+    asker: Asker = LocalBaseline(baseline) if in_process else EndpointModel(name, suite.endpoint, baseline)
     if suite.decoding == "grounded":
         raise UserError(f"--decoding grounded: {asker.name} cannot be held to a grammar here; use free")
     return asker
@@ -165,11 +161,11 @@ def show_plan(askers: list[Asker], benchmarks: list[Benchmark], suite: SuiteConf
             print(f"{asker.name}: {requests} requests are open, ${cost:.4f} at most")
 
 
-def show_skipped(benchmarks: list[Benchmark]) -> None:
+def show_rejects(benchmarks: list[Benchmark]) -> None:
     """Print what of the benchmarks could not be used; the results hold it too."""
     for benchmark in benchmarks:
-        if benchmark.skipped:
-            print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.skipped.items()))
+        if benchmark.rejects:
+            print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
 
 
 def training_types(source: str) -> set[str] | None:

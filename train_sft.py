@@ -18,7 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from open_ner.cli import UserError, load_or_explain, read_yaml, refuse_unknown, run
+from command_line.pretrained import load_or_explain
+from command_line.recipes import read_yaml, refuse_unknown
+from open_ner.tools.errors import UserError, run
 
 DEFAULT_RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
 # what decides the course of a run: with another value, a checkpoint is of another run
@@ -51,7 +53,7 @@ class ScriptArguments:
         default=None,
         metadata={"help": "recipe of the stage this one goes on from; trained first unless its student is there"},
     )
-    license: str = field(default="other", metadata={"help": "licence of the tuned model, as the Hub spells it"})
+    license: str = field(default="other", metadata={"help": "license of the tuned model, as the Hub spells it"})
     cpu_threads: int | None = field(
         default=None, metadata={"help": "threads of a process on CPU; default: its share of the cores"}
     )
@@ -170,7 +172,7 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
         # `accelerate launch` leaves one thread, however many cores there are
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
-    quantised = quantization(model_config)
+    quantized = quantization(model_config)
     tokenizer = load_tokenizer(model_config.model_name_or_path, model_config.model_revision)
     window = read_window(model_config.model_name_or_path, model_config.model_revision)
 
@@ -207,7 +209,7 @@ def train(script: ScriptArguments, config: Any, model_config: Any) -> None:
         AutoModelForCausalLM,
         model_config.model_name_or_path,
         revision=model_config.model_revision,
-        quantization_config=quantised,
+        quantization_config=quantized,
         dtype=getattr(torch, model_config.dtype or "float32"),
         attn_implementation=model_config.attn_implementation or attention,
     )

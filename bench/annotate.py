@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.parts.local_endpoint import FAULTS, LocalEndpoint  # noqa: E402
-from dataset_builder.questions import build_messages  # noqa: E402
+from dataset_builder.teacher.questions import build_messages  # noqa: E402
 
 OURS, PLAIN = "uniner-distill", "plain AsyncOpenAI"
 PACKAGES = {"flexllm": "flexllm", "curator": "bespokelabs-curator"}
@@ -75,7 +75,7 @@ def write_passages(folder: Path, count: int) -> Path:
     text = "Ada Lovelace wrote notes on the Analytical Engine in London. " * 8
     with (folder / "passages.jsonl").open("w") as passages, (folder / "prompts.jsonl").open("w") as prompts:
         for i in range(count):
-            place = {"source": "", "source_id": f"p{i}", "licence": "", "start": 0, "end": 1, "tokens": 1}
+            place = {"source": "", "source_id": f"p{i}", "license": "", "start": 0, "end": 1, "tokens": 1}
             print(json.dumps({"id": f"p{i}", "text": f"{text}{i}", **place}), file=passages)
             print(json.dumps({"messages": build_messages("type", f"{text}{i}")}), file=prompts)
     return folder

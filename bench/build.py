@@ -27,11 +27,18 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.parts.windows import add_options, windows  # noqa: E402
 from dataset_builder.config import DatasetConfig, TeacherConfig  # noqa: E402
-from dataset_builder.conversations import ROWS_AT_ONCE, Conversation, Tally, count_types, to_conversations, to_table  # noqa: E402
-from dataset_builder.journal import Journal  # noqa: E402
-from dataset_builder.negatives import NegativeSampler, passage_keys  # noqa: E402
-from dataset_builder.passages import Passage, load_tokenizer  # noqa: E402
-from dataset_builder.questions import questions  # noqa: E402
+from dataset_builder.corpus.passages import Passage, load_tokenizer  # noqa: E402
+from dataset_builder.dataset.conversations import (  # noqa: E402
+    ROWS_AT_ONCE,
+    Conversation,
+    ConversationCounts,
+    count_types,
+    to_conversations,
+    to_table,
+)
+from dataset_builder.dataset.negatives import NegativeSampler, passage_keys  # noqa: E402
+from dataset_builder.teacher.journal import Journal  # noqa: E402
+from dataset_builder.teacher.questions import questions  # noqa: E402
 
 TYPES = 13_020
 USAGE = {"prompt_tokens": 250, "completion_tokens": 60}
@@ -124,7 +131,7 @@ def bench_parquet(args: argparse.Namespace) -> None:
 
     rows, options = make_rows(args.passages), DatasetConfig()
     samplers = {"": NegativeSampler(count_types(rows), "frequency", 0)}
-    conversations = list(to_conversations(rows, samplers, {"": options}, None, Tally()))
+    conversations = list(to_conversations(rows, samplers, {"": options}, None, ConversationCounts()))
 
     def ours(folder: str) -> None:
         writer = ParquetWriter(path=f"{folder}/ours.parquet", features=CONVERSATION_FEATURES)

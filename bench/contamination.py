@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from dataset_builder.contamination import NgramIndex, normalise  # noqa: E402
+from dataset_builder.dataset.contamination import NgramIndex, normalize  # noqa: E402
 
 NGRAM = 8
 WORD = re.compile(r"[^\W_]+")
@@ -49,7 +49,7 @@ def plain(texts: list[str], passages: list[str]) -> list[bool]:
 
 
 def _tuples(text: str) -> list[tuple[str, ...]]:
-    words = WORD.findall(normalise(text))
+    words = WORD.findall(normalize(text))
     return [tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
 
 

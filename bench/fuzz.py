@@ -15,9 +15,9 @@ import atheris  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 with atheris.instrument_imports(include=["dataset_builder"]):
-    from dataset_builder.filters import merge_plurals, normalise_type, why_drop
-    from dataset_builder.grounding import fold, ground
-    from dataset_builder.parse import parse_reply
+    from dataset_builder.annotation.grounding import fold, ground
+    from dataset_builder.annotation.types import merge_plurals, normalize_type, why_drop
+    from dataset_builder.teacher.parse import parse_reply
 
 TEXT = "Ada, O'Brien: e\u0301 in “Straße” İ ﬁ x\u200dy \N{WOMAN}\u200d\N{PERSONAL COMPUTER} soft\u00adware, cities"
 # a byte each, so that mutations of bytes are mutations of a reply's grammar and of a passage's Unicode
@@ -52,7 +52,7 @@ def test_one_input(data: bytes) -> None:
     if isinstance(pairs, str):
         assert pairs.isidentifier()
         return
-    names = [normalise_type(type_name) for _, type_name, *_ in pairs]
+    names = [normalize_type(type_name) for _, type_name, *_ in pairs]
     merged = merge_plurals(names)
     assert not set(merged) & set(merged.values())
     for (span, *_), name in zip(pairs, names, strict=True):

@@ -19,13 +19,14 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from open_ner.cli import read_recipe  # noqa: E402
+from command_line.recipes import read_recipe  # noqa: E402
+from ner_sets.benchmarks import BenchmarkPassage  # noqa: E402
 from open_ner.conversation import read_answer  # noqa: E402
 from open_ner.decoding import Answer, Decoder, Request  # noqa: E402
 from open_ner.grammar import AnswerGrammar, State  # noqa: E402
-from zero_shot.benchmarks import EvalPassage, SuiteConfig, load_benchmark  # noqa: E402
 from zero_shot.scoring import bootstrap, score  # noqa: E402
 from zero_shot.student import to_line  # noqa: E402
+from zero_shot.suite import SuiteConfig, load_benchmark  # noqa: E402
 
 LIBRARIES = ("llguidance", "xgrammar")
 
@@ -83,12 +84,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ask(decoder: Decoder, passages: list[EvalPassage], grounded: bool, suite: SuiteConfig) -> list[list[Answer]]:
+def ask(decoder: Decoder, passages: list[BenchmarkPassage], grounded: bool, suite: SuiteConfig) -> list[list[Answer]]:
     requests = [Request(passage.text, [query.type for query in passage.queries]) for passage in passages]
     return list(decoder.answer(requests, grounded=grounded, max_new_tokens=suite.max_new_tokens))
 
 
-def describe(passages: list[EvalPassage], answers: list[list[Answer]], suite: SuiteConfig) -> dict[str, Any]:
+def describe(passages: list[BenchmarkPassage], answers: list[list[Answer]], suite: SuiteConfig) -> dict[str, Any]:
     """Counts over the answers, and their F1."""
     asked = [
         (passage, query, answer)

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from open_ner.long_texts import Window, cut, merge, token_counter  # noqa: E402
 from open_ner.prompts import special_tokens  # noqa: E402
-from open_ner.windows import Window, cut, merge, token_counter  # noqa: E402
 
 WINDOW = 256
 SIZES = (100_000, 1_000_000, 10_000_000)

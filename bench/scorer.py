@@ -14,12 +14,13 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from command_line.recipes import read_recipe  # noqa: E402
 from eval_zero_shot import find_benchmark  # noqa: E402
 from metrics.entity_f1.entity_f1 import official_counts  # noqa: E402
-from open_ner.cli import read_recipe, run  # noqa: E402
 from open_ner.conversation import read_answer  # noqa: E402
-from zero_shot.benchmarks import Benchmark, SuiteConfig, load_benchmark  # noqa: E402
+from open_ner.tools.errors import run  # noqa: E402
 from zero_shot.scoring import SCORERS, score  # noqa: E402
+from zero_shot.suite import Benchmark, SuiteConfig, load_benchmark  # noqa: E402
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from transformers import pipeline
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from open_ner.pipeline import OpenNERPipeline  # noqa: E402
-from open_ner.server import ServedNER  # noqa: E402
+from open_ner.tools.served import ServedNER  # noqa: E402
 
 TYPES = ["person", "organization", "location", "date", "event", "product", "animal", "chemical", "disease", "device"]
 

@@ -48,7 +48,7 @@ def main() -> None:
                 measured[way].append(run(args, Path(folder), gpu))
             last = measured[way][-1]
             print(f"run {number + 1}, {way}: {last['seconds']:.1f} s for {args.steps} steps", flush=True)
-    report = summarise(measured, args, gpu)
+    report = summarize(measured, args, gpu)
     print(json.dumps(report, indent=1))
     if args.write:
         args.write.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def read_log(history: list[dict[str, Any]], printed: str) -> dict[str, Any]:
     }
 
 
-def summarise(measured: dict[str, list[dict[str, Any]]], args: argparse.Namespace, gpu: bool) -> dict[str, Any]:
+def summarize(measured: dict[str, list[dict[str, Any]]], args: argparse.Namespace, gpu: bool) -> dict[str, Any]:
     """Medians, ratios to train_sft.py, and the largest difference of its losses to stock TRL's."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

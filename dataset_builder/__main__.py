@@ -11,15 +11,16 @@ import argparse
 import time
 from pathlib import Path
 
+from command_line.recipes import describe, parse_overrides, read_recipe
 from hub.publish import publish_folder, require_token
-from open_ner.cli import UserError, describe, parse_overrides, read_recipe, run
+from open_ner.tools.errors import UserError, run
 
 from .config import BuildConfig
-from .journal import Journal
-from .passage_filters import Screen
-from .passages import load_passages, write_passages
-from .supervised import load_set_configs
-from .teacher import annotate, estimate, extrapolate
+from .corpus.filters import Screen
+from .corpus.passages import load_passages, write_passages
+from .dataset.supervised import load_set_configs
+from .teacher.client import annotate, estimate, extrapolate
+from .teacher.journal import Journal
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def screen_of(config: BuildConfig) -> Screen | None:
     """What keeps passages that overlap a benchmark from the teacher, where the recipe names one and removes them."""
     if not config.contamination.benchmarks:
         return None
-    from .contamination import Decontaminator  # numpy, which the annotate stage does without
+    from .dataset.contamination import Decontaminator  # numpy, which the annotate stage does without
 
     return Decontaminator(config.contamination).screen()
 

@@ -13,16 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 from .config import BuildConfig
-from .figures import plot_all
-from .parts import Parts
-from .passages import public_name
-from .questions import prompt_hash
-from .rejects import Rejects
-from .report import PAPER, describe_set, provenance, summarise
-from .uniner_distill import BuiltConfig, materialise
+from .corpus.passages import public_name
+from .dataset.figures import plot_all
+from .dataset.parts import Parts
+from .dataset.statistics import PAPER, describe_set, provenance, summarize
+from .rejects import RejectsFolder
+from .teacher.questions import prompt_hash
+from .uniner_distill import BuiltConfig, materialize
 
 FOLDERS = ("data_dir", "sets", "benchmarks")  # options that hold paths of this machine, which are nobody's business
 
@@ -34,12 +34,12 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
     """
     student = config.dataset.tokenizer or config.corpus.tokenizer
     target = Path(config.dataset_dir) if config.dataset_dir else folder / "dataset"
-    with replaced(target) as partial, Rejects(partial / "rejects") as rejects:
+    with replaced(target) as partial, RejectsFolder(partial / "rejects") as rejects:
         parts = Parts(config, folder, rejects)
         parts.write()
-        built = materialise(parts.files, config.dataset, student, partial, config.supervised)
+        built = materialize(parts.files, config.dataset, student, partial, config.supervised)
         for name in parts.files:
-            rejects.write_left_out(name, built[name].tally.left_out)
+            rejects.write(name, built[name].tally.rejects)
         stats = _statistics(config, folder, parts, built)
         first = built[next(iter(parts.files))].annotations
         _write_json(partial / "stats.json", stats)
@@ -57,14 +57,14 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
     asked = config.teacher.variants if config.corpus.named else []
     return {
         "name": config.name,
-        "licence": config.licence,
+        "license": config.license,
         "corpus": _corpus_counts(folder) if config.corpus.named else {},
         "answers": parts.answers,
         "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_name(student)},
         "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
         **provenance(built, config.teacher.recorded_by if config.teacher.recorded and asked else None),
         "variants": {
-            name: {"counts": {}, **parts.counts.get(name, {}), **summarise(built[name])} for name in parts.files
+            name: {"counts": {}, **parts.counts.get(name, {}), **summarize(built[name])} for name in parts.files
         },
         "supervised": {
             name: describe_set(name, part, built["supervised"].tally) for name, part in parts.human.items()

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from open_ner.cli import UserError, option
+from command_line.recipes import option
+from open_ner.tools.errors import UserError
 
 Variant = Literal["type", "definition"]
 
@@ -23,9 +24,9 @@ class SourceConfig:
     text_column: str = option("text", "column that holds the document; a.b is field b of column a, here and below")
     id_column: str | None = option("id", "column that holds the document's id; where absent, the hash of the text")
     source_column: str | None = option("source", "column that names the document's origin")
-    licence_column: str | None = option("licence", "column that names the document's licence")
+    license_column: str | None = option("license", "column that names the document's license")
     source: str = option("", "origin of rows that name none")
-    licence: str = option("", "licence of rows that name none")
+    license: str = option("", "license of rows that name none")
     sample_by: Literal["line", "paragraph", "document"] = option("document", "what one document of a text file is")
     weight: float | None = option(None, "in a mixture: this source's share of the sample, relative to the others'")
 
@@ -124,35 +125,6 @@ class DatasetConfig:
 
 
 @dataclass
-class AnnotatedSetConfig:
-    """One human-annotated set: a file under recipes/build/supervised/."""
-
-    name: str = option(..., "name of the set, as the line `Dataset: {name}` gives it")
-    path: str = option(..., "file or glob below supervised.data_dir, or the Hub id of a dataset")
-    format: Literal["offsets", "tags", "conll"] = option(
-        ..., "offsets: text and entities; tags: columns of tokens and BIO, IOB, BIOES or bare tags; conll: a text file"
-    )
-    config: str | None = option(None, "the dataset's config, for a Hub id")
-    split: str = option("train", "the dataset's split, for a Hub id")
-    data_files: str | None = option(None, "JSON or Parquet files of a Hub dataset to read, not its config and split")
-    revision: str | None = option(None, "commit or tag, for a Hub id")
-    id_column: str = option("id", "column with the id; where absent, the hash of the text")
-    text_column: str = option("text", "offsets: column with the text")
-    entities_column: str = option("entities", "offsets: column with a list of {start, end, type, text?}")
-    tokens_column: str = option("tokens", "tags: column with the tokens")
-    tags_column: str = option("ner_tags", "tags: column with the tags, strings or numbers")
-    tag_names: list[str] = option(list, "names of numbered tags, where the dataset's features do not give them")
-    tag_column: int = option(-1, "conll: column of the tag; 0 is the token, -1 the last")
-    comment: str = option("", "conll: what a comment line starts with")
-    verbalise: dict[str, str] = option(dict, "label -> the words the question uses; others keep their own name")
-    complete: bool = option(False, "labels that are neither in verbalise, nor in drop, are unknown: left out, counted")
-    drop: list[str] = option(list, "labels that are never asked, such as misc")
-    types: list[str] | None = option(None, "the set's label set, in the question's words; absent: the labels it has")
-    max_passages: int | None = option(None, "instead of supervised.max_passages")
-    licence: str = option("", "what the source says of its licence")
-
-
-@dataclass
 class SupervisedConfig:
     """Human-annotated sets beside the distilled passages, or instead of them (paper, section 3.3)."""
 
@@ -200,7 +172,7 @@ class BuildConfig:
     output_dir: str = option("runs/my-dataset", "folder of passages, journal and, in dataset/, what goes to the Hub")
     dataset_dir: str | None = option(None, "folder of what goes to the Hub, where several are built of one journal")
     name: str = option("uniner-distill", "title of the dataset's card")
-    licence: str = option("other", "licence of the dataset, as the Hub spells it")
+    license: str = option("other", "license of the dataset, as the Hub spells it")
     teacher: TeacherConfig = option(TeacherConfig, "")
     dataset: DatasetConfig = option(DatasetConfig, "")
     supervised: SupervisedConfig = option(SupervisedConfig, "")

@@ -1,49 +1,67 @@
-"""What a build left out, beside the data."""
+"""What is left out anywhere in a build: one class, one count of reasons, one pair of files in the dataset's folder."""
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow import parquet
-
-from .annotations import Annotations
-
-REJECT = ("variant", "passage_id", "reason", "span", "type")
+COLUMNS = ("variant", "passage_id", "reason", "span", "type")
 
 
-class Rejects:
-    """Everything that was left out, with its reason: `rejects.parquet`, and the verbatim replies in `replies.parquet`.
+@dataclass
+class Reject:
+    """Anything left out, with its reason.
 
-    A reply stands once however many of its entities were left out; `variant` and `passage_id` join the two. Where
-    people annotated, the set's own record of the entity or passage at fault stands for the reply.
+    `id` names the passage, or the line or document that gave none. `text` is what was left out, verbatim: a passage,
+    a reply, or the reply that an entity came from. `span` and `type` name the entity, or `type` alone a query.
+    """
+
+    id: str
+    reason: str
+    text: str = ""
+    span: str = ""
+    type: str = ""
+
+
+def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
+    """How many rejects each reason has, in order of first occurrence."""
+    return dict(Counter(reject.reason for reject in rejects))
+
+
+class RejectsFolder:
+    """Writes rejects to `rejects.parquet`, and their verbatim texts to `replies.parquet`; a context manager.
+
+    A text is written once however many entities of it were rejected; `variant` and `passage_id` join the two files.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        text = pa.string()
-        self._rejects = parquet.ParquetWriter(folder / "rejects.parquet", pa.schema([(name, text) for name in REJECT]))
-        reply = pa.schema([("variant", text), ("passage_id", text), ("reply", text)])
-        self._replies = parquet.ParquetWriter(folder / "replies.parquet", reply)
+        import pyarrow as pa  # the stages that ask a teacher do without it
+        from pyarrow import parquet
 
-    def __enter__(self) -> "Rejects":
+        folder.mkdir()
+        names = (COLUMNS, ("variant", "passage_id", "reply"))
+        schemas = [pa.schema([(name, pa.string()) for name in columns]) for columns in names]
+        self._rejects = parquet.ParquetWriter(folder / "rejects.parquet", schemas[0])
+        self._replies = parquet.ParquetWriter(folder / "replies.parquet", schemas[1])
+
+    def __enter__(self) -> "RejectsFolder":
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._rejects.close()
         self._replies.close()
 
-    def write_annotations(self, variant: str, found: Annotations) -> None:
-        """Replies, passages and entities that did not become annotations."""
-        self._write(self._rejects, ((variant, r.passage_id, r.reason, r.span, r.type) for r in found.rejects))
-        replies = dict.fromkeys((reject.passage_id, reject.reply) for reject in found.rejects)
-        self._write(self._replies, ((variant, *pair) for pair in replies))
-
-    def write_left_out(self, config: str, left_out: Iterable[tuple[str, str, str]]) -> None:
-        """Passages and queries that fit into no conversation."""
-        self._write(self._rejects, ((config, passage_id, reason, "", kind) for passage_id, reason, kind in left_out))
+    def write(self, variant: str, rejects: Iterable[Reject]) -> None:
+        """Add the rejects of one config."""
+        rejects = list(rejects)
+        self._write(self._rejects, [(variant, r.id, r.reason, r.span, r.type) for r in rejects])
+        texts = dict.fromkeys((reject.id, reject.text) for reject in rejects if reject.text)
+        self._write(self._replies, [(variant, *pair) for pair in texts])
 
     @staticmethod
-    def _write(writer: parquet.ParquetWriter, rows: Iterable[tuple[str, ...]]) -> None:
+    def _write(writer: Any, rows: list[tuple[str, ...]]) -> None:
+        import pyarrow as pa
+
         columns = list(zip(*rows, strict=True)) or [()] * len(writer.schema)
-        writer.write_table(pa.table([pa.array(c, pa.string()) for c in columns], schema=writer.schema))
+        writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=writer.schema))

@@ -1,13 +1,10 @@
 """The `datasets` loading script: annotations become Parquet, one builder config per variant.
 
-`datasets` no longer runs such scripts from the Hub, so this one runs here: `materialise` writes its configs as a
+`datasets` no longer runs such scripts from the Hub, so this one runs here: `materialize` writes its configs as a
 folder of Parquet files, which `load_dataset` reads from disk and from the Hub without any code.
 """
 
-import hashlib
-import json
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,13 +14,15 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 from .config import DatasetConfig, SupervisedConfig
-from .conversations import ROWS_AT_ONCE, Tally, count_types, entity_column, to_conversations, to_table
-from .negatives import NegativeSampler
-from .supervised import conversation_options
-from .window import Window
+from .dataset.annotation_file import AnnotationFile
+from .dataset.conversations import ROWS_AT_ONCE, ConversationCounts, entity_column, to_conversations, to_table
+from .dataset.negatives import NegativeSampler
+from .dataset.statistics import BuiltConfig
+from .dataset.supervised import conversation_options
+from .dataset.token_budget import TokenBudget
 
 ENTITY = {
     "start": datasets.Value("int32"),
@@ -44,7 +43,7 @@ ANNOTATION_FEATURES = datasets.Features(
     {
         **TEXT,
         "source_id": datasets.Value("string"),
-        "licence": datasets.Value("string"),
+        "license": datasets.Value("string"),
         "start": datasets.Value("int64"),
         "end": datasets.Value("int64"),
         "entities": datasets.List(ENTITY),
@@ -62,54 +61,6 @@ def features_of(config: str) -> datasets.Features:
         return ANNOTATION_FEATURES
     named = {} if config in DISTILLED else {"dataset": datasets.Value("string")}
     return datasets.Features({**CONVERSATION_FEATURES, **named})
-
-
-@dataclass
-class AnnotationFile:
-    """A JSONL file of annotated passages and what one reading of it tells; the rows themselves stay on disk.
-
-    `counts` and `per_passage` count distinct (string, type) pairs of a passage; `train_counts` those of the training
-    part, by the human-annotated set that a row names in `dataset` ("" for distilled rows).
-    """
-
-    path: Path
-    one_in: int
-    held_out: list[bool] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    train_counts: dict[str, Counter[str]] = field(default_factory=dict)
-    per_passage: Counter[int] = field(default_factory=Counter)
-    present_types: int = 0
-    mentions: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    licences: Counter[str] = field(default_factory=Counter)
-    teachers: Counter[str] = field(default_factory=Counter)
-    dates: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        for row in self._read():
-            held_out = is_held_out(row["id"], self.one_in)
-            self.held_out.append(held_out)
-            types = count_types([row])
-            self.counts.update(types)
-            known = self.train_counts.setdefault(row.get("dataset") or "", Counter())
-            if not held_out:
-                known.update(types)
-            self.per_passage[types.total()] += 1
-            self.present_types += len(types)
-            self.mentions += len({(mention["start"], mention["end"]) for mention in row["entities"]})
-            for name, seen in (("source", self.sources), ("licence", self.licences), ("teacher", self.teachers)):
-                seen[row.get(name) or ""] += 1
-            self.dates.add((row.get("annotated") or "")[:10])
-
-    def rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """The rows of `train` or `validation`, in the order of the file."""
-        return self._read([held_out == (split == "validation") for held_out in self.held_out])
-
-    def _read(self, wanted: list[bool] | None = None) -> Iterator[dict[str, Any]]:
-        with self.path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines):
-                if wanted is None or wanted[number]:
-                    yield json.loads(line)
 
 
 @dataclass
@@ -132,9 +83,9 @@ class UninerDistill(datasets.ArrowBasedBuilder):
     DEFAULT_CONFIG_NAME = "type"
 
     def _info(self) -> datasets.DatasetInfo:
-        self.tally = Tally()
+        self.tally = ConversationCounts()
         self.annotations: AnnotationFile | None = None
-        self.window: Window | None = None
+        self.window: TokenBudget | None = None
         return datasets.DatasetInfo(features=features_of(self.config.name))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
@@ -166,7 +117,7 @@ class UninerDistill(datasets.ArrowBasedBuilder):
             for name, counts in self.annotations.train_counts.items()
         }
         if config.tokenizer and not self.window:
-            self.window = Window(config.tokenizer, config.options.max_conversation_tokens)
+            self.window = TokenBudget(config.tokenizer, config.options.max_conversation_tokens)
         line = config.supervised.dataset_line
         conversations = to_conversations(rows, samplers, options, self.window, self.tally, line)
         for number, block in enumerate(_blocks(conversations)):
@@ -194,22 +145,7 @@ def _blocks(items: Iterable[Any]) -> Iterator[list[Any]]:
         yield block
 
 
-def is_held_out(passage_id: str, one_in: int) -> bool:
-    """Whether a passage belongs to the validation split; it stays there however the corpus grows."""
-    return one_in > 0 and int.from_bytes(hashlib.sha256(passage_id.encode()).digest()) % one_in == 0
-
-
-@dataclass
-class BuiltConfig:
-    """A config as written: its rows by split, the Hub's `dataset_info`, and what its conversations ask."""
-
-    splits: dict[str, int]
-    dataset_info: dict[str, Any]
-    annotations: AnnotationFile
-    tally: Tally
-
-
-def materialise(
+def materialize(
     sources: dict[str, Path],
     options: DatasetConfig,
     tokenizer: str,

@@ -18,11 +18,11 @@ ROWS = {
 COUNTED = ("passages", "entities", "spans", "types", "queries", "negative_queries", "types_not_asked")
 SEEN = ("replies", "entities_read", "entities_kept")  # counts that are no reason to leave something out
 SET_COLUMNS = ("passages", "passages_without_entity", "entities", "conversations", "queries", "negative_queries")
-NAMED = 12  # sources, licences and merged types that are listed; the rest is counted
+NAMED = 12  # sources, licenses and merged types that are listed; the rest is counted
 
 
 def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
-    """Write `README.md` with the Hub's metadata (`configs`, `dataset_info`, licence) and this build's statistics.
+    """Write `README.md` with the Hub's metadata (`configs`, `dataset_info`, license) and this build's statistics.
 
     `repo_id` is where the dataset goes, for the example of how to load it.
     """
@@ -60,7 +60,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
         answers=stats["answers"],
         corpus=list(_corpus(stats["corpus"])),
         sources=_listed(stats["sources"]),
-        licences=_listed(stats["licences"]),
+        licenses=_listed(stats["licenses"]),
         negatives=_negatives(stats["negatives"]),
         window=stats["negatives"],
         student=code(str(stats["negatives"]["tokenizer"])),
@@ -80,14 +80,14 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
 
 
 def _metadata(stats: dict[str, Any]) -> Any:
-    """What the Hub reads: configs and their files, features and sizes, licence, tags."""
+    """What the Hub reads: configs and their files, features and sizes, license, tags."""
     from huggingface_hub import DatasetCardData
 
     configs = stats["configs"]
     default = next(iter(configs))
     return DatasetCardData(
         pretty_name=stats["name"],
-        license=stats["licence"],
+        license=stats["license"],
         language=["en"],
         annotations_creators=["machine-generated"] * bool(stats["prompts"]) + ["found"] * bool(stats["supervised"]),
         task_categories=["token-classification", "text-generation"],
@@ -149,7 +149,7 @@ def _corpus(corpus: dict[str, Any]) -> Iterable[str]:
         line += f"; {corpus['not_sampled']:,} were not drawn into the sample"
     yield line
     for name, label in (
-        ("documents", "Documents read"), ("sources", "Passages by source"), ("licences", "Passages by licence"),
+        ("documents", "Documents read"), ("sources", "Passages by source"), ("licenses", "Passages by license"),
     ):  # fmt: skip
         if corpus.get(name):
             yield f"{label}: {_listed(corpus[name])}"
@@ -161,7 +161,7 @@ def _corpus(corpus: dict[str, Any]) -> Iterable[str]:
 def _set(name: str, part: dict[str, Any]) -> dict[str, Any]:
     """A human-annotated set's row of its table."""
     counts = {key: part[key] for key in SET_COLUMNS}
-    return {"set": name, "licence": part["licence"] or "not named", "types": len(part["types"]), **counts}
+    return {"set": name, "license": part["license"] or "not named", "types": len(part["types"]), **counts}
 
 
 def _mixture(options: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 
 def publish_folder(

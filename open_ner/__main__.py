@@ -16,8 +16,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
-from .cli import UserError, run
-from .jsonl import Ask, answer_jsonl
+from .tools.errors import UserError, run
+from .tools.jsonl import Ask, answer_jsonl
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
             result = entities if len(named) == 1 else {"file": name, "entities": entities}
             print(json.dumps(result, ensure_ascii=False), flush=True)
         else:
-            from .terminal import show
+            from .tools.terminal import show
 
             show(text, entities, name if len(named) > 1 else "")
 
@@ -117,7 +117,7 @@ def _tagger(args: argparse.Namespace) -> Ask:
     given = {"threshold": args.threshold, "dataset": args.dataset, "occurrences": args.occurrences}
     options = {name: value for name, value in given.items() if value is not None}  # the others are the student's
     if args.base_url:
-        from .server import ServedNER
+        from .tools.served import ServedNER
 
         with _one_line():
             served = ServedNER(args.base_url, args.model, tokenizer=args.tokenizer)

@@ -119,7 +119,7 @@ def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, c
     return []
 
 
-def neutralise(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:
+def neutralize(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:
     """Break special tokens inside the contents, so that no passage or type can open or close a turn.
 
     A space after the first character is enough: the tokenizer no longer sees the token, a reader still sees the text.

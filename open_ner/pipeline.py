@@ -15,7 +15,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .answers import Answer, calibrate
 from .conversation import OCCURRENCES, find_spans
 from .decoding import Decoder, Request
-from .windows import Window, cut, fitting_window, merge, token_counter
+from .long_texts import Window, cut, fitting_window, merge, token_counter
 
 TASK = "open-ner"
 DEFAULTS: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """The prompts of a passage's questions as tokens: what they all begin with once, and what each adds.
 
-The passage is rendered with every question, because a chat template may do what it likes, but it is tokenised once:
+The passage is rendered with every question, because a chat template may do what it likes, but it is tokenized once:
 a rendering is cut in front of a special token between passage and question, where no token can straddle the cut.
-Where no such place is found the renderings are tokenised whole, so that the tokens are always those of
+Where no such place is found the renderings are tokenized whole, so that the tokens are always those of
 `apply_chat_template`.
 """
 
@@ -14,7 +14,7 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from .conversation import build_query, neutralise, passage_turns, question
+from .conversation import build_query, neutralize, passage_turns, question
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -47,7 +47,7 @@ class Prompts:
 
 
 class Encoder:
-    """Prompts by one tokenizer's chat template. Special tokens inside passages and types are neutralised."""
+    """Prompts by one tokenizer's chat template. Special tokens inside passages and types are neutralized."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if tokenizer.chat_template is None:
@@ -55,7 +55,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.special_tokens = special_tokens(tokenizer)
         # found before anything else is looked at, and without white space around them: the text on their two sides
-        # is tokenised independently; slow tokenizers promise less
+        # is tokenized independently; slow tokenizers promise less
         plain = [
             re.escape(token.content)
             for token in tokenizer.added_tokens_decoder.values()
@@ -74,10 +74,10 @@ class Encoder:
         refuse_surrogates(text, *types, dataset or "")
         if not types:
             return Prompts([], [])
-        turns = neutralise(passage_turns(text, dataset), self.special_tokens)
-        asked = neutralise([{"role": "user", "content": question(name)} for name in types], self.special_tokens)
+        turns = neutralize(passage_turns(text, dataset), self.special_tokens)
+        asked = neutralize([{"role": "user", "content": question(name)} for name in types], self.special_tokens)
         first = self._render([*turns, asked[0]])
-        [whole] = self._tokenise([first])
+        [whole] = self._tokenize([first])
         if longest is not None and len(whole) > longest:
             return Prompts(whole[:-1], [whole[-1:]])  # refused by the caller, with its number of tokens
         rendered = [first, *(self._render([*turns, message]) for message in asked[1:])]
@@ -85,10 +85,10 @@ class Encoder:
         safe = (cut for cut in reversed(cuts) if all(prompt.startswith(first[: cut.end()]) for prompt in rendered))
         cut = next(safe, None)
         head = first[: cut.start()] if cut else ""
-        prefix = self._tokenise([head])[0] if head else []
-        if prefix + self._tokenise([first[len(head) :]])[0] != whole:
+        prefix = self._tokenize([head])[0] if head else []
+        if prefix + self._tokenize([first[len(head) :]])[0] != whole:
             head, prefix = "", []
-        suffixes = self._tokenise([prompt[len(head) :] for prompt in rendered])
+        suffixes = self._tokenize([prompt[len(head) :] for prompt in rendered])
         # every question keeps at least one token of its own
         shared = min(len(os.path.commonprefix(suffixes)), min(map(len, suffixes)) - 1)
         return Prompts(prefix + suffixes[0][:shared], [suffix[shared:] for suffix in suffixes])
@@ -102,6 +102,6 @@ class Encoder:
     def _render(self, messages: list[dict[str, str]]) -> str:
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
-    def _tokenise(self, texts: list[str]) -> list[list[int]]:
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
         """As `apply_chat_template` does it: the special tokens are those the template wrote."""
         return self.tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""LoRA and QLoRA by TRL's ModelConfig: the quantisation of the base, and the adapter merged into whole weights."""
+"""LoRA and QLoRA by TRL's ModelConfig: the quantization of the base, and the adapter merged into whole weights."""
 
 from copy import deepcopy
 from importlib.util import find_spec
@@ -7,7 +7,8 @@ from typing import Any
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from trl import ModelConfig, get_quantization_config
 
-from open_ner.cli import UserError, load_or_explain
+from command_line.pretrained import load_or_explain
+from open_ner.tools.errors import UserError
 
 
 def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
@@ -19,7 +20,7 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
         return None
     option = "load_in_4bit" if model_config.load_in_4bit else "load_in_8bit"
     if not model_config.use_peft:
-        raise UserError(f"{option} without use_peft: quantised weights cannot be tuned themselves, set use_peft: true")
+        raise UserError(f"{option} without use_peft: quantized weights cannot be tuned themselves, set use_peft: true")
     if model_config.dtype not in ("bfloat16", "float16", "float32"):
         raise UserError(
             f"{option} computes in dtype, which is {model_config.dtype}: choose bfloat16, float16 or float32"
@@ -33,7 +34,7 @@ def merge_adapter(model: Any, state: dict[str, Any], model_config: ModelConfig) 
     """The base model, read again in the training's dtype, with the adapter of a tuned PeftModel merged in; on CPU.
 
     `state` is the PeftModel's whole state, gathered from all processes. The base is not the one that was trained on:
-    that may be quantised, or spread over processes.
+    that may be quantized, or spread over processes.
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config

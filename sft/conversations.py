@@ -7,8 +7,8 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from open_ner.cli import UserError
-from open_ner.conversation import Message, neutralise, read_answer
+from open_ner.conversation import Message, neutralize, read_answer
+from open_ner.tools.errors import UserError
 
 from . import IGNORED
 from .branches import lay_out, single_questions
@@ -40,7 +40,7 @@ def tokenize(
         texts, spans, parts = [], [], []
         for name, messages in zip(names, batch["messages"], strict=True):
             check_conversation(messages, name)
-            messages = neutralise(messages, template.special_tokens)
+            messages = neutralize(messages, template.special_tokens)
             own = single_questions(messages) if branches else [messages]
             parts.append(len(own))
             for text, answers in map(template.spans, own):

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 
 def require_space(folder: Path, needed: int) -> None:

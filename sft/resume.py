@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 from .saving import FINISHED
 

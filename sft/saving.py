@@ -9,8 +9,8 @@ import yaml
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Trainer
 from trl import ModelConfig
 
-from open_ner.cli import UserError
 from open_ner.pipeline import DEFAULTS, OpenNERPipeline
+from open_ner.tools.errors import UserError
 
 from .adapters import merge_adapter
 from .recipe import used_recipe

@@ -14,9 +14,9 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from open_ner.cli import UserError
 from open_ner.conversation import Message, build_conversation
 from open_ner.prompts import special_tokens
+from open_ner.tools.errors import UserError
 
 PROBE = build_conversation("a", [("b", ["c"]), ("d", [])])
 NEXT = {"role": "user", "content": "next"}

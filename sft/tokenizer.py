@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 import open_ner
-from open_ner.cli import UserError, load_or_explain
+from command_line.pretrained import load_or_explain
+from open_ner.tools.errors import UserError
 
 UNINER = Path(open_ner.__file__).parent / "chat_templates" / "uniner.jinja"
 GENERATION_MARK = re.compile(r"\{% (end)?generation %\}")  # for TRL's own command line; servers may not know them

@@ -27,7 +27,7 @@ SPECIAL_HEADS = (
 
 
 class AnswerTrainer(SFTTrainer):
-    """SFTTrainer that, on CPU, projects only labelled positions onto the vocabulary.
+    """SFTTrainer that, on CPU, projects only labeled positions onto the vocabulary.
 
     On CPU, TRL's fused head scores every position of a sequence (trl/trainer/utils.py, `compact`), which for short
     answers and a 49k vocabulary costs about five times the step. On GPU it selects them itself and nothing is changed.

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from transformers.integrations import deepspeed
 from trl import ModelConfig, get_peft_config
 
-from open_ner.cli import UserError
 from open_ner.conversation import build_conversation
+from open_ner.tools.errors import UserError
 from sft import adapters
 from sft.adapters import merge_adapter, quantization
 from sft.conversations import tokenize
@@ -77,7 +77,7 @@ def test_lora_scores_the_answers_alone(tiny_student: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
-def test_qlora_is_merged_into_the_base_as_it_is_not_as_it_was_quantised(tiny_student: Path, tmp_path: Path) -> None:
+def test_qlora_is_merged_into_the_base_as_it_is_not_as_it_was_quantized(tiny_student: Path, tmp_path: Path) -> None:
     trainer, _, merged = train_and_save(tiny_student, tmp_path / "model", "--load_in_4bit", "--dtype", "float32")
     assert trainer.model.get_base_model().is_loaded_in_4bit
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -118,7 +118,7 @@ def test_under_zero3_the_base_is_read_whole_for_merging(tiny_student: Path, tmp_
         ({"load_in_4bit": True, "use_peft": True, "dtype": "auto"}, "dtype, which is auto"),
     ],
 )
-def test_quantisation_that_cannot_be_trained_is_refused(options: dict, named: str) -> None:
+def test_quantization_that_cannot_be_trained_is_refused(options: dict, named: str) -> None:
     with pytest.raises(UserError, match=named):
         quantization(ModelConfig(**options))
 

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from dataset_builder.annotated_sets import decode_tags, from_offsets, from_tags, read_json_rows, read_set, split_tag
-from dataset_builder.config import AnnotatedSetConfig
 from fake_hub import FakeHub
-from open_ner.cli import UserError
+from ner_sets.config import AnnotatedSetConfig
+from ner_sets.mentions import decode_tags, split_tag
+from ner_sets.rows import read_json_rows
+from ner_sets.sets import from_offsets, from_tags, read_set
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TOKENS = ["Ada", "Byron", "met", "Rome", "Oslo"]
@@ -195,8 +197,8 @@ def test_a_set_of_the_hub_is_read_by_config_split_and_revision(tmp_path: Path) -
 import json, sys
 import datasets
 from huggingface_hub import HfApi
-from dataset_builder.annotated_sets import read_set
-from dataset_builder.config import AnnotatedSetConfig
+from ner_sets.sets import read_set
+from ner_sets.config import AnnotatedSetConfig
 
 names = {names}
 features = datasets.Features(

@@ -1,7 +1,7 @@
 """Replies and passages to rows, rejects and counts."""
 
-from dataset_builder.annotations import annotate_passages
-from dataset_builder.passages import Passage
+from dataset_builder.annotation.annotate import annotate_passages
+from dataset_builder.corpus.passages import Passage
 
 
 def passage(number: int, text: str) -> Passage:
@@ -28,7 +28,7 @@ def test_every_passage_ends_as_a_row_or_a_reject_and_every_entity_is_counted() -
         "replies": 3, "entities_read": 6, "entities_kept": 2, "duplicate": 1, "not_in_passage": 2, "else_type": 1,
         "no_entities": 1, "no_entities_left": 1, "no_answer": 1,
     }  # fmt: skip
-    assert {reject.passage_id for reject in result.rejects} == {"p0", "p1", "p2", "p3"}
+    assert {reject.id for reject in result.rejects} == {"p0", "p1", "p2", "p3"}
     assert result.hallucination_rate == 2 / 6
 
 
@@ -64,7 +64,7 @@ def test_unwanted_passages_and_types_have_their_reasons() -> None:
         passages, {"p0": reply, "p1": reply}, "type", 10, {"p1": "unwanted"}, {"city": "asked elsewhere"}.get
     )
     assert [[e["type"] for e in row["entities"]] for row in result.rows] == [["person"]]
-    assert [(r.passage_id, r.reason, r.span, r.type, r.reply) for r in result.rejects] == [
+    assert [(r.id, r.reason, r.span, r.type, r.text) for r in result.rejects] == [
         ("p1", "unwanted", "", "", reply["reply"]),
         ("p0", "asked elsewhere", "Rome", "city", reply["reply"]),
         ("p0", "not_in_passage", "Oz", "city", reply["reply"]),

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from open_ner.cli import UserError
-from zero_shot.baseline import BaselineConfig, Local, read, render, requests_of, to_lines
-from zero_shot.benchmarks import Benchmark, BenchmarkConfig, EvalPassage, Query, SuiteConfig
+from ner_sets.benchmarks import BenchmarkPassage, Query
+from ner_sets.config import BenchmarkConfig
+from open_ner.tools.errors import UserError
+from zero_shot.baseline import BaselineConfig, LocalBaseline, read, render, requests_of, to_lines
+from zero_shot.suite import Benchmark, SuiteConfig
 
 TEXT = "Rome met Oslo; Rome won."
 SUITE = SuiteConfig(name="s", benchmarks=["b"], protocol="p", max_new_tokens=8)
@@ -60,7 +62,7 @@ def test_tuples_are_read_as_the_builder_reads_them() -> None:
 
 def test_lines_keep_the_reply_and_give_the_scorer_a_list() -> None:
     lines = config(per="passage", reply="lines")
-    passage = EvalPassage("p", TEXT, [Query("city", '["Rome", "Oslo"]', [(0, 4), (9, 13), (15, 19)])])
+    passage = BenchmarkPassage("p", TEXT, [Query("city", '["Rome", "Oslo"]', [(0, 4), (9, 13), (15, 19)])])
     reading = read(lines, "city: Oslo; city: Rome; city: Paris", "stop", TEXT, ["city"])
     [line] = to_lines(lines, "b", passage, passage.queries, reading, "city: Oslo; ...", SUITE)
     assert line["raw"] == '["Rome", "Oslo", "Paris"]' and line["reply"] == "city: Oslo; ..."
@@ -75,7 +77,7 @@ def test_a_template_that_asks_for_too_much_is_one_line() -> None:
 
 
 def test_all_types_at_once_have_no_other_wordings() -> None:
-    passage = EvalPassage("p", TEXT, [Query("city", "[]", []), Query("city", "[]", [], "town", 1)])
+    passage = BenchmarkPassage("p", TEXT, [Query("city", "[]", []), Query("city", "[]", [], "town", 1)])
     with pytest.raises(UserError, match="wordings"):
         requests_of(config(per="passage"), passage)
 
@@ -89,17 +91,17 @@ def test_a_causal_and_a_seq2seq_baseline_run_in_process(tiny_student: Path, tmp_
     T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), **sizes, **special)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     queries = [Query("city", "[]", []), Query("river", "[]", [])]
-    passages = [EvalPassage("p0", TEXT, queries), EvalPassage("p1", TEXT + " And Bern.", queries)]
+    passages = [BenchmarkPassage("p0", TEXT, queries), BenchmarkPassage("p1", TEXT + " And Bern.", queries)]
     data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), passages, 2)
     for where, model in (("causal", tiny_student), ("seq2seq", tmp_path)):
-        asker = Local(config(where=where, model=str(model)))
+        asker = LocalBaseline(config(where=where, model=str(model)))
         lines = list(asker.ask([(data, passage) for passage in passages], SUITE))
         assert [[line["type"] for line in own] for own in lines] == [["city", "river"]] * 2
         assert asker.model["kind"] == "baseline" and asker.model["revision"]
 
 
 def test_a_prompt_beyond_the_window_is_one_line(tiny_student: Path) -> None:
-    long = EvalPassage("p", "word " * 5000, [Query("city", "[]", [])])
+    long = BenchmarkPassage("p", "word " * 5000, [Query("city", "[]", [])])
     data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), [long], 1)
     with pytest.raises(UserError, match="window"):
-        list(Local(config(where="causal", model=str(tiny_student))).ask([(data, long)], SUITE))
+        list(LocalBaseline(config(where="causal", model=str(tiny_student))).ask([(data, long)], SUITE))

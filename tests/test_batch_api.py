@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import batch_api, batch_provider
-from dataset_builder.answers import Tally, record_cost, request_ceiling
-from dataset_builder.batch_api import annotate_batch
 from dataset_builder.config import TeacherConfig
-from dataset_builder.journal import Journal
-from dataset_builder.passages import Passage
-from dataset_builder.questions import questions
+from dataset_builder.corpus.passages import Passage
+from dataset_builder.teacher import batch as batch_api
+from dataset_builder.teacher import batch_provider
+from dataset_builder.teacher.batch import annotate_batch
+from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.questions import questions
+from dataset_builder.teacher.records import ReplyCounts, record_cost, request_ceiling
 from fake_batch import EXPIRED, FakeBatch
 from fake_teacher import completion
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 PRICES = {"price_input": 10.0, "price_output": 50.0, "max_answer_tokens": 100}
@@ -44,13 +45,13 @@ def passages(count: int, start: int = 0) -> list[Passage]:
 
 def ask(
     folder: Path, provider: FakeBatch | None, count: int = 6, start: int = 0, **options: Any
-) -> tuple[Tally, list[dict[str, Any]]]:
+) -> tuple[ReplyCounts, list[dict[str, Any]]]:
     """One run, as teacher.annotate makes it."""
     if provider:
         options = {"base_url": provider.base_url, "model": "fake-teacher"} | options
     config = TeacherConfig(**options)
     with Journal(folder / "journal.jsonl") as journal:
-        tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
+        tally = ReplyCounts(cost_before=sum(record_cost(record, config) for record in journal.records()))
         todo = [q for q in questions(passages(count, start), config) if q.key not in journal.keys]
         annotate_batch(todo, journal, config, folder / "batches", tally, poll_seconds=0.01)
         return tally, list(journal.records())
@@ -164,7 +165,7 @@ DRIVER = """
 import os, signal, sys
 sys.path[:0] = ["tests"]
 from pathlib import Path
-from dataset_builder.journal import Journal
+from dataset_builder.teacher.journal import Journal
 from test_batch_api import ask
 
 appended = 0
@@ -212,7 +213,7 @@ def test_batches_of_another_journal_are_left_alone(tmp_path: Path, monkeypatch: 
     with FakeBatch(lambda request: "[]") as provider:
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_on(patch, batch_api._Run, "wait", 1, True)
-            patch.setattr("dataset_builder.journal._now", lambda: "another time")
+            patch.setattr("dataset_builder.teacher.journal._now", lambda: "another time")
             ask(tmp_path / "theirs", provider, start=3)
         _, records = ask(tmp_path / "ours", provider)
     assert len(records) == 6 and len(provider.batches) == 2

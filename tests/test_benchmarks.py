@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from open_ner.cli import UserError, read_recipe
-from zero_shot.benchmarks import Benchmark, SuiteConfig, load_benchmark
+from command_line.recipes import read_recipe
+from open_ner.tools.errors import UserError
+from zero_shot.suite import Benchmark, SuiteConfig, load_benchmark
 
 TEXT = "Paris is in France ."
 
@@ -20,7 +21,7 @@ def official(text: str, name: str, gold: str, number: int) -> dict[str, Any]:
 
 
 def load(tmp_path: Path, recipe: str, **options: Any) -> Benchmark:
-    (tmp_path / "b.yaml").write_text("name: b\nlicence: mine\ndomain: none\n" + recipe)
+    (tmp_path / "b.yaml").write_text("name: b\nlicense: mine\ndomain: none\n" + recipe)
     suite = SuiteConfig(name="s", benchmarks=["b"], protocol="p", data_dir=str(tmp_path), **options)
     return load_benchmark(tmp_path / "b.yaml", suite)
 
@@ -49,11 +50,11 @@ def test_offsets_become_queries_with_gold_and_spans(tmp_path: Path) -> None:
     ]
 
 
-def test_labels_are_verbalised_and_dropped(tmp_path: Path) -> None:
+def test_labels_are_verbalized_and_dropped(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row(types=["town", "country"])))
-    benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\nverbalise: {city: town}\ndrop: [country]\n")
+    benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\nverbalize: {city: town}\ndrop: [country]\n")
     assert [(query.type, query.gold) for query in benchmark.passages[0].queries] == [("town", '["Paris"]')]
-    assert benchmark.skipped == {}
+    assert benchmark.rejects == {}
 
 
 def test_gold_outside_the_text_and_labels_not_asked_are_counted(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_gold_outside_the_text_and_labels_not_asked_are_counted(tmp_path: Path) 
     ]
     (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row(entities=entities)))
     benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\n")
-    assert benchmark.skipped == {"gold_span_not_in_text": 1, "label_not_asked: state": 1}
+    assert benchmark.rejects == {"gold_span_not_in_text": 1, "label_not_asked: state": 1}
 
 
 def test_the_authors_files_are_joined_with_offsets_by_text(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_the_authors_files_are_joined_with_offsets_by_text(tmp_path: Path) -> No
     ]
     assert benchmark.passages[0].queries[0].gold_spans == [(0, 5)]
     assert benchmark.passages[1].queries[0].gold_spans is None
-    assert benchmark.skipped == {"text_without_offsets": 2}
+    assert benchmark.rejects == {"text_without_offsets": 2}
 
 
 def test_a_limit_takes_a_seeded_sample_and_keeps_the_order(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def tagged(tmp_path: Path, *rows: tuple[list[str], list[str]]) -> None:
 def test_tags_and_conll_become_the_same_queries(tmp_path: Path) -> None:
     tagged(tmp_path, (["Ada", "Byron", "saw", "Rome"], ["B-PER", "I-PER", "O", "B-LOC"]), (["Hi"], ["O"]))
     (tmp_path / "t.conll").write_text("-DOCSTART- O\n\nAda B-PER\nByron I-PER\nsaw O\nRome B-LOC\n\nHi O\n")
-    common = "verbalise: {PER: person}\ndrop: [LOC]\n"
+    common = "verbalize: {PER: person}\ndrop: [LOC]\n"
     for recipe in ("path: t.jsonl\nformat: tags\n", "path: t.conll\nformat: conll\n"):
         benchmark = load(tmp_path, recipe + common)
         assert [passage.text for passage in benchmark.passages] == ["Ada Byron saw Rome", "Hi"]
@@ -128,7 +129,7 @@ def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path) -> No
     tagged(tmp_path, (["Ada"], ["B-PER"]), (["Ada", "x"], ["O"]), ([], []), (["Bo"], ["B-PER"]))
     benchmark = load(tmp_path, "path: t.jsonl\nformat: tags\n")
     assert len(benchmark.passages) == 2
-    assert benchmark.skipped == {"tags_do_not_match_tokens": 1, "empty_text": 1}
+    assert benchmark.rejects == {"tags_do_not_match_tokens": 1, "empty_text": 1}
 
 
 def test_repeats_are_counted_and_overlaps_are_kept(tmp_path: Path) -> None:
@@ -138,15 +139,15 @@ def test_repeats_are_counted_and_overlaps_are_kept(tmp_path: Path) -> None:
     )
     benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\n")
     assert benchmark.passages[0].queries[0].gold_spans == [(0, 5), (0, 8)]
-    assert benchmark.skipped == {"gold_span_given_twice": 1, "overlapping_gold_spans_kept": 1}
+    assert benchmark.rejects == {"gold_span_given_twice": 1, "overlapping_gold_spans_kept": 1}
 
 
 def test_a_protocol_changes_what_is_asked(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row(types=["city", "country", "misc"])))
     recipe = "path: b.jsonl\nformat: offsets\ndrop: [misc]\nprotocols: {p: {drop: []}, other: {drop: [city]}}\n"
     assert [query.type for query in load(tmp_path, recipe).passages[0].queries] == ["city", "country", "misc"]
-    with pytest.raises(UserError, match=r"protocols\.p\.colour"):
-        load(tmp_path, "path: b.jsonl\nformat: offsets\nprotocols: {p: {colour: red}}\n")
+    with pytest.raises(UserError, match=r"protocols\.p\.color"):
+        load(tmp_path, "path: b.jsonl\nformat: offsets\nprotocols: {p: {color: red}}\n")
 
 
 def test_other_wordings_are_asked_after_the_types_own_name(tmp_path: Path) -> None:
@@ -189,4 +190,4 @@ def test_the_seven_sets_have_the_published_number_of_queries() -> None:
     loaded = [load_benchmark(recipes / "benchmarks" / f"{name}.yaml", suite) for name in suite.benchmarks]
     assert sum(len(p.queries) for benchmark in loaded for p in benchmark.passages) == 71_111
     assert sum(len({p.text for p in benchmark.passages}) for benchmark in loaded) == 6_446
-    assert all(set(b.skipped) <= {"official_gold_differs_from_offsets"} for b in loaded)
+    assert all(set(b.rejects) <= {"official_gold_differs_from_offsets"} for b in loaded)

@@ -11,16 +11,16 @@ import pytest
 from pyarrow import parquet
 
 from dataset_builder.__main__ import screen_of
-from dataset_builder.annotations import Annotations, Reject
+from dataset_builder.annotation.annotate import Annotations
 from dataset_builder.build import build, replaced
 from dataset_builder.config import BuildConfig, ContaminationConfig, CorpusConfig, DatasetConfig, TeacherConfig
-from dataset_builder.journal import Journal
-from dataset_builder.parts import read_replies
-from dataset_builder.passages import load_passages, write_passages
-from dataset_builder.questions import questions
-from dataset_builder.rejects import Rejects
+from dataset_builder.corpus.passages import load_passages, write_passages
+from dataset_builder.dataset.parts import read_replies
+from dataset_builder.rejects import Reject, RejectsFolder
+from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.questions import questions
 from hub.dataset_card import write_dataset_card
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 TEACHER = TeacherConfig(model="m", variants=["type", "definition"], price_input=1.0, price_output=2.0)
 REPLIES = {"type": '[("Ada", "person"), ("Rome", "city"), ("Oz", "place")]', "definition": '[("Ada", "a human")]'}
@@ -67,7 +67,7 @@ def test_statistics_say_what_is_in_the_files(run: tuple[BuildConfig, Path], tmp_
     assert stats["sources"] == {"news": 12}
     assert stats["corpus"] == {
         "kept": 12, "dropped": {}, "candidates": 12, "documents": {"corpus.jsonl": 12}, "sources": {"news": 12},
-        "licences": {"": 12}, "revisions": {},
+        "licenses": {"": 12}, "revisions": {},
     }  # fmt: skip
     part = stats["variants"]["type"]
     assert (part["passages"], part["entities"], part["spans"], part["types"]) == (12, 24, 24, 2)
@@ -183,11 +183,11 @@ def test_several_datasets_from_one_journal(run: tuple[BuildConfig, Path], tmp_pa
 
 def test_a_reply_stands_once_however_many_of_its_entities_are_left_out(tmp_path: Path) -> None:
     reply = "x" * 100_000
-    found = Annotations(rejects=[Reject("p", "not_in_passage", f"span {i}", "t", reply) for i in range(500)])
-    with Rejects(tmp_path / "rejects") as rejects:
-        rejects.write_annotations("type", found)
-        rejects.write_left_out("type", [("q", "query_too_long", "a\ttype")])
-        rejects.write_left_out("definition", [])
+    found = Annotations(rejects=[Reject("p", "not_in_passage", reply, f"span {i}", "t") for i in range(500)])
+    with RejectsFolder(tmp_path / "rejects") as rejects:
+        rejects.write("type", found.rejects)
+        rejects.write("type", [Reject("q", "query_too_long", type="a\ttype")])
+        rejects.write("definition", [])
     rows = parquet.read_table(tmp_path / "rejects" / "rejects.parquet").to_pylist()
     assert len(rows) == 501
     assert rows[-1] == {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_ner.answers import calibrate
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 from zero_shot.calibration import cross_fitted, describe, expected_error, fit, pairs, plot, reliability, risk_coverage
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from open_ner.cli import UserError, run
+from open_ner.tools.errors import UserError, run
 
 ROOT = Path(__file__).parent.parent
 

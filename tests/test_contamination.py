@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.annotations import Annotations
+from dataset_builder.annotation.annotate import Annotations
 from dataset_builder.config import ContaminationConfig
-from dataset_builder.contamination import Decontaminator, NgramIndex, load_benchmarks, normalise
-from open_ner.cli import UserError
+from dataset_builder.dataset.contamination import Decontaminator, NgramIndex, load_benchmarks, normalize
 from open_ner.conversation import build_conversation
+from open_ner.tools.errors import UserError
 
 LONG = "the quick brown fox jumps over the lazy dog near the river"
 TEXTS = st.lists(st.text("abc_\u00fc\n \ud800", max_size=30), max_size=6)
 
 
 def words_of(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", normalise(text))
+    return re.findall(r"[^\W_]+", normalize(text))
 
 
 def brute_force(text: str, benchmark: str, ngram: int, min_words: int) -> bool:
@@ -98,7 +98,7 @@ PART = [
         "Where may I find some cheap tacos near the old mill? The quick brown fox jumps over the lazy dog.",
         "x",
     ),
-    row("labelled", "something else again", "dish"),
+    row("labeled", "something else again", "dish"),
 ]
 
 
@@ -113,9 +113,9 @@ def test_passages_are_removed_with_the_benchmarks_name(benchmarks: Path) -> None
     decontaminator = Decontaminator(config(benchmarks))
     part = Annotations(PART, counts=Counter(entities_kept=6))
     result = decontaminator.clean(part)
-    assert [r["id"] for r in result.rows] == ["clean", "labelled"] and len(part.rows) == 5
+    assert [r["id"] for r in result.rows] == ["clean", "labeled"] and len(part.rows) == 5
     assert result.counts["entities_kept"] == sum(len(row["entities"]) for row in result.rows) == 3
-    assert [(reject.passage_id, reject.reason) for reject in result.rejects] == [
+    assert [(reject.id, reject.reason) for reject in result.rejects] == [
         ("long", "contaminated: animals"), ("short", "contaminated: animals"), ("both", "contaminated: animals"),
     ]  # fmt: skip
     assert result.counts == {
@@ -135,7 +135,7 @@ def test_a_screen_says_what_cleaning_removes_and_its_name_changes_with_the_verdi
     screen = Decontaminator(config(benchmarks)).screen()
     reasons = {row["id"]: screen.why_not(row["text"]) for row in PART}
     assert {name for name, reason in reasons.items() if reason == "contaminated: animals"} == {"long", "short", "both"}
-    assert reasons["clean"] is reasons["labelled"] is None
+    assert reasons["clean"] is reasons["labeled"] is None
     assert Decontaminator(config(benchmarks)).screen().name == screen.name
     assert Decontaminator(config(benchmarks, ngram=9)).screen().name != screen.name
     (benchmarks / "food.json").write_text((benchmarks / "food.json").read_text().replace("tacos", "burgers"))
@@ -163,8 +163,8 @@ def test_types_are_removed_by_option(benchmarks: Path) -> None:
     assert result.counts == {
         "type_of_benchmark: animals": 1, "type_of_benchmark: food": 1, "no_entities_left": 1, "entities_kept": -2,
     }  # fmt: skip
-    assert [(reject.passage_id, reject.type) for reject in result.rejects] == [
-        ("clean", "animal"), ("labelled", "dish"), ("labelled", ""),
+    assert [(reject.id, reject.type) for reject in result.rejects] == [
+        ("clean", "animal"), ("labeled", "dish"), ("labeled", ""),
     ]  # fmt: skip
 
 
@@ -187,8 +187,8 @@ def test_the_shipped_benchmark_is_found_by_its_name() -> None:
     ("content", "message"),
     [
         ("", "has no text"),
-        ('{"body": "x"}', "neither texts with offsets"),
-        ('{"conversations": [1]}', "neither"),
+        ('{"body": "x"}', "no column 'text'"),
+        ('{"conversations": [1]}', "not in the format 'official'"),
         ("{", "not JSON"),
     ],
 )

@@ -11,7 +11,7 @@ from open_ner.conversation import (
     build_conversation,
     build_query,
     find_spans,
-    neutralise,
+    neutralize,
     order_strings,
     read_answer,
     write_answer,
@@ -160,7 +160,7 @@ def test_every_substring_is_found(data: st.DataObject, text: str) -> None:
     st.lists(st.sampled_from([*MARKERS, "<", "|im", "_start|>", ">", "s", "/", " ", "é"]), max_size=12).map("".join)
 )
 def test_no_marker_survives_and_nothing_but_spaces_is_added(text: str) -> None:
-    [message] = neutralise([{"role": "user", "content": text}], MARKERS)
+    [message] = neutralize([{"role": "user", "content": text}], MARKERS)
     assert not any(marker in message["content"] for marker in MARKERS)
     assert message["role"] == "user"
     assert re.sub(" ", "", message["content"]) == re.sub(" ", "", text)
@@ -168,14 +168,14 @@ def test_no_marker_survives_and_nothing_but_spaces_is_added(text: str) -> None:
 
 def test_messages_without_markers_stay_as_they_are() -> None:
     query = build_query("a < b | c > d", "<type>")
-    assert neutralise(query, MARKERS) == query
-    assert neutralise(query, []) == query
-    assert neutralise(query, [""]) == query
+    assert neutralize(query, MARKERS) == query
+    assert neutralize(query, []) == query
+    assert neutralize(query, [""]) == query
 
 
-def test_neutralising_leaves_its_argument_alone() -> None:
+def test_neutralizing_leaves_its_argument_alone() -> None:
     query = build_query("<|im_end|>", "city")
-    broken = neutralise(query, MARKERS)
+    broken = neutralize(query, MARKERS)
     assert query[1]["content"] == "Text: <|im_end|>"
     assert broken[1]["content"] == "Text: < |im_end|>"
 

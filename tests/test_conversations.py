@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder.config import DatasetConfig
-from dataset_builder.conversations import Tally, count_types, to_conversations, to_table
-from dataset_builder.negatives import NegativeSampler
+from dataset_builder.dataset.conversations import ConversationCounts, count_types, to_conversations, to_table
+from dataset_builder.dataset.negatives import NegativeSampler
+from dataset_builder.dataset.token_budget import TokenBudget
+from dataset_builder.rejects import Reject
 from dataset_builder.uniner_distill import CONVERSATION_FEATURES, features_of
-from dataset_builder.window import Window
-from open_ner.cli import UserError
 from open_ner.conversation import ACKNOWLEDGEMENT, SYSTEM
+from open_ner.tools.errors import UserError
 from test_uniner_distill import TEXT, WHOLE, corpus, row
 
 
@@ -25,12 +26,12 @@ def conversations(
     options: DatasetConfig = WHOLE,
     student: Path | None = None,
     counts: Counter[str] | None = None,
-    tally: Tally | None = None,
+    tally: ConversationCounts | None = None,
 ) -> list[dict[str, Any]]:
     """The conversations of `rows` as they are read back from their Arrow table."""
     samplers = {"": NegativeSampler(count_types(rows) if counts is None else counts, options.negatives, options.seed)}
-    window = Window(str(student), options.max_conversation_tokens) if student else None
-    built = to_conversations(rows, samplers, {"": options}, window, tally or Tally())
+    window = TokenBudget(str(student), options.max_conversation_tokens) if student else None
+    built = to_conversations(rows, samplers, {"": options}, window, tally or ConversationCounts())
     return to_table(built, CONVERSATION_FEATURES.arrow_schema).to_pylist()
 
 
@@ -65,7 +66,7 @@ def test_an_answer_keeps_quotes_and_letters_outside_ascii() -> None:
     assert built["messages"][-1]["content"] == r'["Łódź", "\"Żuraw\""]'
 
 
-def mixed(line: bool = True, tally: Tally | None = None) -> list[dict[str, Any]]:
+def mixed(line: bool = True, tally: ConversationCounts | None = None) -> list[dict[str, Any]]:
     """A distilled passage and one of each of two sets, asked by their own options."""
     sets = {"": {"person": 3, "city": 2, "river": 1}, "a": {"person": 1, "place": 0}, "b": {"gene": 5, "cell": 1}}
     options = {
@@ -78,18 +79,18 @@ def mixed(line: bool = True, tally: Tally | None = None) -> list[dict[str, Any]]
         row("p", person=["Ada"], city=["Rome"]), row("a/1", person=["Ada"]) | {"dataset": "a"},
         row("b/1", gene=["Ada"]) | {"dataset": "b"}, row("b/2") | {"dataset": "b"},
     ]  # fmt: skip
-    built = to_conversations(rows, samplers, options, None, tally or Tally(), line)
+    built = to_conversations(rows, samplers, options, None, tally or ConversationCounts(), line)
     return to_table(built, features_of("mixture").arrow_schema).to_pylist()
 
 
 def test_each_set_is_asked_its_own_types_by_its_own_options() -> None:
-    tally = Tally()
+    tally = ConversationCounts()
     distilled, a, b = mixed(tally=tally)
     assert len(asked(distilled)) == 2 and set(asked(distilled)) <= {"person", "city", "river"}
     assert asked(a) == {"person": ["Ada"], "place": []} and asked(b) == {"gene": ["Ada"]}
     assert [row["dataset"] for row in (distilled, a, b)] == ["", "a", "b"]
     assert tally.queries == {"": 2, "a": 2, "b": 1} and tally.conversations == {"": 1, "a": 1, "b": 1}
-    assert tally.negative_queries["a"] == 1 and tally.left_out == [("b/2", "nothing_to_ask", "")]
+    assert tally.negative_queries["a"] == 1 and tally.rejects == [Reject("b/2", "nothing_to_ask")]
 
 
 @pytest.mark.parametrize("line", [True, False])
@@ -172,13 +173,13 @@ def test_a_type_outside_the_vocabulary_is_asked_and_draws_negatives() -> None:
 
 
 def test_a_tally_adds_up() -> None:
-    tally = Tally()
+    tally = ConversationCounts()
     built = conversations(corpus(20), DatasetConfig(max_conversation_tokens=100_000, max_queries=4), tally=tally)
     queries, negatives = tally.queries.total(), tally.negative_queries.total()
     assert queries == sum(len(asked(line)) for line in built) == 80
     assert negatives == sum(len(line["negatives"]) for line in built)
     assert tally.types_not_asked == 60 - (queries - negatives) > 0
-    assert tally.left_out == [] and tally.counts == {}
+    assert tally.rejects == []
 
 
 @given(limit=st.integers(150, 420), queries=st.integers(1, 9))
@@ -191,7 +192,7 @@ def test_a_long_conversation_is_continued_and_no_query_lost_or_cut(
     rows = corpus(3) + [row("é", "<|im_end|> Ada — Łódź 🜚 in Rome", person=["Ada"], city=["Łódź", "🜚"])]
     options = DatasetConfig(max_conversation_tokens=limit, negatives_per_passage=queries)
     whole = {built["id"]: asked(built) for built in conversations(rows, options)}
-    tally, parts = Tally(), {}
+    tally, parts = ConversationCounts(), {}
     for built in conversations(rows, options, tiny_student, tally=tally):
         name, _, number = built["id"].partition("#")
         answers = asked(built)
@@ -204,8 +205,8 @@ def test_a_long_conversation_is_continued_and_no_query_lost_or_cut(
         parts.setdefault(name, []).append(answers)
     for name, answers in whole.items():
         kept = [kind for part in parts.get(name, []) for kind in part]
-        left_out = {kind for passage, reason, kind in tally.left_out if passage == name and reason == "query_too_long"}
-        if (name, "passage_too_long", "") in tally.left_out:
+        left_out = {r.type for r in tally.rejects if (r.id, r.reason) == (name, "query_too_long")}
+        if Reject(name, "passage_too_long") in tally.rejects:
             assert not kept and not left_out
         else:
             assert len(kept) + len(left_out) == len(answers) and set(kept) | left_out == set(answers)
@@ -217,8 +218,8 @@ def test_a_long_conversation_is_continued_and_no_query_lost_or_cut(
 def test_what_fits_into_no_window_is_named_and_never_emitted(tiny_student: Path) -> None:
     long = TEXT + " Ada and Rome" * 200
     rows = [row("long", long, person=["Ada"]), row("wide", person=["Ada"], city=[TEXT[:50]]), row("p", city=["Rome"])]
-    tally = Tally()
-    window = Window(str(tiny_student), 10_000)
+    tally = ConversationCounts()
+    window = TokenBudget(str(tiny_student), 10_000)
     alone = window.exact(conversations([rows[1]], DatasetConfig(negatives="none"))[0]["messages"])
     options = DatasetConfig(negatives="none", max_conversation_tokens=alone - 5)
     built = conversations(rows, options, tiny_student, tally=tally)
@@ -227,13 +228,12 @@ def test_what_fits_into_no_window_is_named_and_never_emitted(tiny_student: Path)
         ("wide#2", ["city"]),
         ("p", ["city"]),
     ]
-    assert tally.left_out == [("long", "passage_too_long", "")]
+    assert tally.rejects == [Reject("long", "passage_too_long")]
     narrow = DatasetConfig(negatives="none", max_conversation_tokens=alone - 40)
-    tally = Tally()
+    tally = ConversationCounts()
     built = conversations(rows, narrow, tiny_student, tally=tally)
     assert [line["id"] for line in built] == ["wide", "p"]
-    assert tally.left_out == [("long", "passage_too_long", ""), ("wide", "query_too_long", "city")]
-    assert tally.counts == {"passage_too_long": 1, "query_too_long": 1}
+    assert tally.rejects == [Reject("long", "passage_too_long"), Reject("wide", "query_too_long", type="city")]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from huggingface_hub import DatasetCard
 
-from dataset_builder.figures import plot_bars, plot_entities, plot_types
-from dataset_builder.report import PAPER, rank_bands
+from dataset_builder.dataset.figures import plot_bars, plot_entities, plot_types
+from dataset_builder.dataset.statistics import PAPER, rank_bands
 from hub.dataset_card import write_dataset_card
 from hub.markdown import escape
 
@@ -23,7 +23,7 @@ OVERLAP = {
     "types_shared": ["person", "city"],
 }  # fmt: skip
 SET = {
-    "licence": "CC0", "passages": 12, "passages_without_entity": 4, "entities": 8, "types": {"city": 5, "river": 3},
+    "license": "CC0", "passages": 12, "passages_without_entity": 4, "entities": 8, "types": {"city": 5, "river": 3},
     "conversations": 12, "queries": 24, "negative_queries": 16, "left_out": {"dropped_label: misc": 4},
 }  # fmt: skip
 
@@ -31,7 +31,7 @@ SET = {
 def corpus_counts(name: str) -> dict[str, Any]:
     return {
         "kept": 3, "dropped": {name: 4}, "documents": {name: 1000}, "candidates": 1207, "not_sampled": 1200,
-        "sources": {name: 3}, "licences": {name: 3}, "revisions": {name: name},
+        "sources": {name: 3}, "licenses": {name: 3}, "revisions": {name: name},
     }  # fmt: skip
 
 
@@ -50,10 +50,10 @@ def stats(**changes: Any) -> dict[str, Any]:
     info = {"splits": [{"name": "train", "num_bytes": 10, "num_examples": 3}], "dataset_size": 10, "download_size": 5}
     config = {"splits": {"train": 3}, "dataset_info": info}
     return {
-        "name": "my dataset", "licence": "cc0-1.0", "corpus": {"kept": 3, "dropped": {"too_short": 4}},
+        "name": "my dataset", "license": "cc0-1.0", "corpus": {"kept": 3, "dropped": {"too_short": 4}},
         "answers": {"paid": 3, "cost": 0.5}, "negatives": negatives, "prompts": {"type": "0" * 16},
         "teacher": ["some-model"], "annotated": ["2026-01-01", "2026-01-03"], "sources": {"news": 3},
-        "licences": {"": 3}, "variants": {"type": part}, "configs": {"type": config, "annotations": config},
+        "licenses": {"": 3}, "variants": {"type": part}, "configs": {"type": config, "annotations": config},
         "paper": PAPER, "versions": {}, "supervised": {}, "contamination": [],
         "supervised_options": {
             "dataset_line": True, "negatives": "all", "negative_ratio": 1.0, "negatives_per_passage": None,
@@ -82,7 +82,7 @@ def test_numbers_stand_beside_the_papers(tmp_path: Path) -> None:
         "| type: conversations | query\\_too\\_long | 1 |",
         "- Teacher: some-model, 2026-01-01 to 2026-01-03. "
         "Prompts: type (SHA-256 0000000000000000). 3 answers were paid for, $0.5000.",
-        "- Their licences: not named (3).",
+        "- Their licenses: not named (3).",
         "- type: 22.22% of the teacher's entities named a span that is not in the passage; they were dropped.",
     ):
         assert line in text.splitlines() or line in text.replace("\n  ", " "), line
@@ -95,7 +95,7 @@ def test_the_example_names_the_repository_it_is_pushed_to(tmp_path: Path) -> Non
     assert 'load_dataset("path/to/this/folder", split="train")' in card(tmp_path).text
 
 
-def test_metadata_name_configs_files_licence_and_sizes(tmp_path: Path) -> None:
+def test_metadata_name_configs_files_license_and_sizes(tmp_path: Path) -> None:
     data = card(tmp_path).data
     assert data.license == "cc0-1.0" and data.size_categories == ["n<1K"]
     assert data.configs[0] == {
@@ -107,9 +107,9 @@ def test_metadata_name_configs_files_licence_and_sizes(tmp_path: Path) -> None:
 def test_text_of_corpus_and_teacher_is_shown_as_text(tmp_path: Path) -> None:
     part = stats()["variants"]["type"] | {"top_types": [HOSTILE], "merged_types": {HOSTILE: "x"}}
     loaded = card(
-        tmp_path, name=HOSTILE, teacher=[HOSTILE], sources={HOSTILE: 1}, licences={HOSTILE: 1},
+        tmp_path, name=HOSTILE, teacher=[HOSTILE], sources={HOSTILE: 1}, licenses={HOSTILE: 1},
         variants={"type": part}, contamination=[OVERLAP | {"benchmark": HOSTILE, "types_shared": [HOSTILE]}],
-        supervised={HOSTILE: SET | {"licence": HOSTILE, "left_out": {HOSTILE: 1}}}, corpus=corpus_counts(HOSTILE),
+        supervised={HOSTILE: SET | {"license": HOSTILE, "left_out": {HOSTILE: 1}}}, corpus=corpus_counts(HOSTILE),
     )  # fmt: skip
     plain = card(tmp_path, variants={"type": part | {"top_types": ["x"], "merged_types": {"x": "x"}}},
                  contamination=[OVERLAP], supervised={"x": SET}, corpus=corpus_counts("x"))  # fmt: skip

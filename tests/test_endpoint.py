@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import TeacherConfig
-from dataset_builder.endpoint import Endpoint, Fault, Refused, Rejected, read_error, read_key, retry_after
-from dataset_builder.teacher import open_endpoint
+from dataset_builder.teacher.client import open_endpoint
+from dataset_builder.teacher.endpoint import (
+    ChatEndpoint,
+    RateLimited,
+    RequestRejected,
+    TransientError,
+    read_error,
+    read_key,
+    retry_after,
+)
 from fake_teacher import FakeTeacher
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 KEY = "sk-very-secret"
 
@@ -39,15 +47,15 @@ def error(message: Any, code: Any = None) -> dict[str, Any]:
         (403, error("not for you"), UserError, "refuses model 'm'"),
         (404, error("no such model"), UserError, "no such model"),
         (429, error("pay", "insufficient_quota"), UserError, "quota is used up: pay"),
-        (429, error("slow down", "rate_limit_exceeded"), Refused, "None"),
-        (500, error("oops"), Fault, "status 500: oops"),
-        (529, "overloaded", Fault, "status 529: overloaded"),
-        (408, {"detail": "too slow"}, Fault, "too slow"),
-        (400, error("bad", "content_filter"), Rejected, "bad"),
-        (400, error("maximum context length is 4096", 400), Rejected, "maximum context"),
-        (422, {"detail": [{"loc": "temperature"}]}, Rejected, "temperature"),
+        (429, error("slow down", "rate_limit_exceeded"), RateLimited, "None"),
+        (500, error("oops"), TransientError, "status 500: oops"),
+        (529, "overloaded", TransientError, "status 529: overloaded"),
+        (408, {"detail": "too slow"}, TransientError, "too slow"),
+        (400, error("bad", "content_filter"), RequestRejected, "bad"),
+        (400, error("maximum context length is 4096", 400), RequestRejected, "maximum context"),
+        (422, {"detail": [{"loc": "temperature"}]}, RequestRejected, "temperature"),
         (307, {}, UserError, "set teacher.base_url"),
-        (503, "<html>Bad gateway</html>", Fault, "status 503: <html>Bad gateway</html>"),
+        (503, "<html>Bad gateway</html>", TransientError, "status 503: <html>Bad gateway</html>"),
     ],
 )
 def test_a_status_means_one_thing(status: int, body: Any, kind: type[Exception], said: str) -> None:
@@ -63,21 +71,21 @@ def test_which_rejections_are_final() -> None:
         (error("This model's maximum context length is 8 tokens"), "context_length_exceeded"),
         (error("Unsupported parameter: max_tokens", "unsupported_parameter"), None),
     ]:
-        with pytest.raises(Rejected) as caught:
+        with pytest.raises(RequestRejected) as caught:
             complete({"status": 400, "body": body})
         assert caught.value.code == code
 
 
 @pytest.mark.parametrize("content", ["<html>login</html>", "", "[" * 100_000, "{", "\x00"])
 def test_a_body_that_is_no_json_is_a_fault(content: str) -> None:
-    with pytest.raises(Fault, match="no JSON"):
+    with pytest.raises(TransientError, match="no JSON"):
         complete({"raw": content})
 
 
 def test_a_server_that_hangs_or_hangs_up_is_a_fault() -> None:
-    with pytest.raises(Fault, match="no answer within 0.2 s"):
+    with pytest.raises(TransientError, match="no answer within 0.2 s"):
         complete_slowly()
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         complete({"raw": "{", "headers": {"Content-Length": 99, "Connection": "close"}})
 
 
@@ -93,7 +101,7 @@ def complete_slowly() -> None:
 @pytest.mark.parametrize("base_url", ["nowhere", "http://", "ftp://host/v1", "http://[::1"])
 def test_an_address_that_is_none_is_one_line(base_url: str) -> None:
     async def main() -> None:
-        async with Endpoint(TeacherConfig(base_url=base_url), base_url, {}, KEY, False) as endpoint:
+        async with ChatEndpoint(TeacherConfig(base_url=base_url), base_url, {}, KEY, False) as endpoint:
             await endpoint.complete({})
 
     with pytest.raises(UserError, match="is no address"):

@@ -74,7 +74,7 @@ def load(tmp_path, monkeypatch):
         ('["Paris", "see [1] there"]', 0),  # `]` inside a mention
         ('["a]"]', 0),
         ('["Paris", "see [1 there"]', 2),  # an opening bracket does no harm
-        (r'["Paris", "\u005d"]', 2),  # nor does an escaped closing one, which then normalises to ""
+        (r'["Paris", "\u005d"]', 2),  # nor does an escaped closing one, which then normalizes to ""
         (r'["\ud800"]', 1),  # half a surrogate pair is still a string
         ('["Paris", 3]', 0),  # one item that is no string empties the list
         ('["Paris", null]', 0),
@@ -131,7 +131,7 @@ def test_official_gold_goes_through_the_same_parser():
         ("New York", "York", False),  # no credit for a part
     ],
 )
-def test_official_normalises(left, right, equal):
+def test_official_normalizes(left, right, equal):
     assert official_counts(json.dumps([left]), json.dumps([right])) == Counts(int(equal), 1, 1)
 
 
@@ -140,7 +140,7 @@ def test_official_counts_an_item_of_which_nothing_is_left():
     assert official_counts('["", "Paris"]', '["?!", "Paris"]') == Counts(2, 2, 2)
 
 
-def test_official_collapses_repeats_after_normalising():
+def test_official_collapses_repeats_after_normalizing():
     assert official_counts('["Paris", "Paris", "the paris!"]', '["Paris"]') == Counts(1, 1, 1)
     assert official_counts('["C++", "C#", "C"]', '["C++", "Java"]') == Counts(1, 1, 2)
     assert official_counts('["the", "a", ""]', "[]") == Counts(0, 1, 0)

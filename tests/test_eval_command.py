@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import eval_zero_shot
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,7 +145,7 @@ def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path,
         (["--config", "recipes/eval/uniner.yaml", "--model", "m", "--data_dir", "/nowhere"], "/nowhere"),
         (["--config", "recipes/eval/sample.yaml", "--model", "runs/no-such-model"], "runs/no-such-model"),
         (["--config", "recipes/eval/sample.yaml", "--model", "m", "--limit", "0"], "--limit 0"),
-        (["--config", "recipes/eval/sample.yaml", "--model", "m", "--colour", "red"], "colour"),
+        (["--config", "recipes/eval/sample.yaml", "--model", "m", "--color", "red"], "color"),
         (
             [
                 "--config",

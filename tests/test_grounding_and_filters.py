@@ -7,8 +7,8 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.filters import is_latin, merge_plurals, normalise_type, why_drop
-from dataset_builder.grounding import _is_word, _occurrences, fold, ground
+from dataset_builder.annotation.grounding import _is_word, _occurrences, fold, ground
+from dataset_builder.annotation.types import is_latin, merge_plurals, normalize_type, why_drop
 from open_ner.conversation import find_spans
 
 
@@ -124,10 +124,10 @@ def test_each_filter_has_its_reason(span: str, type_name: str, reason: str | Non
     assert why_drop(span, type_name, "The whole passage of ten words, no less, is here.", 4) == reason
 
 
-def test_type_names_are_normalised() -> None:
-    assert normalise_type("  Chemical_Compound. ") == "chemical compound"
-    assert normalise_type("City .") == "city"
-    assert normalise_type("'Ｃity'. ") == "city" and normalise_type("chef's") == "chef's"
+def test_type_names_are_normalized() -> None:
+    assert normalize_type("  Chemical_Compound. ") == "chemical compound"
+    assert normalize_type("City .") == "city"
+    assert normalize_type("'Ｃity'. ") == "city" and normalize_type("chef's") == "chef's"
     assert is_latin("") and is_latin("Łódź") and not is_latin("Москва")
 
 

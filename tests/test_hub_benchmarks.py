@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from command_line.recipes import read_yaml
 from fake_hub import FakeHub, File
-from open_ner.cli import UserError, read_yaml
-from zero_shot.benchmarks import SuiteConfig, load_benchmark
+from open_ner.tools.errors import UserError
+from zero_shot.suite import SuiteConfig, load_benchmark
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "recipes" / "eval" / "benchmarks"
@@ -18,13 +19,13 @@ TOKENS = ["Ada", "Lovelace", "visited", "Rome"]
 LOAD = """
 import json, sys
 from pathlib import Path
-from zero_shot.benchmarks import SuiteConfig, load_benchmark
+from zero_shot.suite import SuiteConfig, load_benchmark
 
 suite = SuiteConfig(name="s", benchmarks=[], protocol=sys.argv[1])
 for path in sys.argv[2:]:
     found = load_benchmark(Path(path), suite)
     passages = [[p.text, [[q.type, q.gold, q.gold_spans] for q in p.queries]] for p in found.passages]
-    print(json.dumps([found.hub_id, found.revision, found.skipped, passages]))
+    print(json.dumps([found.hub_id, found.revision, found.rejects, passages]))
 """
 
 
@@ -100,7 +101,7 @@ def files_of(recipe: dict, tmp_path: Path) -> dict[str, bytes]:
     features = None
     if not names:  # they stand in the dataset's features
         prefix = "" if recipe["name"] == "few_nerd" else "B-"
-        names = features = ["O", *(prefix + label for label in [*recipe["verbalise"], *recipe.get("drop", [])])]
+        names = features = ["O", *(prefix + label for label in [*recipe["verbalize"], *recipe.get("drop", [])])]
     outside = names.index("O")
     rows = [
         [outside, outside, outside, number]
@@ -133,8 +134,8 @@ def test_every_label_of_the_shipped_sets_is_asked_or_dropped(tmp_path: Path) -> 
         assert hub_id == recipe["path"] and revision and skipped == {}, name
         asked = {kind for _, queries in passages for kind, _, _ in queries}
         found = {kind for _, queries in passages for kind, gold, _ in queries if gold == '["Rome"]'}
-        assert found == asked == set(recipe["verbalise"].values()), name
-        assert recipe["verified_in"] and recipe["domain"] and recipe["licence"], name
+        assert found == asked == set(recipe["verbalize"].values()), name
+        assert recipe["verified_in"] and recipe["domain"] and recipe["license"], name
 
 
 def test_a_dataset_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -1,102 +1,149 @@
-"""The import rules: what travels to the Hub depends on nothing of ours, and each package on at most the runtime."""
+"""The import rules, read off the tree: rooms stand in one order, stages too, nothing runs in a circle."""
 
 import ast
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"open_ner", "dataset_builder", "sft", "hub", "zero_shot", "metrics", "train_sft", "eval_zero_shot"}
-ALLOWED = {
-    "open_ner": set(),
-    "dataset_builder": {"open_ner"},
-    "sft": {"open_ner"},
-    "hub": {"open_ner"},
-    "zero_shot": {"open_ner", "metrics", "dataset_builder", "hub"},
-    "metrics": set(),
-}
-COMMANDS = {ROOT / "dataset_builder" / "__main__.py"}
+NOT_PRODUCT = {"tests", "bench", "models", "runs", "results"}
+# each room imports only rooms to its left; those of one tuple do not import each other
+ORDER = [
+    ("open_ner", "metrics"),
+    ("command_line",),
+    ("ner_sets",),
+    ("dataset_builder", "sft", "hub"),
+    ("zero_shot",),
+    ("train_sft", "eval_zero_shot"),
+]
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+STAGES = ["corpus", "teacher", "annotation", "dataset"]  # of dataset_builder, in the order of the data
+SHARED = {"dataset_builder.config", "dataset_builder.rejects"}  # serve all stages
+COMMANDS = {"dataset_builder.__main__", "train_sft", "eval_zero_shot"}
+HEAVY = {"datasets", "pyarrow", "torch", "transformers"}
 
 
-def imported(path: Path) -> set[tuple[int, str]]:
-    """`(level, module)` of every import statement, inside functions too."""
+@cache
+def modules() -> dict[str, Path]:
+    """Every product module by its dotted name."""
+    paths = [
+        path
+        for path in ROOT.rglob("*.py")
+        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+        and path.relative_to(ROOT).parts[0] not in NOT_PRODUCT
+        and path.relative_to(ROOT).parts[0] not in {"build", "dist"}
+    ]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imports(name: str, top_level: bool = False) -> set[str]:
+    """Full names of what a module imports, inside functions too unless `top_level`; ours down to the module."""
+    path = modules()[name]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {(0, alias.name) for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add((node.level, node.module or ""))
+            parts = package.split(".")
+            base = parts[: len(parts) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            submodules = {f"{module}.{alias.name}" for alias in node.names} & set(modules())
+            found |= submodules or {module}
     return found
 
 
-def travelling() -> set[Path]:
-    """pipeline.py and what it reaches by relative imports: the files that go to the Hub."""
-    todo, seen = [ROOT / "open_ner" / "pipeline.py"], set()
+def ours(name: str, top_level: bool = False) -> set[str]:
+    return imports(name, top_level) & set(modules())
+
+
+def reached(name: str) -> set[str]:
+    """A module and all of ours that importing it imports."""
+    todo, seen = [name], set()
     while todo:
-        path = todo.pop()
-        if path not in seen:
-            seen.add(path)
-            todo += [ROOT / "open_ner" / f"{module}.py" for level, module in imported(path) if level == 1]
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            todo += ours(module, top_level=True)
     return seen
 
 
-@pytest.mark.parametrize("package", sorted(ALLOWED))
-def test_packages_import_only_what_they_may(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    for path in set(files) - COMMANDS:
-        ours = {module.split(".")[0] for level, module in imported(path) if level == 0} & OURS
-        assert ours - {package} <= ALLOWED[package], path
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_room_has_its_place_in_the_order() -> None:
+    assert {room(module) for module in modules()} == set(RANK)
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_a_room_imports_only_rooms_before_it(name: str) -> None:
+    rank = len(ORDER) if name in COMMANDS else RANK[room(name)]
+    for module in ours(name):
+        assert room(module) == room(name) or RANK[room(module)] < rank, module
+
+
+def test_the_evaluation_uses_of_the_builder_the_teacher_alone() -> None:
+    used = {module for name in modules() if room(name) == "zero_shot" for module in ours(name)}
+    assert {module for module in used if room(module) == "dataset_builder"} == {
+        module for module in used if module.startswith("dataset_builder.teacher")
+    }
+
+
+@pytest.mark.parametrize("name", sorted(module for module in modules() if room(module) == "dataset_builder"))
+def test_a_stage_imports_only_earlier_stages(name: str) -> None:
+    stage = name.split(".")[1] if name.count(".") else ""
+    if stage not in STAGES and name not in SHARED:
+        return
+    before = STAGES[: STAGES.index(stage) + 1] if stage in STAGES else []
+    for module in ours(name):
+        if room(module) == "dataset_builder":
+            assert module in SHARED or module.split(".")[1] in before, module
+
+
+def test_nothing_runs_in_a_circle() -> None:
+    try:
+        list(TopologicalSorter({name: ours(name) - {name} for name in modules()}).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_what_travels_with_the_weights_needs_only_torch_and_transformers() -> None:
-    files = travelling()
-    names = {"pipeline", "decoding", "packing", "prompts", "answers", "grammar", "conversation", "windows"}
-    assert {path.stem for path in files} == names
-    for path in files:
-        for level, module in imported(path):
-            top = module.split(".")[0]
-            assert level == 1 or top in {"torch", "transformers"} or top in sys.stdlib_module_names, (path, module)
+    files = reached("open_ner.pipeline")
+    names = {"pipeline", "decoding", "packing", "prompts", "answers", "grammar", "conversation", "long_texts"}
+    assert files == {f"open_ner.{name}" for name in names}
+    for name in files:
+        for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level == 0 and room(node.module or "") == "open_ner")
+        foreign = {room(module) for module in imports(name) - files}
+        assert foreign <= {"torch", "transformers"} | set(sys.stdlib_module_names), name
+
+
+def test_the_runtime_is_whole_without_the_rest() -> None:
+    for name in modules():
+        if room(name) in ("open_ner", "metrics"):
+            assert {room(module) for module in ours(name)} <= {room(name)}, name
 
 
 def test_only_the_teacher_and_the_served_runtime_use_openai() -> None:
-    allowed = {"teacher.py", "batch_api.py", "batch_provider.py", "server.py"}
-    for package in ALLOWED:
-        for path in (ROOT / package).rglob("*.py"):
-            if any(module.split(".")[0] == "openai" for _, module in imported(path)):
-                assert path.name in allowed, path
+    users = {name for name in modules() if "openai" in {room(module) for module in imports(name)}}
+    assert all(name.startswith("dataset_builder.teacher.") for name in users - {"open_ner.tools.served"})
 
 
 def test_only_publish_writes_to_the_hub() -> None:
     writers = ("upload_folder(", "upload_file(", "create_commit(", "create_repo(", ".push_to_hub(")
-    files = [path for package in ALLOWED for path in (ROOT / package).rglob("*.py")]
-    files += [ROOT / "train_sft.py", ROOT / "eval_zero_shot.py"]
-    found = {path.name for path in files if any(word in path.read_text(encoding="utf-8") for word in writers)}
-    assert found == {"publish.py"}
+    found = {
+        name for name, path in modules().items() if any(word in path.read_text(encoding="utf-8") for word in writers)
+    }
+    assert found == {"hub.publish"}
 
 
 def test_annotating_needs_neither_datasets_nor_pyarrow() -> None:
-    for name in (
-        "teacher",
-        "journal",
-        "passages",
-        "sources",
-        "windows",
-        "sampling",
-        "passage_filters",
-        "config",
-        "parse",
-        "grounding",
-        "filters",
-        "annotations",
-        "annotated_sets",
-        "supervised",
-        "mixture",
-        "contamination",
-        "batch_api",
-    ):
-        tree = ast.parse((ROOT / "dataset_builder" / f"{name}.py").read_text(encoding="utf-8"))
-        top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-        top |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
-        assert not {module.split(".")[0] for module in top} & {"datasets", "pyarrow", "torch", "transformers"}, name
+    for name in ("dataset_builder.__main__", "dataset_builder.teacher.client", "dataset_builder.annotation.annotate"):
+        for module in reached(name):
+            used = {room(other) for other in imports(module, top_level=True)} & HEAVY
+            assert not used, f"{name} reaches {module}, which imports {used}"

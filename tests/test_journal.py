@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dataset_builder import journal as journal_module
-from dataset_builder.journal import Journal, request_key
-from open_ner.cli import UserError
+from dataset_builder.teacher import journal as journal_module
+from dataset_builder.teacher.journal import Journal, request_key
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,7 +94,7 @@ def test_a_journal_held_by_another_process_is_refused_until_that_ends(tmp_path: 
     code = f"""
 import sys
 from pathlib import Path
-from dataset_builder.journal import Journal
+from dataset_builder.teacher.journal import Journal
 with Journal(Path({str(path)!r})):
     print("held", flush=True)
     sys.stdin.read()
@@ -121,7 +121,7 @@ def test_what_was_appended_survives_kill_9(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from dataset_builder.journal import Journal
+from dataset_builder.teacher.journal import Journal
 with Journal(Path({str(path)!r})) as journal:
     for n in range(50):
         journal.append({{"key": f"k{{n}}", "passage_id": "p", "reply": "r", "model": "m"}})

@@ -83,7 +83,7 @@ for entity in type_rows[0]["entities"]:
     assert type_rows[0]["text"][entity["start"]:entity["end"]] == entity["text"]
 assert len(load_dataset("{DATASET}", "definition", split="train")) >= 40
 streamed = load_dataset("{DATASET}", "annotations", split="validation", streaming=True)
-assert next(iter(streamed))["licence"] == "apache-2.0"
+assert next(iter(streamed))["license"] == "apache-2.0"
 """
     run(environment, "-c", code, cwd=tmp_path)
 

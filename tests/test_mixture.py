@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.annotations import Annotations
-from dataset_builder.mixture import cap_set, mix
-from open_ner.cli import UserError
+from dataset_builder.annotation.annotate import Annotations
+from dataset_builder.dataset.mixture import cap_set, mix
+from open_ner.tools.errors import UserError
 
 ENTITY = {"start": 0, "end": 1, "text": "x", "type": "t"}
 
@@ -27,7 +27,7 @@ def test_caps_hold_and_what_they_leave_out_is_counted(full: int, empty: int, rat
     assert result.counts["beyond_empty_ratio"] == full + empty - allowed
     assert result.counts["beyond_max_passages"] == allowed - kept
     assert len(result.rejects) == full + empty - kept
-    assert not {row["id"] for row in result.rows} & {reject.passage_id for reject in result.rejects}
+    assert not {row["id"] for row in result.rows} & {reject.id for reject in result.rejects}
 
 
 def test_a_cap_depends_on_seed_and_ids_alone() -> None:

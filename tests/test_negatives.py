@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder import negatives
-from dataset_builder.negatives import NegativeSampler, passage_keys, uniform
+from dataset_builder.dataset import negatives
+from dataset_builder.dataset.negatives import NegativeSampler, passage_keys, uniform
 
 MANY = {f"type {i:02d}": 40 - i for i in range(40)}  # few wanted of many: drawn with replacement
 FEW = {"person": 8, "city": 4, "date": 2, "river": 1}  # many wanted of few: by exponential keys

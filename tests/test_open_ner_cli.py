@@ -13,10 +13,10 @@ from transformers import pipeline
 
 from fake_teacher import MODEL, FakeTeacher
 from open_ner.__main__ import main, read_types
-from open_ner.cli import run
-from open_ner.jsonl import answer_jsonl
 from open_ner.pipeline import OpenNERPipeline
-from open_ner.terminal import marked, printable, show
+from open_ner.tools.errors import run
+from open_ner.tools.jsonl import answer_jsonl
+from open_ner.tools.terminal import marked, printable, show
 
 TEXT = "Angela Merkel met Barack Obama in Berlin."
 Call = Callable[..., tuple[int, str, str]]
@@ -252,11 +252,11 @@ SPANS = [
 SPANNED = "Ada \x1b]0;x\x07 in Rome\u202e\r\n\tok"
 
 
-def test_colours_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    coloured = on_terminal(monkeypatch, SPANNED, SPANS)
-    assert "\x1b[1;36m[Ada " in coloured
+def test_colors_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    colored = on_terminal(monkeypatch, SPANNED, SPANS)
+    assert "\x1b[1;36m[Ada " in colored
     codes = on_terminal(monkeypatch, SPANNED, SPANS, NO_COLOR="1").split("\x1b[")[1:]
-    assert not any("3" in code.split("m")[0] for code in codes)  # 30 to 37, 38: colours; bold may stay
+    assert not any("3" in code.split("m")[0] for code in codes)  # 30 to 37, 38: colors; bold may stay
     assert "\x1b" not in on_terminal(monkeypatch, SPANNED, SPANS, TERM="dumb")
 
 

@@ -12,8 +12,8 @@ from transformers import pipeline
 
 from open_ner import pipeline as open_ner_pipeline
 from open_ner.decoding import Answer, Request
+from open_ner.long_texts import Window, cut, fitting_window, merge
 from open_ner.pipeline import OpenNERPipeline
-from open_ner.windows import Window, cut, fitting_window, merge
 from tiny import SENTENCES, WINDOW
 
 PROSE = " ".join(SENTENCES[:5])

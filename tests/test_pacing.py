@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import pacing
-from dataset_builder.pacing import SHARE, Pacer
+from dataset_builder.teacher import pacing
+from dataset_builder.teacher.pacing import SHARE, Pacer
 
 
 class Clock:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.parse import parse_reply
+from dataset_builder.teacher.parse import parse_reply
 
 ACME = [("Acme", "company"), ("Rome", "city")]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataset_builder.config import CorpusConfig
-from dataset_builder.passage_filters import NearDuplicates, is_binary, make_detector, make_filter, markup_share
+from dataset_builder.corpus.filters import NearDuplicates, is_binary, make_detector, make_filter, markup_share
 
 SAMPLE = Path(__file__).parent.parent / "dataset_builder" / "sample"
 CODE = "def area(radius: float) -> float:\n    return math.pi * radius ** 2  # in square metres\n\nprint(area(2.0))"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import CorpusConfig, SourceConfig
-from dataset_builder.passage_filters import Screen
-from dataset_builder.passages import Dropped, Passage, load_passages, make_passages, write_passages
-from open_ner.cli import UserError
+from dataset_builder.corpus.filters import Screen
+from dataset_builder.corpus.passages import Dropped, Passage, load_passages, make_passages, write_passages
+from open_ner.tools.errors import UserError
 
 OFF = {"language": None, "max_markup": None, "near_duplicates": None}
 
@@ -45,12 +45,12 @@ def test_each_drop_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
 
 def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> None:
     text = " ".join(f"word{i}" for i in range(80))
-    rows = [{"id": "doc", "text": text, "source": "wiki", "licence": "CC0"}, {"text": "no id here but five words"}]
+    rows = [{"id": "doc", "text": text, "source": "wiki", "license": "CC0"}, {"text": "no id here but five words"}]
     items = list(make_passages(corpus(tmp_path, rows, tiny_student, max_tokens=60, **OFF)))
     assert all(isinstance(item, Passage) for item in items) and len(items) > 3
     for item in items[:-1]:
         assert text[item.start : item.end] == item.text and item.id == f"doc:{item.start}"
-        assert (item.source, item.licence, item.source_id) == ("wiki", "CC0", "doc")
+        assert (item.source, item.license, item.source_id) == ("wiki", "CC0", "doc")
     assert items[-1].id == items[-1].source_id and len(items[-1].id) == 16
 
 
@@ -106,12 +106,12 @@ def test_a_mixture_shares_out_the_sample(tmp_path: Path, tiny_student: Path) -> 
     for name, offset in (("a", 0), ("b", 200)):
         lines = [json.dumps(row) for row in documents(400)[offset : offset + 200]]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    sources = [SourceConfig(path=str(tmp_path / f"{n}.jsonl"), weight=w, source=n, licence="CC0") for n, w in
+    sources = [SourceConfig(path=str(tmp_path / f"{n}.jsonl"), weight=w, source=n, license="CC0") for n, w in
                (("a", 3.0), ("b", 1.0))]  # fmt: skip
     counts = write_passages(
         CorpusConfig(sources=sources, sample=40, tokenizer=str(tiny_student), language=None), tmp_path / "out"
     )
-    assert counts["sources"] == {"a": 30, "b": 10} and counts["licences"] == {"CC0": 40}
+    assert counts["sources"] == {"a": 30, "b": 10} and counts["licenses"] == {"CC0": 40}
 
 
 def test_a_sample_larger_than_the_corpus_says_so(

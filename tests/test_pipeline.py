@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from open_ner.conversation import write_answer
 from open_ner.decoding import Answer
+from open_ner.long_texts import Window
 from open_ner.pipeline import OpenNERPipeline
-from open_ner.windows import Window
 
 TEXT = "Paris and Rome: Paris Hilton met Bart in Rome."
 KEYS = {"entity_group", "word", "start", "end", "score"}
@@ -294,8 +294,8 @@ def test_saving_and_loading_elsewhere_gives_the_same_spans(tiny_student: Path, t
     assert sum(map(len, expected)) > 0
     here.save_pretrained(saved)
     assert sorted(path.name for path in saved.glob("**/*.py")) == [
-        "answers.py", "conversation.py", "decoding.py", "grammar.py", "packing.py", "pipeline.py", "prompts.py",
-        "windows.py",
+        "answers.py", "conversation.py", "decoding.py", "grammar.py", "long_texts.py", "packing.py", "pipeline.py",
+        "prompts.py",
     ]  # fmt: skip
     task = json.loads((saved / "config.json").read_text())["custom_pipelines"]["open-ner"]
     assert (task["impl"], task["pt"]) == ("pipeline.OpenNERPipeline", ["AutoModelForCausalLM"])

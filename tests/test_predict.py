@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from open_ner.cli import UserError
-from zero_shot.benchmarks import Benchmark, BenchmarkConfig, EvalPassage, Query, SuiteConfig
+from ner_sets.benchmarks import BenchmarkPassage, Query
+from ner_sets.config import BenchmarkConfig
+from open_ner.tools.errors import UserError
 from zero_shot.predict import Line, Todo, _ask, _gather, _identity, predict
 from zero_shot.student import fingerprint
+from zero_shot.suite import Benchmark, SuiteConfig
 
 CONFIG = BenchmarkConfig(name="b", path="b.jsonl", format="offsets")
 SUITE = SuiteConfig(name="s", benchmarks=["b"], protocol="p")
@@ -18,7 +20,8 @@ SUITE = SuiteConfig(name="s", benchmarks=["b"], protocol="p")
 
 def benchmark(size: int) -> Benchmark:
     passages = [
-        EvalPassage(f"p{n}", "x" * (1 + n * 7 % 13), [Query("a", "[]", []), Query("b", "[]", [])]) for n in range(size)
+        BenchmarkPassage(f"p{n}", "x" * (1 + n * 7 % 13), [Query("a", "[]", []), Query("b", "[]", [])])
+        for n in range(size)
     ]
     return Benchmark(CONFIG, passages, size, digest="d")
 

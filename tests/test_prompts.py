@@ -1,4 +1,4 @@
-"""Prompts tokenised in two parts: the tokens are those of the whole, whatever the template and the tokenizer."""
+"""Prompts tokenized in two parts: the tokens are those of the whole, whatever the template and the tokenizer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from open_ner.conversation import build_query, neutralise
+from open_ner.conversation import build_query, neutralize
 from open_ner.prompts import Encoder
 from tiny import SENTENCES
 
@@ -88,21 +88,21 @@ def test_the_tokens_are_those_of_the_whole(
             prompts = encoder.encode(text, TYPES, dataset)
             assert len(prompts.suffixes) == len(TYPES) and all(prompts.suffixes)
             for name, suffix in zip(TYPES, prompts.suffixes, strict=True):
-                messages = neutralise(build_query(text, name, dataset), encoder.special_tokens)
+                messages = neutralize(build_query(text, name, dataset), encoder.special_tokens)
                 whole = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
                 assert prompts.prefix + suffix == whole, (text, name)
 
 
 @pytest.mark.parametrize("template", [None, PLAIN, HEADERS, THINKING])
-def test_the_passage_is_tokenised_twice_however_many_types(
+def test_the_passage_is_tokenized_twice_however_many_types(
     tiny_student: Path, monkeypatch: pytest.MonkeyPatch, template: str | None
 ) -> None:
     """Once whole, which proves the cut, and once as the head."""
     tokenizer = byte_level(tiny_student)
     tokenizer.chat_template = template or tokenizer.chat_template
     encoder, read = Encoder(tokenizer), []
-    tokenise = encoder._tokenise
-    monkeypatch.setattr(encoder, "_tokenise", lambda texts: read.extend(texts) or tokenise(texts))
+    tokenize = encoder._tokenize
+    monkeypatch.setattr(encoder, "_tokenize", lambda texts: read.extend(texts) or tokenize(texts))
     text = "A passage that is read twice." * 20
     prompts = encoder.encode(text, [f"type {number}" for number in range(500)])
     assert sum(text in part for part in read) == 2

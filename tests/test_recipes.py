@@ -16,12 +16,14 @@ from accelerate.utils import (
 )
 from transformers.utils import is_torch_bf16_gpu_available
 
+from command_line.recipes import describe, parse_overrides, read_recipe, read_yaml
 from dataset_builder.config import BuildConfig
-from dataset_builder.supervised import load_set_configs
-from open_ner.cli import UserError, describe, parse_overrides, read_recipe, read_yaml
+from dataset_builder.dataset.supervised import load_set_configs
+from ner_sets.config import BenchmarkConfig
+from open_ner.tools.errors import UserError
 from train_sft import parse_arguments
 from zero_shot.baseline import BaselineConfig, render
-from zero_shot.benchmarks import BenchmarkConfig, SuiteConfig
+from zero_shot.suite import SuiteConfig
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
@@ -72,7 +74,7 @@ def test_suites_parse_and_name_benchmarks_that_exist(path: Path) -> None:
 def test_benchmarks_parse(path: Path) -> None:
     config = read_recipe(BenchmarkConfig, path)
     assert config.name == path.stem
-    assert config.licence and config.domain
+    assert config.license and config.domain
     if config.path.count("/") == 1 and not config.path.endswith((".jsonl", ".gz")):  # a dataset of the Hub
         assert config.verified_in.startswith("https://") and config.types or config.format == "tags"
     asked = set(config.types or config.wordings)

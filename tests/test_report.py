@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from command_line.recipes import read_yaml
 from hub.model_card import write_eval_results
-from open_ner.cli import UserError, read_yaml
+from open_ner.tools.errors import UserError
 from zero_shot.comparison import compare_files
 from zero_shot.report import PUBLISHED, beside_published, markdown_table, read_published, write_report
 from zero_shot.scoring import average, evaluate_benchmark

@@ -6,7 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 from sft.resume import choose_checkpoint, claim, find_checkpoint, hash_tokens
 
 RUN = {"learning_rate": 1e-4, "model": "org/m", "warmup_steps": 0.04}

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from open_ner.answers import Answer
-from open_ner.conversation import build_query, find_spans, neutralise, read_answer, write_answer
+from open_ner.conversation import build_query, find_spans, neutralize, read_answer, write_answer
 from open_ner.decoding import Decoder, Request
 from open_ner.grammar import AnswerGrammar, Phase, State
 from open_ner.pipeline import OpenNERPipeline, to_entities
@@ -110,7 +110,7 @@ def assert_no_turn_is_injected(encoder: Encoder, text: str, name: str) -> None:
     for suffix, asked in zip(prompts.suffixes, [name, "city"], strict=True):
         prompt = prompts.prefix + suffix
         assert [token for token in prompt if token in special] == expected
-        messages = neutralise(build_query(text, asked, name), encoder.special_tokens)
+        messages = neutralize(build_query(text, asked, name), encoder.special_tokens)
         assert prompt == tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
@@ -219,7 +219,7 @@ def test_the_batch_size_is_how_many_texts_the_decoder_gets(tagger: OpenNERPipeli
     assert seen == [2, 2, 1]
 
 
-def test_half_precision_is_honoured_and_answers_stay_grounded(tiny_student: Path) -> None:
+def test_half_precision_is_honored_and_answers_stay_grounded(tiny_student: Path) -> None:
     import torch
 
     half = pipeline("open-ner", model=str(tiny_student), dtype=torch.bfloat16, device="cpu", max_new_tokens=8)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.sampling import draw, place_of
+from dataset_builder.corpus.sampling import draw, place_of
 
 
 @dataclass

@@ -14,8 +14,8 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import kinds
-from open_ner.cli import UserError
 from open_ner.conversation import build_conversation
+from open_ner.tools.errors import UserError
 from sft import saving
 from sft.conversations import tokenize
 from sft.recipe import used_recipe

@@ -16,7 +16,7 @@ from fake_teacher import MODEL, FakeTeacher, completion
 from open_ner.conversation import SYSTEM, build_query, question, write_answer
 from open_ner.decoding import Decoder
 from open_ner.pipeline import OpenNERPipeline
-from open_ner.server import ServedNER
+from open_ner.tools.served import ServedNER
 from tiny import SENTENCES
 
 ANSWERS = {
@@ -251,7 +251,7 @@ def test_the_only_model_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(served("Rome")) == 6  # the common types
 
 
-def test_markers_are_neutralised_without_a_tokenizer() -> None:
+def test_markers_are_neutralized_without_a_tokenizer() -> None:
     text = "a<|im_end|>b<｜User｜>c</s>d[/INST]e<end_of_turn>f"
     with FakeTeacher(in_mouth('["</s>"]')) as server:
         [span] = ServedNER(server.base_url, MODEL)(text, types=["x<|im_start|>"])

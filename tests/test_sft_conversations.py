@@ -4,8 +4,8 @@ import datasets
 import pytest
 from transformers import AutoTokenizer
 
-from open_ner.cli import UserError
 from open_ner.conversation import build_conversation
+from open_ner.tools.errors import UserError
 from sft.conversations import IGNORED, check_conversation, tokenize
 
 CONVERSATIONS = [

@@ -8,8 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 import kinds
-from open_ner.cli import UserError
 from open_ner.conversation import SYSTEM, build_conversation
+from open_ner.tools.errors import UserError
 from sft.tokenizer import UNINER, load_tokenizer, read_window
 
 

@@ -12,9 +12,9 @@ import datasets
 import pytest
 
 from dataset_builder.config import CorpusConfig, SourceConfig
-from dataset_builder.sources import Document, Dropped, fingerprint, read_documents, sources_of
+from dataset_builder.corpus.sources import Document, Dropped, fingerprint, read_documents, sources_of
 from fake_hub import FakeHub
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Ada Byron met Charles in London."
@@ -68,7 +68,7 @@ def test_columns_are_named_and_may_be_nested(tmp_path: Path) -> None:
     row = {"body": TEXT, "meta": {"pile_set_name": "Books", "n": 7}, "key": 3}
     path = jsonl(tmp_path / "c.jsonl", row)
     columns = {"text_column": "body", "source_column": "meta.pile_set_name", "id_column": "key"}
-    assert read(path, **columns, licence="CC0") == [Document("3", TEXT, "Books", "CC0")]
+    assert read(path, **columns, license="CC0") == [Document("3", TEXT, "Books", "CC0")]
     assert read(path, text_column="body", source="mine", id_column=None)[0].source == "mine"
 
 
@@ -157,7 +157,7 @@ HUB = """
 import json, sys
 from pathlib import Path
 from dataset_builder.config import CorpusConfig
-from dataset_builder.passages import load_passages, write_passages
+from dataset_builder.corpus.passages import load_passages, write_passages
 out = Path(sys.argv[1])
 config = CorpusConfig(path="org/corpus", tokenizer=sys.argv[2], **json.loads(sys.argv[3]))
 counts = write_passages(config, out)

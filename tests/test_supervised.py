@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from command_line.recipes import read_recipe
 from dataset_builder.__main__ import main
-from dataset_builder.annotated_sets import RawPassage
-from dataset_builder.annotations import Annotations
-from dataset_builder.config import AnnotatedSetConfig, DatasetConfig, SupervisedConfig
-from dataset_builder.supervised import (
+from dataset_builder.annotation.annotate import Annotations
+from dataset_builder.config import DatasetConfig, SupervisedConfig
+from dataset_builder.dataset.supervised import (
     RECIPES,
     annotate_set,
     conversation_options,
@@ -25,8 +25,10 @@ from dataset_builder.supervised import (
     load_set_configs,
     load_sets,
 )
-from open_ner.cli import UserError, read_recipe
+from ner_sets.config import AnnotatedSetConfig
+from ner_sets.sets import SetPassage
 from open_ner.conversation import passage_turns
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Ada Byron met Rome in May"
@@ -38,19 +40,19 @@ def words(text: str) -> int:
     return len(text.split())
 
 
-def judge(*raws: RawPassage, most: int = 1000, long: str = "window", **options: Any) -> Annotations:
+def judge(*raws: SetPassage, most: int = 1000, long: str = "window", **options: Any) -> Annotations:
     config = AnnotatedSetConfig(name="set", path="p", format="offsets", **options)
     return annotate_set(config, raws, long, most, words)
 
 
-def raw(*entities: dict[str, Any], text: str = TEXT, name: str = "1") -> RawPassage:
-    return RawPassage(name, text, list(entities))
+def raw(*entities: dict[str, Any], text: str = TEXT, name: str = "1") -> SetPassage:
+    return SetPassage(name, text, list(entities))
 
 
 def test_a_row_is_that_of_the_teacher_with_the_name_of_its_set() -> None:
-    (row,) = judge(raw(LOC, PER), verbalise={"PER": "person"}, licence="MIT").rows
+    (row,) = judge(raw(LOC, PER), verbalize={"PER": "person"}, license="MIT").rows
     assert row == {
-        "id": "set/1", "text": TEXT, "source": "set", "source_id": "1", "licence": "MIT", "start": 0, "end": 25,
+        "id": "set/1", "text": TEXT, "source": "set", "source_id": "1", "license": "MIT", "start": 0, "end": 25,
         "entities": [
             {"start": 0, "end": 9, "text": "Ada Byron", "type": "person"},
             {"start": 14, "end": 18, "text": "Rome", "type": "LOC"},
@@ -74,7 +76,7 @@ def test_a_mention_out_of_its_place_costs_its_passage(fault: dict[str, Any], rea
     result = judge(raw(PER, fault), raw(PER, text=TEXT + ".", name="2"))
     assert [row["id"] for row in result.rows] == ["set/2"]
     (reject,) = result.rejects
-    assert (reject.passage_id, reject.reason, json.loads(reject.reply)) == ("set/1", reason, fault)
+    assert (reject.id, reject.reason, json.loads(reject.text)) == ("set/1", reason, fault)
     assert (result.counts[reason], result.counts["entities_of_rejected_passages"]) == (1, 2)
     # where nothing is asked of the label, nothing wrong can be taught
     assert len(judge(raw(PER, fault), drop=["LOC"]).rows) == 1
@@ -84,9 +86,9 @@ def test_a_mention_out_of_its_place_costs_its_passage(fault: dict[str, Any], rea
     ("options", "reason"),
     [
         ({"drop": ["LOC"]}, "dropped_label: LOC"),
-        ({"verbalise": {"LOC": "place"}, "drop": ["place"]}, "dropped_label: LOC"),
-        ({"verbalise": {"PER": "person"}, "complete": True}, "unknown_label: LOC"),
-        ({"verbalise": {"LOC": " "}}, "unknown_label: LOC"),
+        ({"verbalize": {"LOC": "place"}, "drop": ["place"]}, "dropped_label: LOC"),
+        ({"verbalize": {"PER": "person"}, "complete": True}, "unknown_label: LOC"),
+        ({"verbalize": {"LOC": " "}}, "unknown_label: LOC"),
         ({"types": ["PER", "person"]}, "not_in_types: LOC"),
     ],
 )
@@ -112,10 +114,10 @@ def test_mentions_may_overlap_and_repeat_only_once() -> None:
         (raw(text=" \n"), "empty"),
         (raw(PER, text="Ada \ud800yron met"), "not_unicode"),
         (raw({"start": 0, "end": 3, "type": "P\udfff"}), "not_unicode"),
-        (RawPassage("1", problem="tag_without_name", raw="[-100]"), "tag_without_name"),
+        (SetPassage("1", problem="tag_without_name", raw="[-100]"), "tag_without_name"),
     ],
 )
-def test_unfit_passages_are_named(passage: RawPassage, reason: str) -> None:
+def test_unfit_passages_are_named(passage: SetPassage, reason: str) -> None:
     result = judge(passage)
     assert not result.rows and result.counts[reason] == 1
     json.dumps([vars(reject) for reject in result.rejects], ensure_ascii=False).encode()
@@ -144,10 +146,10 @@ def test_texts_and_ids_are_unique() -> None:
 )
 def test_nothing_is_lost_uncounted(passages: list, most: int, long: str) -> None:
     raws = [
-        RawPassage("", text, [{"start": a, "end": b, "type": kind} for a, b, kind in entities])
+        SetPassage("", text, [{"start": a, "end": b, "type": kind} for a, b, kind in entities])
         for text, entities in passages
     ]
-    result = judge(*raws, most=most, long=long, verbalise={"X": "x", "Y": "x"}, complete=True)
+    result = judge(*raws, most=most, long=long, verbalize={"X": "x", "Y": "x"}, complete=True)
     counts = result.counts
     of_mentions = [reject for reject in result.rejects if reject.span]
     assert counts["entities_read"] == (
@@ -200,8 +202,8 @@ def test_long_passages_are_cut_or_left_out_by_option() -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_of_sets_parse(path: Path) -> None:
     config = read_recipe(AnnotatedSetConfig, path)
-    assert config.licence and path.stem == re.sub(r"\W", "_", config.name).lower()
-    assert not set(config.verbalise) & set(config.drop)
+    assert config.license and path.stem == re.sub(r"\W", "_", config.name).lower()
+    assert not set(config.verbalize) & set(config.drop)
 
 
 def test_sets_are_named_once_and_exist() -> None:
@@ -220,8 +222,8 @@ def test_all_is_every_type_of_the_set_and_sampling_follows_the_options() -> None
 
 
 SETS = {
-    "people": ("conll", "people.conll", {"verbalise": {"PER": "person", "LOC": "place"}, "complete": True}),
-    "places": ("offsets", "places.jsonl", {"drop": ["misc"], "licence": "CC0"}),
+    "people": ("conll", "people.conll", {"verbalize": {"PER": "person", "LOC": "place"}, "complete": True}),
+    "places": ("offsets", "places.jsonl", {"drop": ["misc"], "license": "CC0"}),
 }
 
 

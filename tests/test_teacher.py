@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from dataset_builder import asking as module
-from dataset_builder.answers import Tally, request_ceiling
 from dataset_builder.config import TeacherConfig
-from dataset_builder.journal import Journal
-from dataset_builder.passages import Passage
-from dataset_builder.questions import build_messages, questions
-from dataset_builder.teacher import annotate, estimate, extrapolate
+from dataset_builder.corpus.passages import Passage
+from dataset_builder.teacher import asking as module
+from dataset_builder.teacher.client import annotate, estimate, extrapolate
+from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.questions import build_messages, questions
+from dataset_builder.teacher.records import ReplyCounts, request_ceiling
 from fake_teacher import FakeTeacher, completion
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def passages(count: int) -> list[Passage]:
     return [Passage(f"p{i}", text, "", f"p{i}", "", 0, len(text), 6) for i, text in enumerate(texts)]
 
 
-def ask(folder: Path, endpoint: FakeTeacher | None, count: int = 4, **options: Any) -> tuple[Tally, list[dict]]:
+def ask(folder: Path, endpoint: FakeTeacher | None, count: int = 4, **options: Any) -> tuple[ReplyCounts, list[dict]]:
     if endpoint:
         options = {"base_url": endpoint.base_url, "model": "fake-teacher"} | options
     with Journal(folder / "journal.jsonl") as journal:

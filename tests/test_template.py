@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from transformers.pipelines.text_generation import Chat
 
 import kinds
-from open_ner.cli import UserError
 from open_ner.conversation import build_conversation, build_query
 from open_ner.decoding import Decoder, Request
 from open_ner.grammar import AnswerGrammar, Phase
+from open_ner.tools.errors import UserError
 from sft.conversations import IGNORED, encode_conversation
 from sft.template import Template
 from sft.tokenizer import load_tokenizer

@@ -10,8 +10,8 @@ import transformers
 from transformers import AutoTokenizer
 
 import train_sft
-from open_ner.cli import UserError
 from open_ner.conversation import build_conversation
+from open_ner.tools.errors import UserError
 
 GOOD = build_conversation("Ada met Alan in Rome.", [("person", ["Ada", "Alan"]), ("river", [])])
 RECIPE = """

@@ -12,8 +12,10 @@ from pyarrow import parquet
 
 from dataset_builder import uniner_distill
 from dataset_builder.config import DatasetConfig
-from dataset_builder.uniner_distill import AnnotationFile, BuiltConfig, is_held_out, materialise
-from open_ner.cli import UserError
+from dataset_builder.dataset.annotation_file import AnnotationFile, is_held_out
+from dataset_builder.dataset.statistics import BuiltConfig
+from dataset_builder.uniner_distill import materialize
+from open_ner.tools.errors import UserError
 
 TEXT = "Ada Byron met Charles in Rome; Ada left Rome in May."
 WHOLE = DatasetConfig(max_conversation_tokens=100_000)
@@ -28,7 +30,7 @@ def row(name: str, text: str = TEXT, /, **types: list[str]) -> dict[str, Any]:
         for match in re.finditer(re.escape(string), text)
     ]
     return {
-        "id": name, "text": text, "source": "news", "source_id": name, "licence": "CC0", "start": 0, "end": len(text),
+        "id": name, "text": text, "source": "news", "source_id": name, "license": "CC0", "start": 0, "end": len(text),
         "entities": entities, "teacher": "m", "annotated": "2026-01-01T00:00:00Z",
     }  # fmt: skip
 
@@ -53,18 +55,18 @@ def write(path: Path, rows: list[dict]) -> Path:
 
 
 def built(folder: Path, rows: list[dict], options: DatasetConfig = WHOLE, counter: str = "") -> Path:
-    """Materialise `rows` as both variants below `folder`."""
+    """Materialize `rows` as both variants below `folder`."""
     (folder / "dataset").mkdir(parents=True)
     sources = {variant: write(folder / f"{variant}.jsonl", rows) for variant in ("type", "definition")}
-    materialise(sources, options, counter, folder / "dataset")
+    materialize(sources, options, counter, folder / "dataset")
     return folder / "dataset"
 
 
-def materialised(folder: Path, options: DatasetConfig = WHOLE, **sources: list[dict]) -> dict[str, BuiltConfig]:
-    """Materialise the configs given by name, without a window."""
+def materialized(folder: Path, options: DatasetConfig = WHOLE, **sources: list[dict]) -> dict[str, BuiltConfig]:
+    """Materialize the configs given by name, without a window."""
     (folder / "dataset").mkdir(parents=True)
     files = {name: write(folder / f"{name}.jsonl", rows) for name, rows in sources.items()}
-    return materialise(files, options, "", folder / "dataset")
+    return materialize(files, options, "", folder / "dataset")
 
 
 def load(folder: Path, config: str, cache: Path, **options: Any) -> Any:
@@ -102,7 +104,7 @@ def test_absent_types_come_from_the_training_part_alone(tmp_path: Path) -> None:
 
 
 def test_the_info_of_a_config_is_that_of_its_files(tmp_path: Path) -> None:
-    configs = materialised(tmp_path, type=corpus(30))
+    configs = materialized(tmp_path, type=corpus(30))
     for name, config in configs.items():
         files = {
             split: parquet.ParquetFile(next((tmp_path / "dataset" / name).glob(f"{split}-*")))
@@ -145,7 +147,7 @@ def test_rows_of_human_annotated_sets_name_theirs_and_are_asked_its_types_alone(
     ]
     rows += [row(f"c{i}", deity=["Ada"], **({"empire": ["Rome"]} if i % 2 else {})) for i in range(8)]
     options = DatasetConfig(validation_one_in=0, negatives_per_passage=5, max_conversation_tokens=100_000)
-    materialised(tmp_path / "run", options, type=rows[:4], mixture=rows)
+    materialized(tmp_path / "run", options, type=rows[:4], mixture=rows)
     own = {"A": {"person", "city"}, "B": {"month", "first name"}, "": {"deity", "empire"}}
     seen = Counter()
     for line in load(tmp_path / "run" / "dataset", "mixture", tmp_path / "fresh", split="train"):
@@ -164,7 +166,7 @@ def test_what_an_annotation_file_tells(tmp_path: Path) -> None:
     assert found.counts == {"person": 2, "name": 1, "city": 1} == found.train_counts[""]
     assert found.per_passage == {3: 1, 1: 1} and found.present_types == 3
     assert found.mentions == 3 + 2  # Ada twice, Charles; Rome twice
-    assert found.dates == {"2026-01-01"} and found.sources == {"news": 2} and found.licences == {"CC0": 2}
+    assert found.dates == {"2026-01-01"} and found.sources == {"news": 2} and found.licenses == {"CC0": 2}
     assert [line["id"] for line in found.rows("train")] == ["p0", "p1"] and not list(found.rows("validation"))
 
 

@@ -9,39 +9,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from dataset_builder.window import TURN_TOKENS, Window
-from open_ner.cli import UserError
-from open_ner.conversation import build_conversation, neutralise
+from dataset_builder.dataset.token_budget import TURN_TOKENS, TokenBudget
+from open_ner.conversation import build_conversation, neutralize
+from open_ner.tools.errors import UserError
 
 TEXTS = st.text(alphabet=st.sampled_from("aé \n\t🜚<|im_end>start数'\"")) | st.just("<|im_end|> <|im_start|>user\n")
 
 
 @pytest.fixture(scope="module")
-def window(tiny_student: Path) -> Window:
-    return Window(str(tiny_student), 300)
+def window(tiny_student: Path) -> TokenBudget:
+    return TokenBudget(str(tiny_student), 300)
 
 
 @given(text=TEXTS, kind=TEXTS, strings=st.lists(TEXTS, max_size=3))
 def test_a_conversation_counts_as_many_tokens_as_in_training(
-    text: str, kind: str, strings: list[str], window: Window, tiny_student: Path
+    text: str, kind: str, strings: list[str], window: TokenBudget, tiny_student: Path
 ) -> None:
     from transformers import AutoTokenizer
 
     student = AutoTokenizer.from_pretrained(tiny_student)
     messages = build_conversation(text, [(kind, strings)])
     special = [*student.get_added_vocab(), *student.all_special_tokens]
-    rendered = student.apply_chat_template(neutralise(messages, special), tokenize=False)
+    rendered = student.apply_chat_template(neutralize(messages, special), tokenize=False)
     assert window.exact(messages) == len(student(rendered, add_special_tokens=False)["input_ids"])
 
 
 @given(text=TEXTS, queries=st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=3)), min_size=1, max_size=4))
-def test_the_sum_of_the_parts_is_as_good_as_the_count_of_the_whole(text: str, queries: list, window: Window) -> None:
+def test_the_sum_of_the_parts_is_as_good_as_the_count_of_the_whole(
+    text: str, queries: list, window: TokenBudget
+) -> None:
     assert window.turn_slack == 0
     parts = window.opening + window.text_tokens(text, None) + sum(window._cost(query) for query in queries)
     assert abs(window.exact(build_conversation(text, queries)) - parts) <= 2
 
 
-def test_a_known_count_is_used_unless_special_tokens_are_in_the_text(window: Window) -> None:
+def test_a_known_count_is_used_unless_special_tokens_are_in_the_text(window: TokenBudget) -> None:
     assert window.text_tokens("Ada", 77) == 77
     assert window.text_tokens("Ada <|im_end|>", 2) > 2
 
@@ -51,7 +53,7 @@ def test_a_template_whose_markers_are_no_tokens_gets_slack_for_each_query(tiny_s
     (folder / "chat_template.jinja").write_text(
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
     )
-    window = Window(str(folder), 100)
+    window = TokenBudget(str(folder), 100)
     queries = [(f"type {i}", ["Ada"] * (i % 2)) for i in range(9)]
     costs = [window._cost(query) - window.pair for query in queries]
     parts, left_out = window.spread("Ada", window.text_tokens("Ada", None), queries, costs)
@@ -65,14 +67,14 @@ def test_without_a_chat_template_every_turn_has_an_upper_bound(tmp_path: Path) -
     counter.save(str(tmp_path / "tokenizer.json"))
     messages = build_conversation("one two", [])
     words = sum(len(message["content"].split()) for message in messages)
-    assert Window(str(tmp_path), 100).exact(messages) == words + 3 * TURN_TOKENS
+    assert TokenBudget(str(tmp_path), 100).exact(messages) == words + 3 * TURN_TOKENS
 
 
 def test_a_template_that_refuses_a_conversation_is_one_line(tiny_student: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_student, tmp_path / "refuses")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
     with pytest.raises(UserError, match="no system role"):
-        Window(str(folder), 100)
+        TokenBudget(str(folder), 100)
 
 
 def test_the_template_in_the_configuration_of_older_students_is_read(tiny_student: Path, tmp_path: Path) -> None:
@@ -82,4 +84,4 @@ def test_the_template_in_the_configuration_of_older_students_is_read(tiny_studen
     (folder / "chat_template.jinja").unlink()
     for value in (template, [{"name": "tool", "template": "x"}, {"name": "default", "template": template}]):
         (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": value}))
-        assert Window(str(folder), 100).opening == Window(str(tiny_student), 100).opening
+        assert TokenBudget(str(folder), 100).opening == TokenBudget(str(tiny_student), 100).opening

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from dataset_builder import windows
-from dataset_builder.windows import WindowCutter, counts_add_up, load_tokenizer
-from open_ner.cli import UserError
+from dataset_builder.corpus import cutting as windows
+from dataset_builder.corpus.cutting import WindowCutter, counts_add_up, load_tokenizer
+from open_ner.tools.errors import UserError
 
 TEXTS = ["the quick brown fox jumps over the lazy dog.\n\nthe dog's 12 foxes; 345 (the end)." * 5]
 CL100K = r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -8,11 +8,13 @@ import pytest
 
 from dataset_builder.config import TeacherConfig
 from fake_teacher import FakeTeacher, completion
-from open_ner.cli import UserError
+from ner_sets.benchmarks import BenchmarkPassage, Query
+from ner_sets.config import BenchmarkConfig
+from open_ner.tools.errors import UserError
 from zero_shot.baseline import BaselineConfig
-from zero_shot.benchmarks import Benchmark, BenchmarkConfig, EvalPassage, Query, SuiteConfig
-from zero_shot.endpoint import Endpoint, _public
+from zero_shot.endpoint import EndpointModel, _public
 from zero_shot.predict import Run, predict
+from zero_shot.suite import Benchmark, SuiteConfig
 
 TEXT = "Rome and Oslo are cities of Italy and Norway."
 TYPES = {"city": [(0, 4), (9, 13)], "country": [(28, 33), (38, 44)], "river": []}
@@ -27,7 +29,7 @@ def benchmark(*texts: str) -> Benchmark:
     passages = []
     for number, text in enumerate(texts or (TEXT,)):
         queries = [Query(name, json.dumps([text[a:b] for a, b in spans]), spans) for name, spans in TYPES.items()]
-        passages.append(EvalPassage(f"p{number}", text, queries))
+        passages.append(BenchmarkPassage(f"p{number}", text, queries))
     config = BenchmarkConfig(name="b", path="b.jsonl", format="offsets")
     return Benchmark(config, passages, len(passages), digest="d")
 
@@ -38,7 +40,7 @@ def suite(folder: Path, **endpoint: Any) -> SuiteConfig:
     )
 
 
-def score(asker: Endpoint, options: SuiteConfig, data: Benchmark | None = None) -> Run:
+def score(asker: EndpointModel, options: SuiteConfig, data: Benchmark | None = None) -> Run:
     return predict(asker, [data or benchmark()], options, Path(options.output_dir) / "m" / "s-p-free")
 
 
@@ -55,13 +57,13 @@ def in_the_dialogue(request: dict[str, Any]) -> str:
 def test_the_dialogue_is_asked_type_by_type_and_paid_once(tmp_path: Path) -> None:
     with FakeTeacher(in_the_dialogue) as server:
         options = suite(tmp_path, base_url=server.base_url)
-        run = score(Endpoint("gpt", options.endpoint), options)
+        run = score(EndpointModel("gpt", options.endpoint), options)
         assert len(server.requests) == 3
         assert [message["role"] for message in server.requests[0]["messages"]] == [
             "system", "user", "assistant", "user",
         ]  # fmt: skip
         assert server.requests[0]["max_tokens"] == options.max_new_tokens
-        again = score(Endpoint("gpt", options.endpoint), options)
+        again = score(EndpointModel("gpt", options.endpoint), options)
         assert len(server.requests) == 3 and again.lines == run.lines
     assert [line["raw"] for line in run.lines] == ['["Rome", "Oslo"]', '["Italy", "Norway"]', "[]"]
     assert run.lines[0]["spans"] == [{"start": a, "end": b, "score": None} for a, b in TYPES["city"]]
@@ -72,9 +74,9 @@ def test_the_dialogue_is_asked_type_by_type_and_paid_once(tmp_path: Path) -> Non
 def test_another_suite_with_the_same_questions_pays_nothing(tmp_path: Path) -> None:
     with FakeTeacher(in_the_dialogue) as server:
         options = suite(tmp_path, base_url=server.base_url)
-        score(Endpoint("gpt", options.endpoint), options)
+        score(EndpointModel("gpt", options.endpoint), options)
         twice = benchmark(TEXT, TEXT)
-        run = predict(Endpoint("gpt", options.endpoint), [twice], options, tmp_path / "other")
+        run = predict(EndpointModel("gpt", options.endpoint), [twice], options, tmp_path / "other")
     assert len(server.requests) == 3 and len(run.lines) == 6
 
 
@@ -89,7 +91,7 @@ def test_rubbish_is_counted_and_scored_as_unread(tmp_path: Path) -> None:
 
     with FakeTeacher(answer) as server:
         options = suite(tmp_path, base_url=server.base_url)
-        asker = Endpoint("gpt", options.endpoint)
+        asker = EndpointModel("gpt", options.endpoint)
         run = score(asker, options)
     assert [(line["parse_failure"], line["spans"]) for line in run.lines] == [(True, [])] * 3
     assert run.lines[2]["raw"] == "There are no rivers."
@@ -106,18 +108,18 @@ def test_one_question_that_fails_does_not_stop_the_others_and_is_tried_again(tmp
 
     with FakeTeacher(answer) as server:
         options = suite(tmp_path, base_url=server.base_url, max_retries=0)
-        asker = Endpoint("gpt", options.endpoint)
+        asker = EndpointModel("gpt", options.endpoint)
         run = score(asker, options)
         assert asker.replies == {"no_answer": 1} and [line["parse_failure"] for line in run.lines] == [0, 0, 1]
         broken[0] = False
-        run = score(Endpoint("gpt", options.endpoint), options)
+        run = score(EndpointModel("gpt", options.endpoint), options)
     assert [line["parse_failure"] for line in run.lines] == [0, 0, 0]
 
 
 def test_an_endpoint_that_is_down_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
     options = suite(tmp_path, base_url="http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(UserError, match="gave no usable answer"):
-        score(Endpoint("gpt", options.endpoint), options)
+        score(EndpointModel("gpt", options.endpoint), options)
 
 
 def test_the_cap_holds_and_a_plan_says_what_is_open(tmp_path: Path) -> None:
@@ -125,15 +127,15 @@ def test_the_cap_holds_and_a_plan_says_what_is_open(tmp_path: Path) -> None:
         paid = {"base_url": server.base_url, "price_output": 1000.0, "concurrency": 1}
         options = suite(tmp_path, **paid, max_cost=0.258)  # a reply of 256 tokens may cost 0.256
         todo = [(benchmark(), passage) for passage in benchmark().passages]
-        requests, most = Endpoint("gpt", options.endpoint).plan(todo, options)
+        requests, most = EndpointModel("gpt", options.endpoint).plan(todo, options)
         assert requests == 3 and most == pytest.approx(3 * 0.256)
         with pytest.raises(UserError, match="--max_cost"):
-            score(Endpoint("gpt", options.endpoint), options)
+            score(EndpointModel("gpt", options.endpoint), options)
         assert 1 <= len(server.requests) < 3
         asked = len(server.requests)
-        assert Endpoint("gpt", options.endpoint).plan(todo, options)[0] == 3 - asked
+        assert EndpointModel("gpt", options.endpoint).plan(todo, options)[0] == 3 - asked
         richer = suite(tmp_path, **paid, max_cost=3.0)
-        score(Endpoint("gpt", richer.endpoint), richer)
+        score(EndpointModel("gpt", richer.endpoint), richer)
     assert len(server.requests) == 3
 
 
@@ -141,7 +143,7 @@ def test_a_teacher_annotates_everything_in_one_request(tmp_path: Path) -> None:
     reply = '[("Rome", "City"), ("Oslo", "city"), ("Italy", "country"), ("Norway", "kingdom")]'
     with FakeTeacher(lambda request: reply) as server:
         options = suite(tmp_path, base_url=server.base_url)
-        asker = Endpoint("x.yaml", options.endpoint, baseline(per="passage", reply="tuples"))
+        asker = EndpointModel("x.yaml", options.endpoint, baseline(per="passage", reply="tuples"))
         run = score(asker, options)
     assert len(server.requests) == 1 and server.requests[0]["messages"][0]["content"] == f"{TEXT}|city,country,river"
     assert [line["raw"] for line in run.lines] == ['["Rome", "Oslo"]', '["Italy"]', "[]"]

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from open_ner.cli import UserError, load_or_explain, option
+from command_line.pretrained import load_or_explain
+from command_line.recipes import option
+from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.conversation import find_spans, order_strings, write_answer
+from open_ner.tools.errors import UserError
 
-from .benchmarks import EvalPassage, Query, SuiteConfig
 from .predict import Line, Todo, wording_of
+from .suite import SuiteConfig
 
 Message = dict[str, str]
 BATCH = 8  # prompts in one generate()
@@ -78,7 +81,7 @@ def read(config: BaselineConfig, reply: str, finish_reason: str, text: str, type
 
 
 def to_lines(
-    config: BaselineConfig, name: str, passage: EvalPassage, queries: Sequence[Query], reading: Reading,
+    config: BaselineConfig, name: str, passage: BenchmarkPassage, queries: Sequence[Query], reading: Reading,
     reply: str, suite: SuiteConfig,
 ) -> list[Line]:  # fmt: skip
     """Lines of predictions.jsonl of the queries that one reply answers.
@@ -107,7 +110,7 @@ def to_lines(
     return lines
 
 
-class Local:
+class LocalBaseline:
     """A baseline in process: prompts as plain text, `generate()` in batches of alike lengths, greedy."""
 
     shared = True
@@ -170,7 +173,7 @@ class Local:
         return tokenizer, load_or_explain(kind, self.config.model, dtype=dtype).to(device).eval()
 
 
-def requests_of(config: BaselineConfig, passage: EvalPassage) -> list[list[Query]]:
+def requests_of(config: BaselineConfig, passage: BenchmarkPassage) -> list[list[Query]]:
     """The queries of a passage, by request."""
     if config.per == "passage" and any(query.wording for query in passage.queries):
         raise UserError(f"baseline {config.name} asks all types at once: it has no other wordings to try")
@@ -197,7 +200,7 @@ def _first_list(reply: str) -> list[str] | None:
 
 
 def _tuples(reply: str, finish_reason: str, text: str) -> list[tuple[str, str]] | None:
-    from dataset_builder.parse import parse_reply
+    from dataset_builder.teacher.parse import parse_reply
 
     pairs = parse_reply(reply, finish_reason, text)
     if pairs == "no_entities":

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from command_line.pretrained import load_or_explain
 from open_ner.answers import calibrate
-from open_ner.cli import UserError, load_or_explain, run
+from open_ner.tools.errors import UserError, run
 
 BINS = 10
 LEAST = 1e-6  # scores are written with six decimals: nearer to 0 or 1 than this nothing is known
@@ -139,16 +140,16 @@ def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     left.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     for number, (name, result) in enumerate(runs.items()):
-        colour = ["#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1", "#a9b4c2"][number % 5]
+        color = ["#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1", "#a9b4c2"][number % 5]
         is_fitted = (result["temperature"], result["bias"]) != (1.0, 0.0)
         ways = {"calibrated": "-o", "raw": ":x"} if is_fitted else {"raw": "-o"}
         for way, style in ways.items():
             rows = result[way]["reliability"]
             points = [row["score"] for row in rows], [row["precision"] for row in rows]
             label = f"{name}, {way}: ECE {result[way]['ece']:.3f}"
-            left.plot(*points, style, color=colour, markersize=4, label=label)
+            left.plot(*points, style, color=color, markersize=4, label=label)
         curve = result["risk_coverage"]
-        right.plot([row["coverage"] for row in curve], [row["risk"] for row in curve], color=colour, label=name)
+        right.plot([row["coverage"] for row in curve], [row["risk"] for row in curve], color=color, label=name)
     left.set(xlabel="score", ylabel="share of right spans", title="Reliability", xlim=(0, 1), ylim=(0, 1))
     right.set(xlabel="share of spans kept", ylabel="share of wrong spans", title="Risk by coverage", xlim=(0, 1))
     right.set_ylim(0, 1)

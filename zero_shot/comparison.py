@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from open_ner.cli import UserError
+from open_ner.tools.errors import UserError
 
 from .report import beside_published, markdown_table, read_published, write_report
 from .scoring import compare

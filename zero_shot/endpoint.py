@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dataset_builder.answers import Tally, record_cost, request_ceiling
-from dataset_builder.asking import Asking
-from dataset_builder.config import TeacherConfig
-from dataset_builder.endpoint import read_key
-from dataset_builder.journal import Journal, request_key
-from dataset_builder.passages import Passage
-from dataset_builder.questions import Question, request_parameters
-from dataset_builder.teacher import open_endpoint
-from open_ner.cli import UserError
+from dataset_builder.teacher.asking import Asking
+from dataset_builder.teacher.client import TeacherConfig, open_endpoint
+from dataset_builder.teacher.endpoint import read_key
+from dataset_builder.teacher.journal import Journal, request_key
+from dataset_builder.teacher.questions import Passage, Question, request_parameters
+from dataset_builder.teacher.records import ReplyCounts, record_cost, request_ceiling
+from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.conversation import build_query
+from open_ner.tools.errors import UserError
 
 from .baseline import BaselineConfig, read, render, requests_of, to_lines
-from .benchmarks import EvalPassage, Query, SuiteConfig
 from .predict import Line, Todo, folder_name
+from .suite import SuiteConfig
 
 
-class Endpoint:
+class EndpointModel:
     """`model` at `teacher.base_url`, in the dialogue or with the prompts of a baseline.
 
     `model["served_as"]` holds, once asked, the names by which the endpoint itself calls what answered.
@@ -57,7 +56,7 @@ class Endpoint:
         config = self._config(suite)
         path = self._journal(suite)
         with Journal(path) as journal:
-            tally = Tally(cost_before=sum(record_cost(record, config) for record in journal.records()))
+            tally = ReplyCounts(cost_before=sum(record_cost(record, config) for record in journal.records()))
             open_questions = {q.key: q for q in self._questions(todo, config) if q.key not in journal.keys}
             if open_questions:
                 key = read_key(config, len(open_questions))
@@ -92,7 +91,7 @@ class Endpoint:
     def _lines(
         self, todo: Todo, suite: SuiteConfig, config: TeacherConfig, records: dict[str, dict[str, Any]]
     ) -> Iterator[list[Line]]:
-        from open_ner.server import ServedAnswer
+        from open_ner.tools.served import ServedAnswer
 
         from .student import to_line
 
@@ -112,7 +111,7 @@ class Endpoint:
                     lines += to_lines(self.baseline, benchmark.config.name, passage, queries, reading, reply, suite)
             yield lines
 
-    def _requests(self, passage: EvalPassage) -> list[list[Query]]:
+    def _requests(self, passage: BenchmarkPassage) -> list[list[Query]]:
         return [[query] for query in passage.queries] if self.baseline is None else requests_of(self.baseline, passage)
 
     def _questions(self, todo: Todo, config: TeacherConfig) -> Iterator[Question]:
@@ -120,7 +119,7 @@ class Endpoint:
             for queries in self._requests(passage):
                 yield self._question(passage, queries, config)
 
-    def _question(self, passage: EvalPassage, queries: list[Query], config: TeacherConfig) -> Question:
+    def _question(self, passage: BenchmarkPassage, queries: list[Query], config: TeacherConfig) -> Question:
         if self.baseline is None:
             messages = build_query(passage.text, queries[0].asked)
         else:

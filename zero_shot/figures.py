@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-COLOURS = ["#a9b4c2", "#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1"]
+COLORS = ["#a9b4c2", "#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1"]
 GREYS = ["#a9b4c2", "#6f7a87"]  # of what was not measured here
 ERRORS = {"missed": "#a9b4c2", "boundary": "#e0a458", "type": "#8c6bb1", "spurious": "#c8553d"}
 MOST_TYPES = 24
@@ -41,8 +41,8 @@ def plot_f1(runs: list[Results], path: Path, published: dict[str, Any] | None = 
     width = 0.84 / len(bars)
     for number, (label, values, hatched) in enumerate(bars):
         places = [position + (number - (len(bars) - 1) / 2) * width for position in range(len(groups))]
-        colour = GREYS[number % 2] if hatched else COLOURS[(number + bool(published)) % len(COLOURS)]
-        style = {"color": "white", "edgecolor": colour, "hatch": "///"} if hatched else {"color": colour}
+        color = GREYS[number % 2] if hatched else COLORS[(number + bool(published)) % len(COLORS)]
+        style = {"color": "white", "edgecolor": color, "hatch": "///"} if hatched else {"color": color}
         drawn = axes.bar(places, [value or 0 for value in values], width * 0.92, label=label, **style)
         texts = ["" if value is None else f"{value:.1f}" for value in values]
         axes.bar_label(drawn, texts, fontsize=7, padding=2)
@@ -68,9 +68,9 @@ def plot_errors(run: Results, path: Path) -> bool:
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8, 1.6 + 0.26 * len(worst)), layout="constrained")
     left = [0.0] * len(worst)
-    for kind, colour in {"right": "#4f8a5b", **ERRORS}.items():
+    for kind, color in {"right": "#4f8a5b", **ERRORS}.items():
         widths = [rows[name][0] if kind == "right" else rows[name][1][kind] for name in worst]
-        axes.barh(range(len(worst)), widths, left=left, color=colour, label=kind, height=0.8)
+        axes.barh(range(len(worst)), widths, left=left, color=color, label=kind, height=0.8)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.set_yticks(range(len(worst)), worst, fontsize=8)
     axes.set(xlabel="spans", title=f"Errors by type: {run['model']['id']}")
@@ -92,7 +92,7 @@ def plot_pair(first: Results, second: Results, path: Path) -> bool:
         both = [kind for kind in both if theirs[kind]["official"]["n_gold"]]
         x, y = ([100 * table[kind]["official"]["f1"] for kind in both] for table in (theirs, ours))
         sizes = [6 + 3 * theirs[kind]["official"]["n_gold"] ** 0.5 for kind in both]
-        axes.scatter(x, y, s=sizes, color=(COLOURS * 2)[number + 1], alpha=0.75, label=name)
+        axes.scatter(x, y, s=sizes, color=(COLORS * 2)[number + 1], alpha=0.75, label=name)
         drawn = drawn or bool(both)
     axes.set(xlabel=f"official F1 (%): {first['model']['id']}", ylabel=f"official F1 (%): {second['model']['id']}")
     axes.set(title="Type by type; larger: more gold entities", xlim=(-3, 103), ylim=(-3, 103))

@@ -77,17 +77,17 @@ def plot_paraphrases(runs: list[dict[str, Any]], path: Path) -> bool:
 
     names = list(dict.fromkeys(name for _, name, _ in drawn))
     models = list(dict.fromkeys(run["model"]["id"] for run, _, _ in drawn))
-    colours = ["#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1"]
+    colors = ["#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1"]
     figure, axes = pyplot.subplots(figsize=(max(6, 1.3 * len(names)), 4), layout="constrained")
     for run, name, wordings in drawn:
         number = models.index(run["model"]["id"])
         x = names.index(name) + 0.16 * (number - (len(models) - 1) / 2)
         values = [100 * row["official"]["f1"] for row in wordings]
-        colour = colours[number % len(colours)]
-        axes.plot([x, x], [min(values), max(values)], color=colour, linewidth=1)
-        axes.scatter([x] * len(values[1:]), values[1:], s=18, color=colour, zorder=3)
+        color = colors[number % len(colors)]
+        axes.plot([x, x], [min(values), max(values)], color=color, linewidth=1)
+        axes.scatter([x] * len(values[1:]), values[1:], s=18, color=color, zorder=3)
         label = f"{models[number]} (hollow: the type's own name)" if name == names[0] else None
-        axes.scatter([x], values[:1], s=34, facecolors="white", edgecolors=colour, zorder=4, label=label)
+        axes.scatter([x], values[:1], s=34, facecolors="white", edgecolors=color, zorder=4, label=label)
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set(ylabel="official F1 (%)", title="F1 by the wording of the types")
     axes.spines[["top", "right"]].set_visible(False)

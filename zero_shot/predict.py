@@ -17,14 +17,15 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from open_ner.cli import UserError
+from ner_sets.benchmarks import BenchmarkPassage, Query
+from open_ner.tools.errors import UserError
 
-from .benchmarks import Benchmark, EvalPassage, Query, SuiteConfig
+from .suite import Benchmark, SuiteConfig
 
 PASSAGES_AT_A_TIME = 32  # shared out together
 RUNTIME = Path(__file__).parent.parent / "open_ner"
 Line = dict[str, Any]  # of predictions.jsonl: a query and its answer
-Todo = list[tuple[Benchmark, EvalPassage]]
+Todo = list[tuple[Benchmark, BenchmarkPassage]]
 
 
 class Asker(Protocol):

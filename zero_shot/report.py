@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from command_line.recipes import read_yaml
 from hub.markdown import escape
-from open_ner.cli import read_yaml
 
 from . import calibration, figures
 from .paraphrase import paraphrase_table, plot_paraphrases

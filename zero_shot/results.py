@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from . import calibration
-from .benchmarks import Benchmark, SuiteConfig
 from .paraphrase import paraphrases
 from .predict import Asker, Line, Run
 from .scoring import average, evaluate_benchmark
+from .suite import Benchmark, SuiteConfig
 
 SCHEMA = 2
 PACKAGES = ("torch", "transformers", "datasets", "evaluate")
@@ -41,7 +41,7 @@ def describe_run(
             "sampled": None
             if len(benchmark.passages) == benchmark.size
             else {"passages": len(benchmark.passages), "of": benchmark.size, "seed": suite.seed},
-            "skipped": benchmark.skipped,
+            "skipped": benchmark.rejects,
         }
         if robustness := paraphrases(own):
             results[name]["paraphrases"] = robustness

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from open_ner.cli import UserError, load_or_explain
+from command_line.pretrained import load_or_explain
+from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.conversation import Occurrences, find_spans
+from open_ner.tools.errors import UserError
 
-from .benchmarks import EvalPassage, Query, SuiteConfig
 from .predict import Line, Todo, wording_of
+from .suite import SuiteConfig
 
 if TYPE_CHECKING:
     from open_ner.answers import Answer
@@ -71,7 +73,7 @@ class Student:
             raise UserError(f"{self.name}: {error}") from None
 
 
-def to_line(name: str, passage: EvalPassage, query: Query, answer: "Answer", occurrences: Occurrences) -> Line:
+def to_line(name: str, passage: BenchmarkPassage, query: Query, answer: "Answer", occurrences: Occurrences) -> Line:
     """A line of predictions.jsonl. Scores are the student's own, before any calibration; None where it told none."""
     strings = answer.scored_strings()
     return {

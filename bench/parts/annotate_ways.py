@@ -30,9 +30,9 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
     import openai  # noqa: F401
 
     from dataset_builder.config import TeacherConfig
-    from dataset_builder.journal import Journal
-    from dataset_builder.passages import load_passages
-    from dataset_builder.teacher import annotate
+    from dataset_builder.corpus.passages import load_passages
+    from dataset_builder.teacher.client import annotate
+    from dataset_builder.teacher.journal import Journal
 
     def ask() -> int:
         with Journal(Path(folder) / "journal.jsonl") as journal:

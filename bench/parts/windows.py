@@ -4,7 +4,7 @@
 
 Against batched `datasets.map` with `return_overflowing_tokens`, three ways: token ids
 alone, decoded to text, and sliced by offsets. CPU seconds of this process, in turns; medians of the runs. Then every
-passage is tokenised again. The embedded sample is small and so repeats itself, which flatters what looks words up:
+passage is tokenized again. The embedded sample is small and so repeats itself, which flatters what looks words up:
 give a real --corpus for a figure to quote.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # CPU seconds, not cores
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
-from dataset_builder.windows import WindowCutter, load_tokenizer  # noqa: E402
+from dataset_builder.corpus.cutting import WindowCutter, load_tokenizer  # noqa: E402
 
 TOKENIZER = str(ROOT / "models" / "smollm2-135m-instruct")
 LIMIT = 256
@@ -110,7 +110,7 @@ def windows(args: argparse.Namespace) -> None:
     documents = make_documents(args.corpus, args.megabytes)
     ways = overflow_ways(documents)
     ways["this project"] = lambda: ours(documents, True)
-    ways["this project, every window tokenised"] = lambda: ours(documents, False)
+    ways["this project, every window tokenized"] = lambda: ours(documents, False)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     passages: dict[str, list[Any]] = {}
     for _ in range(args.runs):

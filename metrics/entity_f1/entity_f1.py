@@ -156,7 +156,7 @@ def _scores(precision: float, recall: float, f1: float, counts: Counts) -> Score
 
 
 def _official_mentions(reply: str) -> set[str]:
-    """The distinct normalised mentions of a reply; empty when one item is no string or the list is not JSON.
+    """The distinct normalized mentions of a reply; empty when one item is no string or the list is not JSON.
 
     The authors' code turns a list inside the list into a tuple, but a reply never gets there: the inner `]` is the
     first one, and what precedes it is not JSON.
@@ -168,10 +168,10 @@ def _official_mentions(reply: str) -> set[str]:
         return set()
     if not all(isinstance(item, str) for item in items):
         return set()
-    return {_normalise(item) for item in items}
+    return {_normalize(item) for item in items}
 
 
-def _normalise(mention: str) -> str:
+def _normalize(mention: str) -> str:
     """Lower-case, drop ASCII punctuation, drop articles, squeeze spaces: in this order, `""` is a valid outcome."""
     return " ".join(_ARTICLES.sub(" ", mention.lower().translate(_PUNCTUATION)).split())
 

@@ -1,0 +1,114 @@
+"""Recipes: YAML files read strictly into dataclasses, with overrides from the command line."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from open_ner.tools.errors import UserError
+
+Recipe = TypeVar("Recipe")
+
+
+def option(default: Any, help: str) -> Any:  # noqa: A002  (the word argparse uses)
+    """A recipe's field with its default and its help; pass `...` as the default of a required one."""
+    if default is ...:
+        return dataclasses.field(metadata={"help": help})
+    if isinstance(default, type) or callable(default):
+        return dataclasses.field(default_factory=default, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; raises UserError for anything else."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such recipe; the ones that exist are under recipes/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a recipe is a mapping of options, this file holds {type(data).__name__}")
+    return data
+
+
+def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe at `path` as an instance of the (nested) dataclass `cls`.
+
+    `overrides` maps dotted options such as `corpus.path` to values, which replace those of the file. Raises UserError
+    for unknown options, with the nearest known one, and for missing or wrongly typed values.
+    """
+    import dacite
+
+    data = read_yaml(path)
+    for dotted, value in (overrides or {}).items():
+        *parents, last = dotted.split(".")
+        target = data
+        for parent in parents:
+            target[parent] = target.get(parent) or {}
+            target = target[parent]
+        target[last] = value
+    _refuse_unknown_nested(cls, data, path)
+    try:
+        # YAML writes 5 where a float is meant
+        return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks={float: _to_float}))
+    except dacite.DaciteError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def describe(cls: type, prefix: str = "") -> str:
+    """One line per option of a recipe's dataclass: its dotted name, its default and its help."""
+    lines = []
+    for field, kind in _fields(cls):
+        if dataclasses.is_dataclass(kind):
+            lines.append(describe(kind, f"{prefix}{field.name}."))
+        elif field.metadata.get("help"):
+            default = "required" if field.default is dataclasses.MISSING else repr(field.default)
+            if field.default_factory is not dataclasses.MISSING:
+                default = repr(field.default_factory())
+            lines.append(f"  {prefix}{field.name} ({default}): {field.metadata.get('help', '')}")
+    return "\n".join(lines)
+
+
+def parse_overrides(arguments: list[str]) -> dict[str, Any]:
+    """`["--corpus.path", "x.jsonl"]` as `{"corpus.path": "x.jsonl"}`; values are read as YAML scalars."""
+    import yaml
+
+    overrides = {}
+    rest = iter([part for given in arguments for part in (given.split("=", 1) if given.startswith("--") else [given])])
+    for name in rest:
+        value = next(rest, None)
+        if not name.startswith("--") or value is None:
+            raise UserError(f"unknown argument {name!r}: options of the recipe are written --option VALUE")
+        overrides[name[2:]] = yaml.safe_load(value)
+    return overrides
+
+
+def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
+    kinds = typing.get_type_hints(cls)
+    return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
+
+
+def refuse_unknown(data: Iterable[str], known: Collection[str], path: str | Path, where: str = "") -> None:
+    """Raise UserError for the first option of `data` that is not `known`, naming the nearest one that is."""
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {where}{near[0]}?" if near else "see --help for those that exist"
+            raise UserError(f"{path}: unknown option {where}{key!s}: {hint}")
+
+
+def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path, where: str = "") -> None:
+    known = {field.name: kind for field, kind in _fields(cls)}
+    refuse_unknown(data, known, path, where)
+    for key, value in data.items():
+        if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
+            _refuse_unknown_nested(known[key], value, path, f"{where}{key}.")
+
+
+def _to_float(value: Any) -> Any:
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,0 +1,1 @@
+"""Replies become mentions: grounded, filtered, counted."""

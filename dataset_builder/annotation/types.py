@@ -1,0 +1,112 @@
+"""Which entities stay, and what their types are called. Pure: a filter returns None to keep, or the reason to drop."""
+
+import re
+import string
+import unicodedata
+from collections.abc import Collection
+from functools import lru_cache
+
+# the paper drops these "and their like"; compared without case and punctuation, so that "N/A." is one of them
+ELSE_TYPES = frozenset(
+    {"none", "na", "notapplicable", "null", "nil", "no", "misc", "miscellaneous", "else", "other", "others", "generic"}
+    | {"unknown", "undefined", "unspecified", "entity", "entities", "thing", "things"}
+)
+MAX_TYPE_CHARACTERS = 500  # more is no name and no short sentence
+EDGES = string.punctuation + string.whitespace
+GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]{3,}")
+QUOTES = "\"'“”„‘’` "
+
+# plurals that no suffix below tells; "people" is none of them: teachers use it for ethnic groups
+IRREGULAR = {
+    "children": "child", "mice": "mouse", "feet": "foot", "teeth": "tooth", "criteria": "criterion", "taxa": "taxon",
+    "phenomena": "phenomenon", "bacteria": "bacterium", "indices": "index", "matrices": "matrix", "vertices": "vertex",
+    "genera": "genus", "characteristics": "characteristic", "antibiotics": "antibiotic", "metrics": "metric",
+}  # fmt: skip
+# the first that fits counts; it may leave several singulars, and the vocabulary decides
+SUFFIXES = [
+    ("men", ["man"]), ("ies", ["y", "ie"]), ("ves", ["f", "fe", "ve"]), ("ses", ["s", "se", "sis"]),
+    ("xes", ["x", "xe"]), ("zes", ["z", "ze"]), ("ches", ["ch", "che"]), ("shes", ["sh", "she"]),
+    ("oes", ["o", "oe"]), ("s", [""]), ("i", ["us"]),
+]  # fmt: skip
+# they end like plurals, and without the s they are another word; so are fields of study, physics and genetics
+NO_PLURALS = frozenset({"news", "goods", "customs", "arms", "glasses", "means"})
+HEAD = re.compile(r"\s(?:of|in|for|with|from|to|on|by|at)\s")
+
+
+def normalize_type(name: str) -> str:
+    """Lower case, one space between words, underscores as spaces, no quotes around and no punctuation behind."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name)
+    return " ".join(name.replace("_", " ").split()).lstrip(QUOTES).rstrip(QUOTES + ".:;,").lower()
+
+
+def merge_plurals(types: Collection[str]) -> dict[str, str]:
+    """Plural to singular where the singular is a type too: "cities" -> "city", "points of X" -> "point of X".
+
+    The vocabulary is the guard: no rule invents a word, and "series" stays as long as there is no type "sery". No
+    singular of the result is a plural of it.
+    """
+    vocabulary = frozenset(types)
+    merged: dict[str, str] = {}
+    for name in sorted(vocabulary, key=lambda name: (len(name), name)):  # the shorter, a singular, before its plural
+        singular = next((form for form in _singulars(name) if form in vocabulary), name)
+        if merged.get(singular, singular) != name:
+            merged[name] = merged.get(singular, singular)
+    return merged
+
+
+def _singulars(name: str) -> list[str]:
+    """What the type may be called when its head, the word before a preposition or the last, is a singular."""
+    match = HEAD.search(name)
+    head, rest = (name[: match.start()], name[match.start() :]) if match else (name, "")
+    before, space, word = head.rpartition(" ")
+    if word in IRREGULAR:
+        return [before + space + IRREGULAR[word] + rest]
+    if word in NO_PLURALS or word.endswith(("ss", "ics")):
+        return []
+    suffix, endings = next(((suffix, endings) for suffix, endings in SUFFIXES if word.endswith(suffix)), ("", []))
+    forms = [word.removesuffix(suffix) + ending for ending in endings]
+    return [before + space + form + rest for form in forms if len(form) > 2]
+
+
+def why_drop(span: str, type_name: str, passage: str, max_words: int) -> str | None:
+    """The first reason against an entity whose type is normalized.
+
+    Reasons: `empty`, `else_type`, `type_too_long` (characters), `non_english`, `whole_passage`, `too_long` (words).
+    """
+    if not span.strip() or not type_name:
+        return "empty"
+    if len(type_name) > MAX_TYPE_CHARACTERS:
+        return "type_too_long"
+    if is_else_type(type_name):
+        return "else_type"
+    if not is_latin(span) or not is_latin(type_name):
+        return "non_english"
+    # with or without the full stop behind it
+    if 2 * len(span) > len(passage) and span.strip(EDGES).lower() == passage.strip(EDGES).lower():
+        return "whole_passage"
+    if len(span.split()) > max_words:
+        return "too_long"
+    return None
+
+
+@lru_cache(maxsize=100_000)
+def is_else_type(name: str) -> bool:
+    """Whether the type says nothing: None, NA, MISC, ELSE and their like."""
+    return re.sub(r"[\W_]+", "", name).lower() in ELSE_TYPES
+
+
+def is_latin(text: str) -> bool:
+    """Whether at least half of the letters are Latin, or Greek as in β-carotene: "non-English" without a model."""
+    if text.isascii():
+        return True
+    letters = sum(map(str.isalpha, text))
+    return 2 * sum(map(_is_latin_letter, GREEK_WORD.sub("", text))) >= letters
+
+
+@lru_cache(maxsize=10_000)
+def _is_latin_letter(letter: str) -> bool:
+    if not letter.isalpha():
+        return False
+    plain = unicodedata.normalize("NFKC", letter)[0]  # º is an o, ℓ an l, Ｗ a W
+    return unicodedata.name(plain, "").startswith(("LATIN", "GREEK", "MODIFIER LETTER"))

@@ -1,0 +1,1 @@
+"""Mentions become conversations, statistics and figures."""

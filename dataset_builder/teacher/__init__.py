@@ -1,0 +1,1 @@
+"""Passages become paid replies in a journal."""

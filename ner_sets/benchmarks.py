@@ -1,0 +1,215 @@
+"""Benchmarks in every form they come in, as passages with queries. A reject is counted by its reason."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from open_ner.conversation import QUESTION, order_strings, read_answer, read_conversation, write_answer
+from open_ner.tools.errors import UserError
+
+from .config import BenchmarkConfig
+from .rows import Row, read_json_rows
+from .sets import SetPassage, read_set
+
+RECIPES = Path(__file__).parent.parent / "recipes" / "eval" / "benchmarks"
+JSON = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+Spans = list[tuple[int, int]]
+Rejects = Counter[str]
+
+
+@dataclass
+class Query:
+    """One type asked of one passage. `gold` is a reply's text; `gold_spans` is None where no offsets are known.
+
+    `wording` counts the wordings of a type; 0 is its own name, the words asked are `asked`.
+    """
+
+    type: str
+    gold: str
+    gold_spans: Spans | None
+    asked: str = ""
+    wording: int = 0
+
+    def __post_init__(self) -> None:
+        self.asked = self.asked or self.type
+
+
+@dataclass
+class BenchmarkPassage:
+    """A passage of a benchmark with its queries."""
+
+    id: str
+    text: str
+    queries: list[Query]
+
+
+def find_benchmark(name: str) -> Path:
+    """The YAML of a benchmark: a path as it is, a shipped one by its name. Raises UserError for an unknown name."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+        raise UserError(f"benchmark {name!r} is neither a file nor one of {known}")
+    return path
+
+
+def read_passages(
+    config: BenchmarkConfig, data_dir: str, rejects: Rejects
+) -> tuple[list[BenchmarkPassage], str | None]:
+    """All passages of a benchmark, and the commit where it came from the Hub."""
+    local = Path(data_dir) / config.path
+    revision = None
+    if _on_the_hub(config, local):
+        revision = _commit(config)
+        if not revision:
+            raise UserError(
+                f"{local}: no such file, and the Hub has no dataset {config.path!r} that can be reached: give the "
+                "folder that holds the benchmarks by --data_dir, or check the name, the network and $HF_TOKEN"
+            )
+    if config.format == "official":
+        return _read_official(config, local, data_dir, rejects), revision
+    if config.format == "conversations":
+        return _read_conversations(config, local, revision), revision
+    return _read_annotated(config, data_dir, revision, rejects), revision
+
+
+def _on_the_hub(config: BenchmarkConfig, local: Path) -> bool:
+    """Whether a path that is no local file may be a dataset's id."""
+    is_id = config.path.count("/") == 1 and "." not in config.path.split("/")[0] and not config.path.endswith(JSON)
+    if not local.exists() and not is_id and not list(local.parent.glob(local.name)):
+        raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
+    return is_id and not local.exists()
+
+
+def _commit(config: BenchmarkConfig) -> str | None:
+    """The commit of a dataset; None where the Hub does not tell."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return HfApi().dataset_info(config.path, revision=config.revision).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
+        return None
+
+
+def _read_annotated(
+    config: BenchmarkConfig, data_dir: str, revision: str | None, rejects: Rejects
+) -> list[BenchmarkPassage]:
+    """Passages with offsets or tags: queries are the row's own types, the benchmark's, or all that occur."""
+    passages: list[SetPassage] = []
+    for number, passage in enumerate(read_set(replace(config, revision=revision), data_dir), 1):
+        if problem := passage.problem or ("" if passage.text.strip() else "empty_text"):
+            rejects[problem] += 1
+        else:
+            passage.id = passage.id or str(number)
+            passages.append(passage)
+    labels = {entity["type"] for passage in passages for entity in passage.entities} - set(config.drop)
+    everywhere = sorted({config.verbalize.get(label, label) for label in labels})
+    return [_ask(config, passage, config.types or passage.types or everywhere, rejects) for passage in passages]
+
+
+def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects: Rejects) -> BenchmarkPassage:
+    """A passage and its queries; gold spans that are not in the text are counted and left out, as are repeats."""
+    asked = [name for name in types if name not in config.drop]
+    by_type: dict[str, Spans] = {}
+    for entity in passage.entities:
+        start, end, label = entity["start"], entity["end"], entity["type"]
+        word = passage.text[start:end]
+        if not 0 <= start < end <= len(passage.text) or word != entity.get("text", word):
+            rejects["gold_span_not_in_text"] += 1
+            continue
+        name = config.verbalize.get(label, label)
+        if label in config.drop or name in config.drop:
+            continue
+        if name not in asked:
+            rejects[f"label_not_asked: {label}"] += 1
+            continue
+        spans = by_type.setdefault(name, [])
+        if (start, end) in spans:
+            rejects["gold_span_given_twice"] += 1
+            continue
+        if any(a < end and start < b for a, b in spans):
+            rejects["overlapping_gold_spans_kept"] += 1
+        spans.append((start, end))
+    queries = []
+    for name in dict.fromkeys(asked):
+        spans = sorted(by_type.get(name, []))
+        queries.append(Query(name, _gold(passage.text, spans), spans))
+    return BenchmarkPassage(passage.id, passage.text, queries)
+
+
+def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | None) -> list[BenchmarkPassage]:
+    """A split of a dataset of this project: the queries are those of its conversations, the gold its answers."""
+    from datasets import load_dataset
+
+    source = config.path if revision else str(local)
+    try:
+        rows = load_dataset(source, config.config, split=config.split, revision=revision)
+    except Exception as error:  # `datasets` raises dozens of kinds for a source it cannot read
+        raise UserError(f"benchmark {config.name}: {source!r} cannot be read: {str(error):.200}") from None
+    if missing := {"id", "messages", "entities"} - set(rows.column_names):
+        raise UserError(f"{source}: has no column {sorted(missing)[0]!r}: not in the format 'conversations'")
+    passages = []
+    for row in rows:
+        try:
+            text, _, pairs = read_conversation(row["messages"])
+        except ValueError as error:
+            raise UserError(f"{source}: row {row['id']!r}: {error}") from None
+        spans: dict[str, Spans] = {}
+        for entity in row["entities"]:
+            spans.setdefault(entity["type"], []).append((entity["start"], entity["end"]))
+        queries = [Query(name, gold, sorted(spans.get(name, []))) for name, gold in pairs if name not in config.drop]
+        passages.append(BenchmarkPassage(row["id"], text, queries))
+    return passages
+
+
+def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects: Rejects) -> list[BenchmarkPassage]:
+    """The authors' files: one element per (sentence, type); a sentence that occurs twice is two passages."""
+    offsets = _read_spans(config, data_dir) if config.spans else None
+    passages: list[BenchmarkPassage] = []
+    for number, element in enumerate(read_json_rows(local), 1):
+        text, name, gold = _official_query(element, f"{local}: element {number}")
+        if name in config.drop:
+            continue
+        current = passages[-1] if passages else None
+        if current is None or current.text != text or any(query.type == name for query in current.queries):
+            current = BenchmarkPassage(str(element.get("id", number)), text, [])
+            passages.append(current)
+            if offsets is not None and text not in offsets:
+                rejects["text_without_offsets"] += 1
+        spans = None
+        if offsets is not None and text in offsets:
+            spans = sorted(offsets[text].get(name, []))
+            if {text[a:b] for a, b in spans} != set(read_answer(gold) or []):
+                rejects["official_gold_differs_from_offsets"] += 1
+        current.queries.append(Query(name, gold, spans))
+    return passages
+
+
+def _official_query(element: Row, place: str) -> tuple[str, str, str]:
+    """Text, type and gold answer of one element: passage, acknowledgement, query, answer."""
+    turns = element.get("conversations")
+    values = (
+        [turn.get("value") if isinstance(turn, dict) else None for turn in turns] if isinstance(turns, list) else []
+    )
+    if len(values) >= 4 and all(isinstance(value, str) for value in values):
+        text, _, query, gold = values[:4]
+        if asked := QUESTION.fullmatch(query):
+            return text.removeprefix("Text: "), asked["type"], gold
+    raise UserError(f"{place} is not in the format 'official': {element!r:.80}")
+
+
+def _read_spans(config: BenchmarkConfig, data_dir: str) -> dict[str, dict[str, Spans]]:
+    """Spans by type of each text of the file with offsets."""
+    offsets: dict[str, dict[str, Spans]] = {}
+    for passage in read_set(replace(config, path=config.spans or "", format="offsets"), data_dir):
+        by_type = offsets.setdefault(passage.text, {})
+        for entity in passage.entities:
+            spans = by_type.setdefault(config.verbalize.get(entity["type"], entity["type"]), [])
+            if (entity["start"], entity["end"]) not in spans:
+                spans.append((entity["start"], entity["end"]))
+    return offsets
+
+
+def _gold(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    return write_answer(order_strings((start, text[start:end]) for start, end in spans))

@@ -1,0 +1,1 @@
+"""Tools around the runtime that do not travel with the weights."""

@@ -1,0 +1,69 @@
+"""A text with its spans marked, and a table of them, for a person to read; colors on a terminal that has them."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
+# all that moves the cursor, hides or reorders text; joiners stay, which Persian and emoji are written with
+HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+ENDS = re.compile(r"[\t\n]")
+
+
+def show(text: str, entities: list[dict[str, Any]], title: str = "") -> None:
+    """Print the text with the outermost spans as `[word|type]`, then every span with offsets, score and type."""
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    types = dict.fromkeys(entity["entity_group"] for entity in entities)
+    colors = {name: STYLES[i % len(STYLES)] for i, name in enumerate(types)}
+    if title:
+        console.print(Text(f"== {printable(title)}", style="bold"))
+    console.print(marked(text, entities, colors))
+    console.print()
+    if not entities:
+        console.print("(no spans)")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("span", overflow="fold")
+    for name in ("start", "end", "score"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("type", overflow="fold")
+    for entity in entities:
+        score = "-" if entity["score"] is None else f"{entity['score']:.2f}"
+        style = colors[entity["entity_group"]]
+        word, name = Text(in_a_cell(entity["word"]), style), Text(in_a_cell(entity["entity_group"]), style)
+        table.add_row(word, str(entity["start"]), str(entity["end"]), score, name)
+    # elsewhere than on a terminal nothing is folded: the table is as wide as its longest span
+    width = None if console.is_terminal else max(console.measure(table).maximum, 1)
+    console.print(table, width=width, soft_wrap=False)
+
+
+def marked(text: str, entities: Iterable[dict[str, Any]], colors: dict[str, str]) -> Text:
+    """The text with the spans that lie in no other marked; spans in order of start, the longer first."""
+    shown, at = Text(), 0
+    together: dict[tuple[int, int], list[str]] = {}
+    for entity in entities:
+        together.setdefault((entity["start"], entity["end"]), []).append(entity["entity_group"])
+    for (start, end), names in together.items():
+        if start < at:
+            continue
+        shown.append(printable(text[at:start]))
+        shown.append(f"[{printable(text[start:end])}", f"bold {colors[names[0]]}")
+        shown.append(f"|{in_a_cell(', '.join(names))}]", colors[names[0]])
+        at = end
+    return shown.append(printable(text[at:]))
+
+
+def printable(text: str) -> str:
+    """The text with control characters as escapes, so that no text can steer a terminal; lines and tabs stay."""
+    return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def in_a_cell(text: str) -> str:
+    """The text on one line."""
+    return ENDS.sub(lambda match: repr(match[0])[1:-1], printable(text))

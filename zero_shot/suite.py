@@ -1,0 +1,108 @@
+"""A suite is a list of benchmarks; loaded, it is what an evaluation asks."""
+
+import dataclasses
+import hashlib
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from command_line.recipes import option, read_recipe
+from dataset_builder.teacher.client import TeacherConfig
+from ner_sets.benchmarks import BenchmarkPassage, Query, read_passages
+from ner_sets.config import BenchmarkConfig
+from open_ner.conversation import OCCURRENCES, Occurrences
+from open_ner.tools.errors import UserError
+
+
+@dataclass
+class SuiteConfig:
+    """One evaluation run."""
+
+    name: str = option(..., "name in the results' folder")
+    benchmarks: list[str] = option(..., "names under recipes/eval/benchmarks/, or paths of .yaml files")
+    protocol: str = option(..., "which labels are asked and how they are worded: uniner, instructuie, sample, ...")
+    decoding: Literal["free", "grounded"] = option("free", "free beside published numbers; grounded never mis-parses")
+    occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all of its places, or the first")
+    wordings: bool = option(False, "ask each type under its other wordings too")
+    data_dir: str = option(".", "folder the benchmarks' paths start from")
+    max_new_tokens: int = option(256, "longest answer, in tokens")
+    token_budget: int = option(16384, "tokens of cache in one batch")
+    limit: int | None = option(None, "passages a benchmark, a seeded sample; absent: all")
+    seed: int = option(42, "seed of the sample and of the bootstrap")
+    output_dir: str = option("results", "where results go")
+    endpoint: TeacherConfig = option(TeacherConfig, "how models behind an address are asked")
+
+
+@dataclass
+class Benchmark:
+    """A loaded benchmark: passages, the size before sampling, and its rejects by reason.
+
+    `digest` is a hash of all its texts and queries, `revision` the commit of a dataset of the Hub.
+    """
+
+    config: BenchmarkConfig
+    passages: list[BenchmarkPassage]
+    size: int
+    rejects: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+    revision: str | None = None
+
+    @property
+    def hub_id(self) -> str | None:
+        """The dataset's id, where it came from the Hub."""
+        return self.config.path if self.revision else None
+
+
+def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
+    """Read one benchmark into passages; raises UserError for a missing, broken or empty one."""
+    config = read_recipe(BenchmarkConfig, recipe)
+    config = _under_protocol(config, suite.protocol, recipe)
+    rejects: Counter[str] = Counter()
+    passages, revision = read_passages(config, suite.data_dir, rejects)
+    passages = _with_unique_ids([passage for passage in passages if passage.queries])
+    if not passages:
+        raise UserError(
+            f"{config.path}: benchmark {config.name} has no passage to ask; rejects: {dict(rejects) or 'none'}"
+        )
+    rows = [[p.text, [dataclasses.astuple(query) for query in p.queries]] for p in passages]
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+    size = len(passages)
+    if suite.limit and suite.limit < size:
+        chosen = sorted(random.Random(suite.seed).sample(range(size), suite.limit))
+        passages = [passages[i] for i in chosen]
+    if suite.wordings:
+        passages = [replace(passage, queries=_reworded(passage.queries, config.wordings)) for passage in passages]
+        digest += "+wordings:" + hashlib.sha256(json.dumps(config.wordings).encode()).hexdigest()[:8]
+    return Benchmark(config, passages, size, dict(rejects), digest, revision)
+
+
+def _under_protocol(config: BenchmarkConfig, protocol: str, recipe: Path) -> BenchmarkConfig:
+    """The benchmark as a protocol has it."""
+    changes = config.protocols.get(protocol, {})
+    known = {one.name for one in dataclasses.fields(BenchmarkConfig)} - {"name", "protocols"}
+    for name in changes:
+        if name not in known:
+            raise UserError(f"{recipe}: protocols.{protocol}.{name} is no option of a benchmark")
+    return replace(config, **changes)
+
+
+def _with_unique_ids(passages: list[BenchmarkPassage]) -> list[BenchmarkPassage]:
+    """Ids that a file gives twice are told apart by a number."""
+    seen: Counter[str] = Counter()
+    for passage in passages:
+        seen[passage.id] += 1
+        if seen[passage.id] > 1:
+            passage.id = f"{passage.id}~{seen[passage.id]}"
+    return passages
+
+
+def _reworded(queries: list[Query], wordings: dict[str, list[str]]) -> list[Query]:
+    """Each query, and after it the same under the type's other wordings."""
+    return [
+        replace(query, asked=words, wording=number)
+        for query in queries
+        for number, words in enumerate([query.type, *wordings.get(query.type, [])])
+    ]
