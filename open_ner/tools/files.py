@@ -1,0 +1,37 @@
+"""Files that are there whole or not at all, and JSON lines."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a UTF-8 file under a temporary name beside it, then rename it, so that no reader meets half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
+    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write each row as one JSON line, all of them or none."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+    partial.replace(path)
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    r"""The value of each line; lines end at `\n` alone, whatever other separators the strings hold.
+
+    Raises ValueError for a line that is not JSON, OSError for a file that cannot be read.
+    """
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
