@@ -9,7 +9,7 @@ from typing import Any
 def write_atomic(path: Path, text: str) -> None:
     """Write a UTF-8 file under a temporary name beside it, then rename it, so that no reader meets half a file."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 
@@ -19,10 +19,10 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write each row as one JSON line, all of them or none."""
+    """Write each row as one JSON line, all of them or none; a lone surrogate becomes its JSON escape."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as lines:
+        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     partial.replace(path)
 
 
