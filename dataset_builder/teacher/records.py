@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from ..config import TeacherConfig
 from .questions import Question, longest_reply, request_parameters
@@ -12,6 +12,27 @@ from .questions import Question, longest_reply, request_parameters
 FINAL_REFUSALS = ("content_filter", "context_length_exceeded")
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
 MARKERS = 16  # tokens with which an endpoint wraps two messages; the usual chat formats need 10
+
+
+class Usage(TypedDict):
+    """Tokens that a reply was billed for."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class JournalRecord(TypedDict):
+    """A line of the journal: one reply of the teacher, verbatim. The journal itself adds and checks the checksum."""
+
+    key: str
+    passage_id: str
+    variant: str
+    reply: str
+    finish_reason: str
+    usage: Usage
+    model: str | None  # as the endpoint names it
+    seconds: NotRequired[float]  # from request to reply
+    time: NotRequired[str]  # UTC, ISO 8601; the journal sets it when the record is written
 
 
 @dataclass
