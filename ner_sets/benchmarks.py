@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from open_ner.conversation import QUESTION, order_strings, read_answer, read_conversation, write_answer
+from open_ner.conversation import QUERY, order_strings, read_answer, read_conversation, write_answer
 from open_ner.tools.errors import UserError
 
 from .config import BenchmarkConfig
@@ -194,7 +194,7 @@ def _official_query(element: Row, place: str) -> tuple[str, str, str]:
     )
     if len(values) >= 4 and all(isinstance(value, str) for value in values):
         text, _, query, gold = values[:4]
-        if asked := QUESTION.fullmatch(query):
+        if asked := QUERY.fullmatch(query):
             return text.removeprefix("Text: "), asked["type"], gold
     raise UserError(f"{place} is not in the format 'official': {element!r:.80}")
 

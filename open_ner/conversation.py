@@ -19,7 +19,7 @@ Case = Literal["exact", "else_any", "any"]
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
-QUESTION = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
+QUERY = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
 OCCURRENCES: Occurrences = "all"  # the default of every caller; bench/choices.py measures what it is worth
 CASE: Case = "else_any"  # likewise; a grounded answer is always exact
 
@@ -38,14 +38,14 @@ def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
     ]
 
 
-def question(entity_type: str) -> str:
+def write_query(entity_type: str) -> str:
     """The question for one entity type, or for one type definition."""
     return f"What describes {entity_type} in the text?"
 
 
 def build_query(text: str, entity_type: str, dataset: str | None = None) -> list[Message]:
     """Messages that ask one type of one passage, ready for a generation prompt."""
-    return [*passage_turns(text, dataset), {"role": "user", "content": question(entity_type)}]
+    return [*passage_turns(text, dataset), {"role": "user", "content": write_query(entity_type)}]
 
 
 def build_conversation(
@@ -54,7 +54,7 @@ def build_conversation(
     """A training conversation: the passage, then a question and its answer for each `(type, strings)` pair."""
     messages = passage_turns(text, dataset)
     for entity_type, strings in answers:
-        messages.append({"role": "user", "content": question(entity_type)})
+        messages.append({"role": "user", "content": write_query(entity_type)})
         messages.append({"role": "assistant", "content": write_answer(strings)})
     return messages
 
@@ -66,7 +66,7 @@ def read_conversation(messages: list[Message]) -> tuple[str, str | None, list[tu
     """
     turns = [message["content"] for message in messages if message["role"] != "system"]
     opening = OPENING.fullmatch(turns[0]) if len(turns) % 2 == 0 and turns[1:2] == [ACKNOWLEDGEMENT] else None
-    asked = [QUESTION.fullmatch(turn) for turn in turns[2::2]]
+    asked = [QUERY.fullmatch(turn) for turn in turns[2::2]]
     if opening is None or not all(asked):
         raise ValueError(f"a conversation is not of the open-NER dialogue: it begins {turns[:1]!r:.80}")
     pairs = [(match["type"], answer) for match, answer in zip(asked, turns[3::2], strict=True)]

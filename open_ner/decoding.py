@@ -1,6 +1,6 @@
-"""One passage, many types, one reading: all questions of a passage are answered together over its one encoding.
+"""One passage, many types, one reading: all queries of a passage are answered together over its one encoding.
 
-UniversalNER asks one type per call and encodes the passage again each time. Here the passage and its questions are one
+UniversalNER asks one type per call and encodes the passage again each time. Here the passage and its queries are one
 sequence (`packing.py`), read once; then every pass of the model writes the next tokens of all open answers of several
 passages, and an answer leaves as it finishes. In float32 the greedy answers are token-identical to one `generate()`
 per type.
@@ -22,7 +22,7 @@ from .prompts import Encoder
 CANDIDATES = 16  # of the model's best tokens, tried against the grammar before the whole vocabulary is sorted
 RESERVE = 16  # tokens of an answer a batch makes room for; one that grows beyond its budget gives up passages
 DRAFT = 4  # tokens read ahead of an answer at most
-QUESTIONS = 64  # of one passage in a sequence: each reads past the others' columns
+QUERIES_A_ROW = 64  # of one passage in a sequence: each reads past the others' columns
 
 
 @dataclass
@@ -34,8 +34,8 @@ class Request:
 
 
 @dataclass
-class _Question:
-    """One question on its way through the batch. Its state under the grammar also tells what to draft."""
+class _OpenQuery:
+    """One query on its way through the batch. Its state under the grammar also tells what to draft."""
 
     suffix: list[int]
     grammar: AnswerGrammar
@@ -53,29 +53,29 @@ class _Question:
 
 
 @dataclass
-class _Row:
-    """A passage with some of its questions: one row of the batch."""
+class _BatchRow:
+    """A passage with some of its queries: one row of the batch."""
 
     prefix: list[int]
-    questions: list[_Question]
+    queries: list[_OpenQuery]
 
     def columns(self, new_tokens: int) -> int:
         """Columns of the cache it takes with so many tokens of each answer."""
-        return len(self.prefix) + sum(len(question.suffix) + new_tokens for question in self.questions)
+        return len(self.prefix) + sum(len(query.suffix) + new_tokens for query in self.queries)
 
-    def open(self) -> list[tuple[int, _Question]]:
-        """Questions not yet answered, with their numbers."""
-        return [(number, question) for number, question in enumerate(self.questions) if not question.done]
+    def open(self) -> list[tuple[int, _OpenQuery]]:
+        """Queries not yet answered, with their numbers."""
+        return [(number, query) for number, query in enumerate(self.queries) if not query.done]
 
     def reading(self, first: bool) -> Tokens:
-        """What the next pass reads of it; first of all the passage and the questions, their last tokens together."""
+        """What the next pass reads of it; first of all the passage and the queries, their last tokens together."""
         tokens = Tokens()
         if first:
             tokens.add(self.prefix, SHARED, 0)
-            for number, question in self.open():
-                tokens.add(question.suffix[:-1], number, len(self.prefix))
-        for number, question in self.open():
-            tokens.add(question.next, number, question.position)
+            for number, query in self.open():
+                tokens.add(query.suffix[:-1], number, len(self.prefix))
+        for number, query in self.open():
+            tokens.add(query.next, number, query.position)
         return tokens
 
 
@@ -106,8 +106,8 @@ class Decoder:
         passage with more types than fit is asked in several turns. Raises ValueError for a passage that does not fit
         the model's window.
         """
-        batch: list[_Row] = []
-        waiting: list[list[_Question]] = []  # of the requests not yet yielded
+        batch: list[_BatchRow] = []
+        waiting: list[list[_OpenQuery]] = []  # of the requests not yet yielded
         for request in requests:
             rows = self._rows(request, dataset, max_new_tokens, token_budget)
             for row in rows:
@@ -115,16 +115,16 @@ class Decoder:
                 if batch and size * (len(batch) + 1) > token_budget:  # every row is padded to the longest
                     batch = self._run(batch, grounded, max_new_tokens, token_budget)
                 batch.append(row)
-            waiting.append([question for row in rows for question in row.questions])
-            while waiting and all(question.done for question in waiting[0]):
-                yield [question.answer for question in waiting.pop(0)]
+            waiting.append([query for row in rows for query in row.queries])
+            while waiting and all(query.done for query in waiting[0]):
+                yield [query.answer for query in waiting.pop(0)]
         while batch:
             batch = self._run(batch, grounded, max_new_tokens, token_budget)
-        for questions in waiting:
-            yield [question.answer for question in questions]
+        for queries in waiting:
+            yield [query.answer for query in queries]
 
-    def _rows(self, request: Request, dataset: str | None, max_new_tokens: int, token_budget: int) -> list[_Row]:
-        """The request's questions, as many to a row as fit the budget should every answer be of full length."""
+    def _rows(self, request: Request, dataset: str | None, max_new_tokens: int, token_budget: int) -> list[_BatchRow]:
+        """The request's queries, as many to a row as fit the budget should every answer be of full length."""
         window = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         room = window - max_new_tokens if window else None
         prompts = self.encoder.encode(request.text, request.types, dataset, room)
@@ -134,21 +134,21 @@ class Decoder:
                 f"answer, the model's window is {window}: cut the passage into shorter ones"
             )
         grammar = AnswerGrammar(request.text if request.types else "")
-        questions = [_Question(suffix, grammar, self.start) for suffix in prompts.suffixes]
+        queries = [_OpenQuery(suffix, grammar, self.start) for suffix in prompts.suffixes]
         longest = max_new_tokens + max((len(suffix) for suffix in prompts.suffixes), default=0)
-        step = min(QUESTIONS, max(1, (token_budget - len(prompts.prefix)) // longest))
-        return [_Row(prompts.prefix, questions[begin : begin + step]) for begin in range(0, len(questions), step)]
+        step = min(QUERIES_A_ROW, max(1, (token_budget - len(prompts.prefix)) // longest))
+        return [_BatchRow(prompts.prefix, queries[begin : begin + step]) for begin in range(0, len(queries), step)]
 
     @torch.inference_mode()
-    def _run(self, rows: list[_Row], grounded: bool, max_new_tokens: int, token_budget: int) -> list[_Row]:
-        """Answer the questions of a batch; the answers are filled in place.
+    def _run(self, rows: list[_BatchRow], grounded: bool, max_new_tokens: int, token_budget: int) -> list[_BatchRow]:
+        """Answer the queries of a batch; the answers are filled in place.
 
         Returns rows that were put off, to be asked anew, because the answers before them grew beyond the budget.
         """
         packed, put_off = Packed(self.model, len(rows), self.pad), []
         for row in rows:
-            for _, question in row.open():
-                question.begin(len(row.prefix))
+            for _, query in row.open():
+                query.begin(len(row.prefix))
         while rows:
             reading = [row.reading(first=not packed.width) for row in rows]
             if len(rows) > 1 and packed.after(reading) > token_budget:
@@ -165,17 +165,17 @@ class Decoder:
         return put_off
 
     def _write(
-        self, rows: list[_Row], logits: torch.Tensor, grounded: bool, max_new_tokens: int
+        self, rows: list[_BatchRow], logits: torch.Tensor, grounded: bool, max_new_tokens: int
     ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Append to each open answer its next token, and those that drafts foretold.
 
         `logits` has the shape (rows, tokens, vocabulary). Returns the cells of rejected drafts as (row, columns from
-        the end), and the questions that are done as (row, number).
+        the end), and the queries that are done as (row, number).
         """
         cells = [
             (number, back)
             for number, row in enumerate(rows)
-            for back in range(sum(len(question.next) for _, question in row.open()), 0, -1)
+            for back in range(sum(len(query.next) for _, query in row.open()), 0, -1)
         ]
         where, back = torch.tensor(cells, device=logits.device).T
         logits = logits[where, -back].float()
@@ -184,93 +184,93 @@ class Decoder:
         candidates, at = best.indices.tolist(), 0
         rejected, finished = [], []
         for number, row in enumerate(rows):
-            for name, question in row.open():
-                read, size = 0, len(question.next)
+            for name, query in row.open():
+                read, size = 0, len(query.next)
                 while True:
                     pairs = list(zip(candidates[at + read], logprobs[at + read], strict=True))
-                    token = self._choose(question, pairs, logits[at + read], grounded)
+                    token = self._choose(query, pairs, logits[at + read], grounded)
                     read += 1
-                    question.done = question.done or len(question.answer.tokens) == max_new_tokens
-                    if question.done or read == size or token != question.next[read]:
+                    query.done = query.done or len(query.answer.tokens) == max_new_tokens
+                    if query.done or read == size or token != query.next[read]:
                         break
-                if question.done:
-                    self._finish(question, grounded)
+                if query.done:
+                    self._finish(query, grounded)
                     finished.append((number, name))
                 rejected += cells[at + read : at + size]
-                question.position += read
-                question.next = [token]
+                query.position += read
+                query.next = [token]
                 at += size
         return rejected, finished
 
     def _choose(
-        self, question: _Question, best: list[tuple[int, float]], logits: torch.Tensor, grounded: bool
+        self, query: _OpenQuery, best: list[tuple[int, float]], logits: torch.Tensor, grounded: bool
     ) -> int | None:
         """Append the best token allowed to the answer, and return it; None where the answer ends instead."""
-        answer = question.answer
+        answer = query.answer
         token, logprob = best[0]
         if grounded:
-            found = self._first_allowed(question, best)
+            found = self._first_allowed(query, best)
             if found is None:  # rare: none of the best tokens is allowed
                 everything = logits.log_softmax(-1).sort(descending=True)
                 found = self._first_allowed(
-                    question, zip(everything.indices.tolist(), everything.values.tolist(), strict=True)
+                    query, zip(everything.indices.tolist(), everything.values.tolist(), strict=True)
                 )
-            if found is None or question.state.phase is Phase.REPEAT:  # no token spells what the grammar allows
+            if found is None or query.state.phase is Phase.REPEAT:  # no token spells what the grammar allows
                 answer.complete = found is not None
-                question.done = True
+                query.done = True
                 return None
             token, logprob = found
             answer.deficits.append(best[0][1] - logprob)
         elif token in self.eos:
-            answer.complete = question.done = True
+            answer.complete = query.done = True
             return None
-        elif question.state is not None:
-            question.state = question.grammar.advance(question.state, self.token_bytes[token])
+        elif query.state is not None:
+            query.state = query.grammar.advance(query.state, self.token_bytes[token])
         answer.tokens.append(token)
         answer.logprobs.append(logprob)
-        if grounded and question.state.phase is Phase.END:  # only the end token may follow: no pass is spent on it
-            answer.complete = question.done = True
+        if grounded and query.state.phase is Phase.END:  # only the end token may follow: no pass is spent on it
+            answer.complete = query.done = True
         return token
 
-    def _first_allowed(self, question: _Question, candidates: Iterable[tuple[int, float]]) -> tuple[int, float] | None:
-        """The first `(token, logprob)` the grammar allows; moves the question's state there."""
+    def _first_allowed(self, query: _OpenQuery, candidates: Iterable[tuple[int, float]]) -> tuple[int, float] | None:
+        """The first `(token, logprob)` the grammar allows; moves the query's state there."""
         for token, logprob in candidates:
-            state = question.grammar.advance(question.state, self.token_bytes[token])
+            state = query.grammar.advance(query.state, self.token_bytes[token])
             if state is not None:
-                question.state = state
+                query.state = state
                 return token, logprob
         return None
 
-    def _draft(self, rows: list[_Row], max_new_tokens: int) -> None:
+    def _draft(self, rows: list[_BatchRow], max_new_tokens: int) -> None:
         """Let open answers read ahead: what is all but forced, and where that is cheap the passage's next words.
 
         A draft changes no answer: the model's own choice after each token is compared with it.
         """
-        questions = [question for row in rows for _, question in row.open()]
-        if not questions:
+        queries = [query for row in rows for _, query in row.open()]
+        if not queries:
             return
-        spare = (self.cheap_tokens - len(rows) * max(len(row.open()) for row in rows)) // len(questions)
-        for question in questions:
-            tokens, state = question.answer.tokens, question.state
+        spare = (self.cheap_tokens - len(rows) * max(len(row.open()) for row in rows)) // len(queries)
+        for query in queries:
+            tokens, state = query.answer.tokens, query.state
             drafted, size = _repeated(tokens), DRAFT
             if not drafted and state is not None and state.phase is Phase.SEPARATOR:
                 drafted = self.quote
             elif not drafted and state is not None and spare > 0:
                 size = min(spare, DRAFT)
-                upcoming = question.grammar.upcoming(state, 8 * size).decode(errors="ignore")
+                upcoming = query.grammar.upcoming(state, 8 * size).decode(errors="ignore")
                 drafted = self.tokenizer.encode(upcoming, add_special_tokens=False) if upcoming else []
-            question.next += drafted[: max(0, min(size, max_new_tokens - len(tokens) - 1))]
+            query.next += drafted[: max(0, min(size, max_new_tokens - len(tokens) - 1))]
 
-    def _finish(self, question: _Question, grounded: bool) -> None:
+    def _finish(self, query: _OpenQuery, grounded: bool) -> None:
         """Write the text of an answer and where in it each token ends; a grounded answer is closed if it was cut."""
-        answer, decode = question.answer, self.tokenizer.decode
+        answer, decode = query.answer, self.tokenizer.decode
         answer.text = decode(answer.tokens, clean_up_tokenization_spaces=False)
         answer.ends = [
             len(decode(answer.tokens[: i + 1], clean_up_tokenization_spaces=False)) for i in range(len(answer.tokens))
         ]
         if grounded:
-            if question.state.phase is not Phase.END:
-                answer.text = write_answer(question.grammar.strings(question.state))
+            if query.state.phase is not Phase.END:
+                answer.text = write_answer(query.grammar.strings(query.state))
             answer.drop_forced()
 
     @cached_property

@@ -1,8 +1,8 @@
-"""A passage and all its questions as one sequence: the questions share the passage's keys and values, uncopied.
+"""A passage and all its queries as one sequence: the queries share the passage's keys and values, uncopied.
 
-Every column of the cache has an owner, the passage or one question, and a position in its owner's own prompt. A token
-sees the columns of the passage and of its own question that lie before it, so that each question is answered as if it
-alone had followed the passage. Columns that served their turn (a finished question, a rejected draft) belong to nobody
+Every column of the cache has an owner, the passage or one query, and a position in its owner's own prompt. A token
+sees the columns of the passage and of its own query that lie before it, so that each query is answered as if it
+alone had followed the passage. Columns that served their turn (a finished query, a rejected draft) belong to nobody
 and are removed when they are many.
 """
 
@@ -20,7 +20,7 @@ ATTENTION = ("full_attention", "sliding_attention")
 
 @dataclass
 class Tokens:
-    """What one row of the batch reads next: token ids, the question each belongs to or SHARED, and its position."""
+    """What one row of the batch reads next: token ids, the query each belongs to or SHARED, and its position."""
 
     ids: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Tokens:
 
 
 class Packed:
-    """The key/value cache of a batch of rows, each a passage with some of its questions."""
+    """The key/value cache of a batch of rows, each a passage with some of its queries."""
 
     def __init__(self, model: PreTrainedModel, rows: int, pad: int) -> None:
         self.model, self.pad = model, pad
@@ -74,16 +74,16 @@ class Packed:
             begin = end
         return logits
 
-    def release(self, cells: Sequence[tuple[int, int]], questions: Sequence[tuple[int, int]]) -> None:
-        """Give up columns, as `(row, columns from the end)`, and all columns of questions, as `(row, question)`."""
+    def release(self, cells: Sequence[tuple[int, int]], queries: Sequence[tuple[int, int]]) -> None:
+        """Give up columns, as `(row, columns from the end)`, and all columns of queries, as `(row, query)`."""
         if cells:
             row, back = torch.tensor(cells, device=self.owners.device).T
             self.owners[row, -back] = NOBODY
             self.waste += len(cells)
-        if questions:
-            row, question = torch.tensor(questions, device=self.owners.device).T
-            gone = self.owners.new_zeros(len(self.owners), int(question.max()) + 1, dtype=torch.bool)
-            gone[row, question] = True
+        if queries:
+            row, query = torch.tensor(queries, device=self.owners.device).T
+            gone = self.owners.new_zeros(len(self.owners), int(query.max()) + 1, dtype=torch.bool)
+            gone[row, query] = True
             known = (self.owners >= 0) & (self.owners < gone.shape[1])
             theirs = known & gone.gather(1, self.owners.clamp(0, gone.shape[1] - 1))
             self.owners[theirs] = NOBODY
@@ -143,7 +143,7 @@ def cache_argument(model: PreTrainedModel) -> str:
 def attention_kinds(model: PreTrainedModel) -> tuple[list[str], int | None]:
     """The kinds of attention of a model's layers, and the width of its sliding window in tokens.
 
-    Raises ValueError for layers whose state cannot be shared by the questions of a passage, such as linear attention.
+    Raises ValueError for layers whose state cannot be shared by the queries of a passage, such as linear attention.
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)

@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
 WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
 DECODING_OPTIONS = ("dataset", "grounded", "max_new_tokens", "token_budget")
 SPAN_OPTIONS = ("threshold", "occurrences", "return_raw")
-QUESTIONS_AT_A_TIME = 1024  # for the decoder to batch by its token budget, and answers held
+QUERIES_AT_A_TIME = 1024  # for the decoder to batch by its token budget, and answers held
 
 
 class OpenNERPipeline(Pipeline):
@@ -119,7 +119,7 @@ class OpenNERPipeline(Pipeline):
     ) -> Iterator[tuple[Window, dict[str, Answer]]]:
         """Each window of the items with its answers by entity group; a few windows are asked, and held, at a time."""
         windows = ((item, window) for item in items for window in item["windows"])
-        size = max(1, QUESTIONS_AT_A_TIME // len(items[0]["queries"]))
+        size = max(1, QUERIES_AT_A_TIME // len(items[0]["queries"]))
         while group := list(islice(windows, size)):
             requests = [
                 Request(item["text"][window.start : window.end], list(item["queries"].values()))

@@ -1,7 +1,7 @@
-"""The prompts of a passage's questions as tokens: what they all begin with once, and what each adds.
+"""The prompts of a passage's queries as tokens: what they all begin with once, and what each adds.
 
-The passage is rendered with every question, because a chat template may do what it likes, but it is tokenized once:
-a rendering is cut in front of a special token between passage and question, where no token can straddle the cut.
+The passage is rendered with every query, because a chat template may do what it likes, but it is tokenized once:
+a rendering is cut in front of a special token between passage and query, where no token can straddle the cut.
 Where no such place is found the renderings are tokenized whole, so that the tokens are always those of
 `apply_chat_template`.
 """
@@ -14,7 +14,7 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from .conversation import build_query, neutralize, passage_turns, question
+from .conversation import build_query, neutralize, passage_turns, write_query
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -36,7 +36,7 @@ def refuse_surrogates(*parts: str) -> None:
 
 @dataclass
 class Prompts:
-    """Tokens of a passage's prompts: `prefix + suffix` is the whole prompt of one question; no suffix is empty."""
+    """Tokens of a passage's prompts: `prefix + suffix` is the whole prompt of one query; no suffix is empty."""
 
     prefix: list[int]
     suffixes: list[list[int]]
@@ -75,7 +75,7 @@ class Encoder:
         if not types:
             return Prompts([], [])
         turns = neutralize(passage_turns(text, dataset), self.special_tokens)
-        asked = neutralize([{"role": "user", "content": question(name)} for name in types], self.special_tokens)
+        asked = neutralize([{"role": "user", "content": write_query(name)} for name in types], self.special_tokens)
         first = self._render([*turns, asked[0]])
         [whole] = self._tokenize([first])
         if longest is not None and len(whole) > longest:
@@ -89,7 +89,7 @@ class Encoder:
         if prefix + self._tokenize([first[len(head) :]])[0] != whole:
             head, prefix = "", []
         suffixes = self._tokenize([prompt[len(head) :] for prompt in rendered])
-        # every question keeps at least one token of its own
+        # every query keeps at least one token of its own
         shared = min(len(os.path.commonprefix(suffixes)), min(map(len, suffixes)) - 1)
         return Prompts(prefix + suffixes[0][:shared], [suffix[shared:] for suffix in suffixes])
 

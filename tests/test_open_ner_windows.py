@@ -156,7 +156,7 @@ def test_a_text_within_the_window_is_answered_as_before(tagger: OpenNERPipeline)
 def test_the_result_of_a_long_text_is_that_of_its_parts(
     tagger: OpenNERPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_ner_pipeline, "QUESTIONS_AT_A_TIME", 40)
+    monkeypatch.setattr(open_ner_pipeline, "QUERIES_AT_A_TIME", 40)
     text = "\n\n".join(f"{number}. {PROSE}" for number in range(12))
     result = tagger(text, return_raw=True)
     windows = list(cut(text, tagger.count, 32))
@@ -181,7 +181,7 @@ def test_the_result_of_a_long_text_is_that_of_its_parts(
 def scripted(tagger: OpenNERPipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A stand-in for the decoder that finds every "Rome"; returns the sizes of its calls as they come."""
     sizes: list[int] = []
-    monkeypatch.setattr(open_ner_pipeline, "QUESTIONS_AT_A_TIME", 32)
+    monkeypatch.setattr(open_ner_pipeline, "QUERIES_AT_A_TIME", 32)
 
     def answer(requests: list[Request], **options: Any) -> list[list[Answer]]:
         sizes.append(len(requests))

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from fake_teacher import MODEL, FakeTeacher, completion
-from open_ner.conversation import SYSTEM, build_query, question, write_answer
+from open_ner.conversation import SYSTEM, build_query, write_answer, write_query
 from open_ner.decoding import Decoder
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.tools.served import ServedNER
@@ -152,7 +152,7 @@ def test_the_passage_comes_first_and_the_question_last(server: FakeTeacher) -> N
         assert request["messages"][0] == {"role": "system", "content": SYSTEM}
     asked = {(request["messages"][1]["content"], request["messages"][-1]["content"]) for request in server.requests}
     texts = (SENTENCES[0], SENTENCES[2])
-    assert asked == {(f"Text: {text}", question(kind)) for text in texts for kind in TYPES}
+    assert asked == {(f"Text: {text}", write_query(kind)) for text in texts for kind in TYPES}
 
 
 def in_mouth(raw: str = '["Rome"]', **choice: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from open_ner.conversation import order_strings, passage_turns, question, write_answer
+from open_ner.conversation import order_strings, passage_turns, write_answer, write_query
 
 from ..config import DatasetConfig
 from ..rejects import Reject
@@ -150,7 +150,8 @@ def _shuffled(queries: list[Query], order: list[int], tally: ConversationCounts,
 
 def _query_costs(asked: list[list[Query]], window: TokenBudget) -> list[list[int]]:
     """Tokens of each query's question and answer."""
-    contents = [text for part in asked for name, strings in part for text in (question(name), write_answer(strings))]
+    pairs = [pair for part in asked for pair in part]
+    contents = [text for name, strings in pairs for text in (write_query(name), write_answer(strings))]
     counts = iter(window.counts(contents))
     return [[next(counts) + next(counts) for _ in part] for part in asked]
 
@@ -186,7 +187,7 @@ def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Tab
             texts[name].append(value)
         contents += [message["content"] for message in passage_turns(row["text"], conversation.line)]
         for name, strings in queries:
-            contents += (question(name), write_answer(strings) if strings else NO_ANSWER)
+            contents += (write_query(name), write_answer(strings) if strings else NO_ANSWER)
         asked = {name for name, strings in queries if strings}
         mentions += [mention for mention in row["entities"] if mention["type"] in asked]
         negatives += [name for name, strings in queries if not strings]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from open_ner.conversation import Message, build_conversation, neutralize, passage_turns, question, write_answer
+from open_ner.conversation import Message, build_conversation, neutralize, passage_turns, write_answer, write_query
 from open_ner.tools.errors import UserError
 
 from ..corpus.passages import load_tokenizer
@@ -54,7 +54,7 @@ class TokenBudget:
         return [self._counts[content] for content in contents]
 
     def _cost(self, query: Query) -> int:
-        return sum(self.counts([question(query[0]), write_answer(query[1])])) + self.pair
+        return sum(self.counts([write_query(query[0]), write_answer(query[1])])) + self.pair
 
     def exact(self, messages: list[Message]) -> int:
         """Tokens of a whole conversation as it is trained on."""
