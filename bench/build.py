@@ -27,7 +27,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.parts.windows import add_options, windows  # noqa: E402
 from dataset_builder.config import DatasetConfig, TeacherConfig  # noqa: E402
-from dataset_builder.corpus.passages import Passage, load_tokenizer  # noqa: E402
+from dataset_builder.corpus.cutting import load_tokenizer  # noqa: E402
+from dataset_builder.corpus.passages import Passage  # noqa: E402
 from dataset_builder.dataset.conversations import (  # noqa: E402
     ROWS_AT_ONCE,
     Conversation,

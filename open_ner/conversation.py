@@ -16,6 +16,7 @@ Span = tuple[int, int]
 Occurrences = Literal["all", "first"]
 Case = Literal["exact", "else_any", "any"]
 
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no tokenizer or file accepts
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)

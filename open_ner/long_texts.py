@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .conversation import build_query, neutralize
-from .prompts import LONE_SURROGATE
+from .conversation import LONE_SURROGATE, build_query, neutralize
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text
 Entity = dict[str, Any]

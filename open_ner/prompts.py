@@ -14,9 +14,7 @@ from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
-from .conversation import build_query, neutralize, passage_turns, write_query
-
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+from .conversation import LONE_SURROGATE, build_query, neutralize, passage_turns, write_query
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from open_ner.conversation import Span
+from open_ner.tools.files import replace_surrogates
 
 from ..corpus.passages import Passage
 from ..rejects import Reject
-from ..teacher.parse import Pair, mend_surrogates, parse_reply
+from ..teacher.parse import Pair, parse_reply
 from .grounding import ground
 from .types import merge_plurals, normalize_type, why_drop
 
@@ -63,7 +64,7 @@ def annotate_passages(
             result.reject("no_answer", passage.id)
             continue
         result.counts["replies"] += 1
-        reply = mend_surrogates(record["reply"])
+        reply = replace_surrogates(record["reply"])
         if unwanted and passage.id in unwanted:
             result.reject(unwanted[passage.id], passage.id, reply=reply)
             continue

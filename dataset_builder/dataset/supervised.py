@@ -17,11 +17,12 @@ from command_line.recipes import read_recipe
 from ner_sets.config import AnnotatedSetConfig
 from ner_sets.sets import SetPassage, read_set
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import replace_surrogates
 
 from ..annotation.annotate import Annotations
 from ..config import DatasetConfig, SupervisedConfig
-from ..corpus.passages import load_tokenizer, text_sha256
-from ..teacher.parse import mend_surrogates
+from ..corpus.cutting import load_tokenizer
+from ..corpus.sources import text_sha256
 from .mixture import DISTILLED, cap_set
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "build" / "supervised"
@@ -84,7 +85,7 @@ def annotate_set(
     for raw in raws:
         result.counts["rows_read"] += 1
         digest = text_sha256(raw.text)
-        name = mend_surrogates(f"{config.name}/{raw.id or digest[:16]}")
+        name = replace_surrogates(f"{config.name}/{raw.id or digest[:16]}")
         name = f"{name}~{digest[:8]}" if name in ids else name  # the set gives an id twice
         asked = _asked(config, raw, name, result)
         mentions, problem, fault = _mentions(raw, asked)
@@ -231,7 +232,7 @@ def _row(
         "id": name if (start, end) == (0, len(raw.text)) else f"{name}:{start}",
         "text": raw.text[start:end],
         "source": config.name,
-        "source_id": mend_surrogates(raw.id),
+        "source_id": replace_surrogates(raw.id),
         "license": config.license,
         "start": start,
         "end": end,
@@ -243,4 +244,4 @@ def _row(
 
 
 def _reject(result: Annotations, name: str, reason: str, span: str = "", kind: str = "", raw: str = "") -> None:
-    result.reject(reason, name, *map(mend_surrogates, (span, kind, raw)))
+    result.reject(reason, name, *map(replace_surrogates, (span, kind, raw)))

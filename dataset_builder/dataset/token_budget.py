@@ -8,7 +8,7 @@ from typing import Any
 from open_ner.conversation import Message, build_conversation, neutralize, passage_turns, write_answer, write_query
 from open_ner.tools.errors import UserError
 
-from ..corpus.passages import load_tokenizer
+from ..corpus.cutting import load_tokenizer
 
 Query = tuple[str, list[str]]
 

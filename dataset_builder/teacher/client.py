@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ..config import TeacherConfig
-from ..corpus.passages import Passage, text_sha256
+from ..corpus.passages import Passage
+from ..corpus.sources import text_sha256
 from .asking import Asking
 from .endpoint import ChatEndpoint, no_address, read_key
 from .journal import Journal

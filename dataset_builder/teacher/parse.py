@@ -6,6 +6,8 @@ One pass over the reply, with a stack of its own: neither the length nor the dep
 import re
 from typing import Any
 
+from open_ner.tools.files import replace_surrogates
+
 Pair = tuple[str, ...]  # span, type, and what the teacher put third, if anything
 
 # An apostrophe inside a word or after a plural's s closes no string: ('O'Brien', 'person')
@@ -33,7 +35,6 @@ FINAL = frozenset({"content_filter", "refusal", "context_length_exceeded"})
 REFUSAL = re.compile(r"\b(i'?m sorry|i am sorry|i can(?:no|')t|i am unable|i'm unable|as an ai)\b", re.IGNORECASE)
 ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> list[Pair] | str:
@@ -72,13 +73,6 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
             return "refusal"
         return "malformed_list" if "[" in reply else "no_list"
     return pairs or "no_entities"
-
-
-def mend_surrogates(text: str) -> str:
-    """The text with a pair of surrogates as one character and U+FFFD for a lone one, which no file can hold."""
-    if SURROGATE.search(text):
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _read_value(reply: str, position: int) -> tuple[Any, int]:
@@ -189,7 +183,7 @@ def _mapping_pairs(fields: tuple[tuple[str, Any], ...], passage: str) -> list[Pa
 
 def _unquote(quoted: str) -> str:
     body = quoted[1:-1]
-    return mend_surrogates(ESCAPE.sub(_escaped, body) if "\\" in body else body)
+    return replace_surrogates(ESCAPE.sub(_escaped, body) if "\\" in body else body)
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..conversation import LONE_SURROGATE
+
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a UTF-8 file under a temporary name beside it, then rename it, so that no reader meets half a file."""
@@ -24,6 +26,13 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     with partial.open("w", encoding="utf-8", errors="backslashreplace") as lines:
         lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     partial.replace(path)
+
+
+def replace_surrogates(text: str) -> str:
+    """The text with each surrogate pair joined to its character, and each lone surrogate replaced by U+FFFD."""
+    if LONE_SURROGATE.search(text):
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
