@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from ner_sets.mentions import Mention
 from open_ner.conversation import Span
 from open_ner.tools.files import replace_surrogates
 
@@ -15,6 +16,23 @@ from .grounding import ground
 from .types import merge_plurals, normalize_type, why_drop
 
 
+class AnnotationRow(TypedDict):
+    """An annotated passage as a line of JSON: the passage, its mentions, and who annotated it when."""
+
+    id: str
+    text: str
+    source: str
+    source_id: str
+    license: str
+    start: int  # of the text in its document, in characters
+    end: int
+    entities: list[Mention]
+    teacher: str  # "" for a human
+    annotated: str  # UTC, ISO 8601; "" for a human
+    dataset: NotRequired[str]  # the human-annotated set; none or "" for a distilled passage
+    tokens: NotRequired[int]  # of the text, in the corpus's tokenizer
+
+
 @dataclass
 class Annotations:
     """The outcome of one variant: a row per passage with entities, the rejects, and counts for the card.
@@ -23,7 +41,7 @@ class Annotations:
     read under each.
     """
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[AnnotationRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     merged_types: dict[str, str] = field(default_factory=dict)
