@@ -1,0 +1,188 @@
+"""Types of the two JSON files a model is published with: results.json (evaluation) and training.json (training)."""
+
+from typing import Literal, NotRequired, TypedDict, get_args
+
+Scorer = Literal["official", "strict", "partial", "type-only", "boundary-only"]
+SCORERS: tuple[Scorer, ...] = get_args(Scorer)
+Scalar = str | int | float | bool | None
+
+
+class Scores(TypedDict):
+    """One scorer's precision, recall and F1 between 0 and 1, and the counts they come from."""
+
+    precision: float
+    recall: float
+    f1: float
+    tp: float
+    n_pred: float
+    n_gold: float
+    interval: NotRequired[list[float]]  # 95 % bootstrap interval of f1
+    macro_f1: NotRequired[float]  # mean f1 over the types
+
+
+class MeanScore(TypedDict):
+    """Mean F1 of several benchmarks with its 95 % bootstrap interval."""
+
+    f1: float
+    interval: list[float]
+
+
+class Gain(TypedDict):
+    """Difference in F1 from a baseline with its 95 % paired bootstrap interval."""
+
+    gain: float
+    interval: list[float]
+
+
+class MainScores(TypedDict):
+    """Scores under the two main scorers; None where no query has what the scorer compares."""
+
+    official: Scores | None
+    strict: Scores | None
+
+
+class TypeResult(TypedDict):
+    """Scores of one entity type, and its errors counted by kind."""
+
+    official: Scores
+    strict: Scores
+    errors: dict[str, int]
+
+
+class TypeParaphrases(TypedDict):
+    """Scores of one type under each wording, and their mean, std, min and max."""
+
+    wordings: dict[str, dict[Scorer, Scores]]
+    spread: dict[Scorer, dict[str, float] | None]
+
+
+class Paraphrases(TypedDict):
+    """Scores of one benchmark under each wording of its types."""
+
+    wordings: list[dict[Scorer, Scores]]
+    spread: dict[Scorer, dict[str, float] | None]
+    types: dict[str, TypeParaphrases]
+
+
+class BenchmarkSource(TypedDict):
+    """Where a benchmark was read; `id` and `revision` are None for local files."""
+
+    id: str | None
+    config: str | None
+    revision: str | None
+    digest: str
+
+
+class Sample(TypedDict):
+    """Size of a seeded sample of a benchmark, in passages."""
+
+    passages: int
+    of: int
+    seed: int
+
+
+ScoresByScorer = TypedDict(
+    "ScoresByScorer",
+    {
+        "official": Scores | None,
+        "strict": Scores | None,
+        "partial": Scores | None,
+        "type-only": Scores | None,
+        "boundary-only": Scores | None,
+    },
+)
+
+
+class BenchmarkScores(ScoresByScorer):
+    """What is computed from the predictions on one benchmark."""
+
+    n_passages: int
+    n_queries: int
+    n_empty_gold: int
+    parse_failures: int
+    per_type: dict[str, TypeResult]
+    by_seen: NotRequired[dict[str, MainScores]]
+
+
+class BenchmarkResult(BenchmarkScores):
+    """One entry of `benchmarks` in results.json."""
+
+    version: int
+    domain: str
+    dataset: BenchmarkSource
+    sampled: Sample | None
+    skipped: dict[str, int]
+    paraphrases: NotRequired[Paraphrases]
+
+
+class ModelRecord(TypedDict):
+    """The model that made the predictions."""
+
+    id: str
+    revision: str | None
+    kind: str
+    base_url: NotRequired[str | None]
+    baseline: NotRequired[str | None]
+    prompt: NotRequired[list[str | None] | None]
+    served_as: NotRequired[list[str]]
+
+
+class Reliability(TypedDict):
+    """Calibration of one set of scores: expected error, Brier score, and the bins of the reliability plot."""
+
+    ece: float
+    brier: float
+    reliability: list[dict[str, float]]
+
+
+class Calibration(TypedDict):
+    """Calibration of the predicted spans' scores, raw and with the saved temperature and bias."""
+
+    n_spans: int
+    precision: float
+    temperature: float
+    bias: float
+    risk_coverage: list[dict[str, float]]
+    raw: Reliability
+    calibrated: Reliability
+
+
+class RunResults(TypedDict):
+    """Contents of results.json: one model on one suite."""
+
+    schema: int
+    model: ModelRecord
+    suite: str
+    protocol: str
+    decoding: str
+    occurrences: str
+    benchmarks: dict[str, BenchmarkResult]
+    average: dict[Scorer, MeanScore] | None
+    by_domain: dict[str, dict[Scorer, MeanScore]] | None
+    replies: dict[str, int]
+    calibration: Calibration | None
+    versions: dict[str, str]
+    hardware: str
+    seconds: float
+    seed: int
+    command: str
+    commit: str | None
+    data_hash: str
+    run: str
+    gains: NotRequired[dict[str, Gain]]
+
+
+class TrainingRecord(TypedDict):
+    """Contents of training.json: one finished training run."""
+
+    seconds: float  # whole run
+    resumed_from: str | None  # checkpoint folder
+    steps_seconds: float  # training steps since the start or the checkpoint, without loading
+    peak_gpu_bytes: int | None
+    name: str
+    base_model: str
+    dataset: str
+    trained_on: dict[str, int]
+    history: list[dict[str, float]]
+    run: dict[str, Scalar]
+    recipe: dict[str, Scalar]
