@@ -13,10 +13,10 @@ Recipe = TypeVar("Recipe")
 
 
 def option(default: Any, help: str) -> Any:  # noqa: A002  (the word argparse uses)
-    """A recipe's field with its default and its help; pass `...` as the default of a required one."""
+    """A recipe's field with its default (or a function that makes it) and its help; `...` marks a required one."""
     if default is ...:
         return dataclasses.field(metadata={"help": help})
-    if isinstance(default, type) or callable(default):
+    if callable(default):
         return dataclasses.field(default_factory=default, metadata={"help": help})
     return dataclasses.field(default=default, metadata={"help": help})
 
@@ -28,7 +28,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such recipe; the ones that exist are under recipes/") from None
+        raise UserError(f"{path}: no such recipe; the shipped ones are under recipes/") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(data, dict):
@@ -37,10 +37,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe at `path` as an instance of the (nested) dataclass `cls`.
+    """Read a recipe into the (nested) dataclass `cls`.
 
-    `overrides` maps dotted options such as `corpus.path` to values, which replace those of the file. Raises UserError
-    for unknown options, with the nearest known one, and for missing or wrongly typed values.
+    Args:
+        cls: The dataclass of the recipe's options.
+        path: The YAML file.
+        overrides: Values that replace those of the file, by dotted option such as `corpus.path`.
+
+    Raises:
+        UserError: For an unknown option, with the nearest known one; for a missing or wrongly typed value.
     """
     import dacite
 
@@ -54,7 +59,7 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
         target[last] = value
     _refuse_unknown_nested(cls, data, path)
     try:
-        # YAML writes 5 where a float is meant
+        # YAML reads 5 where a float is meant
         return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks={float: _to_float}))
     except dacite.DaciteError as error:
         raise UserError(f"{path}: {error}") from None
@@ -64,13 +69,13 @@ def describe(cls: type, prefix: str = "") -> str:
     """One line per option of a recipe's dataclass: its dotted name, its default and its help."""
     lines = []
     for field, kind in _fields(cls):
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             lines.append(describe(kind, f"{prefix}{field.name}."))
         elif field.metadata.get("help"):
             default = "required" if field.default is dataclasses.MISSING else repr(field.default)
             if field.default_factory is not dataclasses.MISSING:
                 default = repr(field.default_factory())
-            lines.append(f"  {prefix}{field.name} ({default}): {field.metadata.get('help', '')}")
+            lines.append(f"  {prefix}{field.name} ({default}): {field.metadata['help']}")
     return "\n".join(lines)
 
 
@@ -88,17 +93,12 @@ def parse_overrides(arguments: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
-    kinds = typing.get_type_hints(cls)
-    return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
-
-
 def refuse_unknown(data: Iterable[str], known: Collection[str], path: str | Path, where: str = "") -> None:
     """Raise UserError for the first option of `data` that is not `known`, naming the nearest one that is."""
     for key in data:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {where}{near[0]}?" if near else "see --help for those that exist"
+            hint = f"did you mean {where}{near[0]}?" if near else "--help lists the options"
             raise UserError(f"{path}: unknown option {where}{key!s}: {hint}")
 
 
@@ -108,6 +108,11 @@ def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path,
     for key, value in data.items():
         if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
             _refuse_unknown_nested(known[key], value, path, f"{where}{key}.")
+
+
+def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
+    kinds = typing.get_type_hints(cls)
+    return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
 
 
 def _to_float(value: Any) -> Any:

@@ -20,9 +20,14 @@ Rejects = Counter[str]
 
 @dataclass
 class Query:
-    """One type asked of one passage. `gold` is a reply's text; `gold_spans` is None where no offsets are known.
+    """One type asked of one passage.
 
-    `wording` counts the wordings of a type; 0 is its own name, the words asked are `asked`.
+    Attributes:
+        type: Its name.
+        gold: The right answer's text.
+        gold_spans: The right spans; None if the benchmark has no offsets for this text.
+        asked: The words of the query; the type's name unless another wording is tried.
+        wording: Number of that wording; 0 is the type's own name.
     """
 
     type: str
@@ -109,7 +114,7 @@ def _read_annotated(
 
 
 def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects: Rejects) -> BenchmarkPassage:
-    """A passage and its queries; gold spans that are not in the text are counted and left out, as are repeats."""
+    """A passage with its queries; gold spans that are not in the text and repeated ones are rejects."""
     asked = [name for name in types if name not in config.drop]
     by_type: dict[str, Spans] = {}
     for entity in passage.entities:
@@ -150,7 +155,7 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
     if missing := {"id", "messages", "entities"} - set(rows.column_names):
         raise UserError(f"{source}: has no column {sorted(missing)[0]!r}: not in the format 'conversations'")
     passages = []
-    for row in rows:
+    for row in rows.to_list():
         try:
             text, _, pairs = read_conversation(row["messages"])
         except ValueError as error:
@@ -189,14 +194,12 @@ def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects:
 def _official_query(element: Row, place: str) -> tuple[str, str, str]:
     """Text, type and gold answer of one element: passage, acknowledgement, query, answer."""
     turns = element.get("conversations")
-    values = (
-        [turn.get("value") if isinstance(turn, dict) else None for turn in turns] if isinstance(turns, list) else []
-    )
-    if len(values) >= 4 and all(isinstance(value, str) for value in values):
-        text, _, query, gold = values[:4]
-        if asked := QUERY.fullmatch(query):
-            return text.removeprefix("Text: "), asked["type"], gold
-    raise UserError(f"{place} is not in the format 'official': {element!r:.80}")
+    values = [turn.get("value") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    strings = [value for value in values if isinstance(value, str)]
+    asked = QUERY.fullmatch(strings[2]) if len(strings) == len(values) > 3 else None
+    if asked is None:
+        raise UserError(f"{place} is not in the format 'official': {element!r:.80}")
+    return strings[0].removeprefix("Text: "), asked["type"], strings[3]
 
 
 def _read_spans(config: BenchmarkConfig, data_dir: str) -> dict[str, dict[str, Spans]]:

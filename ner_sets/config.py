@@ -34,7 +34,8 @@ class SetConfig:
     verbalize: dict[str, str] = option(dict, "label -> the words the query uses; other labels keep their own name")
     drop: list[str] = option(list, "labels that are not asked, such as misc")
     types: list[str] | None = option(
-        None, "types asked of each passage, in the query's words; default: the row's own, else all labels that occur"
+        None,
+        "types asked of each passage, in the query's words; default: the row's, else all labels that occur",
     )
     license: str = option("", "what the source says of its license")
 
@@ -43,6 +44,9 @@ class SetConfig:
 class AnnotatedSetConfig(SetConfig):
     """A set to train on: a file under recipes/build/supervised/. Its name is that of the line `Dataset: {name}`."""
 
+    format: Literal["offsets", "tags", "conll"] = option(
+        ..., "offsets: text and entities; tags: columns of tokens and BIO, IOB, BIOES or bare tags; conll: a text file"
+    )
     complete: bool = option(False, "reject labels that are neither in verbalize nor in drop")
     max_passages: int | None = option(None, "instead of supervised.max_passages")
 

@@ -14,7 +14,7 @@ class Mention(TypedDict):
 
 
 class RawMention(TypedDict):
-    """A mention as a set's file has it: nothing checked yet, `text` only where the file gives one."""
+    """A mention as a set's file has it, not checked yet; `text` is there if the file gives one."""
 
     start: int
     end: int
@@ -28,11 +28,11 @@ BEGINS, ENDS = frozenset("BSU"), frozenset("ESLU")  # of BIO, BIOES and BILOU
 def decode_tags(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     """Mentions `(first token, last token, label)` of BIO (IOB2), IOB1, BIOES, BILOU or bare IO tags.
 
-    The rules of conlleval read all of them: an I- after nothing, or after another label, opens a mention.
+    The rules of conlleval cover all of them: an I- tag after O or after another label starts a mention.
     """
     mentions: list[tuple[int, int, str]] = []
     opened: tuple[int, str] | None = None
-    closed = True  # whether the tag before ended its mention
+    closed = True  # whether the previous tag ended its mention
     for position, tag in enumerate([*tags, "O"]):
         prefix, label = split_tag(tag)
         if opened and (not label or closed or prefix in BEGINS or label != opened[1]):

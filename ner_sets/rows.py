@@ -12,11 +12,11 @@ from open_ner.tools.errors import UserError
 
 from .config import SetConfig
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # as the file has it; sets.py and benchmarks.py check the columns they read
 
 
 def read_json_rows(path: Path) -> Iterator[Row]:
-    """Objects of a JSON list or of JSONL, gzipped or not. Raises UserError with the line of the first mistake."""
+    """Objects of a JSON list or of JSONL, gzipped or not. Raises UserError that names the first bad line."""
     lines = _lines(path)
     first = next((line for line in lines if line.strip()), "")
     if first.lstrip().startswith("["):
@@ -26,7 +26,7 @@ def read_json_rows(path: Path) -> Iterator[Row]:
         rows = (_load_json(path, line, number) for number, line in enumerate(filled, 1))
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number} is no JSON object: {row!r:.60}")
+            raise UserError(f"{path}: row {number} is not a JSON object: {row!r:.60}")
         yield row
 
 
@@ -38,25 +38,22 @@ def _load_json(path: Path, content: str, row: int = 0) -> Any:
 
 
 def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
-    """Sentences of a CoNLL file: a token a line, its tag in a column, a blank line after each sentence."""
+    """Sentences of a CoNLL file: one token per line with its tag in a column, a blank line after each sentence."""
     tokens: list[str] = []
     tags: list[str] = []
     number = 0
-    for line in [*_lines(path), ""]:
+    for line in chain(_lines(path), [""]):
         columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
         if columns and config.comment and line.startswith(config.comment):
             continue
         if columns and columns[0] != "-DOCSTART-":
             tokens.append(columns[0])
-            # a line without its tag makes the lengths differ, and the sentence is rejected by that name
+            # a line without a tag makes the lengths differ: the sentence is rejected as tags_do_not_match_tokens
             tags += [columns[config.tag_column].strip()] if len(columns) > max(1, config.tag_column) else []
         elif tokens:
             number += 1
-            yield {
-                config.id_column: f"{path.name.split('.')[0]}_{number}",
-                config.tokens_column: tokens,
-                config.tags_column: tags,
-            }
+            name = f"{path.name.split('.')[0]}_{number}"
+            yield {config.id_column: name, config.tokens_column: tokens, config.tags_column: tags}
             tokens, tags = [], []
 
 
@@ -64,7 +61,7 @@ def _lines(path: Path) -> Iterator[str]:
     number = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007  (the line of a mistake)
+            for number, line in enumerate(lines, 1):  # noqa: B007  (named in the error below)
                 yield line
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -72,23 +69,26 @@ def _lines(path: Path) -> Iterator[str]:
         raise UserError(f"{path}: not readable after line {number}: {error}") from None
 
 
-def read_datasets(config: SetConfig, source: str, names: list[str]) -> tuple[Iterable[Row], list[str]]:
-    """Rows of a Parquet file or a Hub dataset, and the names of its integer tags where the features carry them."""
+def read_datasets(config: SetConfig, source: str) -> tuple[Iterable[Row], list[str]]:
+    """Rows of a Parquet file or a Hub dataset, streamed, and the names of its numbered tags.
+
+    Raises UserError for a source that `datasets` cannot read, and for numbered tags whose names are unknown.
+    """
     from datasets import ClassLabel, load_dataset
 
-    def refuse(error: Exception) -> UserError:  # `datasets` raises dozens of kinds for a source it cannot read
+    def refuse(error: Exception) -> UserError:
         return UserError(f"set {config.name}: {source!r} cannot be read: {str(error):.200}")
 
     def guarded() -> Iterator[Row]:
         try:
             yield from rows
-        except Exception as error:
+        except Exception as error:  # `datasets` raises dozens of types for a source it cannot read
             raise refuse(error) from None
 
     try:
         if source.endswith(".parquet"):
             rows = load_dataset("parquet", data_files=source, split="train", streaming=True)
-        elif config.data_files:  # also beside a loading script, which would be refused
+        elif config.data_files:  # files that may stand beside a loading script, which `datasets` refuses
             kind = "parquet" if config.data_files.endswith(".parquet") else "json"
             files = f"hf://datasets/{source}@{config.revision or 'main'}/{config.data_files}"
             rows = load_dataset(kind, data_files=files, split="train", streaming=True)
@@ -96,9 +96,10 @@ def read_datasets(config: SetConfig, source: str, names: list[str]) -> tuple[Ite
             rows = load_dataset(source, config.config, split=config.split, revision=config.revision, streaming=True)
     except Exception as error:
         raise refuse(error) from None
+    names = list(config.tag_names)
     tags = getattr((rows.features or {}).get(config.tags_column), "feature", None)
     if isinstance(tags, ClassLabel) and not names:
         names = tags.names
     elif config.format == "tags" and "int" in str(getattr(tags, "dtype", "")) and not names:
-        raise UserError(f"set {config.name}: column {config.tags_column!r} holds bare numbers: give their tag_names")
+        raise UserError(f"set {config.name}: column {config.tags_column!r} holds numbers: set tag_names")
     return guarded(), names

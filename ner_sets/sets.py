@@ -1,14 +1,13 @@
 """Passages of human-annotated sets in the forms they come in: offsets, tag columns, CoNLL files.
 
 Tokens are joined by single spaces, as such sets are usually released; they are not detokenized. Nothing is judged
-here: a row that cannot be read comes out with its problem named, for the caller to count.
+here: a row that cannot be read is returned with the problem named, and the caller counts it.
 """
 
 import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from open_ner.tools.errors import UserError
 
@@ -21,9 +20,15 @@ FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt"
 
 @dataclass
 class SetPassage:
-    """A passage as its set has it. `problem` names what made the row unreadable; `raw` then holds its content.
+    """A passage as its set has it, not checked yet.
 
-    `types` are those that the row itself asks, None where it names none.
+    Attributes:
+        id: Its id in the set; empty if the set gives none.
+        text: The passage.
+        entities: Its mentions as the file has them.
+        problem: What made the row unreadable; empty if it could be read.
+        raw: The content of an unreadable row.
+        types: The types that the row itself asks; None if it names none.
     """
 
     id: str
@@ -40,21 +45,18 @@ def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
     files = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
     if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
         raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir it starts from")
-    names = list(config.tag_names)
     if not files:
-        rows, names = read_datasets(config, config.path, names)
-        yield from _passages(config, config.path, rows, names)
+        yield from _read_rows(config, config.path, *read_datasets(config, config.path))
     for file in files:
         if config.format == "conll":
-            rows = read_conll(file, config)
+            yield from _read_rows(config, str(file), read_conll(file, config), config.tag_names)
         elif file.suffix == ".parquet":
-            rows, names = read_datasets(config, str(file), names)
+            yield from _read_rows(config, str(file), *read_datasets(config, str(file)))
         else:
-            rows = read_json_rows(file)
-        yield from _passages(config, str(file), rows, names)
+            yield from _read_rows(config, str(file), read_json_rows(file), config.tag_names)
 
 
-def _passages(config: SetConfig, source: str, rows: Iterable[Row], names: Sequence[str]) -> Iterator[SetPassage]:
+def _read_rows(config: SetConfig, source: str, rows: Iterable[Row], names: Sequence[str]) -> Iterator[SetPassage]:
     offsets = config.format == "offsets"
     columns = (config.text_column, config.entities_column) if offsets else (config.tokens_column, config.tags_column)
     for number, row in enumerate(rows, 1):
@@ -69,51 +71,53 @@ def _passages(config: SetConfig, source: str, rows: Iterable[Row], names: Sequen
         name = "" if given is None else str(given)
         passage = from_offsets(name, first, second) if offsets else from_tags(name, first, second, names)
         own = row.get("types")
-        passage.types = own if isinstance(own, list) and all(isinstance(name, str) for name in own) else None
+        passage.types = own if isinstance(own, list) and all(isinstance(one, str) for one in own) else None
         yield passage
 
 
-def from_offsets(name: str, text: Any, entities: Any) -> SetPassage:
-    """A passage of a text and `{"start", "end", "type" or "label"}` objects.
+def from_offsets(name: str, text: object, entities: object) -> SetPassage:
+    """A passage of a text and `{"start", "end", "type" or "label", "text"?}` objects, as a file has them.
 
     Problems: `text_is_no_string`, `entity_without_offsets`.
     """
     if not isinstance(text, str):
         return SetPassage(name, problem="text_is_no_string", raw=repr(text))
     if isinstance(entities, dict) and all(isinstance(values, list) for values in entities.values()):
-        # older datasets keep a list of objects as an object of lists
+        # older datasets store a list of objects as an object of lists
         entities = [dict(zip(entities, values, strict=True)) for values in zip(*entities.values(), strict=False)]
     mentions: list[RawMention] = []
     for entity in entities if isinstance(entities, list) else [entities]:
-        kind = entity.get("type", entity.get("label")) if isinstance(entity, dict) else None
-        places = [entity.get("start"), entity.get("end")] if isinstance(entity, dict) else []
-        if not isinstance(kind, str) or len(places) != 2 or not all(type(place) is int for place in places):
+        given = entity if isinstance(entity, dict) else {}
+        start, end, kind = given.get("start"), given.get("end"), given.get("type", given.get("label"))
+        if type(start) is not int or type(end) is not int or not isinstance(kind, str):
             return SetPassage(name, text, problem="entity_without_offsets", raw=repr(entity))
-        mention: RawMention = {"start": places[0], "end": places[1], "type": kind}
-        if isinstance(entity.get("text"), str):
-            mention["text"] = entity["text"]
+        mention: RawMention = {"start": start, "end": end, "type": kind}
+        if isinstance(given.get("text"), str):
+            mention["text"] = given["text"]
         mentions.append(mention)
     return SetPassage(name, text, mentions)
 
 
-def from_tags(name: str, tokens: Any, tags: Any, names: Sequence[str] = ()) -> SetPassage:
-    """A passage of tokens and their tags, strings or indices into `names`.
+def from_tags(name: str, tokens: object, tags: object, names: Sequence[str] = ()) -> SetPassage:
+    """A passage of tokens and their tags, which are strings or indices into `names`.
 
     Problems: `tokens_are_no_strings`, `tags_do_not_match_tokens`, `tag_without_name`.
     """
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+    words = [token for token in tokens if isinstance(token, str)] if isinstance(tokens, list) else []
+    if not isinstance(tokens, list) or len(words) != len(tokens):
         return SetPassage(name, problem="tokens_are_no_strings", raw=repr(tokens))
-    text = " ".join(tokens)
-    if not isinstance(tags, list) or len(tags) != len(tokens):
+    text = " ".join(words)
+    if not isinstance(tags, list) or len(tags) != len(words):
         return SetPassage(name, text, problem="tags_do_not_match_tokens", raw=repr(tags))
     spelled = [names[tag] if type(tag) is int and 0 <= tag < len(names) else tag for tag in tags]
-    if not all(isinstance(tag, str) for tag in spelled):
+    labels = [tag for tag in spelled if isinstance(tag, str)]
+    if len(labels) != len(spelled):
         return SetPassage(name, text, problem="tag_without_name", raw=repr(tags))
     starts = [0]
-    for token in tokens:
-        starts.append(starts[-1] + len(token) + 1)
+    for word in words:
+        starts.append(starts[-1] + len(word) + 1)
     entities: list[RawMention] = [
-        {"start": starts[first], "end": starts[last] + len(tokens[last]), "type": label}
-        for first, last, label in decode_tags(spelled)
+        {"start": starts[first], "end": starts[last] + len(words[last]), "type": label}
+        for first, last, label in decode_tags(labels)
     ]
     return SetPassage(name, text, entities)

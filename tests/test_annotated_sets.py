@@ -161,7 +161,7 @@ def test_parquet_brings_the_names_of_its_tags(tmp_path: Path) -> None:
     [
         (b'{"text": "x"}', "no column 'entities'"),
         (b'{"text": "x", "entities": []}\n{oops', "row 2 is not JSON"),
-        (b"[1, 2]", "row 1 is no JSON object"),
+        (b"[1, 2]", "row 1 is not a JSON object"),
         (b'[{"text": "x"}', "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b'{"text": "\xff"}', "not readable after line 0"),

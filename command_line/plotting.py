@@ -1,0 +1,23 @@
+"""One look for all figures: their colors, an empty figure and its file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BLUE, RED, GREEN, PURPLE, GREY = COLORS = ("#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1", "#a9b4c2")
+DARK_GREY, LIGHT_GREY, ORANGE = "#6f7a87", "#bbbbbb", "#e0a458"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure, in inches. It belongs to no global state, so it needs no closing."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure, and make its folder if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
