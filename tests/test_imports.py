@@ -1,9 +1,11 @@
 """The import rules, read off the tree: rooms stand in one order, stages too, nothing runs in a circle."""
 
 import ast
+import re
 import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,16 @@ def test_annotating_needs_neither_datasets_nor_pyarrow() -> None:
         for module in reached(name):
             used = {room(other) for other in imports(module, top_level=True)} & HEAVY
             assert not used, f"{name} reaches {module}, which imports {used}"
+
+
+def test_every_direct_import_is_declared() -> None:
+    declared = {
+        re.split(r"[\[<>=~! ]", line)[0].lower().replace("_", "-")
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    }
+    used = {room(module) for name in modules() for module in imports(name)} - set(RANK) - set(sys.stdlib_module_names)
+    distributions = packages_distributions()
+    for module in used:
+        names = {name.lower().replace("_", "-") for name in distributions.get(module, [module])}
+        assert names & declared, f"{module} is imported and not in requirements.txt"
