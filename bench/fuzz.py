@@ -1,6 +1,6 @@
-"""Fuzz the way from a reply to mentions: parser, grounding, filters. An exception or a broken promise stops the run.
+"""Fuzz the parser, the grounding and the filters of replies. Stops at an exception or a failed assertion.
 
-pip install atheris    # in no requirements file: it has wheels for Linux and some versions of Python only
+pip install atheris    # not in requirements-dev.txt: has wheels for Linux and some Python versions only
 python bench/fuzz.py -atheris_runs=1000000 -max_len=80
 """
 
@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 
 if importlib.util.find_spec("atheris") is None:
-    print("fuzz.py: skipped, atheris is not installed: pip install atheris")
+    print("fuzz.py: nothing to run without atheris: pip install atheris")
     sys.exit()
 import atheris  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-with atheris.instrument_imports(include=["dataset_builder"]):
+with atheris.instrument_imports(include=["dataset_builder"]):  # pyright: ignore[reportAttributeAccessIssue] not in its stubs
     from dataset_builder.annotation.grounding import fold, ground
-    from dataset_builder.annotation.types import merge_plurals, normalize_type, why_drop
+    from dataset_builder.annotation.types import merge_plurals, normalize_type, why_reject
     from dataset_builder.teacher.parse import parse_reply
 
 TEXT = "Ada, O'Brien: e\u0301 in “Straße” İ ﬁ x\u200dy \N{WOMAN}\u200d\N{PERSONAL COMPUTER} soft\u00adware, cities"
-# a byte each, so that mutations of bytes are mutations of a reply's grammar and of a passage's Unicode
+# one byte selects one token, so that mutated bytes mutate a reply's grammar and a passage's Unicode
 TOKENS = [
     *"[](){},:\"'“”‘’\\ \n\0", "[(", ")]", '", "', "', '", '("', '")', "```json\n", "<think>", "</think>", "null",
     "-1.5e3", '"entity": ', '"type": ', '"entities": ', "Ada", "O'Brien", "ada", "STRASSE", "café", "e\u0301",
@@ -30,9 +30,10 @@ TOKENS = [
 
 
 def check_mentions(text: str, string: str) -> None:
-    """Spans hold what was asked, but for folding, and a refusal is the one named reason."""
+    """Assert that each span equals the string after folding, or that the reason is `not_in_passage`."""
     spans = ground(text, string)
-    if spans == "not_in_passage":
+    if isinstance(spans, str):
+        assert spans == "not_in_passage"
         return
     for start, end in spans:
         span = text[start:end]
@@ -40,7 +41,7 @@ def check_mentions(text: str, string: str) -> None:
 
 
 def test_one_input(data: bytes) -> None:
-    """The first byte chooses raw text or tokens, and a reply or a passage."""
+    """Run one input; its first byte chooses raw text or tokens, and reply or passage."""
     kind, data = data[:1], data[1:]
     raw = bool(kind) and kind[0] % 4 == 0
     wild = data.decode("utf-8", "surrogateescape") if raw else "".join(TOKENS[byte % len(TOKENS)] for byte in data)
@@ -57,8 +58,8 @@ def test_one_input(data: bytes) -> None:
     assert not set(merged) & set(merged.values())
     for (span, *_), name in zip(pairs, names, strict=True):
         check_mentions(TEXT, span)
-        why_drop(span, merged.get(name, name), TEXT, 10)
-        span.encode(), name.encode()  # a file can hold them
+        why_reject(span, merged.get(name, name), TEXT, 10)
+        (span + name).encode()  # raises for what no file can hold
 
 
 if __name__ == "__main__":

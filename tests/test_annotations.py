@@ -1,6 +1,6 @@
-"""Replies and passages to rows, rejects and counts."""
+"""Passages and replies become rows, rejects and counts."""
 
-from dataset_builder.annotation.annotate import annotate_passages
+from dataset_builder.annotation.annotate import TeacherReply, annotate_passages
 from dataset_builder.corpus.passages import Passage
 
 
@@ -8,7 +8,7 @@ def passage(number: int, text: str) -> Passage:
     return Passage(f"p{number}", text, "news", f"p{number}", "", 0, len(text), 9)
 
 
-def record(reply: str, finish_reason: str = "stop") -> dict:
+def record(reply: str, finish_reason: str = "stop") -> TeacherReply:
     return {"reply": reply, "finish_reason": finish_reason, "model": "m", "time": "t"}
 
 
@@ -40,7 +40,7 @@ def test_plurals_merge_over_the_whole_run_and_leave_duplicates_behind() -> None:
     }
     result = annotate_passages(passages, replies, "type", 10)
     assert [[e["type"] for e in row["entities"]] for row in result.rows] == [["news", "city"], ["city"]]
-    assert result.merged_types == {"cities": "city"} and result.merged_entities == {"cities": 2}
+    assert result.merged_types == {"cities": "city"} and result.merged_mentions == {"cities": 2}
     assert result.counts["duplicate"] == 1
     definition = annotate_passages(passages, replies, "definition", 10)
     assert definition.merged_types == {} and definition.rows[1]["entities"][0]["type"] == "cities"
@@ -57,15 +57,15 @@ def test_a_hallucination_counts_as_one_whatever_its_type() -> None:
     assert (result.counts["not_in_passage"], result.counts["empty"]) == (1, 1)
 
 
-def test_unwanted_passages_and_types_have_their_reasons() -> None:
+def test_rejected_passages_and_types_have_their_reasons() -> None:
     passages = [passage(0, "Ada met Bob in Rome."), passage(1, "Eve met Bob.")]
     reply = record('[("Bob", "person"), ("Rome", "city"), ("Oz", "city")]')
     result = annotate_passages(
-        passages, {"p0": reply, "p1": reply}, "type", 10, {"p1": "unwanted"}, {"city": "asked elsewhere"}.get
+        passages, {"p0": reply, "p1": reply}, "type", 10, {"p1": "seen elsewhere"}, {"city": "asked elsewhere"}.get
     )
     assert [[e["type"] for e in row["entities"]] for row in result.rows] == [["person"]]
     assert [(r.id, r.reason, r.span, r.type, r.text) for r in result.rejects] == [
-        ("p1", "unwanted", "", "", reply["reply"]),
+        ("p1", "seen elsewhere", "", "", reply["reply"]),
         ("p0", "asked elsewhere", "Rome", "city", reply["reply"]),
         ("p0", "not_in_passage", "Oz", "city", reply["reply"]),
     ]

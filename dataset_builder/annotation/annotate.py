@@ -1,9 +1,9 @@
-"""Replies become annotations: parse, ground, filter, count every reason. Nothing is paid here and nothing is lost."""
+"""Replies become annotations: parse, ground and filter them, and count every reason for a reject. Costs nothing."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from ner_sets.mentions import Mention
 from open_ner.conversation import Span
@@ -13,69 +13,84 @@ from ..corpus.passages import Passage
 from ..rejects import Reject
 from ..teacher.parse import Pair, parse_reply
 from .grounding import ground
-from .types import merge_plurals, normalize_type, why_drop
+from .types import merge_plurals, normalize_type, why_reject
+
+
+class TeacherReply(TypedDict):
+    """The fields of a journal record that an annotation is made from."""
+
+    reply: str
+    finish_reason: str
+    model: str | None
+    time: str
 
 
 class AnnotationRow(TypedDict):
-    """An annotated passage as a line of JSON: the passage, its mentions, and who annotated it when."""
+    """A passage with its mentions, its origin and its annotator."""
 
     id: str
     text: str
     source: str
     source_id: str
     license: str
-    start: int  # of the text in its document, in characters
+    start: int
     end: int
     entities: list[Mention]
-    teacher: str  # "" for a human
-    annotated: str  # UTC, ISO 8601; "" for a human
-    dataset: NotRequired[str]  # the human-annotated set; none or "" for a distilled passage
-    tokens: NotRequired[int]  # of the text, in the corpus's tokenizer
+    teacher: str  # empty: annotated by people
+    annotated: str  # UTC, ISO 8601
+    dataset: NotRequired[str]  # name of the human-annotated set
+    tokens: NotRequired[int]  # by the corpus's tokenizer
 
 
 @dataclass
 class Annotations:
-    """The outcome of one variant: a row per passage with entities, the rejects, and counts for the card.
+    """The outcome of one variant: one row per passage with mentions, the rejects, and counts for the card.
 
-    `merged_types` names the plural types that became their singular, `merged_entities` how many entities had been
-    read under each.
+    `merged_types` maps each plural type to its singular; `merged_mentions` counts the mentions read with each plural.
     """
 
     rows: list[AnnotationRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     merged_types: dict[str, str] = field(default_factory=dict)
-    merged_entities: dict[str, int] = field(default_factory=dict)
+    merged_mentions: dict[str, int] = field(default_factory=dict)
 
     @property
     def hallucination_rate(self) -> float:
-        """Share of the teacher's entities whose span is not in the passage."""
+        """Share of the teacher's entities whose string is not in the passage."""
         return self.counts["not_in_passage"] / max(1, self.counts["entities_read"])
 
     def reject(self, reason: str, passage_id: str, span: str = "", type_name: str = "", reply: str = "") -> None:
-        """Leave something out: counted, and kept with its reason."""
+        """Add a reject and count its reason."""
         self.counts[reason] += 1
         self.rejects.append(Reject(passage_id, reason, reply, span, type_name))
 
 
 def annotate_passages(
     passages: Iterable[Passage],
-    replies: dict[str, dict[str, Any]],
+    replies: Mapping[str, TeacherReply],
     variant: str,
     max_words: int,
-    unwanted: Mapping[str, str] | None = None,
+    rejected: Mapping[str, str] | None = None,
     why_not_type: Callable[[str], str | None] = lambda name: None,
 ) -> Annotations:
-    """Turn journal records, by passage id, into annotations of one variant ("type" or "definition").
+    """Turn the teacher's replies into the annotations of one variant.
 
-    `unwanted` maps the ids of passages that may not be in the dataset to the reason; `why_not_type` is the last filter
-    of an entity's type.
+    Args:
+        passages: all passages of the corpus.
+        replies: the reply to each passage, by passage id.
+        variant: "type" or "definition"; only types are normalized.
+        max_words: longest mention.
+        rejected: reasons to reject whole passages, by passage id.
+        why_not_type: the last filter of a mention's type; returns the reason to reject it, or None.
 
-    Counts: `replies`, `entities_read`, `entities_kept`, and one per reason. A passage without a record counts as
-    `no_answer`, one left without entities as `no_entities_left`, a third string of a tuple as `extra_string`.
+    Returns:
+        Annotations with the counts `replies`, `entities_read`, `entities_kept`, and one per reason. A passage without
+        a reply counts as `no_answer`, one left without mentions as `no_entities_left`, and the third string of a tuple
+        as `extra_string`.
     """
     result = Annotations()
-    parsed = []  # all replies before the first row: only the whole run's types say which plurals have a singular
+    parsed = []  # hold all replies: whether a plural is merged depends on the types of the whole run
     for passage in passages:
         record = replies.get(passage.id)
         if record is None:
@@ -83,8 +98,8 @@ def annotate_passages(
             continue
         result.counts["replies"] += 1
         reply = replace_surrogates(record["reply"])
-        if unwanted and passage.id in unwanted:
-            result.reject(unwanted[passage.id], passage.id, reply=reply)
+        if rejected and passage.id in rejected:
+            result.reject(rejected[passage.id], passage.id, reply=reply)
             continue
         pairs = parse_reply(reply, record["finish_reason"], passage.text)
         if isinstance(pairs, str):
@@ -93,45 +108,40 @@ def annotate_passages(
         parsed.append((passage, record, reply, pairs))
     names = _name_types(Counter(pair[1] for *_, pairs in parsed for pair in pairs), variant, result)
     for passage, record, reply, pairs in parsed:
-        entities = _entities(passage, pairs, reply, names, max_words, why_not_type, result)
-        if entities:
-            result.rows.append(_row(passage, record, entities))
-        else:
+        mentions = _find_mentions(passage, pairs, reply, names, max_words, why_not_type, result)
+        if not mentions:
             result.reject("no_entities_left", passage.id, reply=reply)
+            continue
+        row: AnnotationRow = {
+            "id": passage.id,
+            "text": passage.text,
+            "source": passage.source,
+            "source_id": passage.source_id,
+            "license": passage.license,
+            "start": passage.start,
+            "end": passage.end,
+            "entities": mentions,
+            "teacher": record["model"] or "",
+            "annotated": record["time"],
+        }
+        result.rows.append(row)
     return result
 
 
 def _name_types(read: Counter[str], variant: str, result: Annotations) -> dict[str, str]:
-    """The dataset's name for each type as read; merged plurals are noted in the result."""
+    """Map each type as read to its name in the dataset, and note merged plurals in the result."""
     if variant != "type":
         return {raw: " ".join(raw.split()).rstrip(". ") for raw in read}
     names = {raw: normalize_type(raw) for raw in read}
     result.merged_types = merge_plurals(names.values())
-    merged: Counter[str] = Counter()
     for raw, name in names.items():
         if name in result.merged_types:
-            merged[name] += read[raw]
+            result.merged_mentions[name] = result.merged_mentions.get(name, 0) + read[raw]
             names[raw] = result.merged_types[name]
-    result.merged_entities = dict(merged)
     return names
 
 
-def _row(passage: Passage, record: dict[str, Any], entities: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "id": passage.id,
-        "text": passage.text,
-        "source": passage.source,
-        "source_id": passage.source_id,
-        "license": passage.license,
-        "start": passage.start,
-        "end": passage.end,
-        "entities": entities,
-        "teacher": record["model"] or "",
-        "annotated": record["time"],
-    }
-
-
-def _entities(
+def _find_mentions(
     passage: Passage,
     pairs: list[Pair],
     reply: str,
@@ -139,29 +149,30 @@ def _entities(
     max_words: int,
     why_not_type: Callable[[str], str | None],
     result: Annotations,
-) -> list[dict[str, Any]]:
-    """Mentions of the pairs that stand every test, in order of start; the others go to the rejects."""
-    mentions: dict[tuple[int, int, str], dict[str, Any]] = {}
-    grounded: dict[str, list[Span] | str] = {}  # a span is often given several types
-    for span, raw_type, *extra in pairs:
+) -> list[Mention]:
+    """Mentions of the pairs that pass every filter, in order of start; the other pairs become rejects."""
+    mentions: dict[tuple[int, int, str], Mention] = {}
+    grounded: dict[str, list[Span] | str] = {}  # teachers often give one string several types
+    for string, raw_type, *extra in pairs:
         result.counts["entities_read"] += 1
         for third in extra:
-            result.reject("extra_string", passage.id, span, third, reply)
+            result.reject("extra_string", passage.id, string, third, reply)
         type_name = names[raw_type]
-        if span not in grounded:
-            grounded[span] = ground(passage.text, span)
-        places = grounded[span]
-        if isinstance(places, str) and span.strip():
-            reason = places
+        if string not in grounded:
+            grounded[string] = ground(passage.text, string)
+        found = grounded[string]
+        spans = [] if isinstance(found, str) else found
+        if isinstance(found, str) and string.strip():
+            reason = found
         else:
-            reason = why_drop(span, type_name, passage.text, max_words) or why_not_type(type_name)
-        if reason is None and all((start, end, type_name) in mentions for start, end in places):
+            reason = why_reject(string, type_name, passage.text, max_words) or why_not_type(type_name)
+        if reason is None and all((start, end, type_name) in mentions for start, end in spans):
             reason = "duplicate"
         if reason:
-            result.reject(reason, passage.id, span, raw_type, reply)
+            result.reject(reason, passage.id, string, raw_type, reply)
             continue
         result.counts["entities_kept"] += 1
-        for start, end in places:
-            mention = {"start": start, "end": end, "text": passage.text[start:end], "type": type_name}
+        for start, end in spans:
+            mention: Mention = {"start": start, "end": end, "text": passage.text[start:end], "type": type_name}
             mentions[start, end, type_name] = mention
     return sorted(mentions.values(), key=lambda mention: (mention["start"], -mention["end"], mention["type"]))

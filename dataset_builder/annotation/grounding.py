@@ -1,4 +1,4 @@
-"""A span's string to its places in the passage, or to the reason why it has none. Pure."""
+"""Find the spans of an entity's string in its passage."""
 
 import re
 import unicodedata
@@ -9,11 +9,11 @@ import regex
 
 from open_ner.conversation import Span
 
-# quotes and dashes that NFKC leaves apart
+# quotes and dashes that NFKC does not unify
 FOLDED = str.maketrans({**dict.fromkeys("‘’ʼ‛`´", "'"), **dict.fromkeys("“”„‟", '"'), **dict.fromkeys("‐‑‒–—―−", "-")})
-# plain words, many at once because \X is slow; the last character is left to what may combine with it
+# runs of ASCII words, because \X is slow; not the last character before a non-ASCII one, which may combine with it
 PLAIN = re.compile(r"[!-~]+(?: [!-~]+)*(?=[\0-\x7f]|\Z)")
-# white space as one piece, unless a mark combines with it; else a grapheme
+# a run of white space that no mark combines with, or else a grapheme
 PIECE = regex.compile(r"\s+(?!\p{M})|\X", regex.DOTALL)
 SIMPLE = regex.compile(r"\p{Grapheme_Cluster_Break=Other}{2}")
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
@@ -21,14 +21,17 @@ Folded = tuple[str, list[int], list[int]]
 
 
 def ground(text: str, string: str) -> list[Span] | str:
-    """Every occurrence `(start, end)` of a string, so that `text[start:end]` holds the passage's own characters.
+    """Find every occurrence of a string in a text; no span cuts a grapheme.
 
-    In order of preference: the string itself on word boundaries, as `open_ner.conversation.find_spans` has it; folded
-    (case, white space, Unicode's compatible forms, quotes, dashes, what is invisible) on word boundaries; the string
-    itself inside words. No span cuts a grapheme. The only reason is `not_in_passage`.
+    In order of preference: exact matches on word boundaries, as in `open_ner.conversation.find_spans`; matches on word
+    boundaries after folding (case, white space, compatibility forms, quotes, dashes, invisible characters); exact
+    matches inside words.
+
+    Returns:
+        The `(start, end)` spans in `text`, or the reason `not_in_passage`.
     """
     string = string.strip()
-    if not string or len(string) > 4 * len(text) + 100:  # the passage may lack much that is invisible, but not that
+    if not string or len(string) > 4 * len(text) + 100:  # invisible characters may make it longer, within limits
         return "not_in_passage"
     inside = string in text
     if inside and (spans := _whole(text, _occurrences(text, string, on_words=True))):
@@ -41,9 +44,9 @@ def ground(text: str, string: str) -> list[Span] | str:
 
 
 def fold(text: str) -> Folded:
-    """A text's folded form, and for each of its characters where in `text` its grapheme starts and ends.
+    """Fold a text, and map each folded character to the start and end of its grapheme in `text`.
 
-    -1 stands in place of a start for all but the first, and of an end for all but the last character of a grapheme.
+    Only the first folded character of a grapheme has a start, and only the last an end; the others have -1.
     """
     characters: list[str] = []
     starts: list[int] = []
@@ -57,10 +60,11 @@ def fold(text: str) -> Folded:
             starts += range(start, end)
             ends += range(start + 1, end + 1)
             continue
-        end = PIECE.match(text, start).end()
-        piece = text[start:end]
+        match = PIECE.match(text, start)
+        assert match  # \X matches any character
+        end, piece = match.end(), match[0]
         piece = _fold_short(piece) if len(piece) < 16 else _fold_piece(piece)
-        if piece == " " and characters and characters[-1] == " ":  # white space around something invisible
+        if piece == " " and characters and characters[-1] == " ":  # white space around an invisible character
             ends[-1] = end
         elif piece:
             rest = len(piece) - 1
@@ -79,7 +83,7 @@ def _fold_piece(piece: str) -> str:
 
 
 _fold_short = lru_cache(maxsize=10_000)(_fold_piece)
-_fold_passage = lru_cache(maxsize=4)(fold)  # asked for each entity of a passage in turn
+_fold_passage = lru_cache(maxsize=4)(fold)  # called for each entity of a passage in turn
 
 
 def _folded_spans(text: str, string: str) -> list[Span]:
@@ -92,7 +96,7 @@ def _folded_spans(text: str, string: str) -> list[Span]:
 
 
 def _occurrences(text: str, string: str, on_words: bool) -> Iterator[Span]:
-    """Occurrences that do not overlap, from left to right, without a pattern to compile for every string."""
+    """Occurrences without overlap, from left to right; faster than to compile a pattern for each string."""
     left, right = on_words and _is_word(string[0]), on_words and _is_word(string[-1])
     start = text.find(string)
     while start >= 0:
@@ -105,12 +109,12 @@ def _occurrences(text: str, string: str, on_words: bool) -> Iterator[Span]:
 
 
 def _is_word(character: str) -> bool:
-    r"""What `\w` of the standard `re` means."""
+    r"""Whether `\w` of the standard `re` matches the character."""
     return character.isalnum() or character == "_"
 
 
 def _whole(text: str, spans: Iterator[Span]) -> list[Span]:
-    """The spans that begin and end between graphemes."""
+    """Keep the spans that begin and end between graphemes."""
     return [(start, end) for start, end in spans if _is_border(text, start) and _is_border(text, end)]
 
 

@@ -1,4 +1,4 @@
-"""Which entities stay, and what their types are called. Pure: a filter returns None to keep, or the reason to drop."""
+"""Filters of mentions, and the names of their types. A filter returns the reason to reject, or None to keep."""
 
 import re
 import string
@@ -6,49 +6,49 @@ import unicodedata
 from collections.abc import Collection
 from functools import lru_cache
 
-# the paper drops these "and their like"; compared without case and punctuation, so that "N/A." is one of them
+# the paper removes types such as "ELSE"; compared without case and punctuation, so that "N/A." matches too
 ELSE_TYPES = frozenset(
     {"none", "na", "notapplicable", "null", "nil", "no", "misc", "miscellaneous", "else", "other", "others", "generic"}
     | {"unknown", "undefined", "unspecified", "entity", "entities", "thing", "things"}
 )
-MAX_TYPE_CHARACTERS = 500  # more is no name and no short sentence
+MAX_TYPE_CHARACTERS = 500  # longer than any name or one-sentence definition
 EDGES = string.punctuation + string.whitespace
 GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]{3,}")
 QUOTES = "\"'“”„‘’` "
 
-# plurals that no suffix below tells; "people" is none of them: teachers use it for ethnic groups
+# plurals that the suffixes below do not cover; without "people", which teachers use for ethnic groups
 IRREGULAR = {
     "children": "child", "mice": "mouse", "feet": "foot", "teeth": "tooth", "criteria": "criterion", "taxa": "taxon",
     "phenomena": "phenomenon", "bacteria": "bacterium", "indices": "index", "matrices": "matrix", "vertices": "vertex",
     "genera": "genus", "characteristics": "characteristic", "antibiotics": "antibiotic", "metrics": "metric",
 }  # fmt: skip
-# the first that fits counts; it may leave several singulars, and the vocabulary decides
+# the first match is used; where it gives several singulars, the vocabulary decides
 SUFFIXES = [
     ("men", ["man"]), ("ies", ["y", "ie"]), ("ves", ["f", "fe", "ve"]), ("ses", ["s", "se", "sis"]),
     ("xes", ["x", "xe"]), ("zes", ["z", "ze"]), ("ches", ["ch", "che"]), ("shes", ["sh", "she"]),
     ("oes", ["o", "oe"]), ("s", [""]), ("i", ["us"]),
 ]  # fmt: skip
-# they end like plurals, and without the s they are another word; so are fields of study, physics and genetics
+# look like plurals, but are another word without the s; so do fields of study such as physics, in _singulars
 NO_PLURALS = frozenset({"news", "goods", "customs", "arms", "glasses", "means"})
 HEAD = re.compile(r"\s(?:of|in|for|with|from|to|on|by|at)\s")
 
 
 def normalize_type(name: str) -> str:
-    """Lower case, one space between words, underscores as spaces, no quotes around and no punctuation behind."""
+    """Lower-case a type; underscores become spaces, runs of spaces one; strip quotes and final punctuation."""
     if not name.isascii():
         name = unicodedata.normalize("NFKC", name)
     return " ".join(name.replace("_", " ").split()).lstrip(QUOTES).rstrip(QUOTES + ".:;,").lower()
 
 
 def merge_plurals(types: Collection[str]) -> dict[str, str]:
-    """Plural to singular where the singular is a type too: "cities" -> "city", "points of X" -> "point of X".
+    """Map each plural to its singular: "cities" -> "city", "points of X" -> "point of X".
 
-    The vocabulary is the guard: no rule invents a word, and "series" stays as long as there is no type "sery". No
-    singular of the result is a plural of it.
+    A plural is only merged into a singular that is itself one of `types`, so "series" stays unless there is a type
+    "sery". No singular of the result is one of its plurals.
     """
     vocabulary = frozenset(types)
     merged: dict[str, str] = {}
-    for name in sorted(vocabulary, key=lambda name: (len(name), name)):  # the shorter, a singular, before its plural
+    for name in sorted(vocabulary, key=lambda name: (len(name), name)):  # shorter first: singulars before plurals
         singular = next((form for form in _singulars(name) if form in vocabulary), name)
         if merged.get(singular, singular) != name:
             merged[name] = merged.get(singular, singular)
@@ -56,7 +56,7 @@ def merge_plurals(types: Collection[str]) -> dict[str, str]:
 
 
 def _singulars(name: str) -> list[str]:
-    """What the type may be called when its head, the word before a preposition or the last, is a singular."""
+    """Candidate singulars of a type; its head is the word before a preposition, or else the last word."""
     match = HEAD.search(name)
     head, rest = (name[: match.start()], name[match.start() :]) if match else (name, "")
     before, space, word = head.rpartition(" ")
@@ -69,8 +69,8 @@ def _singulars(name: str) -> list[str]:
     return [before + space + form + rest for form in forms if len(form) > 2]
 
 
-def why_drop(span: str, type_name: str, passage: str, max_words: int) -> str | None:
-    """The first reason against an entity whose type is normalized.
+def why_reject(span: str, type_name: str, passage: str, max_words: int) -> str | None:
+    """The first reason to reject a mention, given its normalized type; None to keep it.
 
     Reasons: `empty`, `else_type`, `type_too_long` (characters), `non_english`, `whole_passage`, `too_long` (words).
     """
@@ -82,7 +82,7 @@ def why_drop(span: str, type_name: str, passage: str, max_words: int) -> str | N
         return "else_type"
     if not is_latin(span) or not is_latin(type_name):
         return "non_english"
-    # with or without the full stop behind it
+    # with or without a final full stop
     if 2 * len(span) > len(passage) and span.strip(EDGES).lower() == passage.strip(EDGES).lower():
         return "whole_passage"
     if len(span.split()) > max_words:
@@ -92,12 +92,12 @@ def why_drop(span: str, type_name: str, passage: str, max_words: int) -> str | N
 
 @lru_cache(maxsize=100_000)
 def is_else_type(name: str) -> bool:
-    """Whether the type says nothing: None, NA, MISC, ELSE and their like."""
+    """Whether the type has no meaning of its own, such as None, NA, MISC or ELSE."""
     return re.sub(r"[\W_]+", "", name).lower() in ELSE_TYPES
 
 
 def is_latin(text: str) -> bool:
-    """Whether at least half of the letters are Latin, or Greek as in β-carotene: "non-English" without a model."""
+    """Whether at least half of the letters are Latin, or single Greek ones as in β-carotene; needs no model."""
     if text.isascii():
         return True
     letters = sum(map(str.isalpha, text))
