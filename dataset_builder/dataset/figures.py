@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from command_line.plotting import BLUE, new_figure, save
+
 from .annotation_file import AnnotationFile
 
-COLOR = "#3b6fb6"
 BARS = 20  # at most in a figure; the rest is one bar
 LONGEST_NAME = 32  # characters, inside a figure
 LONGEST_LABEL = 48  # beside a bar
@@ -42,7 +43,7 @@ def plot_types(counts: Counter[str], path: Path) -> None:
     """Frequency of types by rank, both axes logarithmic, the head named."""
     ranked = counts.most_common()
     with _figure(path, f"{len(ranked):,} entity types by frequency") as axes:
-        axes.loglog(range(1, len(ranked) + 1), [count for _, count in ranked], ".", color=COLOR, markersize=5)
+        axes.loglog(range(1, len(ranked) + 1), [count for _, count in ranked], ".", color=BLUE, markersize=5)
         for rank, (name, count) in enumerate(ranked, 1):
             if rank in (1, 2, 4, 8, 16, 32, 64, 128):
                 axes.annotate(_plain(name), (rank, count), xytext=(4, 5), textcoords="offset points", fontsize=8)
@@ -59,7 +60,7 @@ def plot_entities(per_passage: Counter[int], path: Path) -> None:
     heights = [per_passage[number] for number in range(last)]
     heights.append(sum(passages for number, passages in per_passage.items() if number >= last))
     with _figure(path, f"entities per passage: mean {mean:.1f}, most {longest:,}") as axes:
-        axes.bar(range(last + 1), heights, color=COLOR, width=0.9)
+        axes.bar(range(last + 1), heights, color=BLUE, width=0.9)
         axes.set(xlabel="distinct entities" + (f" (last bar: {last} or more)" if longest > last else ""))
         axes.set(ylabel="passages")
         axes.grid(alpha=0.3, axis="y", linewidth=0.4)
@@ -73,7 +74,7 @@ def plot_bars(counts: Counter[str], title: str, unit: str, path: Path, log: bool
         shown.append((f"{len(rest):,} others", sum(number for _, number in rest)))
     shown = shown or [("nothing", 0)]
     with _figure(path, title, height=0.9 + 0.26 * len(shown)) as axes:
-        bars = axes.barh(range(len(shown)), [number for _, number in shown], color=COLOR)
+        bars = axes.barh(range(len(shown)), [number for _, number in shown], color=BLUE)
         axes.bar_label(bars, labels=[f"{number:,}" for _, number in shown], padding=3, fontsize=8)
         axes.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=8)
         axes.invert_yaxis()
@@ -86,12 +87,10 @@ def plot_bars(counts: Counter[str], title: str, unit: str, path: Path, log: bool
 
 @contextmanager
 def _figure(path: Path, title: str, height: float = 4.2) -> Iterator[Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, max(2.2, height)), layout="constrained")
+    figure = new_figure(7, max(2.2, height))
     axes = figure.add_subplot(title=title)
     yield axes
-    figure.savefig(path, dpi=150)
+    save(figure, path)
 
 
 def _plain(name: str, longest: int = LONGEST_NAME) -> str:
