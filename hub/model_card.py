@@ -7,8 +7,8 @@ from typing import Any
 from open_ner.conversation import build_query
 
 from .markdown import code, escape
+from .records import SCORERS, run_name
 
-SCORERS = ("official", "strict", "partial", "type-only", "boundary-only")
 MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 
 
@@ -22,7 +22,7 @@ def write_model_card(folder: Path, results: dict[str, Any] | None = None, table:
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if results:
-        target = folder / "results" / f"{_run_name(results)}.json"
+        target = folder / "results" / f"{run_name(results['suite'], results['protocol'], results['decoding'])}.json"
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
     metadata = ModelCardData(
@@ -57,10 +57,6 @@ def write_model_card(folder: Path, results: dict[str, Any] | None = None, table:
     card.save(folder / "README.md")
 
 
-def _run_name(results: dict[str, Any]) -> str:
-    return f"{results['suite']}-{results['protocol']}-{results['decoding']}"
-
-
 def write_eval_results(folder: Path, results: dict[str, Any]) -> Path | None:
     """Write `.eval_results/<run>.yaml`, the Hub's form of results, for benchmarks that are datasets of the Hub.
 
@@ -83,7 +79,7 @@ def write_eval_results(folder: Path, results: dict[str, Any]) -> Path | None:
     ]
     if not entries:
         return None
-    target = folder / ".eval_results" / f"{_run_name(results)}.yaml"
+    target = folder / ".eval_results" / f"{run_name(results['suite'], results['protocol'], results['decoding'])}.yaml"
     target.parent.mkdir(exist_ok=True)
     target.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
     return target

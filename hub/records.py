@@ -186,3 +186,8 @@ class TrainingRecord(TypedDict):
     history: list[dict[str, float]]
     run: dict[str, Scalar]
     recipe: dict[str, Scalar]
+
+
+def run_name(suite: str, protocol: str, decoding: str) -> str:
+    """Return the name of a run's folder and of its files beside a model."""
+    return f"{suite}-{protocol}-{decoding}"
