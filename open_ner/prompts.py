@@ -1,35 +1,74 @@
-"""The prompts of a passage's queries as tokens: what they all begin with once, and what each adds.
+"""The prompts of a passage's queries as tokens: the prefix they share, and the suffix of each.
 
-The passage is rendered with every query, because a chat template may do what it likes, but it is tokenized once:
-a rendering is cut in front of a special token between passage and query, where no token can straddle the cut.
-Where no such place is found the renderings are tokenized whole, so that the tokens are always those of
-`apply_chat_template`.
+A chat template may do anything with its messages, so the passage is rendered with every query. It is tokenized only
+once: the renderings are cut before a special token between passage and query, which no other token can span. Without
+such a place the renderings are tokenized whole, so the tokens always equal those of `apply_chat_template`.
 """
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
-from .conversation import LONE_SURROGATE, build_query, neutralize, passage_turns, write_query
+from .conversation import LONE_SURROGATE, Message, build_query, neutralize, passage_turns, write_query
+
+# through transformers, because the files that travel with the weights import nothing but torch and transformers;
+# its stub allows for a missing jinja2, which torch requires
+TemplateError = chat_template_utils.jinja2.TemplateError  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a text must not hold as it is: each would be read as one token, which may open or close a turn."""
-    return [*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens]
+    """Strings that the tokenizer reads as one token wherever they occur, so that a text with them may open a turn."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    return [*added, *tokenizer.all_special_tokens]
 
 
 def refuse_surrogates(*parts: str) -> None:
-    """Raise ValueError where one of the parts holds half of a character."""
+    """Raise ValueError if one of the parts contains half of a character."""
     for part in parts:
         if lone := LONE_SURROGATE.search(part):
             raise ValueError(
                 f"character {lone.start()} of {part!r:.80} is the lone surrogate {lone[0]!r}, "
                 "which no tokenizer reads: replace it before the call"
             )
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A chat template, the special tokens it may name, and the name of its tokenizer for error messages."""
+
+    source: str
+    tokens: Mapping[str, str]
+    name: str
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> "ChatTemplate":
+        """The template of a loaded tokenizer; raises ValueError if it has none."""
+        name = tokenizer.name_or_path or type(tokenizer).__name__
+        if tokenizer.chat_template is None:
+            raise ValueError(f"{name} has no chat template: it cannot be asked in the dialogue")
+        return cls(tokenizer.get_chat_template(), tokenizer.special_tokens_map, name)
+
+    def render(self, messages: list[Message], prompt: bool = False) -> str:
+        """The text of the messages, as `apply_chat_template` renders them.
+
+        Args:
+            messages: the turns of a conversation.
+            prompt: whether to end with the opening of an assistant turn (`add_generation_prompt`).
+
+        Raises:
+            ValueError: the template does not accept these messages.
+        """
+        options: dict[str, Any] = {"add_generation_prompt": prompt, **self.tokens}
+        try:
+            return chat_template_utils.render_jinja_template([messages], chat_template=self.source, **options)[0][0]
+        except TemplateError as error:
+            raise ValueError(f"the chat template of {self.name} refuses a conversation: {error}") from None
 
 
 @dataclass
@@ -48,12 +87,10 @@ class Encoder:
     """Prompts by one tokenizer's chat template. Special tokens inside passages and types are neutralized."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.chat_template is None:
-            raise ValueError("the tokenizer has no chat template: it cannot be asked in the dialogue")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.template = tokenizer, ChatTemplate.from_tokenizer(tokenizer)
         self.special_tokens = special_tokens(tokenizer)
-        # found before anything else is looked at, and without white space around them: the text on their two sides
-        # is tokenized independently; slow tokenizers promise less
+        # tokens matched before everything else and without the white space around them: the texts on both sides are
+        # tokenized independently. Slow tokenizers do not guarantee this
         plain = [
             re.escape(token.content)
             for token in tokenizer.added_tokens_decoder.values()
@@ -64,21 +101,27 @@ class Encoder:
     def encode(
         self, text: str, types: Sequence[str], dataset: str | None = None, longest: int | None = None
     ) -> Prompts:
-        """Prompts that ask each of `types` of a passage.
+        """Encode the prompts that ask each of `types` of a passage.
 
-        Raises ValueError for a lone surrogate, and for a first prompt of more than `longest` tokens before the others
-        are rendered.
+        Args:
+            text: the passage.
+            types: what each query asks for, a type or a definition.
+            dataset: name for the `Dataset:` line of students tuned on several human-annotated sets.
+            longest: if the first prompt has more tokens than this, only that prompt is returned.
+
+        Raises:
+            ValueError: one of the texts contains a lone surrogate.
         """
         refuse_surrogates(text, *types, dataset or "")
         if not types:
             return Prompts([], [])
         turns = neutralize(passage_turns(text, dataset), self.special_tokens)
         asked = neutralize([{"role": "user", "content": write_query(name)} for name in types], self.special_tokens)
-        first = self._render([*turns, asked[0]])
+        first = self.template.render([*turns, asked[0]], prompt=True)
         [whole] = self._tokenize([first])
         if longest is not None and len(whole) > longest:
-            return Prompts(whole[:-1], [whole[-1:]])  # refused by the caller, with its number of tokens
-        rendered = [first, *(self._render([*turns, message]) for message in asked[1:])]
+            return Prompts(whole[:-1], [whole[-1:]])
+        rendered = [first, *(self.template.render([*turns, message], prompt=True) for message in asked[1:])]
         cuts = list(self.cut.finditer(first, 0, first.rfind(asked[0]["content"]))) if self.cut else []
         safe = (cut for cut in reversed(cuts) if all(prompt.startswith(first[: cut.end()]) for prompt in rendered))
         cut = next(safe, None)
@@ -87,19 +130,16 @@ class Encoder:
         if prefix + self._tokenize([first[len(head) :]])[0] != whole:
             head, prefix = "", []
         suffixes = self._tokenize([prompt[len(head) :] for prompt in rendered])
-        # every query keeps at least one token of its own
+        # every query keeps at least one token for itself
         shared = min(len(os.path.commonprefix(suffixes)), min(map(len, suffixes)) - 1)
         return Prompts(prefix + suffixes[0][:shared], [suffix[shared:] for suffix in suffixes])
 
     @cached_property
     def ends_in_word(self) -> bool:
-        """Whether a prompt ends in a word (`ASSISTANT:`), so that the first token of an answer brings a space."""
-        prompt = self._render(build_query("a", "b"))
+        """Whether a prompt ends in a word (`ASSISTANT:`), so that the first token of an answer includes a space."""
+        prompt = self.template.render(build_query("a", "b"), prompt=True)
         return not prompt[-1:].isspace() and not prompt.endswith(tuple(filter(None, self.special_tokens)))
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """As `apply_chat_template` does it: the special tokens are those the template wrote."""
+        """Token ids as in `apply_chat_template`: the only special tokens are those the template wrote."""
         return self.tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)["input_ids"]

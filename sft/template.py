@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from open_ner.conversation import Message, build_conversation
-from open_ner.prompts import special_tokens
+from open_ner.prompts import ChatTemplate, special_tokens
 from open_ner.tools.errors import UserError
 
 PROBE = build_conversation("a", [("b", ["c"]), ("d", [])])
@@ -55,6 +54,7 @@ class Template:
         self.tokenizer, self.name = tokenizer, tokenizer.name_or_path
         if tokenizer.chat_template is None:
             raise UserError(f"{self.name} has no chat template: load it by sft.tokenizer.load_tokenizer")
+        self.template = ChatTemplate.from_tokenizer(tokenizer)
         self.special_tokens = set(special_tokens(tokenizer))
         self._layouts: dict[tuple[str, ...], Layout | None] = {}
         self._check_tokens()
@@ -62,9 +62,9 @@ class Template:
     def render(self, messages: list[Message], prompt: bool = False) -> str:
         """The template's text of the messages; `prompt` asks for an answer to them."""
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-        except TemplateError as error:
-            raise UserError(f"the chat template of {self.name} refuses a conversation: {error}") from None
+            return self.template.render(messages, prompt)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     def spans(self, messages: list[Message]) -> tuple[str, list[Span]]:
         """The text of a checked conversation up to its last end token, and the spans `(begin, end)` of its answers.

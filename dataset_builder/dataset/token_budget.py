@@ -125,14 +125,15 @@ def _chat_template(name: str) -> tuple[Callable[[list[Message]], str] | None, se
         template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
     if not template:
         return None, set(tokens.values())
-    from jinja2 import TemplateError
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from open_ner.prompts import ChatTemplate  # loads transformers
+
+    chat = ChatTemplate(template, tokens, name)
 
     def render(messages: list[Message]) -> str:
         try:
-            return render_jinja_template([messages], chat_template=template, **tokens)[0][0]
-        except TemplateError as error:
-            raise UserError(f"the chat template of {name} refuses a conversation: {error}") from None
+            return chat.render(messages)
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
     return render, set(tokens.values())
 
