@@ -16,10 +16,12 @@ from dataset_builder.config import TeacherConfig
 from dataset_builder.corpus.passages import Passage
 from dataset_builder.teacher import batch as batch_api
 from dataset_builder.teacher import batch_provider
-from dataset_builder.teacher.batch import annotate_batch
+from dataset_builder.teacher.batch_files import BatchFolder
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import questions
-from dataset_builder.teacher.records import ReplyCounts, record_cost, request_ceiling
+from dataset_builder.teacher.records import ReplyCounts
+from dataset_builder.teacher.requests import request_ceiling
+from dataset_builder.teacher.stage import annotate
 from fake_batch import EXPIRED, FakeBatch
 from fake_teacher import completion
 from open_ner.tools.errors import UserError
@@ -46,15 +48,12 @@ def passages(count: int, start: int = 0) -> list[Passage]:
 def ask(
     folder: Path, provider: FakeBatch | None, count: int = 6, start: int = 0, **options: Any
 ) -> tuple[ReplyCounts, list[dict[str, Any]]]:
-    """One run, as teacher.annotate makes it."""
     if provider:
         options = {"base_url": provider.base_url, "model": "fake-teacher"} | options
-    config = TeacherConfig(**options)
+    config = TeacherConfig(**options, batch=True, batch_poll_seconds=0.01)
     with Journal(folder / "journal.jsonl") as journal:
-        tally = ReplyCounts(cost_before=sum(record_cost(record, config) for record in journal.records()))
-        todo = [q for q in questions(passages(count, start), config) if q.key not in journal.keys]
-        annotate_batch(todo, journal, config, folder / "batches", tally, poll_seconds=0.01)
-        return tally, list(journal.records())
+        counts = annotate(passages(count, start), journal, config)
+        return counts, list(journal.records())
 
 
 def once(provider: FakeBatch, records: list[dict[str, Any]], count: int = 6) -> None:
@@ -71,16 +70,16 @@ def test_answers_arrive_once_with_their_usage_and_a_second_run_asks_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeBatch(lambda request: f"[{content(request)[-9:]}\u2028]", polls=2, shuffle=True) as provider:
-        tally, records = ask(tmp_path, provider, **PRICES)
+        counts, records = ask(tmp_path, provider, **PRICES)
         routes: list[str] = []
         provider.trouble = lambda route: routes.append(route)
         again, _ = ask(tmp_path, provider, **PRICES)
     once(provider, records)
-    assert (tally.asked, tally.failed, again.asked, routes) == (6, 0, 0, [])
+    assert (counts.asked, counts.failed, again.asked, routes) == (6, 0, 0, [])
     assert sorted(record["passage_id"] for record in records) == [f"p{i}" for i in range(6)]
     assert {(record["reply"], record["model"]) for record in records} == {("[bout Ada.\u2028]", "fake-teacher")}
     spent = sum(10 * r["usage"]["prompt_tokens"] + 50 * r["usage"]["completion_tokens"] for r in records) / 1e6
-    assert tally.cost == pytest.approx(spent) and spent > 0
+    assert counts.cost == pytest.approx(spent) and spent > 0
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.name for path in written} == {"journal.jsonl", "state.json"}
     assert not any(b"sk-secret" in path.read_bytes() for path in written)
@@ -131,12 +130,12 @@ def kill_on(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: int, 
     ("owner", "name", "after", "before"),
     [
         (batch_api._Run, "create", 2, True),  # the part's file is written, nothing is uploaded
-        (batch_api._Run, "remember", 1, True),  # created, not recorded
-        (batch_api._Run, "remember", 2, True),
-        (batch_api._Run, "remember", 1, False),
+        (BatchFolder, "remember", 1, True),  # created, not recorded
+        (BatchFolder, "remember", 2, True),
+        (BatchFolder, "remember", 1, False),
         (batch_api._Run, "wait", 1, True),  # all parts under way
         (batch_api._Run, "report", 1, True),
-        (batch_api._Run, "journal_answers", 2, True),  # an output file is downloaded
+        (batch_api._Run, "journal_replies", 2, True),  # an output file is downloaded
         (Journal, "append", 3, False),  # half of a batch is journaled
         (batch_api._Run, "close", 1, True),  # journaled, not recorded as collected
         (batch_api._Run, "close", 2, False),
@@ -196,9 +195,9 @@ def test_kill_9(point: str, tmp_path: Path) -> None:
         children.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL))
         assert children[0].wait(60) == -signal.SIGKILL
         children.clear()
-        tally, records = ask(tmp_path, provider)
+        counts, records = ask(tmp_path, provider)
     once(provider, records)
-    assert len(provider.batches) == 1 and tally.asked == (6 if point == "created, not told" else 3)
+    assert len(provider.batches) == 1 and counts.asked == (6 if point == "created, not told" else 3)
 
 
 def test_a_lost_answer_to_create_is_looked_up_not_sent_again(tmp_path: Path) -> None:
@@ -235,9 +234,9 @@ def test_answers_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypat
             kill_on(patch, batch_api._Run, "wait", 1, True)
             ask(tmp_path, provider)
         ask(tmp_path, provider, count=4, start=4)  # p4 and p5 are under way, p6 and p7 are new
-        tally, records = ask(tmp_path, provider, count=8)
+        counts, records = ask(tmp_path, provider, count=8)
     once(provider, records, 8)
-    assert tally.asked == 0 and len(provider.batches) == 2
+    assert counts.asked == 0 and len(provider.batches) == 2
 
 
 def some_fail(fault: Any, times: int) -> Callable[[dict[str, Any]], Any]:
@@ -259,8 +258,8 @@ NO_COMPLETION = {"body": {"choices": []}}
 @pytest.mark.parametrize("fault", [SERVER_ERROR, EXPIRED], ids=["error", "expired"])
 def test_error_and_expired_lines_are_asked_again(fault: Any, tmp_path: Path) -> None:
     with FakeBatch(some_fail(fault, 2)) as provider:
-        tally, records = ask(tmp_path, provider)
-    assert (tally.asked, tally.failed, len(provider.batches)) == (6, 0, 3)
+        counts, records = ask(tmp_path, provider)
+    assert (counts.asked, counts.failed, len(provider.batches)) == (6, 0, 3)
     assert len(records) == 6 and {provider.paid[record["key"]] for record in records} == {1}
 
 
@@ -285,7 +284,7 @@ def test_a_wholly_expired_part_is_not_taken_for_its_repetition(
         lambda request: first.pop() if first else "[]", polls=1, created=lambda batch: batch["id"] == "batch_1"
     ) as provider:
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_on(patch, batch_api._Run, "remember", 3, True)  # the repetition is created and found, not recorded
+            kill_on(patch, BatchFolder, "remember", 3, True)  # the repetition is created and found, not recorded
             ask(tmp_path, provider)
         if lost_state:
             (tmp_path / "batches" / "state.json").unlink()
@@ -305,9 +304,9 @@ def test_a_repetition_that_could_not_be_created_is_not_found_in_the_part_before(
         return fault.pop(0) if route == "POST /v1/batches" and fault else None
 
     with FakeBatch(lambda request: first.pop() if first else "[]", trouble=trouble) as provider:
-        tally, records = ask(tmp_path, provider)
+        counts, records = ask(tmp_path, provider)
     once(provider, records)
-    assert (tally.asked, tally.failed, len(provider.batches)) == (6, 0, 2)
+    assert (counts.asked, counts.failed, len(provider.batches)) == (6, 0, 2)
 
 
 def test_final_answers_keep_their_reason(tmp_path: Path) -> None:
@@ -324,12 +323,12 @@ def test_final_answers_keep_their_reason(tmp_path: Path) -> None:
         return {"body": body}
 
     with FakeBatch(answer) as provider:
-        tally, records = ask(tmp_path, provider, count=4)
+        counts, records = ask(tmp_path, provider, count=4)
     assert {r["passage_id"]: r["finish_reason"] for r in records} == {
         "p0": "length", "p1": "content_filter", "p2": "content_filter", "p3": "refusal",
     }  # fmt: skip
     assert {r["reply"] for r in records} == {'[("Ada", "per', "", "I will not."}
-    assert (tally.asked, tally.failed, len(provider.batches)) == (4, 0, 1)
+    assert (counts.asked, counts.failed, len(provider.batches)) == (4, 0, 1)
 
 
 def test_the_cap_holds_over_batches_and_runs(
@@ -374,10 +373,11 @@ def test_what_is_under_way_counts_against_the_cap(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (401, "invalid_api_key", "refuses the key: .*no luck"),
+        (401, "invalid_api_key", "refuses model .* or the key in .*no luck"),
         (404, "not_found", "has no Batch API"),
         (429, "insufficient_quota", "quota is used up"),
-        (400, "billing_hard_limit_reached", "rejects the batch: .*no luck"),
+        (400, "billing_hard_limit_reached", "quota is used up: .*no luck"),
+        (400, "invalid_request_error", "rejects the batch: .*no luck"),
         (500, "server_error", "gave no usable answer 3 times"),
     ],
 )
@@ -406,9 +406,9 @@ def test_faults_and_rate_limits_pass(tmp_path: Path) -> None:
         return kinds[met[route] - 1] if met[route] <= len(kinds) else None
 
     with FakeBatch(lambda request: "[]", trouble=trouble) as provider:
-        tally, records = ask(tmp_path, provider)
+        counts, records = ask(tmp_path, provider)
     once(provider, records)
-    assert len(met) == 5 and min(met.values()) == 5 and tally.failed == 0
+    assert len(met) == 5 and min(met.values()) == 5 and counts.failed == 0
 
 
 def test_an_endpoint_that_is_not_there_and_a_missing_key_are_one_line(
@@ -421,13 +421,20 @@ def test_an_endpoint_that_is_not_there_and_a_missing_key_are_one_line(
         ask(tmp_path, None, base_url="http://127.0.0.1:9/v1", model="m")
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "model_not_found"), (429, "insufficient_quota"), (401, None)])
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (404, "model_not_found", "refuses model 'fake-teacher' or the key in .*: no luck"),
+        (429, "insufficient_quota", "quota is used up: no luck"),
+        (401, None, "refuses model 'fake-teacher' or the key in .*: no luck"),
+    ],
+)
 def test_a_line_all_others_would_share_stops_after_what_came_is_kept(
-    status: int, code: str | None, tmp_path: Path
+    status: int, code: str | None, said: str, tmp_path: Path
 ) -> None:
     fault = {"status": status, "body": {"error": {"message": "no luck", "code": code}}}
     with FakeBatch(some_fail(fault, 1)) as provider:
-        with pytest.raises(UserError, match="refuses model 'fake-teacher' or the account: no luck"):
+        with pytest.raises(UserError, match=said):
             ask(tmp_path, provider)
         _, records = ask(tmp_path, provider)
     assert len(records) == 6 and {provider.paid[record["key"]] for record in records} == {1}
@@ -464,7 +471,7 @@ def test_parts_the_accounts_queue_does_not_take_become_smaller(
         _, records = ask(tmp_path, provider, count=10)
         once(provider, records, 10)
         provider.refuse = lambda lines: FULL
-        with pytest.raises(UserError, match="takes not even 2 requests: Enqueued token limit reached."):
+        with pytest.raises(UserError, match="has no room for even 2 requests: Enqueued token limit reached."):
             ask(tmp_path, provider, count=10, start=10)
 
 
@@ -488,8 +495,8 @@ def test_a_cancelled_batch_gives_what_it_has_and_is_not_repeated(tmp_path: Path)
     with FakeBatch(some_fail(EXPIRED, 9)) as provider:
         real = provider.retrieve
         provider.retrieve = lambda name: real(name) | {"status": "cancelled"}
-        tally, records = ask(tmp_path, provider)
-    assert (tally.asked, tally.failed, len(records), len(provider.batches)) == (4, 2, 4, 1)
+        counts, records = ask(tmp_path, provider)
+    assert (counts.asked, counts.failed, len(records), len(provider.batches)) == (4, 2, 4, 1)
 
 
 def test_a_batch_of_another_endpoint_and_a_broken_state_are_named(tmp_path: Path) -> None:
@@ -501,6 +508,6 @@ def test_a_batch_of_another_endpoint_and_a_broken_state_are_named(tmp_path: Path
             ask(tmp_path, provider)
         for broken in ("{", "[]", '{"batches": {"a": 1}}'):
             state.write_text(broken)
-            with pytest.raises(UserError, match="state.json: no state of batches: delete it"):
+            with pytest.raises(UserError, match="state.json is not a state of batches: delete it"):
                 ask(tmp_path, provider)
     assert not provider.batches

@@ -1,6 +1,7 @@
 """What an endpoint's refusals mean: wait, ask again, give up this passage, or stop everything with one line."""
 
 import asyncio
+import json
 import time
 from email.utils import formatdate
 from typing import Any
@@ -8,14 +9,13 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import TeacherConfig
-from dataset_builder.teacher.client import open_endpoint
-from dataset_builder.teacher.endpoint import (
-    ChatEndpoint,
+from dataset_builder.teacher.endpoint import ChatEndpoint, open_endpoint, read_key
+from dataset_builder.teacher.http_errors import (
+    ApiError,
     RateLimited,
     RequestRejected,
     TransientError,
     read_error,
-    read_key,
     retry_after,
 )
 from fake_teacher import FakeTeacher
@@ -29,7 +29,8 @@ def complete(answer: Any, **options: Any) -> Any:
 
     async def main(config: TeacherConfig) -> Any:
         async with open_endpoint(config, KEY) as endpoint:
-            return await endpoint.complete({"model": "m", "messages": [{"role": "user", "content": "x"}]})
+            body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+            return await endpoint.complete(json.dumps(body).encode())
 
     with FakeTeacher(lambda request: answer) as server:
         return asyncio.run(main(TeacherConfig(base_url=server.base_url, model="m", **options)))
@@ -78,7 +79,7 @@ def test_which_rejections_are_final() -> None:
 
 @pytest.mark.parametrize("content", ["<html>login</html>", "", "[" * 100_000, "{", "\x00"])
 def test_a_body_that_is_no_json_is_a_fault(content: str) -> None:
-    with pytest.raises(TransientError, match="no JSON"):
+    with pytest.raises(TransientError, match="not JSON"):
         complete({"raw": content})
 
 
@@ -92,7 +93,7 @@ def test_a_server_that_hangs_or_hangs_up_is_a_fault() -> None:
 def complete_slowly() -> None:
     async def main(config: TeacherConfig) -> None:
         async with open_endpoint(config, KEY) as endpoint:
-            await endpoint.complete({"messages": [{"content": "x"}]})
+            await endpoint.complete(b'{"messages": [{"content": "x"}]}')
 
     with FakeTeacher(lambda request: "[]", latency=0.6) as server:
         asyncio.run(main(TeacherConfig(base_url=server.base_url, model="m", timeout=0.2)))
@@ -102,14 +103,14 @@ def complete_slowly() -> None:
 def test_an_address_that_is_none_is_one_line(base_url: str) -> None:
     async def main() -> None:
         async with ChatEndpoint(TeacherConfig(base_url=base_url), base_url, {}, KEY, False) as endpoint:
-            await endpoint.complete({})
+            await endpoint.complete(b"{}")
 
-    with pytest.raises(UserError, match="is no address"):
+    with pytest.raises(UserError, match="is not a valid address"):
         asyncio.run(main())
 
 
 def test_an_address_the_client_refuses_is_one_line() -> None:
-    with pytest.raises(UserError, match="is no address"):
+    with pytest.raises(UserError, match="is not a valid address"):
         open_endpoint(TeacherConfig(base_url="http://[::1", model="m"), KEY)
 
 
@@ -142,10 +143,10 @@ def test_retry_after_in_every_form() -> None:
     ],
 )
 def test_errors_in_every_form(answer: bytes, read: tuple[str | None, str]) -> None:
-    assert read_error(answer) == read
+    assert read_error(400, answer) == ApiError(400, *read)
 
 
-@pytest.mark.parametrize(("key", "said"), [("", "holds no key"), (" \n", "holds no key"), ("sk-é", "no key has")])
+@pytest.mark.parametrize(("key", "said"), [("", "holds no key"), (" \n", "holds no key"), ("sk-é", "not valid in an API key")])
 def test_a_key_that_is_none_is_one_line(key: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", key)
     with pytest.raises(UserError, match=said):

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dataset_builder.teacher import journal as journal_module
-from dataset_builder.teacher.journal import Journal, request_key
+from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.requests import request_key
 from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +82,7 @@ def test_a_checksum_that_is_no_ascii_is_a_damaged_line(tmp_path: Path) -> None:
         assert journal.keys == {"k1"} and journal.damaged == 1
 
 
-def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
+def test_a_journal_of_another_format_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         journal._write({"journal": 99})
@@ -89,7 +90,7 @@ def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_journal_held_by_another_process_is_refused_until_that_ends(tmp_path: Path) -> None:
+def test_a_journal_held_by_another_process_is_rejected_until_that_ends(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     code = f"""
 import sys
@@ -110,7 +111,7 @@ with Journal(Path({str(path)!r})):
         journal.append(record(1))
 
 
-def test_a_second_opening_is_refused(tmp_path: Path) -> None:
+def test_a_second_opening_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path), pytest.raises(UserError, match="another process"), Journal(path):
         pass
@@ -136,7 +137,7 @@ with Journal(Path({str(path)!r})) as journal:
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b"precious, without a line end")
-    with pytest.raises(UserError, match="no journal"), Journal(path):
+    with pytest.raises(UserError, match="not a journal"), Journal(path):
         pass
     assert path.read_bytes() == b"precious, without a line end"
 

@@ -87,7 +87,7 @@ def test_retry_after_holds_everyone_and_they_do_not_wake_at_once(seconds: float,
         pacer = Pacer(requests=600)
         await send(pacer, clock, 3)
         before = clock.now
-        pacer.refuse(seconds)
+        pacer.rate_limited(seconds)
         times = await send(pacer, clock, 5)
         assert times[0] - before >= seconds
         assert all(b - a == pytest.approx(0.1 / SHARE) for a, b in zip(times, times[1:], strict=False))
@@ -100,11 +100,11 @@ def test_an_unknown_limit_is_guessed_from_the_pace_of_answers_and_recovers(clock
     for _ in range(20):
         clock.now += 0.1
         pacer.answered()
-    pacer.refuse(None)
+    pacer.rate_limited(None)
     guessed = pacer.requests
     assert guessed is not None and 400 < guessed < 640  # ten answers a second, a little less
     for _ in range(40):
-        pacer.refuse(None)  # of requests that were under way together: no further drop
+        pacer.rate_limited(None)  # of requests that were under way together: no further drop
     assert pacer.requests == guessed
     for _ in range(100):
         clock.now += 0.1
@@ -112,22 +112,22 @@ def test_an_unknown_limit_is_guessed_from_the_pace_of_answers_and_recovers(clock
     assert guessed < pacer.requests < 1.5 * guessed
 
 
-def test_one_refusal_among_answers_holds_only_the_refused(clock: Clock) -> None:
+def test_one_429_among_answers_pauses_only_its_request(clock: Clock) -> None:
     async def main() -> None:
         pacer = Pacer(requests=6000)
         for _ in range(20):
             pacer.answered()
-        assert pacer.refuse(1.0) == 1.0
+        assert pacer.rate_limited(1.0) == 1.0
         before = clock.now
         assert (await send(pacer, clock, 2))[0] - before < 0.1
         for _ in range(5):
-            pacer.refuse(1.0)
+            pacer.rate_limited(1.0)
         assert (await send(pacer, clock, 1))[0] - before >= 1.0
 
     run(main())
 
 
-def test_who_holds_a_slot_when_everyone_is_refused_takes_another(clock: Clock) -> None:
+def test_who_holds_a_slot_when_all_are_paused_takes_another(clock: Clock) -> None:
     """Without that, those who wait would all meet the limit again within the time they were told to wait."""
     pacer, sent = Pacer(requests=60), []
 
@@ -139,7 +139,7 @@ def test_who_holds_a_slot_when_everyone_is_refused_takes_another(clock: Clock) -
         await sender()
         waiting = asyncio.ensure_future(sender())
         await real_sleep(0)  # it has taken the slot a second ahead, and sleeps
-        pacer.refuse(100.0)
+        pacer.rate_limited(100.0)
         await waiting
 
     real_sleep = clock.real_sleep

@@ -15,10 +15,11 @@ import pytest
 from dataset_builder.config import TeacherConfig
 from dataset_builder.corpus.passages import Passage
 from dataset_builder.teacher import asking as module
-from dataset_builder.teacher.client import annotate, estimate, extrapolate
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import build_messages, questions
-from dataset_builder.teacher.records import ReplyCounts, request_ceiling
+from dataset_builder.teacher.records import ReplyCounts
+from dataset_builder.teacher.requests import request_ceiling
+from dataset_builder.teacher.stage import annotate, estimate, extrapolate
 from fake_teacher import FakeTeacher, completion
 from open_ner.tools.errors import UserError
 
@@ -38,26 +39,26 @@ def ask(folder: Path, endpoint: FakeTeacher | None, count: int = 4, **options: A
     if endpoint:
         options = {"base_url": endpoint.base_url, "model": "fake-teacher"} | options
     with Journal(folder / "journal.jsonl") as journal:
-        tally = annotate(passages(count), journal, TeacherConfig(**options))
-        return tally, list(journal.records())
+        counts = annotate(passages(count), journal, TeacherConfig(**options))
+        return counts, list(journal.records())
 
 
 def test_answers_are_journaled_with_their_usage_and_paid_once(tmp_path: Path) -> None:
     with FakeTeacher(lambda request: "[]") as endpoint:
-        tally, records = ask(tmp_path, endpoint, price_input=1.0, price_output=2.0)
+        counts, records = ask(tmp_path, endpoint, price_input=1.0, price_output=2.0)
         again, _ = ask(tmp_path, endpoint, price_input=1.0, price_output=2.0)
-    assert (tally.asked, again.asked, again.known, len(endpoint.requests)) == (4, 0, 4, 4)
+    assert (counts.asked, again.asked, again.known, len(endpoint.requests)) == (4, 0, 4, 4)
     assert {record["passage_id"] for record in records} == {"p0", "p1", "p2", "p3"}
     spent = sum(r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"] for r in records) / 1e6
-    assert tally.cost == pytest.approx(spent) and again.cost_before == pytest.approx(spent) and spent > 0
+    assert counts.cost == pytest.approx(spent) and again.cost_before == pytest.approx(spent) and spent > 0
     assert b"sk-secret" not in (tmp_path / "journal.jsonl").read_bytes()
 
 
 def test_the_same_prompt_is_asked_once(tmp_path: Path) -> None:
     with FakeTeacher(lambda request: "[]") as endpoint, Journal(tmp_path / "j.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="m")
-        tally = annotate(passages(1) * 3, journal, config)
-    assert len(endpoint.requests) == 1 and (tally.asked, tally.known) == (1, 2)
+        counts = annotate(passages(1) * 3, journal, config)
+    assert len(endpoint.requests) == 1 and (counts.asked, counts.known) == (1, 2)
 
 
 def test_a_rate_limit_is_no_failure_and_faults_are_asked_again(tmp_path: Path) -> None:
@@ -75,8 +76,8 @@ def test_a_rate_limit_is_no_failure_and_faults_are_asked_again(tmp_path: Path) -
             return faults.pop() if faults else "[]"
 
     with FakeTeacher(answer) as endpoint:
-        tally, records = ask(tmp_path, endpoint)
-    assert (tally.asked, tally.failed, len(records), len(endpoint.requests)) == (4, 0, 4, 9)
+        counts, records = ask(tmp_path, endpoint)
+    assert (counts.asked, counts.failed, len(records), len(endpoint.requests)) == (4, 0, 4, 9)
 
 
 def test_what_keeps_failing_is_counted_and_asked_by_the_next_run(tmp_path: Path) -> None:
@@ -84,11 +85,11 @@ def test_what_keeps_failing_is_counted_and_asked_by_the_next_run(tmp_path: Path)
         return {"status": 500, "body": {}} if "number 2" in request["messages"][-1]["content"] else "[]"
 
     with FakeTeacher(answer) as endpoint:
-        tally, records = ask(tmp_path, endpoint, max_retries=2)
-        assert (tally.asked, tally.failed, tally.unanswered) == (3, 1, {"type": 1})
+        counts, records = ask(tmp_path, endpoint, max_retries=2)
+        assert (counts.asked, counts.failed, counts.unanswered) == (3, 1, {"type": 1})
     with FakeTeacher(lambda request: "[]") as endpoint:
-        tally, records = ask(tmp_path, endpoint)
-    assert (tally.asked, tally.known, len(records)) == (1, 3, 4)
+        counts, records = ask(tmp_path, endpoint)
+    assert (counts.asked, counts.known, len(records)) == (1, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -194,14 +195,14 @@ def test_a_recorded_answer_that_turns_out_cut_short_is_corrected(tmp_path: Path)
     row = {"text_sha256": hashlib.sha256(passages(1)[0].text.encode()).hexdigest(), "reply": "[]"}
     for finish_reason in ("stop", "length"):
         file.write_text(json.dumps(row | {"finish_reason": finish_reason}) + "\n")
-        tally, records = ask(tmp_path, None, count=1, recorded=str(file))
-        assert (tally.recorded, records[-1]["finish_reason"]) == (1, finish_reason)
+        counts, records = ask(tmp_path, None, count=1, recorded=str(file))
+        assert (counts.recorded, records[-1]["finish_reason"]) == (1, finish_reason)
 
 
 @pytest.mark.parametrize("content", ["{broken\n", '{"text_sha256": "a"}\n', "[1]\n"])
 def test_a_broken_file_of_recorded_answers_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(content)
-    with pytest.raises(UserError, match="line 1 is no recorded answer"):
+    with pytest.raises(UserError, match="line 1 is not a recorded reply"):
         ask(tmp_path, None, recorded=str(tmp_path / "answers.jsonl"))
 
 
@@ -212,8 +213,8 @@ def test_an_estimate_is_an_upper_bound_and_asks_nothing(tmp_path: Path) -> None:
         with Journal(tmp_path / "journal.jsonl") as journal:
             requests, most = estimate(passages(5), journal, config)
         assert endpoint.requests == []
-        tally, _ = ask(tmp_path, endpoint, count=5, **options)
-    assert requests == 5 and 0 < tally.cost <= most
+        counts, _ = ask(tmp_path, endpoint, count=5, **options)
+    assert requests == 5 and 0 < counts.cost <= most
 
 
 def test_a_pilot_asks_a_few_keeps_them_and_gives_an_expectation(tmp_path: Path) -> None:
@@ -273,8 +274,8 @@ def test_a_limit_that_headers_state_is_kept(tmp_path: Path) -> None:
         return {"headers": headers, "body": completion("[]", request)}
 
     with FakeTeacher(answer) as endpoint:
-        tally, records = ask(tmp_path, endpoint, count=150, concurrency=64)
-    assert (tally.asked, tally.failed, len(records)) == (150, 0, 150)
+        counts, records = ask(tmp_path, endpoint, count=150, concurrency=64)
+    assert (counts.asked, counts.failed, len(records)) == (150, 0, 150)
     assert len(endpoint.requests) <= 150 + 30
 
 
@@ -304,20 +305,20 @@ def test_what_ends_a_run_leaves_nothing_paid_unrecorded(tmp_path: Path) -> None:
 def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, full = Journal._write, OSError(errno.ENOSPC, "No space left on device")
 
-    def refuse(journal: Journal, record: dict[str, Any]) -> None:
+    def reject(journal: Journal, record: dict[str, Any]) -> None:
         if len(journal.keys) >= 3:
             raise full
         write(journal, record)
 
     with FakeTeacher(lambda request: "[]") as endpoint:
-        monkeypatch.setattr(Journal, "_write", refuse)
+        monkeypatch.setattr(Journal, "_write", reject)
         with pytest.raises(OSError, match="No space left"):
             ask(tmp_path, endpoint, count=40, concurrency=2)
         assert len(endpoint.requests) <= 6
         monkeypatch.undo()
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-        tally, records = ask(tmp_path, endpoint, count=40)
-    assert (tally.known, tally.asked, len(records)) == (3, 37, 40)
+        counts, records = ask(tmp_path, endpoint, count=40)
+    assert (counts.known, counts.asked, len(records)) == (3, 37, 40)
 
 
 def test_an_endpoint_that_dies_stops_the_run_instead_of_failing_every_passage(tmp_path: Path) -> None:
@@ -338,17 +339,17 @@ def test_one_passage_that_is_rejected_fails_alone(tmp_path: Path) -> None:
         return {"status": 400, "body": {"error": {"message": "not this"}}} if bad else "[]"
 
     with FakeTeacher(answer) as endpoint:
-        tally, records = ask(tmp_path, endpoint, count=6)
-    assert (tally.asked, tally.failed, len(records)) == (5, 1, 5) and "1 failed, the last one: not this" in str(tally)
+        counts, records = ask(tmp_path, endpoint, count=6)
+    assert (counts.asked, counts.failed, len(records)) == (5, 1, 5) and "1 failed, the last one: not this" in str(counts)
 
 
 def test_parameters_of_ones_own_are_sent_and_ask_again(tmp_path: Path) -> None:
     with FakeTeacher(lambda request: "[]") as endpoint:
         ask(tmp_path, endpoint, count=1)
         own = {"max_tokens": None, "max_completion_tokens": 50, "temperature": None, "seed": 7}
-        tally, _ = ask(tmp_path, endpoint, count=1, parameters=own)
+        counts, _ = ask(tmp_path, endpoint, count=1, parameters=own)
         sent = endpoint.requests[-1]
-    assert tally.asked == 1 and {k: v for k, v in sent.items() if k not in ("model", "messages")} == {
+    assert counts.asked == 1 and {k: v for k, v in sent.items() if k not in ("model", "messages")} == {
         "max_completion_tokens": 50,
         "seed": 7,
     }
@@ -356,7 +357,7 @@ def test_parameters_of_ones_own_are_sent_and_ask_again(tmp_path: Path) -> None:
         ask(tmp_path, endpoint, parameters={"max_tokens": None})
 
 
-def test_passages_are_counted_so_an_iterator_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passages_are_counted_so_an_iterator_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Journal(tmp_path / "j.jsonl") as journal, pytest.raises(TypeError, match="no len"):
         annotate(iter(passages(2)), journal, TeacherConfig(model="m"))
 

@@ -3,47 +3,47 @@
 Its journal lies beside the results, so that every suite and protocol with the same questions shares the answers.
 """
 
-import asyncio
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from dataset_builder.teacher.asking import Asking
-from dataset_builder.teacher.client import TeacherConfig, open_endpoint
-from dataset_builder.teacher.endpoint import read_key
-from dataset_builder.teacher.journal import Journal, request_key
-from dataset_builder.teacher.questions import Passage, Question, request_parameters
-from dataset_builder.teacher.records import ReplyCounts, record_cost, request_ceiling
+from dataset_builder.teacher.client import TeacherClient, TeacherConfig
+from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.records import JournalRecord
+from dataset_builder.teacher.requests import Question, request_key, request_parameters
+from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.conversation import build_query
 from open_ner.tools.errors import UserError
 
 from .baseline import BaselineConfig, read, render, requests_of, to_lines
-from .predict import Line, Todo, folder_name
+from .predict import Todo, folder_name
+from .records import PredictionLine
 from .suite import SuiteConfig
 
 
 class EndpointModel:
     """`model` at `teacher.base_url`, in the dialogue or with the prompts of a baseline.
 
-    `model["served_as"]` holds, once asked, the names by which the endpoint itself calls what answered.
+    `record["served_as"]` holds, once asked, the names by which the endpoint itself calls what answered.
 
     `replies` counts, once asked, the replies that did not end by themselves (cut, filtered, refused), those that no
     try could get, and answers about types that were not asked.
     """
 
-    shared = False
+    in_process = False
 
     def __init__(self, name: str, teacher: TeacherConfig, baseline: BaselineConfig | None = None) -> None:
         if teacher.batch or teacher.recorded:
             raise UserError("endpoint.batch and endpoint.recorded are the builder's: an evaluation asks at once")
         self.name, self.baseline, self.replies = baseline.name if baseline else name, baseline, Counter[str]()
-        self.teacher = replace(teacher, model=baseline.model if baseline else name)
-        self.model: dict[str, Any] = {
-            "id": self.teacher.model,
+        model = baseline.model if baseline else name
+        self.teacher = replace(teacher, model=model)
+        self.record: ModelRecord = {
+            "id": model,
             "revision": None,
             "kind": "endpoint",
             "base_url": _public(teacher.base_url),
@@ -51,52 +51,39 @@ class EndpointModel:
             "prompt": None if baseline is None else [baseline.system, baseline.user, baseline.per, baseline.reply],
         }
 
-    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[Line]]:
-        """The lines of each passage, once all are answered; see `Asker`."""
+    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
+        """Yield the lines of each passage, after all questions are asked; see `EvaluatedModel`."""
         config = self._config(suite)
-        path = self._journal(suite)
-        with Journal(path) as journal:
-            tally = ReplyCounts(cost_before=sum(record_cost(record, config) for record in journal.records()))
-            open_questions = {q.key: q for q in self._questions(todo, config) if q.key not in journal.keys}
-            if open_questions:
-                key = read_key(config, len(open_questions))
-                tally.unanswered[self.name] = len(open_questions)
-                asking = Asking(
-                    iter(open_questions.values()), lambda: len(open_questions), journal, config, tally,
-                    open_endpoint(config, key),
-                )  # fmt: skip
-                asyncio.run(asking.run())
-            missing = len(open_questions) - tally.asked - tally.failed
-            if missing:
-                raise UserError(f"{self.name}: {missing} questions are left: raise --max_cost and run again to go on")
-            if tally.failed:
-                print(
-                    f"{self.name}: {tally.failed} questions got no answer ({tally.last_fault}): they count as unread"
-                )
-            wanted = {q.key for q in self._questions(todo, config)}
-            records = {r["key"]: r for r in journal.records() if r["key"] in wanted}
-        self.model["served_as"] = sorted({record["model"] or self.name for record in records.values()})
+        total = sum(len(self._requests(passage)) for _, passage in todo)
+        with Journal(self._journal(suite)) as journal:
+            client = TeacherClient(config, journal)
+            records = client.ask(self._questions(todo, config), total)
+        failed, missing = client.counts.failed, client.counts.unanswered.total() - client.counts.failed
+        if missing:
+            raise UserError(f"{self.name}: {missing} questions are left: raise --max_cost and run again to go on")
+        if failed:
+            print(f"{self.name}: {failed} questions got no answer ({client.counts.last_fault}): they count as unread")
+        self.record["served_as"] = sorted({record["model"] or self.name for record in records.values()})
         yield from self._lines(todo, suite, config, records)
 
     def plan(self, todo: Todo, suite: SuiteConfig) -> tuple[int, float]:
         """Requests that a run would send, and the most they can cost in dollars."""
         config, path = self._config(suite), self._journal(suite)
-        known: set[str] = set()
-        if path.exists():
-            with Journal(path) as journal:
-                known = set(journal.keys)
-        open_questions = {q.key: q for q in self._questions(todo, config) if q.key not in known}
-        return len(open_questions), sum(request_ceiling(question, config) for question in open_questions.values())
+        with (
+            tempfile.TemporaryDirectory() as empty,  # a plan leaves no journal behind
+            Journal(path if path.exists() else Path(empty) / path.name) as journal,
+        ):
+            return TeacherClient(config, journal).plan(self._questions(todo, config))
 
     def _lines(
-        self, todo: Todo, suite: SuiteConfig, config: TeacherConfig, records: dict[str, dict[str, Any]]
-    ) -> Iterator[list[Line]]:
+        self, todo: Todo, suite: SuiteConfig, config: TeacherConfig, records: Mapping[str, JournalRecord]
+    ) -> Iterator[list[PredictionLine]]:
         from open_ner.tools.served import ServedAnswer
 
         from .student import to_line
 
         for benchmark, passage in todo:
-            lines: list[Line] = []
+            lines: list[PredictionLine] = []
             for queries in self._requests(passage):
                 record = records.get(self._question(passage, queries, config).key)
                 reply, finish = (record["reply"], record["finish_reason"]) if record else ("", "no_answer")
@@ -124,9 +111,8 @@ class EndpointModel:
             messages = build_query(passage.text, queries[0].asked)
         else:
             messages = render(self.baseline, passage.text, [query.asked for query in queries])
-        key = request_key(config.model, request_parameters(config), messages)
-        asked = Passage(passage.id, passage.text, "", passage.id, "", 0, len(passage.text), 0)
-        return Question(key, self.name, asked, messages)
+        key = request_key(config.model or "", request_parameters(config), messages)
+        return Question(key, self.name, passage.id, messages)
 
     def _config(self, suite: SuiteConfig) -> TeacherConfig:
         return replace(self.teacher, max_answer_tokens=suite.max_new_tokens)

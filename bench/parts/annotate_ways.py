@@ -31,8 +31,8 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
 
     from dataset_builder.config import TeacherConfig
     from dataset_builder.corpus.passages import load_passages
-    from dataset_builder.teacher.client import annotate
     from dataset_builder.teacher.journal import Journal
+    from dataset_builder.teacher.stage import annotate
 
     def ask() -> int:
         with Journal(Path(folder) / "journal.jsonl") as journal:

@@ -1,154 +1,232 @@
-"""The provider's side of its Batch API: files and batches, each request repeated until it passes or never will."""
+"""The provider's side of the Batch API: files and batches; each request is repeated while a retry can help."""
 
 import json
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from .endpoint import QUOTA, backoff, retry_after
-from .questions import Question, request_parameters
-from .records import read_completion
+from .http_errors import (
+    ApiError,
+    RateLimited,
+    RequestRejected,
+    TransientError,
+    backoff,
+    exception_of,
+    find_error,
+    read_error,
+)
+from .records import JournalRecord, read_completion
+from .requests import Question, request_body
+
+if TYPE_CHECKING:
+    import openai
 
 ENDPOINT = "/v1/chat/completions"
-HOPELESS = (*QUOTA, "invalid_api_key", "model_not_found")
 Result = TypeVar("Result")
 
 
 @dataclass
-class LineFault:
-    """Why a line holds no answer."""
+class ProviderBatch:
+    """A batch as the provider describes it; `run` and `part` are its metadata."""
 
-    status: int | None
-    code: str | None
-    message: str
-
-    @property
-    def hopeless(self) -> bool:
-        """Every other request would meet it too."""
-        return self.status in (401, 403, 404) or self.code in HOPELESS
-
-    @property
-    def lasting(self) -> bool:
-        """The same request would meet it again."""
-        return self.status is not None and 400 <= self.status < 500 and self.status not in (408, 409, 429)
+    id: str
+    status: str
+    run: str | None
+    part: str | None
+    input_file_id: str
+    output_file_id: str | None
+    error_file_id: str | None
+    completed: int
+    errors: list[ApiError]
 
 
 class Provider:
-    """Batches that carry one run's name. `client` is an `openai.OpenAI` whose own retries are off."""
+    """Batches that carry one run's name.
 
-    def __init__(self, client: Any, config: TeacherConfig, run: str) -> None:
+    Args:
+        client: A client whose own retries are off.
+        config: The recipe's teacher.
+        run: The run's name.
+    """
+
+    def __init__(self, client: "openai.OpenAI", config: TeacherConfig, run: str) -> None:
         self.client, self.config, self.run = client, config, run
+        self.url = config.base_url or "the endpoint"
 
-    def listed(self, part: str | None = None) -> list[Any]:
-        """The batches that carry this run's name, and the part's where one is given."""
-        return self.call(lambda: self._list(part))
+    def listed(self) -> list[ProviderBatch]:
+        """All batches that carry this run's name."""
+        return self._call(self._list)
 
-    def _list(self, part: str | None) -> list[Any]:
-        found = []
-        for batch in self.client.batches.list(limit=100):  # goes on through all pages
-            metadata = batch.metadata or {}
-            if metadata.get("run") == self.run and part in (None, metadata.get("part")):
-                found.append(batch)
-        return found
+    def _list(self) -> list[ProviderBatch]:
+        import openai
 
-    def retrieve(self, name: str) -> Any:
-        """A batch as it stands."""
-        return self.call(lambda: self.client.batches.retrieve(name), name)
+        found: list[ProviderBatch] = []
+        after: str | openai.Omit = openai.omit
+        while True:
+            response = self.client.batches.with_raw_response.list(limit=100, after=after)
+            page = _object(json.loads(response.content))
+            batches = [read_batch(data) for data in page.get("data") or []]
+            found += [batch for batch in batches if batch.run == self.run and batch.part]
+            if not batches or not page.get("has_more"):
+                return found
+            after = batches[-1].id
+
+    def retrieve(self, name: str) -> ProviderBatch:
+        """The current state of a batch."""
+        return self._call(
+            lambda: read_batch(json.loads(self.client.batches.with_raw_response.retrieve(name).content)), name
+        )
 
     def create(self, part: str, path: Path, known: Container[str]) -> str:
-        """Upload a part and create its batch, once; the batch's id. `known` are the ids of other batches."""
-        metadata = {"run": self.run, "part": part}
+        """Upload a part and create its batch, once.
+
+        Args:
+            part: The part's name.
+            path: Its input file.
+            known: Ids of other batches.
+
+        Returns:
+            The batch's id.
+        """
         sent = False
 
-        def upload() -> Any:
+        def upload() -> str:
             with path.open("rb") as file:
-                return self.client.files.create(file=file, purpose="batch")
+                response = self.client.files.with_raw_response.create(file=file, purpose="batch")
+            return _string(_object(json.loads(response.content)), "id")
 
-        def create_or_find() -> Any:
+        def create_or_find() -> str:
             nonlocal sent
-            if sent:  # no answer came: the batch may have been created all the same
-                for batch in self._list(part):
-                    if batch.id not in known:
-                        return batch
+            if sent:  # no response came, but the batch may have been created
+                for batch in self._list():
+                    if batch.part == part and batch.id not in known:
+                        return batch.id
             sent = True
-            return self.client.batches.create(
-                input_file_id=uploaded.id, endpoint=ENDPOINT, completion_window="24h", metadata=metadata
+            response = self.client.batches.with_raw_response.create(
+                input_file_id=file_id,
+                endpoint=ENDPOINT,
+                completion_window="24h",
+                metadata={"run": self.run, "part": part},
             )
+            return read_batch(json.loads(response.content)).id
 
-        uploaded = self.call(upload)
-        return self.call(create_or_find).id
+        file_id = self._call(upload)
+        return self._call(create_or_find)
 
     def download(self, file_id: str, path: Path) -> None:
-        """A file of the provider's, whole or not at all: it may be larger than memory."""
+        """Download a file, completely or not at all; it may be larger than memory."""
         draft = path.with_suffix(".draft")
 
         def fetch() -> None:
             with self.client.files.with_streaming_response.content(file_id) as response:
                 response.stream_to_file(draft)
             with draft.open("rb") as lines:
-                for line in lines:  # a proxy's page taken for a file would lose the answers
-                    if line.strip() and "custom_id" not in json.loads(line):
-                        raise ValueError(f"no line of a batch: {line[:60]!r}")
+                for line in lines:  # reading a proxy's page as the file would lose the replies
+                    if line.strip():
+                        _string(_object(json.loads(line)), "custom_id")
 
-        self.call(fetch, file_id)
+        self._call(fetch, file_id)
         draft.replace(path)
 
-    def call(self, request: Callable[[], Result], about: str = "") -> Result:
-        """The result of a request: rate limits are waited out, faults asked again, the rest is one line."""
+    def _call(self, request: Callable[[], Result], about: str = "") -> Result:
+        """Return the result of a request; wait for rate limits and repeat it after faults.
+
+        Args:
+            request: Sends the request; raises ValueError if the response is malformed.
+            about: Id of the file or batch that is asked for.
+
+        Raises:
+            UserError: a retry cannot help, or the retries are used up.
+        """
         import httpx2
         import openai
 
-        where = self.config.base_url or "the endpoint"
+        unknown = "has no Batch API"
+        if about:
+            unknown = (
+                f"does not know {about}: use the base_url and key that made it, or delete the folder's state.json to "
+                "ask again"
+            )
         attempt = faults = 0
         while True:
             try:
-                result = request()
-                if isinstance(result, str):  # a proxy's page, which the client hands through
-                    raise ValueError(f"no JSON: {result:.60}")
-                return result
-            except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-                raise UserError(f"{where} refuses the key: {error}") from None
-            except openai.NotFoundError as error:
-                hint = "use the base_url and key that made it, or delete the folder's state.json to ask anew"
-                hint = f"does not know {about}: {hint}" if about else "has no Batch API"
-                raise UserError(f"{where} {hint}: {error}") from None
-            except openai.RateLimitError as error:
-                if error.code in QUOTA:
-                    raise UserError(f"the account's quota is used up: {error}") from None
-                wait = retry_after(error.response.headers) or backoff(attempt)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                raise UserError(f"{where} rejects the batch: {error}") from None
-            # a fault, an answer cut short, or a body that is not what the API sends
-            except (openai.APIError, httpx2.HTTPError, AttributeError, TypeError, ValueError) as error:
+                return request()
+            except openai.APIStatusError as status:
+                error = read_error(status.status_code, status.response.content)
+                fault = exception_of(error, status.response.headers, self.url, self.config, unknown)
+            except (openai.APIError, httpx2.HTTPError, ValueError) as error:
+                cause = error.__cause__ or error
+                if "CERTIFICATE_VERIFY_FAILED" in str(cause):
+                    raise UserError(f"{self.url} has a certificate that is not trusted: {cause}") from None
+                fault = TransientError(f"{cause!r:.200}")
+            if isinstance(fault, UserError):
+                raise fault
+            if isinstance(fault, RequestRejected):
+                raise UserError(f"{self.url} rejects the batch: {fault}")
+            wait = fault.retry_after if isinstance(fault, RateLimited) else None
+            if not isinstance(fault, RateLimited):
                 faults += 1
                 if faults > self.config.max_retries:
-                    raise UserError(f"{where} gave no usable answer {faults} times: {error!r:.200}") from None
-                wait = backoff(attempt)
+                    raise UserError(f"{self.url} gave no usable answer {faults} times: {fault}")
+            time.sleep(backoff(attempt) if wait is None else wait)
             attempt = min(attempt + 1, 6)
-            time.sleep(wait)
+
+
+def read_batch(data: Any) -> ProviderBatch:
+    """Read the JSON of a batch; raises ValueError if it is not one."""
+    batch = _object(data)
+    metadata = _object(batch.get("metadata"))
+    errors = []
+    for item in _object(batch.get("errors")).get("data") or []:
+        error = find_error(None, _object(item))
+        errors.append(ApiError(None, error.code, f"{error.message} (line {item.get('line') or '-'})"))
+    return ProviderBatch(
+        _string(batch, "id"),
+        _string(batch, "status"),
+        metadata.get("run"),
+        metadata.get("part"),
+        _string(batch, "input_file_id"),
+        batch.get("output_file_id"),
+        batch.get("error_file_id"),
+        int(_object(batch.get("request_counts")).get("completed") or 0),
+        errors,
+    )
+
+
+def _object(data: Any) -> dict[str, Any]:
+    """A JSON object; null counts as an empty one."""
+    if data is not None and not isinstance(data, dict):
+        raise ValueError(f"not an object of the Batch API: {data!r:.60}")
+    return data or {}
+
+
+def _string(data: dict[str, Any], name: str) -> str:
+    if not isinstance(data.get(name), str):
+        raise ValueError(f"no {name} in {data!r:.60}")
+    return data[name]
 
 
 def request_line(question: Question, config: TeacherConfig) -> bytes:
     """A line of a part's input file."""
-    body = {"model": config.model, "messages": question.messages, **request_parameters(config)}
-    row = {"custom_id": question.key, "method": "POST", "url": ENDPOINT, "body": body}
+    row = {"custom_id": question.key, "method": "POST", "url": ENDPOINT, "body": request_body(question, config)}
     return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
 
-def read_line(row: dict[str, Any], question: Question) -> dict[str, Any] | LineFault:
-    """The journal record of an output or error line, or why it holds no answer."""
-    response, error = row.get("response") or {}, row.get("error")
+def read_line(line: bytes, question: Question, config: TeacherConfig) -> JournalRecord:
+    """Read the reply in a line of an output or error file.
+
+    Raises:
+        RateLimited, TransientError, RequestRejected, UserError, ValueError: the line has no reply; see `http_errors`.
+    """
+    row = _object(json.loads(line))
+    response = _object(row.get("response"))
     status, body = response.get("status_code"), response.get("body")
-    try:
-        if status == 200 and not error:
-            return read_completion(question, body)
-    except ValueError as fault:
-        return LineFault(None, None, str(fault))
-    error = error or (body.get("error") if isinstance(body, dict) else None)
-    error = error if isinstance(error, dict) else {"message": error}
-    return LineFault(status, error.get("code"), str(error.get("message") or f"status {status}"))
+    if status == 200 and not row.get("error"):
+        return read_completion(question, body)
+    error = find_error(status if isinstance(status, int) else None, row.get("error") or body)
+    raise exception_of(error, {}, "the endpoint", config)

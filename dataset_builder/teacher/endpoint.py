@@ -1,17 +1,13 @@
-"""One OpenAI-compatible endpoint over one pool of connections, and what its refusals mean.
+"""Chat completions of one OpenAI-compatible endpoint over one pool of connections.
 
-The `openai` client says where to send and with which headers (key, organisation, project, the OPENAI_* variables);
-the bytes go through aiohttp, because building the client's own request objects costs three times the CPU of the rest.
+The `openai` client gives the address and the headers (key, organization, project, the OPENAI_* variables); requests go
+through aiohttp, because building the client's own request objects costs three times the CPU of the rest.
 """
 
 import json
 import os
-import random
-import re
 import ssl
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 from urllib.request import getproxies
@@ -19,50 +15,53 @@ from urllib.request import getproxies
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from .records import FINAL_REFUSALS
+from .http_errors import TransientError, exception_of, read_error
 
-QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-TOO_LONG = re.compile(r"context.length|maximum context|too many tokens|prompt is too long", re.IGNORECASE)
 CONNECT_SECONDS = 30.0
 
 
-class RateLimited(Exception):
-    """Not now: ask again after `retry_after` seconds, or when the pace allows where that is None. No failure."""
-
-    def __init__(self, retry_after: float | None) -> None:
-        super().__init__(retry_after)
-        self.retry_after = retry_after
-
-
-class TransientError(Exception):
-    """Something that may pass: a server's error, a broken connection, a body that is no completion."""
-
-
-class RequestRejected(Exception):
-    """The endpoint will never answer this request; `code` is one of FINAL_REFUSALS where it is the passage's fault."""
-
-    def __init__(self, code: str | None, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 def read_key(config: TeacherConfig, wanted: int) -> str:
-    """The key from the environment; UserError where there is none that a header can carry."""
+    """Read the API key from the environment; raises UserError if there is none that a header can carry."""
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
         raise UserError(f"{wanted} answers are to be asked and ${config.api_key_env} holds no key: set it")
     if not key.isascii() or not key.isprintable():
-        raise UserError(f"${config.api_key_env} holds characters that no key has: set it anew")
+        raise UserError(f"${config.api_key_env} contains characters that are not valid in an API key; set it again")
     return key
 
 
-def no_address(config: TeacherConfig) -> UserError:
-    """What is said of a `base_url` that nothing can be sent to."""
-    return UserError(f"teacher.base_url {config.base_url!r} is no address: write http(s)://host/v1")
+def open_endpoint(config: TeacherConfig, key: str) -> "ChatEndpoint":
+    """Build the endpoint of a recipe, with the address and headers that the `openai` client would use."""
+    import httpx2
+    import openai
+
+    builder = httpx2.AsyncClient(verify=False)  # it only builds headers and never sends anything
+    try:
+        client = openai.AsyncOpenAI(api_key=key, base_url=config.base_url, http_client=builder)
+    except httpx2.InvalidURL:
+        raise _invalid_address(config) from None
+    headers = {**client.default_headers, **client.auth_headers}
+    headers = {name: value for name, value in headers.items() if isinstance(value, str)}
+    # the parsed scheme is in lower case, however the address is spelled
+    certificates = False if client.base_url.scheme == "http" else httpx2.create_ssl_context()
+    return ChatEndpoint(config, f"{client.base_url}chat/completions", headers, key, certificates)
+
+
+def _invalid_address(config: TeacherConfig) -> UserError:
+    address = config.base_url or os.environ.get("OPENAI_BASE_URL")
+    return UserError(f"teacher.base_url {address!r} is not a valid address: write http(s)://host/v1")
 
 
 class ChatEndpoint:
-    """Chat completions as raw JSON; an async context manager. `certificates` is what TLS trusts, or False for none."""
+    """Chat completions as raw JSON; an async context manager.
+
+    Args:
+        config: The recipe's teacher.
+        url: Full address of the chat completions.
+        headers: Headers of every request.
+        key: The API key, which is masked in messages.
+        certificates: What TLS trusts; False for plain HTTP alone.
+    """
 
     def __init__(
         self,
@@ -79,94 +78,48 @@ class ChatEndpoint:
         import aiohttp
 
         self._session = aiohttp.ClientSession(
-            # no limit of its own: the callers in flight are counted already
+            # unlimited: the callers limit the requests in flight
             connector=aiohttp.TCPConnector(limit=0, ssl=self.certificates),
             headers=self.headers,
             timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=bool(getproxies()),  # it costs a look into the environment, in a thread, for every request
+            # with True, aiohttp looks for a proxy in a thread, for every request
+            trust_env=bool(getproxies()),
         )
         return self
 
     async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
 
-    async def complete(self, body: dict[str, Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
-        """The parsed completion and its headers.
+    async def complete(self, body: bytes) -> tuple[Any, Mapping[str, str]]:
+        """Send a request and return the parsed JSON of the response, unchecked, with its headers.
 
-        Raises RateLimited, TransientError or RequestRejected, and UserError for what stops a run.
+        Redirects are not followed: a POST would become a GET, and the key would go to a host the user did not name.
 
-        No redirect is followed: a POST would become a GET, and the key would go to a host nobody named.
+        Raises:
+            RateLimited, TransientError, RequestRejected: this request failed; see `http_errors`.
+            UserError: every request would fail.
         """
         import aiohttp
 
-        content = json.dumps(body).encode()
         try:
-            async with self._session.post(self.url, data=content, allow_redirects=False) as response:
-                answer, headers, status = await response.read(), response.headers, response.status
+            async with self._session.post(self.url, data=body, allow_redirects=False) as response:
+                reply, headers, status = await response.read(), response.headers, response.status
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            raise no_address(self.config) from None
+            raise _invalid_address(self.config) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise UserError(f"{self.url} has a certificate that is not trusted: {self._mask(str(error))}") from None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise TransientError(self._clean(str(error) or f"no answer within {self.config.timeout:g} s")) from None
+            raise TransientError(self._mask(str(error) or f"no answer within {self.config.timeout:g} s")) from None
         if status == 200:
             try:
-                return json.loads(answer), headers
+                return json.loads(reply), headers
             except (ValueError, RecursionError):
-                raise TransientError(f"no JSON: {self._clean(answer[:60].decode('utf-8', 'replace'))!r}") from None
-        raise self._explain(status, headers, answer)
+                raise TransientError(f"not JSON: {self._mask(reply[:60].decode('utf-8', 'replace'))!r}") from None
+        error = read_error(status, reply)
+        error.message = self._mask(error.message)
+        raise exception_of(error, headers, self.url, self.config)
 
-    def _explain(self, status: int, headers: Mapping[str, str], answer: bytes) -> Exception:
-        """What an answer that is no completion asks of us."""
-        code, message = read_error(answer)
-        message = self._clean(message or f"status {status}")
-        wait = retry_after(headers)
-        if code in QUOTA or status == 402:
-            return UserError(f"the account's quota is used up: {message}")
-        if status == 429 or (status == 503 and wait is not None):
-            return RateLimited(wait)
-        if status in (401, 403, 404):
-            return UserError(
-                f"{self.url} refuses model {self.config.model!r} or the key in ${self.config.api_key_env}: {message}"
-            )
-        if 300 <= status < 400:
-            return UserError(f"{self.url} moved to {headers.get('Location', '?')!r:.200}: set teacher.base_url")
-        if status < 400 or status >= 500 or status in (408, 409):
-            return TransientError(f"status {status}: {message}")
-        if code not in FINAL_REFUSALS:
-            code = "context_length_exceeded" if TOO_LONG.search(message) else None
-        return RequestRejected(code, message)
-
-    def _clean(self, message: str) -> str:
-        """One line without the key, should a server repeat it."""
+    def _mask(self, message: str) -> str:
+        """One line without the key, which a server may repeat."""
         return " ".join(message.replace(self.key, "***").split())[:300]
-
-
-def read_error(answer: bytes) -> tuple[str | None, str]:
-    """`(code, message)` of an error body: the API's own form, a bare message, or a proxy's page."""
-    try:
-        data = json.loads(answer)
-    except (ValueError, RecursionError):
-        return None, answer[:120].decode("utf-8", "replace")
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if not isinstance(error, dict):
-        return None, str(error)
-    code = error.get("code")
-    return code if isinstance(code, str) else None, str(error.get("message") or error.get("detail") or error)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as the headers say it: in milliseconds, in seconds, or as a date; None where they do not."""
-    for name, scale in (("retry-after-ms", 1000), ("retry-after", 1)):
-        try:
-            return max(0.0, float(headers[name]) / scale)
-        except (KeyError, ValueError):
-            continue
-    try:
-        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
-def backoff(faults: int) -> float:
-    """Seconds before the next try, doubled each time up to half a minute, with jitter."""
-    return min(30.0, 0.5 * 2**faults) * (0.5 + random.random())

@@ -1,7 +1,7 @@
-"""The journal: an append-only file of the teacher's verbatim replies, so that no answer is ever paid twice.
+"""The journal: an append-only file of the teacher's verbatim replies, so that no reply is ever paid twice.
 
-One JSON object a line, its last field a checksum of the rest; the first line is a header. An answer's key is the
-SHA-256 of model, parameters and messages: a changed prompt asks again, changed parsing costs nothing.
+Each line is a JSON object whose last field is a checksum of the rest; the first line is a header. The key of a reply
+is the SHA-256 of model, parameters and messages: a changed prompt asks again, changed parsing costs nothing.
 """
 
 import fcntl
@@ -14,24 +14,30 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
 from open_ner.tools.errors import UserError
+
+from .records import JournalRecord
 
 FORMAT = 1
 SYNC_SECONDS = 0.1
 
 
-def request_key(model: str, parameters: dict[str, Any], messages: list[dict[str, str]]) -> str:
-    """The identity of a request: what it was asked, of whom and how."""
-    canonical = json.dumps([model, parameters, messages], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+class JournalHeader(TypedDict):
+    """The first line of a journal."""
+
+    journal: int  # version of the format
+    run: str  # random: no two journals have the same
+    created: str
 
 
 class Journal:
-    """An open journal; a context manager. Only one process holds it at a time.
+    """An open journal; a context manager that locks the file against other processes.
 
-    `damaged` counts lines whose checksum fails: they are left where they are and their answers asked again.
+    Attributes:
+        keys: Keys of all replies in the journal.
+        damaged: Number of lines whose checksum fails. They stay in the file, and their questions are asked again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,30 +74,34 @@ class Journal:
         finally:
             self._file.close()
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Write an answer the moment it arrives; `record` holds at least `key`, `passage_id` and `reply`.
+    def append(self, record: JournalRecord) -> None:
+        """Write a reply, with the time.
 
-        The system has it at once, so that no death of this process loses it; the disk a tenth of a second later.
+        The operating system receives it at once, so that it survives a kill of this process, and the disk within a
+        tenth of a second.
         """
         self._write({**record, "time": _now()})
         self.keys.add(record["key"])
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The journal's answers in the order they arrived; damaged lines are counted and passed over."""
+    def records(self) -> Iterator[JournalRecord]:
+        """The journal's replies in the order they arrived; damaged lines are counted and left out."""
         self.damaged = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines):
-                record = _checked(line)
+                record = _read_line(line)
                 if record is None:
                     self.damaged += 1
                 elif number == 0 or "journal" in record:
                     if record.get("journal") != FORMAT:
-                        raise UserError(f"{self.path}: no journal of this program; choose another --output_dir")
+                        raise self._foreign()
                 else:
                     yield record
 
-    def _write(self, record: dict[str, Any]) -> None:
-        body = json.dumps(record, ensure_ascii=True)
+    def _foreign(self) -> UserError:
+        return UserError(f"{self.path} is not a journal of this program; choose another --output_dir")
+
+    def _write(self, line: JournalRecord | JournalHeader) -> None:
+        body = json.dumps(line, ensure_ascii=True)
         self._file.write(f'{body[:-1]}, "checksum": "{_checksum(body)}"}}\n'.encode())
         self._file.flush()
         self._unsynced = True
@@ -99,17 +109,17 @@ class Journal:
             raise self._fault
 
     def _keep_synced(self) -> None:
-        """Bring what was written to the disk, ten times a second; in a thread, for a disk may take its time."""
+        """Flush to disk ten times a second, in a thread because a flush may block for long."""
         while not self._closing.wait(SYNC_SECONDS):
             if self._unsynced:
                 self._unsynced = False
                 try:
                     os.fsync(self._file.fileno())
-                except OSError as error:  # told with the next answer
+                except OSError as error:  # raised when the next reply is written
                     self._fault = error
 
     def _repair_torn_line(self) -> None:
-        """Cut off a last line that a crash left without its end."""
+        """Cut off an incomplete last line, which a crash left."""
         size = self._file.seek(0, os.SEEK_END)
         tail = b""
         position = size
@@ -118,7 +128,7 @@ class Journal:
             self._file.seek(position)
             tail = self._file.read(size - position)
         if size and b"\n" not in tail and not tail.startswith(b'{"journal"'):
-            raise UserError(f"{self.path}: no journal of this program; choose another --output_dir")
+            raise self._foreign()
         if size and not tail.endswith(b"\n"):
             self._file.truncate(position + tail.rfind(b"\n") + 1)
         self._file.seek(0, os.SEEK_END)
@@ -128,8 +138,8 @@ def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
-def _checked(line: bytes) -> dict[str, Any] | None:
-    """The record of a line whose checksum holds, else None."""
+def _read_line(line: bytes) -> Any:
+    """The JSON object of a line, or None if its checksum fails."""
     body, mark, end = line.rpartition(b', "checksum": "')
     if not mark or end[16:] != b'"}\n' or _checksum(body.decode("ascii", "replace") + "}").encode() != end[:16]:
         return None

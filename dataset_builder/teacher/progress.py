@@ -1,4 +1,4 @@
-"""The display of a run of the teacher: a bar on a terminal, a plain line now and then elsewhere."""
+"""The display of a run of the teacher: a bar on a terminal, a line from time to time elsewhere."""
 
 import asyncio
 import sys
@@ -13,25 +13,32 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Done, failed, tokens, cost, rate and time left. `count()` is all there is to do, `note()` what else to say."""
+    """Shows replies, failures, tokens, cost, rate and time left.
 
-    def __init__(self, tally: ReplyCounts, count: Callable[[], int], name: str, note: Callable[[], str]) -> None:
-        self.tally, self.count, self.note, self.started = tally, count, note, time.monotonic()
+    Args:
+        counts: Counts of the run, which someone else updates.
+        count: Returns the number of questions.
+        name: Title of the bar.
+        note: Returns a text to append.
+    """
+
+    def __init__(self, counts: ReplyCounts, count: Callable[[], int], name: str, note: Callable[[], str]) -> None:
+        self.counts, self.count, self.note, self.started = counts, count, note, time.monotonic()
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(total=count(), unit=" answers", desc=name, disable=not self.terminal, smoothing=0.05)
 
     async def keep_showing(self) -> None:
-        """Renew the display until cancelled."""
+        """Update the display until cancelled."""
         while True:
             await asyncio.sleep(0.5 if self.terminal else PLAIN_LINE_SECONDS)
             self.show()
 
     def show(self) -> None:
-        """Show where the run stands."""
-        tally = self.tally
-        state = f"{tally.prompt_tokens + tally.reply_tokens:,} tokens, ${tally.cost_before + tally.cost:.4f}, "
-        state += f"{tally.failed} failed{self.note()}"
-        done, total = tally.asked + tally.failed, self.count()
+        """Update the display."""
+        counts = self.counts
+        state = f"{counts.prompt_tokens + counts.reply_tokens:,} tokens, ${counts.cost_before + counts.cost:.4f}, "
+        state += f"{counts.failed} failed{self.note()}"
+        done, total = counts.asked + counts.failed, self.count()
         if self.terminal:
             self.bar.total = total
             self.bar.set_postfix_str(state, refresh=False)
@@ -42,10 +49,10 @@ class Progress:
         print(f"{done}/{total} answers, {rate:.1f} a second, {left}; {state}", file=sys.stderr, flush=True)
 
     def say(self, line: str) -> None:
-        """A line of its own that leaves the bar whole."""
+        """Print a line above the bar."""
         tqdm.write(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Show the end."""
+        """Show the final state."""
         self.show()
         self.bar.close()

@@ -1,51 +1,36 @@
-"""What is asked of the teacher: prompts around passages, their journal keys, and answers recorded beforehand."""
+"""Questions around passages: the prompts, shipped or the user's own, and files of recorded replies."""
 
 import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
+from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from ..corpus.passages import Passage
-from .journal import request_key
+from .requests import Question, request_key, request_parameters
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 PROMPTS = Path(__file__).parent / "prompts"
-RECORDED = "recorded"
-PAIR_SCHEMA = {
-    "type": "object",
-    "properties": {"entity": {"type": "string"}, "type": {"type": "string"}},
-    "required": ["entity", "type"],
-    "additionalProperties": False,
-}
-ENTITIES_SCHEMA = {
-    "strict": True,
-    "schema": {  # the root of a schema must be an object
-        "type": "object",
-        "properties": {"entities": {"type": "array", "items": PAIR_SCHEMA}},
-        "required": ["entities"],
-        "additionalProperties": False,
-    },
-}
+RECORDED = "recorded"  # stands for the model of a recorded reply
 
 
-@dataclass
-class Question:
-    """One prompt about one passage, with its journal key."""
+class RecordedReply(TypedDict):
+    """A reply that was recorded before, from a file of the user's."""
 
-    key: str
-    variant: str
-    passage: Passage
-    messages: list[dict[str, str]]
+    reply: str
+    finish_reason: str
 
 
 @cache
-def _template(prompt: str) -> Any:
+def _template(prompt: str) -> "Template":
     from jinja2 import Environment, StrictUndefined, TemplateError
 
     path = PROMPTS / f"{prompt}.jinja" if "." not in prompt and "/" not in prompt else Path(prompt)
@@ -59,16 +44,18 @@ def _template(prompt: str) -> Any:
     return template
 
 
-def build_messages(prompt: str, passage: str) -> list[dict[str, str]]:
-    """System and user message of a prompt, a shipped one by name or a file of the user's own.
+def build_messages(prompt: str, text: str) -> list[Message]:
+    """Build the system and user message of a prompt.
 
-    The passage is data: it is put into the template as it is and never read as one.
+    Args:
+        prompt: Name of a shipped prompt, or path of the user's own.
+        text: Text of the passage. It is inserted as it is and never interpreted as a template.
     """
     from jinja2 import TemplateError
 
     template = _template(prompt)
     try:
-        context = template.new_context({"passage": passage})
+        context = template.new_context({"passage": text})
         return [{"role": role, "content": "".join(template.blocks[role](context))} for role in ("system", "user")]
     except TemplateError as error:
         raise UserError(f"prompt {prompt!r}: {error}; the only variable is `passage`") from None
@@ -79,53 +66,39 @@ def prompt_hash(prompt: str) -> str:
     return hashlib.sha256(json.dumps(build_messages(prompt, "")).encode()).hexdigest()[:16]
 
 
-def request_parameters(config: TeacherConfig) -> dict[str, Any]:
-    """What is sent with the messages; part of an answer's key. The recipe's own parameters have the last word.
-
-    Raises UserError where they leave the reply without a longest length: its cost would have no bound.
-    """
-    parameters: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
-    if config.response_format == "json_schema":
-        parameters["response_format"] = {"type": "json_schema", "json_schema": {"name": "entities", **ENTITIES_SCHEMA}}
-    parameters |= config.parameters
-    parameters = {name: value for name, value in parameters.items() if value is not None}
-    longest_reply(parameters)
-    return parameters
-
-
-def longest_reply(parameters: dict[str, Any]) -> int:
-    """Tokens of the longest reply that a request with these parameters can get."""
-    longest = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
-    if type(longest) is not int or longest < 1:
-        raise UserError(
-            f"teacher.parameters leave the reply no longest length ({longest!r}): set max_completion_tokens"
-        )
-    return longest
-
-
 def questions(passages: Iterable[Passage], config: TeacherConfig) -> Iterator[Question]:
-    """Every prompt of the recipe for every passage."""
+    """One question per passage and variant, in the order of the passages."""
     parameters = request_parameters(config)
     for passage in passages:
         for variant in config.variants:
             messages = build_messages(config.prompts.get(variant, variant), passage.text)
-            yield Question(request_key(config.model or RECORDED, parameters, messages), variant, passage, messages)
+            yield Question(request_key(config.model or RECORDED, parameters, messages), variant, passage.id, messages)
 
 
-def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], dict[str, str]]:
-    """Recorded answers by `(variant, text_sha256)`."""
+def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], RecordedReply]:
+    """Recorded replies by `(variant, text_sha256)`."""
     files = {"type": config.recorded} if isinstance(config.recorded, str) else config.recorded or {}
-    answers = {}
+    replies: dict[tuple[str, str], RecordedReply] = {}
     for variant, name in files.items():
         path = Path(name)
         if not path.exists():
-            raise UserError(f"{path}: no such file of recorded answers: set teacher.recorded")
+            raise UserError(f"{path}: file of recorded replies not found: set teacher.recorded")
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    row = json.loads(line)
-                    answers[variant, row["text_sha256"]] = {key: row[key] for key in ("reply", "finish_reason")}
-                except (ValueError, KeyError, TypeError) as error:
-                    raise UserError(f"{path}: line {number} is no recorded answer: {error!r:.100}") from None
-    return answers
+                    digest, reply = _read_recorded(line)
+                except ValueError as error:
+                    raise UserError(f"{path}: line {number} is not a recorded reply: {error!r:.100}") from None
+                replies[variant, digest] = reply
+    return replies
+
+
+def _read_recorded(line: str) -> tuple[str, RecordedReply]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    for name in ("text_sha256", "reply", "finish_reason"):
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"{name} must be a string")
+    return row["text_sha256"], {"reply": row["reply"], "finish_reason": row["finish_reason"]}

@@ -1,17 +1,11 @@
-"""The teacher's answers as journal records, and what they cost."""
+"""The teacher's replies as journal records, what they cost, and the counts of a run."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from ..config import TeacherConfig
-from .questions import Question, longest_reply, request_parameters
-
-# codes of a refusal that is about one passage alone: that is its answer, and it is not asked again
-FINAL_REFUSALS = ("content_filter", "context_length_exceeded")
-NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0}
-MARKERS = 16  # tokens with which an endpoint wraps two messages; the usual chat formats need 10
+from .requests import Question, price
 
 
 class Usage(TypedDict):
@@ -37,7 +31,18 @@ class JournalRecord(TypedDict):
 
 @dataclass
 class ReplyCounts:
-    """What a run of the teacher did. `known` were in the journal already, `unanswered` still are not; costs in $."""
+    """Counts and costs of one run of the teacher.
+
+    Attributes:
+        known: Questions whose reply was in the journal already.
+        recorded: Replies taken from recorded files.
+        asked: Replies paid for in this run.
+        failed: Questions without a reply after all retries.
+        unanswered: Questions without a reply, by variant.
+        cost: Dollars paid in this run.
+        cost_before: Dollars paid for the replies that were in the journal already.
+        last_fault: Why the last failed question got no reply.
+    """
 
     known: int = 0
     recorded: int = 0
@@ -58,8 +63,8 @@ class ReplyCounts:
         rest += "".join(f"; {n} passages have no {variant} answer" for variant, n in self.unanswered.items() if n > 0)
         return f"{taken}, {paid}{rest}"
 
-    def count(self, record: dict[str, Any], config: TeacherConfig) -> None:
-        """Add an answer that was just paid for."""
+    def count(self, record: JournalRecord, config: TeacherConfig) -> None:
+        """Add a reply that was just paid for."""
         self.asked += 1
         self.unanswered[record["variant"]] -= 1
         self.prompt_tokens += record["usage"]["prompt_tokens"]
@@ -67,52 +72,45 @@ class ReplyCounts:
         self.cost += record_cost(record, config)
 
 
-def read_completion(question: Question, response: Any) -> dict[str, Any]:
-    """The journal record of a chat completion's JSON; raises ValueError for anything else."""
-    try:
-        choice = response["choices"][0]
-        message, usage = choice["message"], response.get("usage") or {}
-        refusal = message.get("refusal")
-        reply = message.get("content") or refusal or ""
-        used = {name: int(usage.get(name) or 0) for name in NO_USAGE}
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"no chat completion: {error!r}") from None
+def read_completion(question: Question, response: Any) -> JournalRecord:
+    """Turn the JSON of a chat completion into a journal record; raises ValueError if it is anything else."""
+    choices = response.get("choices") if isinstance(response, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise ValueError(f"not a chat completion: {response!r:.100}")
+    refusal = message.get("refusal")
+    reply = message.get("content") or refusal or ""
     if not isinstance(reply, str):
-        raise ValueError("the content of the completion is no text")
-    finish = "refusal" if refusal else choice.get("finish_reason") or "stop"
-    return make_record(question, reply, finish, used, response.get("model"))
+        raise ValueError(f"the content of the completion is not text: {reply!r:.100}")
+    finish_reason = "refusal" if refusal else choice.get("finish_reason") or "stop"
+    usage = response.get("usage") or {}
+    if not isinstance(usage, dict):
+        raise ValueError(f"the usage of the completion is not an object: {usage!r:.100}")
+    used: Usage = {"prompt_tokens": 0, "completion_tokens": 0}
+    for name in ("prompt_tokens", "completion_tokens"):
+        count = usage.get(name) or 0
+        if not isinstance(count, int) and not (isinstance(count, float) and count.is_integer()):
+            raise ValueError(f"{name} of the completion is not a count: {count!r:.100}")
+        used[name] = int(count)
+    return make_record(question, reply, finish_reason, response.get("model"), used)
 
 
 def make_record(
-    question: Question, reply: str, finish_reason: str, usage: dict[str, int], model: str | None
-) -> dict[str, Any]:
-    """A journal record of one answer."""
+    question: Question, reply: str, finish_reason: str, model: str | None, usage: Usage | None = None
+) -> JournalRecord:
+    """Build the journal record of one reply; without `usage` it cost nothing."""
     return {
         "key": question.key,
-        "passage_id": question.passage.id,
+        "passage_id": question.passage_id,
         "variant": question.variant,
         "reply": reply,
         "finish_reason": finish_reason,
-        "usage": usage,
+        "usage": usage or {"prompt_tokens": 0, "completion_tokens": 0},
         "model": model,
     }
 
 
-def record_cost(record: dict[str, Any], config: TeacherConfig) -> float:
-    """Dollars a journaled answer cost at the recipe's prices; 0 for a recorded one."""
-    return _price(record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"], config)
-
-
-def request_ceiling(question: Question, config: TeacherConfig, parameters: dict[str, Any] | None = None) -> float:
-    """The most a request can cost: no tokenizer makes more tokens than bytes, and the reply at its longest.
-
-    `parameters` are those it was sent with, where they are not the recipe's of today.
-    """
-    parameters = parameters or request_parameters(config)
-    size = sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in question.messages)
-    schema = len(json.dumps(parameters["response_format"])) if "response_format" in parameters else 0
-    return _price(size + schema + MARKERS, longest_reply(parameters), config)
-
-
-def _price(prompt_tokens: int, reply_tokens: int, config: TeacherConfig) -> float:
-    return (prompt_tokens * config.price_input + reply_tokens * config.price_output) / 1e6
+def record_cost(record: JournalRecord, config: TeacherConfig) -> float:
+    """Dollars that a journaled reply cost at the recipe's prices; 0 for a recorded one."""
+    return price(record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"], config)

@@ -1,0 +1,93 @@
+"""A question as it is sent: its messages with the recipe's parameters, its journal key, and the most it can cost."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from open_ner.conversation import Message
+from open_ner.tools.errors import UserError
+
+from ..config import TeacherConfig
+
+WRAPPING_TOKENS = 16  # that an endpoint adds around two messages; the usual chat formats need 10
+PAIR_SCHEMA = {
+    "type": "object",
+    "properties": {"entity": {"type": "string"}, "type": {"type": "string"}},
+    "required": ["entity", "type"],
+    "additionalProperties": False,
+}
+ENTITIES_SCHEMA = {
+    "strict": True,
+    "schema": {  # the root of a schema must be an object
+        "type": "object",
+        "properties": {"entities": {"type": "array", "items": PAIR_SCHEMA}},
+        "required": ["entities"],
+        "additionalProperties": False,
+    },
+}
+
+
+@dataclass
+class Question:
+    """What a teacher is asked about one passage, with its journal key."""
+
+    key: str
+    variant: str
+    passage_id: str
+    messages: list[Message]
+
+
+def request_key(model: str, parameters: dict[str, Any], messages: list[Message]) -> str:
+    """SHA-256 of model, parameters and messages: the identity of a request in the journal."""
+    canonical = json.dumps([model, parameters, messages], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def request_parameters(config: TeacherConfig) -> dict[str, Any]:
+    """Parameters sent with the messages; `teacher.parameters` override the others, and null removes one.
+
+    Raises:
+        UserError: the parameters set no limit for the reply's length, so that its cost would have no bound.
+    """
+    parameters: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
+    if config.response_format == "json_schema":
+        parameters["response_format"] = {"type": "json_schema", "json_schema": {"name": "entities", **ENTITIES_SCHEMA}}
+    parameters |= config.parameters
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    longest_reply(parameters)
+    return parameters
+
+
+def request_body(question: Question, config: TeacherConfig) -> dict[str, Any]:
+    """The JSON body of a chat completion request."""
+    return {"model": config.model, "messages": question.messages, **request_parameters(config)}
+
+
+def longest_reply(parameters: dict[str, Any]) -> int:
+    """Maximum number of tokens in a reply to a request with these parameters."""
+    longest = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
+    if type(longest) is not int or longest < 1:
+        raise UserError(
+            f"teacher.parameters set no limit for the length of a reply ({longest!r}): set max_completion_tokens"
+        )
+    return longest
+
+
+def request_ceiling(question: Question, config: TeacherConfig, parameters: dict[str, Any] | None = None) -> float:
+    """Upper bound of a request's cost in dollars: one prompt token per byte and a reply of maximum length.
+
+    Args:
+        question: The question to price.
+        config: The recipe's teacher, with its prices.
+        parameters: The parameters that were sent, if they differ from the recipe's current ones.
+    """
+    parameters = parameters or request_parameters(config)
+    size = sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in question.messages)
+    schema = len(json.dumps(parameters["response_format"])) if "response_format" in parameters else 0
+    return price(size + schema + WRAPPING_TOKENS, longest_reply(parameters), config)
+
+
+def price(prompt_tokens: int, reply_tokens: int, config: TeacherConfig) -> float:
+    """Dollars for these tokens at the recipe's prices."""
+    return (prompt_tokens * config.price_input + reply_tokens * config.price_output) / 1e6

@@ -1,0 +1,113 @@
+"""The stage from passages to the journal: recorded replies at no cost, everything else from the teacher."""
+
+import random
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from ..config import TeacherConfig
+from ..corpus.passages import Passage
+from ..corpus.sources import text_sha256
+from .client import TeacherClient
+from .journal import Journal
+from .questions import RECORDED, RecordedReply, load_recorded, questions
+from .records import ReplyCounts, make_record, record_cost
+from .requests import Question
+
+
+def annotate(
+    passages: Collection[Passage], journal: Journal, config: TeacherConfig, most: int | None = None
+) -> ReplyCounts:
+    """Bring the journal up to date for these passages; can be resumed at any point, and pays nothing twice.
+
+    Args:
+        passages: Read as replies arrive and never held in memory.
+        journal: An open journal.
+        config: The recipe's teacher.
+        most: Ask this many of the open questions, a seeded sample: the pilot of a dry run.
+
+    Returns:
+        What was asked and paid.
+    """
+    if most is None:
+        client = TeacherClient(config, journal)
+        total = len(passages) * len(config.variants)
+        client.fetch(_without_recorded(passages, journal, config, client.counts), total)
+        return client.counts
+    client = TeacherClient(replace(config, batch=False), journal)
+    todo = _without_recorded(passages, journal, config, ReplyCounts())
+    keys = sorted({question.key for question in todo} - journal.keys)
+    sample = set(random.Random(0).sample(keys, min(most, len(keys))))
+    client.fetch((question for question in questions(passages, config) if question.key in sample), len(sample))
+    return client.counts
+
+
+def estimate(passages: Iterable[Passage], journal: Journal, config: TeacherConfig) -> tuple[int, float]:
+    """Requests still to be sent, and an upper bound of their cost in dollars."""
+    todo = (question for question, reply in _with_recorded(passages, config) if reply is None)
+    return TeacherClient(config, journal).plan(todo)
+
+
+def _with_recorded(
+    passages: Iterable[Passage], config: TeacherConfig
+) -> Iterator[tuple[Question, RecordedReply | None]]:
+    """Every question, with its recorded reply if there is one."""
+    recorded = load_recorded(config)
+    for passage in passages:
+        digest = text_sha256(passage.text) if recorded else ""
+        for question in questions([passage], config):
+            yield question, recorded.get((question.variant, digest))
+
+
+def _without_recorded(
+    passages: Iterable[Passage], journal: Journal, config: TeacherConfig, counts: ReplyCounts
+) -> Iterator[Question]:
+    """The questions for the client; recorded replies are journaled on the way.
+
+    A recorded reply that was corrected in its file is journaled again; a paid one is never replaced.
+    """
+    journaled: dict[str, RecordedReply] = {}
+    if config.recorded:
+        for record in journal.records():
+            if record["model"] == RECORDED:
+                journaled[record["key"]] = {"reply": record["reply"], "finish_reason": record["finish_reason"]}
+    for question, reply in _with_recorded(passages, config):
+        corrected = journaled.get(question.key, reply) != reply
+        if reply and (corrected or question.key not in journal.keys):
+            journal.append(make_record(question, reply["reply"], reply["finish_reason"], RECORDED))
+            journaled[question.key] = reply
+            counts.recorded += 1
+        else:
+            yield question
+
+
+@dataclass
+class Expectation:
+    """Expected dollars and seconds of the remaining requests, each with half the width of its 95 % interval."""
+
+    cost: float
+    cost_margin: float
+    seconds: float
+    seconds_margin: float
+
+
+def extrapolate(journal: Journal, config: TeacherConfig, remaining: int) -> Expectation:
+    """Expected dollars and seconds of the remaining requests, from the replies paid so far; zeros without any.
+
+    The time assumes `concurrency` requests in flight, or the recipe's rate limit if that is slower.
+    """
+    paid = [record for record in journal.records() if record["model"] != RECORDED]
+    cost, cost_margin = _total([record_cost(record, config) for record in paid], remaining)
+    latencies = [record["seconds"] for record in paid if "seconds" in record]
+    seconds, margin = (value / config.concurrency for value in _total(latencies, remaining))
+    slowest = max(seconds, 60 * remaining / config.requests_per_minute if config.requests_per_minute else 0.0)
+    return Expectation(cost, cost_margin, slowest, margin)
+
+
+def _total(values: list[float], remaining: int) -> tuple[float, float]:
+    """Expected sum of `remaining` more values, and half the width of its 95 % interval."""
+    if not values:
+        return 0.0, 0.0
+    mean = sum(values) / len(values)
+    spread = (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5
+    # variance of a sum of `remaining` draws, plus that of the estimated mean
+    return remaining * mean, 1.96 * spread * (remaining + remaining**2 / len(values)) ** 0.5
