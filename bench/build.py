@@ -1,8 +1,8 @@
-"""Building the dataset at the paper's size: windows, negatives, conversations to Parquet, journal to dataset.
+"""Building the dataset at the paper's size: cutting, negatives, conversations to Parquet, journal to dataset.
 
-    python bench/build.py [--part windows|negatives|parquet|end_to_end] [--passages 45889] [--runs 3]
+    python bench/build.py [--part cutting|negatives|parquet|end_to_end] [--passages 45889] [--runs 3]
 
-Windows are in bench/parts/windows.py. Else the corpus is made up on the spot with the paper's statistics: 45,889
+The part `cutting` is in bench/parts/cutting.py. The others make up a corpus with the paper's statistics: 45,889
 passages of about 200 tokens, 5.2 entities a passage, 13,020 types of which the top 1 % take 74 %. Every way does the
 same work in turns, in one process; medians of CPU seconds (user and system), which other work on the machine disturbs
 least. `end_to_end` runs the command itself, in a process of its own, whose largest memory is reported too.
@@ -25,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from bench.parts.windows import add_options, windows  # noqa: E402
+from bench.parts.cutting import add_options, bench_cut  # noqa: E402
 from dataset_builder.config import DatasetConfig, TeacherConfig  # noqa: E402
 from dataset_builder.corpus.cutting import load_tokenizer  # noqa: E402
 from dataset_builder.corpus.passages import Passage  # noqa: E402
@@ -188,12 +188,13 @@ def bench_end_to_end(args: argparse.Namespace) -> None:
             for row, count in zip(rows, tokens, strict=True)
         ]
         (folder / "passages.jsonl").write_text("".join(json.dumps(asdict(passage)) + "\n" for passage in passages))
-        (folder / "passages.report.json").write_text(json.dumps({"counts": {"kept": len(rows), "dropped": {}}}))
+        (folder / "passages.report.json").write_text(json.dumps({"counts": {"kept": len(rows), "rejected": {}}}))
+        (folder / "rejected_passages.jsonl").touch()
         answers = {row["id"]: [(mention["text"], mention["type"]) for mention in row["entities"]] for row in rows}
         with Journal(folder / "journal.jsonl") as journal:
             for question in questions(passages, teacher):
-                pairs = ", ".join(f'("{span}", "{kind}")' for span, kind in answers[question.passage.id])
-                record = {"key": question.key, "passage_id": question.passage.id, "reply": f"[{pairs}]"}
+                pairs = ", ".join(f'("{span}", "{kind}")' for span, kind in answers[question.passage_id])
+                record = {"key": question.key, "passage_id": question.passage_id, "reply": f"[{pairs}]"}
                 journal.append({**record, "finish_reason": "stop", "usage": USAGE, "model": "bench"})
         (folder / "recipe.yaml").write_text(
             json.dumps(
@@ -225,7 +226,7 @@ def bench_end_to_end(args: argparse.Namespace) -> None:
     print(f"  {statistics.median(used):.1f} CPU s, {statistics.median(walls):.1f} s, {max(peaks):.0f} MiB at most")
 
 
-PARTS = {"windows": windows, "negatives": bench_negatives, "parquet": bench_parquet, "end_to_end": bench_end_to_end}
+PARTS = {"cutting": bench_cut, "negatives": bench_negatives, "parquet": bench_parquet, "end_to_end": bench_end_to_end}
 
 
 def main() -> None:

@@ -243,7 +243,7 @@ def test_a_dry_run_with_a_pilot_expects_and_a_prompt_of_ones_own_asks_again(
     arguments = your_recipe(workplace, teacher.base_url)
     pilot = build(*arguments, "--dry_run", "--pilot", "4", cwd=workplace, key="k")
     assert pilot.returncode == 0 and len(teacher.requests) == 4, pilot.stderr
-    assert "pilot: 4 answers for $0.0" in pilot.stdout and "8 requests to send, at most $0.0" in pilot.stdout
+    assert "pilot: 4 replies for $0.0" in pilot.stdout and "8 requests to send, at most $0.0" in pilot.stdout
     assert re.search(r"expected .*: \$0\.0\d+ \+- \$0\.\d+, \d+ s \+- \d+ s with 64 in flight", pilot.stdout)
     (workplace / "own.jinja").write_text(
         "{% block system %}S{% endblock %}{% block user %}Passage: {{ passage }}{% endblock %}"
@@ -251,6 +251,27 @@ def test_a_dry_run_with_a_pilot_expects_and_a_prompt_of_ones_own_asks_again(
     own = build(*arguments, "--prompt", "type=own.jinja", cwd=workplace, key="k")
     assert own.returncode == 0 and "12 were paid for" in own.stdout, own.stderr
     assert {request["messages"][0]["content"] for request in teacher.requests[4:]} == {"S"}
+
+
+@pytest.mark.parametrize("older", ["licence", "dropped_passages.jsonl"])
+def test_passages_of_an_older_version_are_made_again_and_nothing_is_paid_again(
+    older: str, workplace: Path, teacher: FakeTeacher
+) -> None:
+    arguments = your_recipe(workplace, teacher.base_url)
+    assert build(*arguments, cwd=workplace, key="k").returncode == 0
+    folder = workplace / "runs" / "my-dataset"
+    written = (folder / "passages.jsonl").read_text()
+    if older == "licence":
+        (folder / "passages.jsonl").write_text(written.replace('"license": ', '"licence": '))
+    else:
+        (folder / "rejected_passages.jsonl").rename(folder / older)
+    for stage in ("annotate", "build"):
+        ended = build(*arguments, "--stage", stage, cwd=workplace, key="k")
+        assert ended.returncode == 2 and "Traceback" not in ended.stderr
+        assert "older version: run --stage passages again" in ended.stderr.splitlines()[-1]
+    ended = build(*arguments, cwd=workplace, key="k")
+    assert ended.returncode == 0 and "nothing was paid, $0.0" in ended.stdout and len(teacher.requests) == 12
+    assert (folder / "passages.jsonl").read_text() == written and (folder / "rejected_passages.jsonl").exists()
 
 
 def test_the_batch_api_is_one_flag_away(workplace: Path) -> None:
@@ -297,9 +318,11 @@ def test_an_interrupted_run_asks_only_what_is_missing(workplace: Path) -> None:
         (["--config", "mine.yaml"], '{"body": "no text column"}\n', "'text'"),
         (["--config", "mine.yaml"], "", "no rows"),
         (["--config", "mine.yaml", "--dataset.negativs", "none"], None, "did you mean dataset.negatives"),
+        (["--config", "mine.yaml", "--corpus.licence_column", "x"], None, "did you mean corpus.license_column"),
+        (["--config", "mine.yaml", "--licence", "x"], None, "did you mean license"),
         (["--config", "mine.yaml", "--corpus.tokenizer", "/nowhere"], None, "/nowhere"),
         (["--config", "mine.yaml"], None, "OPENAI_API_KEY"),
-        (["--config", "mine.yaml", "--prompt", "definition=x.jinja"], None, "say for which of ['type']"),
+        (["--config", "mine.yaml", "--prompt", "definition=x.jinja"], None, "name one of the variants ['type']"),
         (["--config", "mine.yaml", "--stage", "build"], None, "run --stage passages first"),
     ],
 )

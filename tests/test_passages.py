@@ -1,4 +1,4 @@
-"""Documents to passages: offsets, ids, every drop counted, reuse until something changes, resources in bounds."""
+"""Documents become passages: offsets, ids, every reject counted, reuse until something changes."""
 
 import json
 import random
@@ -9,7 +9,8 @@ import pytest
 
 from dataset_builder.config import CorpusConfig, SourceConfig
 from dataset_builder.corpus.filters import Screen
-from dataset_builder.corpus.passages import Dropped, Passage, load_passages, make_passages, write_passages
+from dataset_builder.corpus.passages import Passage, ReadCounts, load_passages, make_passages, write_passages
+from dataset_builder.rejects import Reject
 from open_ner.tools.errors import UserError
 
 OFF = {"language": None, "max_markup": None, "near_duplicates": None}
@@ -21,7 +22,7 @@ def corpus(tmp_path: Path, rows: list[dict[str, Any]], tiny_student: Path, **opt
     return CorpusConfig(path=str(path), tokenizer=str(tiny_student), **options)
 
 
-def test_each_drop_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
+def test_each_reject_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
     near = "Ada Byron met Charles in London on a rainy day in June of the year 1833 at a party"
     rows = [
         {"text": "Ada Byron met Charles in London."},
@@ -37,10 +38,10 @@ def test_each_drop_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
     config = corpus(tmp_path, rows, tiny_student, max_tokens=120)
     counts = write_passages(config, tmp_path / "out")
     reasons = ["duplicate", "too_short", "empty", "word_too_long", "binary", "near_duplicate", "other_language"]
-    assert counts["dropped"] == dict.fromkeys(reasons, 1) and counts["kept"] == 2
+    assert counts["rejected"] == dict.fromkeys(reasons, 1) and counts["kept"] == 2
     assert counts["documents"] == {Path(config.path).name: 9} and counts["candidates"] == 8
-    dropped = (tmp_path / "out" / "dropped_passages.jsonl").read_text().splitlines()
-    assert [json.loads(line)["reason"] for line in dropped] == reasons
+    rejects = (tmp_path / "out" / "rejected_passages.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in rejects] == reasons
 
 
 def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> Non
     assert items[-1].id == items[-1].source_id and len(items[-1].id) == 16
 
 
-def test_ids_are_the_corpus_own_and_each_is_given_once(tmp_path: Path, tiny_student: Path) -> None:
+def test_ids_come_from_the_corpus_and_are_unique(tmp_path: Path, tiny_student: Path) -> None:
     rows = [{"id": name, "text": f"Ada Byron met Charles in {i} towns."} for i, name in enumerate([0, "a", "a", "a"])]
     items = list(make_passages(corpus(tmp_path, rows, tiny_student, **OFF)))
     assert [item.id for item in items][:2] == ["0", "a"] and len({item.id for item in items}) == 4
@@ -62,7 +63,7 @@ def test_ids_are_the_corpus_own_and_each_is_given_once(tmp_path: Path, tiny_stud
     assert items == list(make_passages(corpus(tmp_path, rows, tiny_student, **OFF)))
 
 
-def test_a_byte_order_mark_is_no_part_of_the_corpus(tmp_path: Path, tiny_student: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_corpus(tmp_path: Path, tiny_student: Path) -> None:
     config = corpus(tmp_path, [{"text": "Ada Byron met Charles in London."}], tiny_student)
     Path(config.path).write_bytes(b"\xef\xbb\xbf" + Path(config.path).read_bytes())
     assert [item.text for item in make_passages(config)] == ["Ada Byron met Charles in London."]
@@ -93,16 +94,16 @@ def test_a_sample_is_the_same_whatever_the_order_of_the_corpus(tmp_path: Path, t
     options = {"sample": 50, "max_tokens": 60, "language": None}
     first = list(make_passages(corpus(tmp_path, rows, tiny_student, **options)))
     random.Random(1).shuffle(rows)
-    tally: dict[str, Any] = {}
-    again = list(make_passages(corpus(tmp_path, rows, tiny_student, **options), tally))
+    counts = ReadCounts()
+    again = list(make_passages(corpus(tmp_path, rows, tiny_student, **options), counts))
     kept = [item for item in again if isinstance(item, Passage)]
     assert len(kept) == 50 and [item for item in first if isinstance(item, Passage)] == kept
-    assert tally["candidates"] == len(again) + tally["not_sampled"] and tally["documents"][0] == 320
+    assert counts.candidates == len(again) + counts.not_sampled and counts.documents[0] == 320
     other = list(make_passages(corpus(tmp_path, rows, tiny_student, seed=1, **options)))
     assert {item.id for item in other} != {item.id for item in again}
 
 
-def test_a_mixture_shares_out_the_sample(tmp_path: Path, tiny_student: Path) -> None:
+def test_weights_divide_the_sample_among_sources(tmp_path: Path, tiny_student: Path) -> None:
     for name, offset in (("a", 0), ("b", 200)):
         lines = [json.dumps(row) for row in documents(400)[offset : offset + 200]]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
@@ -120,16 +121,16 @@ def test_a_sample_larger_than_the_corpus_says_so(
     config = corpus(tmp_path, documents(5), tiny_student, sample=50, language=None)
     counts = write_passages(config, tmp_path / "out")
     assert counts["kept"] < 50 and counts["not_sampled"] == 0
-    assert f"gave {counts['kept']} of the 50" in capsys.readouterr().out
+    assert f"has {counts['kept']} of the 50" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", [{}, {"sample": 5}])
 def test_a_corpus_without_a_passage_is_one_line(options: dict, tmp_path: Path, tiny_student: Path) -> None:
     with pytest.raises(UserError, match="no rows"):
         write_passages(corpus(tmp_path, [], tiny_student, **options), tmp_path / "out")
-    with pytest.raises(UserError, match=r"no passage left of this corpus; dropped: \{'not_unicode': 1\}"):
+    with pytest.raises(UserError, match=r"no passage left of this corpus; rejected: \{'not_unicode': 1\}"):
         write_passages(corpus(tmp_path, [{"text": "a \ud800"}], tiny_student, **options), tmp_path / "out")
-    assert not any(isinstance(i, Dropped) for i in make_passages(corpus(tmp_path, [], tiny_student, **options)))
+    assert not any(isinstance(i, Reject) for i in make_passages(corpus(tmp_path, [], tiny_student, **options)))
 
 
 @pytest.mark.parametrize("sample", [None, 20])
@@ -140,12 +141,12 @@ def test_a_screen_is_the_last_filter_and_a_sample_stays_whole(
     config = corpus(tmp_path, rows, tiny_student, sample=sample, **OFF)
     odd = Screen("odd", lambda text: "odd" if int(text.split()[2]) % 2 else None)
     counts = write_passages(config, tmp_path / "out", odd)
-    kept, dropped = list(load_passages(tmp_path / "out")), list(load_passages(tmp_path / "out").dropped())
+    kept, rejects = list(load_passages(tmp_path / "out")), list(load_passages(tmp_path / "out").rejects())
     assert counts["kept"] == len(kept) == (sample or 30) and all(int(p.id[1:]) % 2 == 0 for p in kept)
-    assert counts["dropped"] == {"odd": len(dropped)} and {item.reason for item in dropped} == {"odd"}
-    assert counts["candidates"] == 60 == len(kept) + len(dropped) + counts.get("not_sampled", 0)
+    assert counts["rejected"] == {"odd": len(rejects)} and {item.reason for item in rejects} == {"odd"}
+    assert counts["candidates"] == 60 == len(kept) + len(rejects) + counts.get("not_sampled", 0)
     assert write_passages(config, tmp_path / "out", odd) == counts
     # another screen, or none, is another choice of passages
-    assert write_passages(config, tmp_path / "out", Screen("all", lambda text: None))["dropped"] == {}
+    assert write_passages(config, tmp_path / "out", Screen("all", lambda text: None))["rejected"] == {}
     assert write_passages(config, tmp_path / "out", odd) == counts
-    assert write_passages(config, tmp_path / "out")["dropped"] == {}
+    assert write_passages(config, tmp_path / "out")["rejected"] == {}

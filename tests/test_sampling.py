@@ -1,4 +1,4 @@
-"""The sample: uniform, reproducible, the same in any order, its drops told apart from what was not drawn."""
+"""The sample: uniform, reproducible, the same in any order; rejects are told apart from what was not drawn."""
 
 import random
 from collections import Counter
@@ -29,12 +29,14 @@ class Near:
         return new
 
 
-def why_not(text: str, tokens: int) -> str | None:
+def why_reject(text: str, tokens: int) -> str | None:
     return "ugly" if text.endswith("7") else None
 
 
 def sample(items: list[tuple[int, Item]], quotas: list[int], seed: int = 1) -> list[tuple[str, str | None]]:
-    return [(item.id, reason) for item, reason in draw(lambda: iter(items), quotas, seed, why_not, Near)]
+    return [
+        (item.id, reason) for item, reason in draw(lambda: iter(items), quotas, seed, why_reject, lambda: Near().add)
+    ]
 
 
 def by_definition(items: list[tuple[int, Item]], wanted: int) -> list[tuple[str, str | None]]:
@@ -43,7 +45,7 @@ def by_definition(items: list[tuple[int, Item]], wanted: int) -> list[tuple[str,
     for _, item in sorted(items, key=lambda pair: (place_of(pair[1].text, 1), pair[1].id)):
         if kept == wanted and item.text not in seen:
             break
-        reason = why_not(item.text, 1)
+        reason = why_reject(item.text, 1)
         if reason is None:
             if item.text in seen:
                 reason = "duplicate"
@@ -67,7 +69,7 @@ def test_the_sample_is_what_its_definition_says_in_any_order(texts: list[str], w
     assert sample(items, [wanted]) == expected
 
 
-def test_the_corpus_is_read_again_where_near_duplicates_eat_the_reserve() -> None:
+def test_the_corpus_is_read_again_if_too_many_are_near_duplicates() -> None:
     items = [(0, Item(f"{i:04}", f"a{i}")) for i in range(2000)] + [(0, Item(f"z{i}", f"{i}-")) for i in range(30)]
     kept = [name for name, reason in sample(items, [20]) if reason is None]
     assert len(kept) == 20
@@ -83,7 +85,7 @@ def test_every_text_has_the_same_chance_and_another_seed_draws_others() -> None:
 def test_a_mixture_keeps_its_shares_and_a_small_source_stays_short() -> None:
     items = [(i % 2, Item(str(i), f"{i}.")) for i in range(400)] + [(2, Item("x", "77."))]
     random.Random(0).shuffle(items)
-    result = draw(lambda: iter(items), [30, 10, 5], 3, why_not, Near)
+    result = draw(lambda: iter(items), [30, 10, 5], 3, why_reject, lambda: Near().add)
     groups = {item.id: group for group, item in items}
     kept = Counter(groups[item.id] for item, reason in result if reason is None)
     assert kept[0] + kept[2] >= 30 and kept[1] == 10 and kept[2] <= 1

@@ -1,4 +1,4 @@
-"""Sources: every kind of file and folder, columns by name, and every fault a counted reason or one clear line."""
+"""Sources: all kinds of files and folders, columns by name, and a reason or one clear line for every fault."""
 
 import gzip
 import json
@@ -12,7 +12,8 @@ import datasets
 import pytest
 
 from dataset_builder.config import CorpusConfig, SourceConfig
-from dataset_builder.corpus.sources import Document, Dropped, fingerprint, read_documents, sources_of
+from dataset_builder.corpus.sources import Document, fingerprint, read_documents, sources_of
+from dataset_builder.rejects import Reject
 from fake_hub import FakeHub
 from open_ner.tools.errors import UserError
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = "Ada Byron met Charles in London."
 
 
-def read(path: Path, **options: Any) -> list[Document | Dropped]:
+def read(path: Path, **options: Any) -> list[Document | Reject]:
     config = CorpusConfig(path=str(path), **options)
     return list(read_documents(config, config))
 
@@ -72,7 +73,15 @@ def test_columns_are_named_and_may_be_nested(tmp_path: Path) -> None:
     assert read(path, text_column="body", source="mine", id_column=None)[0].source == "mine"
 
 
-def test_each_document_left_out_has_its_reason(tmp_path: Path) -> None:
+def test_the_default_license_column_is_also_found_in_british_spelling(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path / "c.jsonl", {"text": TEXT, "licence": "CC0"}, {"text": TEXT, "license": "MIT", "licence": "x"}
+    )
+    assert [item.license for item in read(path)] == ["CC0", "MIT"]
+    assert [item.license for item in read(path, license_column="rights", license="other")] == ["other"] * 2
+
+
+def test_each_rejected_document_has_its_reason(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "c.jsonl", {"text": TEXT}, {"text": None}, {"x": 1}, {"text": " \n"}, {"text": "\ud800 x"})
     with path.open("ab") as file:
         file.write(b'{"text": \n\xff\xfe\n[1]\n')
@@ -85,20 +94,20 @@ def test_each_document_left_out_has_its_reason(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("c.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 is not JSON"),
-        ("c.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is no JSON object"),
+        ("c.jsonl", b'{"text": "a"}\n[1]\n', "line 2 is not a JSON object"),
         ("c.jsonl", b"[" * 100_000, "nested too deep"),
         ("c.jsonl", b'{"body": "a"}\n', "has no column 'text', only"),
-        ("c.jsonl", b'{"text": 5}\n', "holds 5, not text"),
+        ("c.jsonl", b'{"text": 5}\n', "contains 5, which is not text"),
         ("c.jsonl", b'{"text": "\xff"}\n', "line 1 is not UTF-8"),
         ("c.jsonl.gz", gzip.compress(b'{"text": "a b c d e f"}\n' * 999, mtime=0)[:-20], "not readable after line"),
         ("c.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9, "not readable after line"),
-        ("c.pdf", b"%PDF", "unknown kind of file"),
+        ("c.pdf", b"%PDF", "unknown file type"),
         ("c.parquet", b"not parquet", "cannot be read"),
         ("c.txt", b"\xff\xfe\x00", "cannot be read"),
         ("d/c.jsonl", b'{"text": \n', "cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_unreadable_source_is_one_line(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -117,7 +126,7 @@ def test_what_cannot_be_read_is_one_line(name: str, content: bytes, said: str, t
         ({"path": "a", "sample": 5, "limit": 5}, "set one"),
         ({"path": "a", "sample": 0}, "corpus.sample is 0"),
         ({"path": "a", "near_duplicates": 7.0}, "near_duplicates is 7.0"),
-        ({"sources": [SourceConfig(path="b", weight=1.0)]}, "weights share out corpus.sample"),
+        ({"sources": [SourceConfig(path="b", weight=1.0)]}, "weights divide corpus.sample"),
         ({"sample": 5, "sources": [SourceConfig(path="b", weight=1.0), SourceConfig(path="c")]}, "or none"),
         ({"path": "a", "shuffle_buffer": 9}, "max_documents"),
     ],

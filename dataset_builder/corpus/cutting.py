@@ -1,55 +1,53 @@
-"""Documents cut to windows of whole words that re-tokenize to at most so many tokens.
+"""Cut documents into pieces of whole words that tokenize to at most `max_tokens` tokens.
 
-Tokenizing is nearly all of the cost. So windows are planned from the token counts of single words, which are looked
-up: with a tokenizer that splits at spaces before it does anything else (GPT-2's way, and the default student's) their
-sum is the window's count. With any other the sum is an estimate, every planned window is tokenized, what that counts
-decides, and a window that turns out too long is cut again.
+Tokenization dominates the cost, so pieces are planned from the cached token counts of single words. With a tokenizer
+that splits at spaces first (GPT-2's pattern, and the default student's), the sum over the words is the exact count.
+With any other it is an estimate: each planned piece is tokenized, and a piece that is too long is cut again.
 """
 
 import json
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+
+from tokenizers import Tokenizer
 
 from open_ner.tools.errors import UserError
 
-LONGEST_WORD = 50_000  # characters; a longer one is not tokenized: that may take minutes
-KNOWN_WORDS = 500_000  # counts kept: some 60 MiB
-KNOWN_LENGTH = 64  # characters; longer words hardly come back
-WORDS_PER_TEXT = 200  # tokenized together to count each: a call of its own for each costs four times as much
+LONGEST_WORD = 50_000  # characters; tokenizing a longer word may take minutes
+KNOWN_WORDS = 500_000  # cached counts, about 60 MiB
+KNOWN_LENGTH = 64  # characters; longer words rarely occur again
+WORDS_PER_TEXT = 200  # words counted in one text: a text per word costs four times as much
 NON_SPACE = re.compile(r"\S")
 SPACE = re.compile(r"\s")
-PIECE = re.compile(r"\s*\S+")  # a word with the space before it; linear only where no space ends the text
-SEPARATORS = re.compile("[\x1c-\x1f]")  # space for Python, not for the tokenizers
+WORD = re.compile(r"\s*\S+")  # with the space before it; linear only where the text does not end with space
+SEPARATORS = re.compile("[\x1c-\x1f]")  # space to Python, but not to tokenizers
 
-Window = tuple[int, int, int]
+Piece = tuple[int, int, int]  # start, end, tokens
 
 
-def load_tokenizer(name: str) -> Any:
-    """The tokenizer `name` (folder or Hub id), which never cuts or pads; light: no torch, no model."""
-    from tokenizers import Tokenizer
-
+def load_tokenizer(name: str) -> Tokenizer:
+    """Load the tokenizer of a folder or Hub id without truncation and padding; needs neither torch nor the model."""
     file = Path(name) / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(name)
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(
             f"corpus.tokenizer {name!r} is neither a folder with a tokenizer.json nor a Hub id that can be reached "
-            f"({str(error):.120}); `make setup` puts the default one in place"
+            f"({str(error):.120}); `make setup` installs the default one"
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def counts_add_up(tokenizer: Any) -> bool:
-    """Whether a text has as many tokens as its words, each with the space before it, have together.
+def counts_add_up(tokenizer: Tokenizer) -> bool:
+    """Whether a text has as many tokens as its words have together, each with the space before it.
 
-    True for byte-level BPE behind GPT-2's pattern, none of whose matches goes from a word into the space after it.
-    (Llama 3's and Qwen's do: a full stop and the line break after it are one match.)
+    True for byte-level BPE with GPT-2's pattern, where no match extends from a word into the space after it. (In the
+    patterns of Llama 3 and Qwen, a full stop and the line break after it are one match.)
     """
     options = json.loads(tokenizer.to_str())
     model, splitter = options["model"], options["pre_tokenizer"] or {}
@@ -69,83 +67,118 @@ def counts_add_up(tokenizer: Any) -> bool:
 
 
 @dataclass
-class _Place:
-    """Where a document's next window begins, what it may hold, and how many windows are tried at once."""
+class _Progress:
+    """A document and the pieces cut so far."""
 
     document: str
-    windows: list[Window]
-    budget: int
-    exact: bool
-    start: int = 0
-    ahead: int = LONGEST_WORD
+    budget: int  # tokens planned for the next piece
+    exact: bool  # whether the planned counts need no check
+    start: int = 0  # of the next piece
+    ahead: int = LONGEST_WORD  # pieces planned at once
+    pieces: list[Piece] = field(default_factory=list)
+
+    def skip_space(self) -> bool:
+        """Move to the next word; False at the end of the document."""
+        word = NON_SPACE.search(self.document, self.start)
+        self.start = word.start() if word else len(self.document)
+        return word is not None
+
+    def next_words(self) -> list[str]:
+        """The next words, each with the space before it; none if the first one is too long to count."""
+        stop = self.start + LONGEST_WORD
+        words = WORD.findall(self.document[self.start : stop].rstrip())
+        if self.document[stop : stop + 1].strip() and self.document[stop - 1].strip():
+            words.pop()  # `stop` cuts it in two
+        return words
+
+    def accept(self, planned: list[Piece], max_tokens: int) -> None:
+        """Append the planned pieces up to the first that is too long, and continue after them."""
+        for start, end, tokens in planned:
+            if tokens > max_tokens and SPACE.search(self.document, start, end):
+                # plan fewer words, and one piece at a time: the pieces after this one will begin elsewhere
+                self.start, self.budget, self.ahead = start, self.budget - (tokens - max_tokens), 1
+                return
+            self.pieces.append((start, end, tokens))
+            self.start, self.budget = end, max_tokens
+        self.ahead *= 2
 
 
-class WindowCutter:
-    """Cuts documents with one tokenizer; remembers the token counts of words from one call to the next."""
+class PassageCutter:
+    """Cuts documents with one tokenizer; keeps its cache of token counts between calls."""
 
-    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
         self.tokenizer, self.max_tokens = tokenizer, max_tokens
         self.exact = counts_add_up(tokenizer)
         self.within: dict[str, int] = {}  # tokens of a word with the space before it, inside a text
-        self.leading: dict[str, int] = {}  # tokens of a word that starts a text
-        self.passing: list[str] = []  # those of `within` that are not worth keeping
+        self.leading: dict[str, int] = {}  # tokens of a word at the start of a text
+        self.temporary: list[str] = []  # keys of `within` to forget at the next call
 
     def count(self, texts: list[str]) -> list[int]:
         """Tokens of each text."""
         return [len(encoding) for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
 
-    def cut(self, documents: list[str]) -> list[list[Window]]:
-        """For each document its windows `(start, end, tokens)`: whole words, in order, every word in one of them.
+    def cut(self, documents: list[str]) -> list[list[Piece]]:
+        """Cut each document into pieces of whole words, in order, with every word in exactly one piece.
 
-        `tokens` is what `document[start:end]` tokenizes to, at most `max_tokens`, but for a single word beyond the
-        limit: that one is a window of its own with its count (`max_tokens + 1` where it was too long to count), for
-        the caller to reject. Documents must be valid Unicode; those of one call are in memory together.
+        Args:
+            documents: valid Unicode; all of them are in memory together.
+
+        Returns:
+            For each document its pieces `(start, end, tokens)`, where `tokens` is the token count of
+            `document[start:end]`, at most `max_tokens`. A single word above the limit is a piece by itself with its
+            count (`max_tokens + 1` if it was too long to tokenize), for the caller to reject.
         """
-        places = [
-            _Place(document, [], self.max_tokens, self.exact and not SEPARATORS.search(document))
+        everything = [
+            _Progress(document, self.max_tokens, self.exact and not SEPARATORS.search(document))
             for document in documents
         ]
-        todo = [place for place in places if _skip_space(place)]
+        todo = [one for one in everything if one.skip_space()]
         while todo:
-            blocks = [_next_words(place) for place in todo]
+            blocks = [one.next_words() for one in todo]
             self._learn(blocks)
-            plans = [self._plan(pieces, place) for pieces, place in zip(blocks, todo, strict=True)]
-            checked = [(place, plan) for place, plan in zip(todo, plans, strict=True) if not place.exact]
-            counts = iter(self.count([place.document[a:b] for place, plan in checked for a, b, _ in plan]))
-            for place, plan in zip(todo, plans, strict=True):
+            plans = [self._plan(words, one) for words, one in zip(blocks, todo, strict=True)]
+            checked = [(one, plan) for one, plan in zip(todo, plans, strict=True) if not one.exact]
+            counts = iter(self.count([one.document[a:b] for one, plan in checked for a, b, _ in plan]))
+            for one, plan in zip(todo, plans, strict=True):
                 if plan:
-                    self._accept(plan if place.exact else [(a, b, next(counts)) for a, b, _ in plan], place)
+                    one.accept(plan if one.exact else [(a, b, next(counts)) for a, b, _ in plan], self.max_tokens)
                 else:  # a word longer than LONGEST_WORD
-                    space = SPACE.search(place.document, place.start)
-                    stop = space.start() if space else len(place.document)
-                    place.windows.append((place.start, stop, self.max_tokens + 1))
-                    place.start = stop
-            todo = [place for place in todo if _skip_space(place)]
-        return [place.windows for place in places]
+                    space = SPACE.search(one.document, one.start)
+                    stop = space.start() if space else len(one.document)
+                    one.pieces.append((one.start, stop, self.max_tokens + 1))
+                    one.start = stop
+            todo = [one for one in todo if one.skip_space()]
+        return [one.pieces for one in everything]
 
     def _learn(self, blocks: list[list[str]]) -> None:
-        """Count the tokens of the words not met yet; the first of a block has no space before it."""
-        for piece in self.passing:
-            del self.within[piece]
+        """Count the tokens of new words, except the first of each block, which has no space before it."""
+        for word in self.temporary:
+            del self.within[word]
         if len(self.within) > KNOWN_WORDS:
             self.within.clear()
             self.leading.clear()
-        new = list({piece for pieces in blocks for piece in pieces[1:]} - self.within.keys())
+        new = list({word for words in blocks for word in words[1:]} - self.within.keys())
         groups = [new[i : i + WORDS_PER_TEXT] for i in range(0, len(new), WORDS_PER_TEXT)]
-        # the same word before and after each, so that no count depends on which words were met together
-        parts = [[part for piece in group for part in (" x", piece)] for group in groups]
+        # put the same word around each, so that its count does not depend on the other words of the group
+        parts = [[part for word in group for part in (" x", word)] for group in groups]
         encodings = self.tokenizer.encode_batch(["".join(each) for each in parts], add_special_tokens=False)
         for group, each, encoding in zip(groups, parts, encodings, strict=True):
-            self.within.update(zip(group, _tokens_of(each, encoding.offsets)[1::2], strict=True))
-        self.passing = [piece for piece in new if len(piece) > KNOWN_LENGTH]
+            ends = list(accumulate(map(len, each)))
+            counts, at = [0] * len(ends), 0
+            for _, end in encoding.offsets:  # a token belongs to the part it ends in
+                while end > ends[at]:
+                    at += 1
+                counts[at] += 1
+            self.within.update(zip(group, counts[1::2], strict=True))
+        self.temporary = [word for word in new if len(word) > KNOWN_LENGTH]
 
-    def _plan(self, pieces: list[str], place: _Place) -> list[Window]:
-        """Windows that should fit, each with the tokens it should have."""
-        tokens = list(accumulate(map(self.within.__getitem__, pieces[1:]), initial=0))
-        ends = list(accumulate(map(len, pieces), initial=place.start))
-        plan, first, budget = [], 0, place.budget
-        while first < len(pieces) and len(plan) < place.ahead:
-            word = pieces[first].lstrip()
+    def _plan(self, words: list[str], one: _Progress) -> list[Piece]:
+        """Plan the next pieces with their expected token counts."""
+        tokens = list(accumulate(map(self.within.__getitem__, words[1:]), initial=0))
+        ends = list(accumulate(map(len, words), initial=one.start))
+        plan, first, budget = [], 0, one.budget
+        while first < len(words) and len(plan) < one.ahead:
+            word = words[first].lstrip()
             leading = self.leading.get(word)
             if leading is None:
                 (leading,) = self.count([word])
@@ -155,44 +188,6 @@ class WindowCutter:
             count = leading + tokens[after - 1] - tokens[first]
             plan.append((ends[first + 1] - len(word), ends[after], count))
             first, budget = after, self.max_tokens
-        if len(plan) > 1 and first == len(pieces) and NON_SPACE.search(place.document, ends[-1]):
-            plan.pop()  # not full: more words of the document follow
+        if len(plan) > 1 and first == len(words) and NON_SPACE.search(one.document, ends[-1]):
+            plan.pop()  # not full: the document continues after these words
         return plan
-
-    def _accept(self, found: list[Window], place: _Place) -> None:
-        """Move the windows that fit to the document's, and the place behind the last of them."""
-        for start, end, tokens in found:
-            if tokens > self.max_tokens and SPACE.search(place.document, start, end):
-                # fewer words next time, and few windows until one fits: those behind it are tried in vain
-                place.start, place.budget, place.ahead = start, place.budget - (tokens - self.max_tokens), 1
-                return
-            place.windows.append((start, end, tokens))
-            place.start, place.budget = end, self.max_tokens
-        place.ahead *= 2
-
-
-def _tokens_of(parts: list[str], offsets: list[tuple[int, int]]) -> list[int]:
-    """How many tokens of the joined parts end in each of them."""
-    ends = list(accumulate(map(len, parts)))
-    counts, at = [0] * len(ends), 0
-    for _, end in offsets:
-        while end > ends[at]:
-            at += 1
-        counts[at] += 1
-    return counts
-
-
-def _skip_space(place: _Place) -> bool:
-    """Move the place to its document's next word; False where there is none."""
-    word = NON_SPACE.search(place.document, place.start)
-    place.start = word.start() if word else len(place.document)
-    return word is not None
-
-
-def _next_words(place: _Place) -> list[str]:
-    """The words from the place on, each with the space before it; none where the next one is too long to count."""
-    stop = place.start + LONGEST_WORD
-    pieces = PIECE.findall(place.document[place.start : stop].rstrip())
-    if place.document[stop : stop + 1].strip() and place.document[stop - 1].strip():
-        pieces.pop()  # the stop cuts it in two
-    return pieces

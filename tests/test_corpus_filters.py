@@ -1,4 +1,4 @@
-"""Filters keep a text or name a reason; good English of any kind is kept."""
+"""Filters keep a text or return a reason; they keep good English of any kind."""
 
 import json
 from pathlib import Path
@@ -56,11 +56,11 @@ def test_languages_are_told_apart(language: str) -> None:
 
 
 def test_every_embedded_passage_is_kept() -> None:
-    why_not, near = make_filter(CorpusConfig(path="x")), NearDuplicates(0.7)
+    why_reject, near = make_filter(CorpusConfig(path="x")), NearDuplicates(0.7)
     for name in ("passages.jsonl", "held_out.jsonl"):
         for line in (SAMPLE / name).read_text(encoding="utf-8").splitlines():
             text = json.loads(line)["text"]
-            assert why_not(text, 200) is None and near.add(text), text
+            assert why_reject(text, 200) is None and near.add(text), text
 
 
 def test_shares() -> None:
