@@ -1,16 +1,17 @@
-"""A teacher's reply to `(span, type)` pairs, or to the reason why it has none. Pure: replies are never evaluated.
+"""Parse a teacher's reply into `(string, type)` pairs, or into the reason to reject it. Replies are never evaluated.
 
-One pass over the reply, with a stack of its own: neither the length nor the depth of a hostile reply can hurt.
+The parser makes one pass with an explicit stack, so neither a long nor a deeply nested reply can exhaust it.
 """
 
 import re
-from typing import Any
+from typing import TypeAlias
 
 from open_ner.tools.files import replace_surrogates
 
-Pair = tuple[str, ...]  # span, type, and what the teacher put third, if anything
+Pair = tuple[str, ...]  # string, type, and the third string if there is one
+Value: TypeAlias = "str | int | None | list[Value] | tuple[tuple[str, Value], ...]"
 
-# An apostrophe inside a word or after a plural's s closes no string: ('O'Brien', 'person')
+# an apostrophe inside a word or after a plural's s does not end the string: ('O'Brien', 'person')
 DOUBLE = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 SINGLE = r"'[^'\\]*+(?:(?:\\.|(?<=\w)'(?=\w)|(?<=s)'(?= \w))[^'\\]*+)*'"
 CURLY_DOUBLE = r"[“„][^“”\\]*+(?:\\.[^“”\\]*+)*[“”]"
@@ -21,13 +22,13 @@ TOKEN = re.compile(
     rf"|([\[({{])|([\])}}])|([,:])|({STRING})|(-?\d[\d.eE+-]*+)|(true|false|null|True|False|None)\b)",
     re.DOTALL,
 )
-SPAN, TYPE, OPEN, CLOSE, SEPARATOR, TEXT, NUMBER, WORD = range(2, 10)  # groups of TOKEN, told by `lastindex`
+SPAN, TYPE, OPEN, CLOSE, SEPARATOR, TEXT, NUMBER, WORD = range(2, 10)  # groups of TOKEN: its `lastindex`
 OPENING = re.compile(r"[\[{][\[({\s]*+")
-DATA = frozenset("\"'“„‘])}")  # what follows the opening brackets of data; anything else is prose: "[of entities]"
+DATA = frozenset("\"'“„‘])}")  # may follow the opening brackets of data; anything else is prose: "[of entities]"
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 MAX_DEPTH = 16
-MAX_PAIRS = 5_000  # of a reply: no passage holds more, and each may become a reject
-MAX_VALUES = 3 * MAX_PAIRS  # a list and its two strings
+MAX_PAIRS = 5_000  # per reply; no passage has more, and each may become a reject
+MAX_VALUES = 3 * MAX_PAIRS  # each pair is a list and two strings
 
 ENTITY_FIELDS = ("entity", "text", "span", "mention", "name")
 TYPE_FIELDS = ("type", "label", "entity_type", "category", "definition")
@@ -38,20 +39,21 @@ ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> list[Pair] | str:
-    """Pairs of all lists of a reply, amid whatever prose and fences, or why it is rejected as a whole.
+    """Parse all lists of a reply, between any prose and code fences.
 
-    Read are lists of tuples (Python or JSON, any quotes), of objects with an entity and a type, `{type: [entities]}`,
-    and `{entity: type}` where `passage` shows which side the entities are. Everything that starts like a list must be
-    complete: a reply that breaks off is never half read. A third string of a tuple is kept as the third of its pair.
+    Accepts lists of tuples (Python or JSON, any quotes), lists of objects with an entity and a type, `{type:
+    [entities]}`, and `{entity: type}` if `passage` tells which of the two are entities. Everything that starts like a
+    list must be complete: a reply that breaks off is rejected as a whole. A third string of a tuple is kept.
 
-    Reasons: `truncated`, `content_filter`, `refusal`, `context_length_exceeded`, `no_list`, `malformed_list`,
-    `too_many_entities`, `no_entities`.
+    Returns:
+        The pairs, or the reason to reject the reply: `truncated`, `content_filter`, `refusal`,
+        `context_length_exceeded`, `no_list`, `malformed_list`, `too_many_entities`, `no_entities`.
     """
     if finish_reason == "length":
         return "truncated"
     if finish_reason in FINAL:
         return finish_reason
-    if reply.lstrip().startswith("<think>"):  # a draft in a reasoning model's thoughts is no answer
+    if reply.lstrip().startswith("<think>"):  # ignore drafts in the thoughts of a reasoning model
         reply = reply.partition("</think>")[2]
     passage, position = passage.casefold(), 0
     pairs: list[Pair] = []
@@ -75,14 +77,15 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
     return pairs or "no_entities"
 
 
-def _read_value(reply: str, position: int) -> tuple[Any, int]:
-    """The value that opens at `position` and where it ends; in place of a value that is not sound, the reason.
+def _read_value(reply: str, position: int) -> tuple[Value, int]:
+    """Read the value that opens at `position`; return it, or the reason to reject it, and its end.
 
-    Lists and tuples become lists, objects tuples of (name, value), so that a repeated name loses nothing; numbers
-    become 0, the other words None.
+    Lists and tuples become lists. Objects become tuples of (name, value), to keep repeated names. Numbers become 0;
+    true, false and null become None.
     """
-    outer: list[tuple[str, list[Any]]] = []
-    items: list[Any] = []
+    outer: list[tuple[str, list[Value]]] = []
+    items: list[Value] = []
+    value: Value
     closing, ready, count = "", True, 0
     while match := TOKEN.match(reply, position):
         position, kind = match.end(), match.lastindex
@@ -120,16 +123,14 @@ def _read_value(reply: str, position: int) -> tuple[Any, int]:
     return "malformed_list", position
 
 
-def _object(items: list[Any]) -> tuple[tuple[str, Any], ...] | None:
-    """Names and values in turn as pairs; None when a value is missing or a name is no string."""
-    names = items[::2]
-    if len(items) % 2 or not all(isinstance(name, str) for name in names):
-        return None
-    return tuple(zip(names, items[1::2], strict=True))
+def _object(items: list[Value]) -> tuple[tuple[str, Value], ...] | None:
+    """Group alternating names and values; None if a value is missing or a name is not a string."""
+    names = [name for name in items[::2] if isinstance(name, str)]
+    return tuple(zip(names, items[1::2], strict=True)) if 2 * len(names) == len(items) else None
 
 
-def _pairs(value: Any, passage: str) -> list[Pair] | str:
-    """The pairs a whole value states, or `malformed_list`."""
+def _pairs(value: Value, passage: str) -> list[Pair] | str:
+    """The pairs of a complete value, or `malformed_list`."""
     pairs: list[Pair] = []
     for item in value if isinstance(value, list) else [value]:
         found = _tuple_pairs(item) if isinstance(item, list) else _object_pairs(item, passage)
@@ -139,16 +140,14 @@ def _pairs(value: Any, passage: str) -> list[Pair] | str:
     return pairs
 
 
-def _tuple_pairs(item: list[Any]) -> list[Pair] | None:
-    """A span, its type and perhaps a third string; numbers are offsets or scores, which are not needed."""
-    strings = [part for part in item if part != 0]
-    if len(strings) in (2, 3) and all(isinstance(part, str) for part in strings):
-        return [tuple(strings)]
-    return None
+def _tuple_pairs(item: list[Value]) -> list[Pair] | None:
+    """The pair of a tuple of an entity, its type and perhaps a third string; numbers (offsets, scores) are ignored."""
+    strings = [part for part in item if isinstance(part, str)]
+    return [tuple(strings)] if len(strings) in (2, 3) and len(strings) + item.count(0) == len(item) else None
 
 
-def _object_pairs(item: Any, passage: str) -> list[Pair] | None:
-    """An object is a wrapper around a list, one entity with its type, or a mapping."""
+def _object_pairs(item: Value, passage: str) -> list[Pair] | None:
+    """The pairs of an object: a wrapper around a list, one entity with its type, or a mapping."""
     if not isinstance(item, tuple):
         return None
     fields = {name.lower(): value for name, value in item}
@@ -163,14 +162,14 @@ def _object_pairs(item: Any, passage: str) -> list[Pair] | None:
     return None if "entities" in fields else _mapping_pairs(item, passage)
 
 
-def _mapping_pairs(fields: tuple[tuple[str, Any], ...], passage: str) -> list[Pair] | None:
-    """`{type: [entities]}` or, where all names and no value stand in the passage, `{entity: type}`.
+def _mapping_pairs(fields: tuple[tuple[str, Value], ...], passage: str) -> list[Pair] | None:
+    """The pairs of `{type: [entities]}`, or of `{entity: type}` if all names and no values are in the passage.
 
-    Between single strings only the passage can decide, and where it does not, nothing is guessed.
+    With single strings on both sides only the passage can decide; if it does not, the mapping is rejected.
     """
-    flat = [(name, part) for name, value in fields for part in (value if isinstance(value, list) else [value])]
-    flat = [(name, part) for name, part in flat if part is not None]
-    if not all(isinstance(part, str) for _, part in flat):
+    parts = [(name, part) for name, value in fields for part in (value if isinstance(value, list) else [value])]
+    flat = [(name, part) for name, part in parts if isinstance(part, str)]
+    if len(flat) + sum(part is None for _, part in parts) < len(parts):
         return None
     names_there = [name.casefold() in passage for name, _ in flat]
     values_there = [part.casefold() in passage for _, part in flat]
