@@ -1,34 +1,49 @@
-"""An answer as it was decoded, and how sure the student was of each string in it."""
+"""A decoded answer, the student's confidence in each of its strings, and the spans that the strings stand for."""
 
 import json
 import math
 import re
 from dataclasses import dataclass, field
+from typing import TypedDict
 
-from .conversation import read_answer, write_answer
+from .conversation import Occurrences, find_spans, read_answer, write_answer
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 FORCED = 0.5  # chosen by strict F1 on held-out distilled passages; bounds from 0.25 to 0.6 differ little there
+ScoredStrings = list[tuple[str, float | None]]
+
+
+class Entity(TypedDict):
+    """A typed span of a text: `text[start:end] == word`. The keys are those of transformers' aggregated `ner` results.
+
+    `score` is a probability in [0, 1], or None if a server gives no token probabilities.
+    """
+
+    entity_group: str
+    word: str
+    start: int
+    end: int
+    score: float | None
 
 
 @dataclass
 class Answer:
-    """A decoded answer: the raw text, its tokens with their log-probabilities, and whether it came to its own end."""
+    """A decoded answer: the raw text, its tokens with their log-probabilities, and whether it ended by itself."""
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)  # characters of `text` written when each token was
+    logprobs: list[float] = field(default_factory=list)  # empty if unknown: the strings then have no score
+    ends: list[int] = field(default_factory=list)  # for each token, the length of `text` after it
     complete: bool = False
-    deficits: list[float] = field(default_factory=list)  # grounded: of each token, from the student's own best choice
-    own: list[tuple[str, float]] | None = None  # `scored_strings`, once forced ones were taken out of the text
+    deficits: list[float] = field(default_factory=list)  # grounded: for each token, logprob of the best one minus its
+    own: ScoredStrings | None = None  # `scored_strings()`, once `drop_forced` has removed strings from the text
 
-    def scored_strings(self) -> list[tuple[str, float]] | None:
-        """`(string, score)` for each string of the answer, or None when the answer is no JSON list of strings.
+    def scored_strings(self) -> ScoredStrings | None:
+        """Return `(string, score)` for each string of the answer, or None if it is not a JSON list of strings.
 
-        The score, in [0, 1], is the probability of the tokens up to the first quote (`["`, one token or two: here the
-        student decides whether the type occurs at all) times the geometric mean of the probabilities of the string's
-        own tokens, its quotes included. White space alone is no entity.
+        The score, in [0, 1], is a product: the probability of the tokens up to the first quote (`["`, one token or
+        two), where the student decides whether the type occurs at all, times the geometric mean of the probabilities
+        of the string's own tokens, with its quotes. Strings of white space are left out.
         """
         if self.own is not None:
             return self.own
@@ -36,43 +51,57 @@ class Answer:
         if strings is None:
             return None
         scores: dict[str, float] = {}
-        for match in JSON_STRING.finditer(self.text):
-            string = json.loads(match[0])
-            scores.setdefault(string, self._score(*match.span()))
-        return [(string, scores.get(string, 0.0)) for string in strings if string.strip()]
+        if self.logprobs:
+            occurs = sum(self._within(self.logprobs, -1, self.text.find('"') + 1))
+            for match in JSON_STRING.finditer(self.text):
+                own = self._within(self.logprobs, *match.span())
+                scores.setdefault(json.loads(match[0]), math.exp(occurs + sum(own) / len(own)) if own else 0.0)
+        unknown = 0.0 if self.logprobs else None
+        return [(string, scores.get(string, unknown)) for string in strings if string.strip()]
 
     def drop_forced(self) -> None:
-        """Take out of a grounded answer the strings that the grammar forced on the student.
+        """Remove from a grounded answer the strings that the grammar forced on the student.
 
-        A student that begins a string which the passage does not hold can only go on with one that it does. What it
-        writes then is less likely than what it would have written: the ratio of the two, token by token, is in the
-        geometric mean below `FORCED`. Of a string that it chose itself the ratio is 1; "italian" for "Italian" stays.
+        A student that begins a string which is not in the passage must continue with one that is. The tokens it then
+        writes are less likely than those it preferred: the geometric mean of their ratios is below `FORCED`. For a
+        string that the student chose by itself the ratio is 1; "italian" for "Italian" is kept.
         """
-        forced = {json.loads(m[0]) for m in JSON_STRING.finditer(self.text) if self._ratio(*m.span()) < FORCED}
+        forced = set()
+        for match in JSON_STRING.finditer(self.text):
+            deficits = self._within(self.deficits, *match.span())
+            if deficits and math.exp(-sum(deficits) / len(deficits)) < FORCED:
+                forced.add(json.loads(match[0]))
         if forced:
             self.own = [(string, score) for string, score in self.scored_strings() or [] if string not in forced]
             self.text = write_answer([string for string, _ in self.own])
 
-    def _score(self, start: int, end: int) -> float:
-        occurs = self._within(self.logprobs, -1, self.text.find('"') + 1)
-        own = self._within(self.logprobs, start, end)
-        return math.exp(sum(occurs) + sum(own) / len(own)) if own else 0.0
-
-    def _ratio(self, start: int, end: int) -> float:
-        own = self._within(self.deficits, start, end)
-        return math.exp(-sum(own) / len(own)) if own else 1.0
-
     def _within(self, values: list[float], start: int, end: int) -> list[float]:
-        """The values of the tokens that write any of `text[start:end]`."""
+        """The values of the tokens that write any part of `text[start:end]`."""
         spans = zip(values, [0, *self.ends[:-1]], self.ends, strict=True)
         return [value for value, a, b in spans if a < end and b > start]
 
 
-def calibrate(score: float, temperature: float = 1.0, bias: float = 0.0) -> float:
-    """A score in [0, 1] as the probability that its span is right: its logit over `temperature`, plus `bias`.
+def to_entities(
+    text: str,
+    entity_type: str,
+    answer: Answer,
+    occurrences: Occurrences,
+    temperature: float = 1.0,
+    bias: float = 0.0,
+) -> list[Entity]:
+    """Return the spans of one answer; a string that does not occur in the text gives none."""
+    return [
+        {"entity_group": entity_type, "word": text[start:end], "start": start, "end": end, "score": score}
+        for string, raw in answer.scored_strings() or []
+        for score in [None if raw is None else calibrate(raw, temperature, bias)]
+        for start, end in find_spans(text, string, occurrences)
+    ]
 
-    Both are fitted on held-out data (`python -m zero_shot.calibration`). The order of scores stays as it is; without
-    them a score is what the student's own tokens say.
+
+def calibrate(score: float, temperature: float = 1.0, bias: float = 0.0) -> float:
+    """Turn a score in [0, 1] into the probability that its span is right: its logit over `temperature`, plus `bias`.
+
+    Both are fitted on held-out data (`python -m zero_shot.calibration`). The order of scores does not change.
     """
     if not 0 < score < 1 or (temperature, bias) == (1.0, 0.0):
         return score

@@ -1,8 +1,7 @@
-"""The only home of the dialogue: build a conversation, build a query, write and read an answer, find its spans.
+"""The dialogue, defined only here: build a conversation or a query, write and read an answer, find its spans.
 
-The wording and the order of turns are those of UniversalNER (arXiv 2308.03279, section 3.2). The builder, the
-trainer, the decoder and the scorer all call these functions, so that a student meets at inference what it was
-trained on.
+The wording and the order of the turns are those of UniversalNER (arXiv 2308.03279, section 3.2). The builder, the
+trainer, the decoder and the scorer all call these functions, so inference matches training.
 """
 
 import json
@@ -21,15 +20,14 @@ SYSTEM = "A virtual assistant answers questions from a user based on the provide
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
 QUERY = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
-OCCURRENCES: Occurrences = "all"  # the default of every caller; bench/choices.py measures what it is worth
-CASE: Case = "else_any"  # likewise; a grounded answer is always exact
+OCCURRENCES: Occurrences = "all"  # best strict F1 on development passages, measured by bench/choices.py
+CASE: Case = "else_any"  # also measured there; the strings of a grounded answer always match exactly
 
 
 def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
-    """The opening turns: system, the passage, the acknowledgement.
+    """Return the opening turns: system, the passage, the acknowledgement.
 
-    `dataset` names a human-annotated set for students tuned on several of them (paper, section 3.3); it is left out at
-    zero-shot.
+    `dataset` names a human-annotated set, for students tuned on several (paper, section 3.3); None for zero-shot.
     """
     header = f"Dataset: {dataset}\n" if dataset else ""
     return [
@@ -40,19 +38,19 @@ def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
 
 
 def write_query(entity_type: str) -> str:
-    """The question for one entity type, or for one type definition."""
+    """Return the user's turn that asks for one entity type, or for the definition of a type."""
     return f"What describes {entity_type} in the text?"
 
 
 def build_query(text: str, entity_type: str, dataset: str | None = None) -> list[Message]:
-    """Messages that ask one type of one passage, ready for a generation prompt."""
+    """Return the messages that ask for one type in one passage, up to where the student answers."""
     return [*passage_turns(text, dataset), {"role": "user", "content": write_query(entity_type)}]
 
 
 def build_conversation(
     text: str, answers: Iterable[tuple[str, list[str]]], dataset: str | None = None
 ) -> list[Message]:
-    """A training conversation: the passage, then a question and its answer for each `(type, strings)` pair."""
+    """Return a training conversation: the passage, then a query and its answer for each `(type, strings)` pair."""
     messages = passage_turns(text, dataset)
     for entity_type, strings in answers:
         messages.append({"role": "user", "content": write_query(entity_type)})
@@ -61,21 +59,21 @@ def build_conversation(
 
 
 def read_conversation(messages: list[Message]) -> tuple[str, str | None, list[tuple[str, str]]]:
-    """The inverse of `build_conversation`: passage, dataset name, and a `(type, answer's text)` pair for each query.
+    """Invert `build_conversation`: return the passage, the dataset's name, and a `(type, answer)` pair for each query.
 
-    Raises ValueError for a conversation that is not of this dialogue.
+    Raises ValueError if the turns are not those of the dialogue.
     """
     turns = [message["content"] for message in messages if message["role"] != "system"]
     opening = OPENING.fullmatch(turns[0]) if len(turns) % 2 == 0 and turns[1:2] == [ACKNOWLEDGEMENT] else None
-    asked = [QUERY.fullmatch(turn) for turn in turns[2::2]]
-    if opening is None or not all(asked):
+    asked = [match for turn in turns[2::2] if (match := QUERY.fullmatch(turn))]
+    if opening is None or len(asked) != len(turns[2::2]):
         raise ValueError(f"a conversation is not of the open-NER dialogue: it begins {turns[:1]!r:.80}")
     pairs = [(match["type"], answer) for match, answer in zip(asked, turns[3::2], strict=True)]
     return opening["text"], opening["dataset"], pairs
 
 
 def order_strings(mentions: Iterable[tuple[int, str]]) -> list[str]:
-    """Distinct strings of `(start, text)` mentions in order of first occurrence, the longer first on a tie."""
+    """Return the distinct strings of `(start, text)` mentions by first occurrence, the longer first on a tie."""
     first: dict[str, int] = {}
     for start, text in mentions:
         first[text] = min(start, first.get(text, start))
@@ -83,14 +81,12 @@ def order_strings(mentions: Iterable[tuple[int, str]]) -> list[str]:
 
 
 def write_answer(strings: list[str]) -> str:
-    """The answer as the student learns it: a JSON list of strings on one line, `[]` for an absent type."""
-    return (
-        f"[{', '.join(map(encode_basestring, strings))}]"  # as json.dumps does it, without an encoder made each time
-    )
+    """Return the answer that the student learns: a JSON list of strings on one line, `[]` for an absent type."""
+    return f"[{', '.join(map(encode_basestring, strings))}]"  # like json.dumps, without creating an encoder each time
 
 
 def read_answer(raw: str) -> list[str] | None:
-    """The distinct strings of a reply in their order, or None when it is not a JSON list of strings."""
+    """Return the distinct strings of an answer in their order, or None if it is not a JSON list of strings."""
     try:
         strings = json.loads(raw)
     except (ValueError, RecursionError):
@@ -101,10 +97,16 @@ def read_answer(raw: str) -> list[str] | None:
 
 
 def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, case: Case = CASE) -> list[Span]:
-    """Character spans `(start, end)`, end exclusive, of `string` in `text`; empty when it does not occur.
+    """Find where `string` occurs in `text`; matches inside words count only if none is on word boundaries.
 
-    Occurrences on word boundaries are preferred; only when there is none does a match inside a word count. `case` says
-    whether letters must be the same: "exact"; "else_any", in any case where the exact string does not occur; or "any".
+    Args:
+        text: the passage.
+        string: what to find.
+        occurrences: "all", or only the "first".
+        case: "exact" compares letters with their case, "any" without, "else_any" without only if "exact" finds none.
+
+    Returns:
+        Spans `(start, end)` in characters, end exclusive; an empty list if the string does not occur.
     """
     if not string:
         return []
@@ -123,11 +125,14 @@ def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, c
 def neutralize(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:
     """Break special tokens inside the contents, so that no passage or type can open or close a turn.
 
-    A space after the first character is enough: the tokenizer no longer sees the token, a reader still sees the text.
+    A space after the first character is enough: the tokenizer no longer finds the token, and the text stays readable.
     """
     longest_first = sorted(filter(None, special_tokens), key=len, reverse=True)
     if not longest_first:
         return messages
     pattern = re.compile("|".join(map(re.escape, longest_first)))
-    broken = lambda match: match[0][0] + " " + match[0][1:]  # noqa: E731
+
+    def broken(match: re.Match[str]) -> str:
+        return f"{match[0][0]} {match[0][1:]}"
+
     return [{**message, "content": pattern.sub(broken, message["content"])} for message in messages]

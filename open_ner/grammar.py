@@ -1,13 +1,13 @@
 """The grammar of a grounded answer: a JSON list of distinct strings, each a substring of the passage, in order.
 
-It works on bytes, because a byte-level token may end in the middle of a character, and over a suffix automaton of the
-passage's JSON-escaped bytes, built once: a byte costs one look-up however often what was said so far occurs.
-A state never enumerates the vocabulary: the decoder tries the model's own best tokens in turn and takes the first one
-allowed, which is the greedy choice under the grammar.
+It works on bytes, because a byte-level token may end inside a character, and on a suffix automaton of the passage's
+JSON-escaped bytes, built once: each byte costs one look-up, however often the string so far occurs. The vocabulary is
+never enumerated: the decoder tries the model's best tokens in turn and takes the first that is allowed, which is the
+greedy choice under the grammar.
 
-Libraries say less or cost more: xgrammar knows a JSON list of strings but no substrings; llguidance knows substrings,
-but neither their order nor that they are distinct, and fills a mask of the whole vocabulary for every token. Both are
-measured beside it by `bench/grounded.py --libraries`.
+Libraries express less or cost more: xgrammar has JSON lists of strings but no substrings; llguidance has substrings,
+but neither their order nor their distinctness, and fills a mask of the whole vocabulary for every token.
+`bench/grounded.py --libraries` measures both.
 """
 
 import json
@@ -19,11 +19,11 @@ from enum import IntEnum
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 QUOTE, BACKSLASH = ord('"'), ord("\\")
-INNER = 256  # added to every byte of a unit but its first, so that no match begins inside a character or an escape
+INNER = 256  # added to all bytes of a unit but the first, so that no match begins inside a character or an escape
 
 
 class Phase(IntEnum):
-    """What an answer expects next; the comment shows where the cursor stands."""
+    """What may come next in an answer; the comments show the position as |."""
 
     START = 0  # |["Paris", "Rome"]
     OPEN = 1  # [|"Paris", "Rome"]   or [|]
@@ -32,16 +32,17 @@ class Phase(IntEnum):
     SEPARATOR = 4  # ["Paris",| "Rome"]
     ITEM = 5  # ["Paris", |"Rome"]
     END = 6  # ["Paris", "Rome"]|
-    REPEAT = 7  # ["Paris", "Paris"|   the answer begins to repeat itself: it has ended before this string
-    LEAD = 8  # | ["Paris", "Rome"]  or START: of a template whose prompt leaves the space before an answer to it
+    REPEAT = 7  # ["Paris", "Paris"|   the answer repeats itself: it ends before this string
+    LEAD = 8  # | ["Paris", "Rome"]  or START: the template's prompt may leave the space before an answer to it
+    OUTSIDE = 9  # a freely decoded answer that is no longer allowed
 
 
 @dataclass(frozen=True)
 class State:
-    """Where an answer stands: the phase, the open string, the strings closed.
+    """The state of an answer: its phase, its open string and its closed strings.
 
-    Of the open string: its node, its length, and the bytes that its last character or escape still lacks. `last_start`
-    is the earliest byte at which the string closed last can stand, after those before it.
+    The open string has a node of the automaton, a length, and a number of bytes that its last character or escape
+    still needs (`left`). `last_start` is the first byte where the last closed string occurs in order.
     """
 
     phase: Phase = Phase.START
@@ -53,13 +54,13 @@ class State:
 
 
 class AnswerGrammar:
-    """The answers that one passage allows. `text` is the passage; positions are bytes of its JSON-escaped form."""
+    """The answers that a passage allows. Positions are bytes of the passage's JSON-escaped form."""
 
     def __init__(self, text: str) -> None:
         units = [
             character.encode("utf-8", "surrogatepass")
             if character >= " " and character not in '"\\'
-            else json.dumps(character)[1:-1].encode()  # an escape such as \n is one unit: never cut
+            else json.dumps(character)[1:-1].encode()  # an escape such as \n is one unit, which is never cut
             for character in text
         ]
         self.source = b"".join(units)
@@ -71,24 +72,24 @@ class AnswerGrammar:
             self.cuts.add(end)
 
     def advance(self, state: State, token: bytes) -> State | None:
-        """The state after `token`, or None where the grammar forbids it."""
-        current: State | None = state
+        """Return the state after `token`, or None if the grammar forbids it."""
         for byte in token:
-            current = self._inside(current, byte) if current.phase is Phase.STRING else self._between(current, byte)
-            if current is None:
+            following = self._inside(state, byte) if state.phase is Phase.STRING else self._between(state, byte)
+            if following is None:
                 return None
-        return current if token else None
+            state = following
+        return state if token else None
 
     def strings(self, state: State) -> list[str]:
-        """The strings closed so far, unescaped."""
+        """Return the closed strings, unescaped."""
         return [json.loads(b'"' + string + b'"') for string in state.closed]
 
     def upcoming(self, state: State, size: int) -> bytes:
-        """The passage's next bytes where the open string stands first, at most `size`; empty between strings."""
+        """Return at most `size` bytes that follow the open string where it first occurs; none between strings."""
         if state.phase is not Phase.STRING or not state.length:
             return b""
-        said = self._said(state)
-        begin = self.source.find(said, state.last_start) + len(said)
+        string = self._open_string(state)
+        begin = self.source.find(string, state.last_start) + len(string)
         return self.source[begin : begin + size]
 
     def _between(self, state: State, byte: int) -> State | None:
@@ -110,7 +111,7 @@ class AnswerGrammar:
         return None
 
     def _inside(self, state: State, byte: int) -> State | None:
-        """A byte of the open string; it must still occur at or after the start of the string before it."""
+        """A byte of the open string, which must still occur at or after the start of the string before it."""
         if byte == QUOTE and state.left == 0:
             return self._close(state) if state.length else None
         node = self.follow[state.node].get(byte + INNER if state.left else byte)
@@ -122,28 +123,31 @@ class AnswerGrammar:
         return State(Phase.STRING, node, state.length + 1, left, state.closed, state.last_start)
 
     def _close(self, state: State) -> State:
-        string = self._said(state)
+        string = self._open_string(state)
         if string in state.closed:
             return replace(state, phase=Phase.REPEAT)
         start = self.source.find(string, state.last_start)
-        while start not in self.cuts:  # the same bytes inside an escape
+        while start not in self.cuts:  # inside an escape, which may contain the same bytes
             start = self.source.find(string, start + 1)
         return State(Phase.AFTER, closed=(*state.closed, string), last_start=start)
 
-    def _said(self, state: State) -> bytes:
+    def _open_string(self, state: State) -> bytes:
         end = self.last_end[state.node]
         return self.source[end - state.length : end]
 
 
 def _more(byte: int) -> int:
-    """How many bytes follow the first of a unit; an escape's second byte says whether it is a long one."""
+    """How many bytes follow the first one of a unit; an escape's second byte tells whether more follow."""
     if byte == BACKSLASH:
         return 1
     return 0 if byte < 0xC0 else 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
 
 
 def _suffix_automaton(units: list[bytes]) -> tuple[list[dict[int, int]], list[int]]:
-    """Transitions of each node, and where the last occurrence of its strings ends (Blumer et al. 1985; linear)."""
+    """Return each node's transitions, and the end of the last occurrence of its strings (Blumer et al. 1985).
+
+    Takes time linear in the length of the passage.
+    """
     follow: list[dict[int, int]] = [{}]
     link, length, last_end = [-1], [0], [0]
     last = size = 0
@@ -181,7 +185,13 @@ def _suffix_automaton(units: list[bytes]) -> tuple[list[dict[int, int]], list[in
 
 
 def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]) -> list[bytes]:
-    """The bytes each token writes, for ids up to at least `size`; empty for special tokens, which no answer holds."""
+    """Return the bytes that each token writes, for at least `size` ids; no bytes for the `special` tokens.
+
+    Args:
+        vocabulary: ids by token; byte-level if it has "Ġ", else SentencePiece's with bytes as `<0x0A>`.
+        size: ids of the model, which may exceed the vocabulary.
+        special: tokens that no answer may contain.
+    """
     table = [b""] * max(size, *(index + 1 for index in vocabulary.values()))
     byte_level = {character: byte for byte, character in bytes_to_unicode().items()}
     is_byte_level = "Ġ" in vocabulary

@@ -1,37 +1,39 @@
-"""Long texts: cut to windows of whole sentences that overlap, and the spans of the windows merged.
+"""Long texts: cut into overlapping windows of whole sentences, with the spans of the windows merged.
 
-A student answers best on passages as long as those it was trained on, so a longer text is asked window by window.
-Windows are cut as they are asked for, in one pass over the text, whatever it holds: no sentence ends, no spaces, or
-one word of ten megabytes.
+A student answers best on passages as long as those it was trained on, so a longer text is read window by window. The
+windows are cut lazily, in one pass over any text: without sentence ends, without spaces, or one word of ten megabytes.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
-from .conversation import LONE_SURROGATE, build_query, neutralize
+from transformers import PreTrainedTokenizerBase
+
+from .answers import Answer, Entity, to_entities
+from .conversation import LONE_SURROGATE, Occurrences, Span, build_query, neutralize
+from .prompts import ChatTemplate
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text
-Entity = dict[str, Any]
 
-# What ends a sentence: a mark before a space and no small letter, but not that of an initial or a title; a mark of
-# Chinese or Japanese; an empty line. Where it is wrong little is lost: the overlap holds the name whole.
+# A sentence ends at a mark before a space and no lower-case letter, unless it belongs to an initial or a title; at a
+# mark of Chinese or Japanese; and at an empty line. A mistake costs little, because windows overlap.
 SENTENCE_END = re.compile(
     r"(?<![\s.][A-Z])(?<!\b(?:Mr|Ms|Dr|St|Lt))(?<!\b(?:Mrs|Gen|Sen|Rep))(?<!\bProf)"
     r"[.!?…]+[\"'”’»)\]]*(?=\s[^a-z])|[。！？｡]+[”’」』）]*|\n(?=\s)"
 )
 NON_SPACE = re.compile(r"\S")
-LONGEST_PIECE = 32  # bytes, and so at most as many tokens
-PIECES_AT_A_TIME = 512  # tokenized in one call
-CHARACTERS_A_TOKEN = 32  # a text with more for each token of the limit is not counted whole: it does not fit
-SMALLEST = 16  # tokens; with less room for a passage the decoder says what takes the place
-SLACK = 8  # tokens by which a passage may grow where it meets the words around it
+LONGEST_PIECE = 32  # bytes, hence at most as many tokens
+PIECES_AT_A_TIME = 512  # pieces tokenized in one call
+CHARACTERS_A_TOKEN = 32  # a text with more characters per token of the limit is never counted whole: it cannot fit
+SMALLEST = 16  # tokens; with less room for a passage, the decoder's error names what takes the positions
+SLACK = 8  # tokens by which a passage may grow next to the words around it
 
 
 class Window(NamedTuple):
-    """The part `text[start:end]`. `before` is where the window before it ends, `after` where the next one begins."""
+    """The part `text[start:end]`; `before` is the end of the window before it, `after` the start of the next one."""
 
     start: int
     end: int
@@ -39,19 +41,19 @@ class Window(NamedTuple):
     after: int | None = None
 
     def gives(self, start: int, end: int) -> bool:
-        """Whether a span of the text is this window's to give.
+        """Whether a span found in this window counts.
 
-        One that touches an edge may be half of a longer one; it is left to the neighbour that holds it with text
-        around it, where there is one.
+        A span at the window's edge may be part of a longer one. If a neighbor contains it with text around it, only
+        the neighbor's answer counts.
         """
-        left_to_next = self.after is not None and end == self.end and self.after < start
-        left_to_last = self.before is not None and start == self.start and end < self.before
-        return not (left_to_next or left_to_last)
+        in_next = self.after is not None and end == self.end and self.after < start
+        in_last = self.before is not None and start == self.start and end < self.before
+        return not (in_next or in_last)
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A sentence or a part of one, with the space before it: the smallest thing that is moved between windows."""
+    """A sentence or a part of one, with the space before it; never divided between windows."""
 
     start: int
     end: int
@@ -59,17 +61,25 @@ class _Piece:
     tokens: int
 
 
-def token_counter(tokenizer: Any, special_tokens: Collection[str]) -> Count:
-    """A function that counts the tokens of texts as the decoder reads them, with special tokens neutralized.
+class RawResult(TypedDict):
+    """The result of a text with `return_raw`: a text of several windows has an answer for each, and `windows`."""
 
-    A lone surrogate, which the decoder refuses and no tokenizer takes, counts as a character.
+    entities: list[Entity]
+    raw: dict[str, str] | dict[str, list[str]]
+    windows: NotRequired[list[Span]]
+
+
+def token_counter(tokenizer: PreTrainedTokenizerBase, special_tokens: Collection[str]) -> Count:
+    """Return a function that counts the tokens of texts as the decoder reads them, with special tokens neutralized.
+
+    A lone surrogate counts as a character, because no tokenizer accepts it; the decoder rejects it later.
     """
 
     def count(texts: Sequence[str]) -> list[int]:
         contents = [{"content": LONE_SURROGATE.sub("?", text)} for text in texts]
         safe = [message["content"] for message in neutralize(contents, special_tokens)]
-        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-        return [len(ids) for ids in tokenizer(safe, **options)["input_ids"]]
+        encoded = tokenizer(safe, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
 
     return count
 
@@ -77,39 +87,38 @@ def token_counter(tokenizer: Any, special_tokens: Collection[str]) -> Count:
 def fitting_window(
     window: int,
     positions: int | None,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     special_tokens: Collection[str],
     wordings: Sequence[str],
     dataset: str | None,
     max_new_tokens: int,
 ) -> int:
-    """Tokens of passage that can be asked at once: `window`, or less where the model's `positions` leave less.
+    """Return the tokens of a passage that are read at once: `window`, or less if the model's `positions` leave less.
 
-    The longest question, the turns around it and the answer come off the positions.
+    The positions also hold the longest query (one of `wordings`), the turns around it and the answer.
     """
     if positions is None:
         return window
     count = token_counter(tokenizer, special_tokens)
-    turns = tokenizer.apply_chat_template(
-        build_query("", "", dataset and "x"), add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    taken = len(turns) + max(count(wordings)) + sum(count([dataset or ""])) + max_new_tokens + SLACK
+    turns = ChatTemplate.from_tokenizer(tokenizer).render(build_query("", "", dataset and "x"), prompt=True)
+    around = len(tokenizer.encode(turns, add_special_tokens=False)) + sum(count([dataset or ""]))
+    taken = around + max(count(wordings)) + max_new_tokens + SLACK
     return min(window, positions - taken) if positions - taken >= SMALLEST else window
 
 
 def cut(text: str, count: Count, limit: int) -> Iterator[Window]:
-    """Windows of at most `limit` tokens that together hold all of `text`; the last one has no `after`.
+    """Yield windows of at most `limit` tokens that together contain all of `text`; the last one has no `after`.
 
-    A text within the limit is one window, as it is. A longer one is cut where a sentence ends in the second half of a
-    window, else between words, else inside a word but never inside a character with its combining marks. Neighbours
-    share at least an eighth of the limit, up to a quarter where that lets the next one begin a sentence.
+    A text within the limit is one window. A longer text is cut at a sentence end in the second half of a window, else
+    between words, else inside a word but never inside a character with its combining marks. Neighbors share at least
+    an eighth of the limit, and up to a quarter if the next window can then begin with a sentence.
     """
     short = len(text) <= limit * CHARACTERS_A_TOKEN
     if LONE_SURROGATE.search(text) or (short and count([text])[0] <= limit):
-        yield Window(0, len(text))  # a surrogate is refused by the decoder, which names its place in the text
+        yield Window(0, len(text))  # whole if it has a surrogate, so that the decoder's error names the right place
         return
     pieces = _pieces(text, count, min(LONGEST_PIECE, limit))
-    held: list[_Piece] = []  # from the window's start on, until they exceed the limit
+    held: list[_Piece] = []  # from the window's start, until they exceed the limit
     before, total, more = None, 0, True
     while True:
         while more and (total <= limit or len(held) < 2):
@@ -134,9 +143,9 @@ def cut(text: str, count: Count, limit: int) -> Iterator[Window]:
 
 
 def merge(found: Iterable[tuple[Window, list[Entity]]]) -> list[Entity]:
-    """Entities of a text from those of its windows, in order of start, longer first where two begin together.
+    """Merge the entities of a text's windows, in order of start, the longer first on a tie.
 
-    Offsets become the text's; what several windows found counts once, with the highest score.
+    Offsets become those of the text; an entity found in several windows counts once, with its highest score.
     """
     best: dict[tuple[int, int, str], Entity] = {}
     for window, entities in found:
@@ -148,8 +157,53 @@ def merge(found: Iterable[tuple[Window, list[Entity]]]) -> list[Entity]:
     return sorted(best.values(), key=lambda entity: (entity["start"], -entity["end"]))
 
 
+def read_answers(
+    text: str,
+    answered: Iterable[tuple[Window, Mapping[str, Answer]]],
+    threshold: float,
+    occurrences: Occurrences,
+    return_raw: bool,
+    calibration: tuple[float, float] = (1.0, 0.0),
+) -> list[Entity] | RawResult:
+    """Return the result of a text from the answers to each of its windows, by entity group.
+
+    `calibration` is the temperature and the bias of `answers.calibrate`.
+    """
+    raw: list[tuple[Window, dict[str, str]]] = []
+
+    def found() -> Iterator[tuple[Window, list[Entity]]]:
+        for window, answers in answered:
+            part = text[window.start : window.end]
+            spans = [
+                span
+                for name, answer in answers.items()
+                for span in to_entities(part, name, answer, occurrences, *calibration)
+            ]
+            yield window, [span for span in spans if span["score"] is None or span["score"] >= threshold]
+            if return_raw:
+                raw.append((window, {name: answer.text for name, answer in answers.items()}))
+
+    entities = merge(found())
+    if not return_raw:
+        return entities
+    if len(raw) == 1:
+        return {"entities": entities, "raw": raw[0][1]}
+    answers = {name: [texts[name] for _, texts in raw] for name in raw[0][1]}
+    return {"entities": entities, "raw": answers, "windows": [(window.start, window.end) for window, _ in raw]}
+
+
+def up_to_last_window(
+    answers: Iterator[tuple[Window, Mapping[str, Answer]]],
+) -> Iterator[tuple[Window, Mapping[str, Answer]]]:
+    """Yield the part of a stream that belongs to one text; the rest stays in the stream."""
+    for window, answer in answers:
+        yield window, answer
+        if window.after is None:
+            return
+
+
 def _pieces(text: str, count: Count, longest: int) -> Iterator[_Piece]:
-    """Sentences, or parts of at most `longest` bytes of them; space at the text's end is in none."""
+    """Yield sentences, or their parts of at most `longest` bytes, without space at the end of the text."""
     start, stop = 0, len(text.rstrip())
     while start < stop:
         begun, ends, sentences = start, [], []
@@ -163,7 +217,7 @@ def _pieces(text: str, count: Count, longest: int) -> Iterator[_Piece]:
 
 
 def _end_of_piece(text: str, start: int, end_of_text: int, longest: int) -> tuple[int, bool]:
-    """Where the piece from `start` ends, and whether a sentence does there too."""
+    """Return where the piece from `start` ends, and whether a sentence ends there."""
     stop = min(start + longest, end_of_text)
     while stop - start > 1 and (size := len(text[start:stop].encode())) > longest:
         stop = start + max(1, (stop - start) * longest // size)
@@ -185,12 +239,12 @@ def _end_of_piece(text: str, start: int, end_of_text: int, longest: int) -> tupl
 
 
 def _is_joined(left: str, right: str) -> bool:
-    """Whether two characters are parts of one that is seen: combining marks, joiners, the color of an emoji."""
+    """Whether two characters are displayed as one: combining marks, joiners, the color of an emoji."""
     return unicodedata.category(right)[0] == "M" or "\u200d" in (left, right) or "\U0001f3fb" <= right <= "\U0001f3ff"
 
 
 def _fitting(text: str, held: list[_Piece], count: Count, limit: int) -> int:
-    """How many of the pieces make the window: to the last end of a sentence in its second half, or all that fit."""
+    """Return how many pieces form the window: up to its last sentence end, if in the second half, or all that fit."""
     budget = limit
     while True:
         fitting = last_sentence = tokens = 0
@@ -202,14 +256,14 @@ def _fitting(text: str, held: list[_Piece], count: Count, limit: int) -> int:
             if piece.ends_sentence and 2 * tokens >= limit:
                 last_sentence = number
         size = last_sentence or fitting or 1
-        excess = count([text[held[0].start : held[size - 1].end]])[0] - limit  # the sum is what they have apart
+        excess = count([text[held[0].start : held[size - 1].end]])[0] - limit  # tokenized together, they may have more
         if excess <= 0 or size == 1:
             return size
         budget -= excess
 
 
 def _first_of_next(held: list[_Piece], size: int, limit: int) -> int:
-    """Which piece begins the next window: it must get beyond this window's end, and begins after this one's start."""
+    """Return which piece begins the next window, which must reach beyond the end of this one."""
     first, enough, tokens = size, 0, 0
     for number in range(size - 1, 0, -1):
         tokens += held[number].tokens
@@ -224,6 +278,6 @@ def _first_of_next(held: list[_Piece], size: int, limit: int) -> int:
 
 
 def _skip_space(text: str, start: int, end: int) -> int:
-    """The first character from `start` that is no space; `end` where there is none."""
+    """Return the first position from `start` that is not white space, or `end`."""
     found = NON_SPACE.search(text, start, end)
     return found.start() if found else end

@@ -1,24 +1,60 @@
 """The `open-ner` task: `pipeline("open-ner", model=..., trust_remote_code=True)(text, types=[...])`.
 
-The shape of the result is that of transformers' `ner` pipeline with aggregation: a list of
-`{"entity_group", "word", "start", "end", "score"}` per text, with `text[start:end] == word`. This file and the ones it
-imports travel to the Hub with the weights.
+The result has the shape of transformers' aggregated `ner` pipeline: a list of `Entity` per text. This file and its
+imports travel to the Hub with the weights; `open_ner.load` runs the same code from the installed package instead.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .answers import Answer, calibrate
-from .conversation import OCCURRENCES, find_spans
+from .answers import Answer, Entity
+from .conversation import OCCURRENCES, Occurrences
 from .decoding import Decoder, Request
-from .long_texts import Window, cut, fitting_window, merge, token_counter
+from .long_texts import RawResult, Window, cut, fitting_window, read_answers, token_counter, up_to_last_window
 
 TASK = "open-ner"
-DEFAULTS: dict[str, Any] = {
+
+
+class DecodingOptions(TypedDict):
+    """Options of `Decoder.answer`."""
+
+    dataset: NotRequired[str | None]
+    grounded: bool
+    max_new_tokens: int
+    token_budget: int
+
+
+class Defaults(DecodingOptions):
+    """Defaults of the pipeline's options, saved with a model as `config.open_ner`."""
+
+    types: list[str] | dict[str, str]
+    threshold: float
+    occurrences: Occurrences
+    temperature: float  # this and `bias` calibrate scores (`answers.calibrate`)
+    bias: float
+    window: int
+
+
+class WindowedText(TypedDict):
+    """A text, what to ask of it as `{entity group: type or definition}`, and the windows to ask it of."""
+
+    text: str
+    queries: Mapping[str, str]
+    windows: Iterator[Window]
+
+
+class AnsweredText(TypedDict):
+    """A text, and each of its windows with the answers by entity group."""
+
+    text: str
+    answers: Iterable[tuple[Window, Mapping[str, Answer]]]
+
+
+DEFAULTS: Defaults = {
     "types": ["person", "organization", "location", "date", "event", "product"],
     "threshold": 0.0,
     "occurrences": OCCURRENCES,
@@ -30,27 +66,34 @@ DEFAULTS: dict[str, Any] = {
     "token_budget": 16384,
 }
 WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
-DECODING_OPTIONS = ("dataset", "grounded", "max_new_tokens", "token_budget")
+DECODING_OPTIONS = tuple(DecodingOptions.__annotations__)
 SPAN_OPTIONS = ("threshold", "occurrences", "return_raw")
-QUERIES_AT_A_TIME = 1024  # for the decoder to batch by its token budget, and answers held
+QUERIES_AT_A_TIME = 1024  # held at once; the decoder batches them by its token budget
 
 
 class OpenNERPipeline(Pipeline):
     """Named-entity recognition with types of the caller's choice, by a student tuned on the open-NER dialogue.
 
-    Call it with one text, a list, a generator or a `datasets` column. Options:
-        types: names, or `{name: definition}` to ask by definition; absent, the set saved with the model.
+    Call it with one text, a list, a generator or a `datasets` column. The options can be given to the call or when the
+    pipeline is created; the defaults are those saved with the model.
+
+    Args:
+        types: names, or `{name: definition}` to ask by definition.
         dataset: the `Dataset:` line of students tuned on several human-annotated sets.
         threshold: keep spans whose score is at least this, in [0, 1].
-        occurrences: "all" maps an answer to each of its occurrences on word boundaries, "first" to the first; of a
+        occurrences: "all" maps an answer to each of its occurrences on word boundaries, "first" to the first one; in a
             text beyond the window, in each of its windows.
-        grounded: allow only answers that are lists of substrings of the text, and drop those the student was forced
-            to (`Answer.drop_forced`); False decodes freely.
+        grounded: allow only lists of substrings of the text, and remove those that the student was forced to
+            (`Answer.drop_forced`); False decodes freely.
         return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list; for a text beyond
             the window, lists of answers, one for each of its `"windows": [(start, end), ...]`.
-        window: tokens of text asked at once, those the student was trained on; a longer text is cut (windows.py).
-        max_new_tokens, token_budget: bounds of one answer and of one batch's cache, in tokens.
-    Raises ValueError for an empty list of types, a text that is no string, or questions beyond the model's positions.
+        window: tokens of text read at once, as many as in training; a longer text is cut (`long_texts.py`).
+        max_new_tokens: bound of one answer, in tokens.
+        token_budget: bound of a batch's key/value cache, in tokens.
+
+    Raises:
+        ValueError: the list of types is empty, a text is not a string, an option is out of range, or queries need more
+            positions than the model has.
     """
 
     _load_tokenizer = True
@@ -61,7 +104,8 @@ class OpenNERPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.defaults = {**DEFAULTS, **(getattr(self.model.config, "open_ner", None) or {})}
+        assert self.tokenizer is not None, "_load_tokenizer is set"
+        self.defaults = saved_defaults(self.model.config)
         self.decoder = Decoder(self.model, self.tokenizer)
         self.count = token_counter(self.tokenizer, self.decoder.special_tokens)
 
@@ -69,14 +113,9 @@ class OpenNERPipeline(Pipeline):
         known = {*WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
         if unknown := set(options) - known:
             raise ValueError(f"unknown option {sorted(unknown)[0]!r}: choose from {sorted(known)}")
-        if options.get("occurrences", "all") not in ("all", "first"):
-            raise ValueError(f"occurrences={options['occurrences']!r}: choose 'all' or 'first'")
+        positive = {name: options.get(name) for name in ("window", "max_new_tokens", "token_budget")}
+        check_options(options.get("threshold"), options.get("occurrences"), **positive)
         given = {key: value for key, value in options.items() if value is not None}
-        if not 0 <= given.get("threshold", 0) <= 1:
-            raise ValueError(f"threshold={given['threshold']!r}: scores lie in [0, 1]")
-        for name in ("window", "max_new_tokens", "token_budget"):
-            if given.get(name, 1) < 1:
-                raise ValueError(f"{name}={given[name]!r}: give at least 1")
         queries = {} if types is None else {"queries": to_queries(types)}
         return (
             queries | {key: given[key] for key in WINDOW_OPTIONS if key in given},
@@ -85,39 +124,52 @@ class OpenNERPipeline(Pipeline):
         )
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Entities of one text, of each text of a list or a column, or lazily of a generator's."""
+        """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
+
+        Options are those of the class.
+        """
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
         if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes)):
-            inputs = list(inputs)  # a column of `datasets` is a sequence but no list
+            inputs = list(inputs)  # a column of `datasets` is a sequence but not a list
         if self._batch_size is None:
-            kwargs.setdefault("batch_size", 32)  # texts the decoder gets at a time; its token budget does the rest
+            kwargs.setdefault("batch_size", 32)  # texts given to the decoder at once, which batches by token budget
         return super().__call__(inputs, *args, **kwargs)
 
-    def preprocess(self, text: Any, queries: Mapping[str, str] | None = None, **options: Any) -> dict[str, Any]:
-        """A text, its windows, and the questions asked of it: `{entity group: what the question names}`."""
+    def preprocess(
+        self,
+        text: Any,
+        queries: Mapping[str, str] | None = None,
+        window: int | None = None,
+        dataset: str | None = None,
+        max_new_tokens: int | None = None,
+    ) -> WindowedText:
+        """Cut a text into windows that leave room for the queries and answers."""
         if not isinstance(text, str):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
+        assert self.tokenizer is not None
         queries = to_queries(self.defaults["types"]) if queries is None else queries
         limit = fitting_window(
-            tokenizer=self.tokenizer,
-            special_tokens=self.decoder.special_tokens,
-            positions=getattr(self.model.config, "max_position_embeddings", None),
-            wordings=list(queries.values()),
-            **{key: options.get(key, self.defaults.get(key)) for key in WINDOW_OPTIONS},
+            window or self.defaults["window"],
+            getattr(self.model.config, "max_position_embeddings", None),
+            self.tokenizer,
+            self.decoder.special_tokens,
+            list(queries.values()),
+            self.defaults.get("dataset") if dataset is None else dataset,
+            max_new_tokens or self.defaults["max_new_tokens"],
         )
         return {"text": text, "queries": queries, "windows": cut(text, self.count, limit)}
 
-    def _forward(self, items: Any, **options: Any) -> list[dict[str, Any]]:
+    def _forward(self, items: WindowedText | list[WindowedText], **options: Any) -> list[AnsweredText]:
         items = items if isinstance(items, list) else [items]
-        settings = {key: self.defaults[key] for key in DECODING_OPTIONS if key in self.defaults} | options
-        answers = self._answer(items, settings)
+        settings = {key: value for key, value in self.defaults.items() if key in DECODING_OPTIONS} | options
+        answers = self._answer(items, cast(DecodingOptions, settings))
         return [{"text": item["text"], "answers": up_to_last_window(answers)} for item in items]
 
     def _answer(
-        self, items: list[dict[str, Any]], settings: Mapping[str, Any]
+        self, items: list[WindowedText], settings: DecodingOptions
     ) -> Iterator[tuple[Window, dict[str, Answer]]]:
-        """Each window of the items with its answers by entity group; a few windows are asked, and held, at a time."""
+        """Yield each window of the items with its answers by entity group; asks a few windows at a time."""
         windows = ((item, window) for item in items for window in item["windows"])
         size = max(1, QUERIES_AT_A_TIME // len(items[0]["queries"]))
         while group := list(islice(windows, size)):
@@ -132,12 +184,12 @@ class OpenNERPipeline(Pipeline):
 
     def postprocess(
         self,
-        output: Any,
+        output: AnsweredText | list[AnsweredText],
         threshold: float | None = None,
-        occurrences: str | None = None,
+        occurrences: Occurrences | None = None,
         return_raw: bool = False,
-    ) -> list[dict[str, Any]] | dict[str, Any]:
-        """Spans of one text, in order of start; longer first where two begin together."""
+    ) -> list[Entity] | RawResult:
+        """Return the spans of one text, in order of start, the longer first on a tie."""
         output = output[0] if isinstance(output, list) else output
         policy = occurrences or self.defaults["occurrences"]
         floor = self.defaults["threshold"] if threshold is None else threshold
@@ -152,71 +204,35 @@ class OpenNERPipeline(Pipeline):
         preprocess: dict,
         forward: dict,
         postprocess: dict,
-    ) -> Iterator[Any]:
-        """Hand texts to the decoder `batch_size` at a time; there are no tensors to collate."""
+    ) -> Iterator[list[Entity] | RawResult]:
+        """Give texts to the decoder `batch_size` at a time; there are no tensors to collate."""
         stream = iter(inputs)
         while chunk := [self.preprocess(text, **preprocess) for text in islice(stream, batch_size)]:
-            for output in self.forward(chunk, **forward):
+            outputs: Any = self.forward(chunk, **forward)  # the base class announces tensors
+            for output in outputs:
                 yield self.postprocess(output, **postprocess)
 
 
-def to_entities(
-    text: str, entity_type: str, answer: Answer, occurrences: str, temperature: float = 1.0, bias: float = 0.0
-) -> list[dict[str, Any]]:
-    """The spans of one answer; strings that do not occur in the text give none."""
-    return [
-        {"entity_group": entity_type, "word": text[start:end], "start": start, "end": end, "score": score}
-        for string, raw in answer.scored_strings() or []
-        for score in [raw if raw is None else calibrate(raw, temperature, bias)]
-        for start, end in find_spans(text, string, occurrences)
-    ]
+def saved_defaults(config: object) -> Defaults:
+    """Return the defaults saved in a model's config, completed with those of this module."""
+    defaults = DEFAULTS.copy()
+    defaults.update(getattr(config, "open_ner", None) or {})
+    return defaults
 
 
-def read_answers(
-    text: str,
-    answered: Iterable[tuple[Window, Mapping[str, Answer]]],
-    threshold: float,
-    occurrences: str,
-    return_raw: bool,
-    calibration: tuple[float, float] = (1.0, 0.0),
-) -> list[dict[str, Any]] | dict[str, Any]:
-    """What a call returns of a text, from the answers by entity group to each of its windows.
-
-    `calibration` holds temperature and bias, as `answers.calibrate` takes them.
-    """
-    raw: list[tuple[Window, dict[str, str]]] = []
-
-    def found() -> Iterator[tuple[Window, list[dict[str, Any]]]]:
-        for window, answers in answered:
-            part = text[window.start : window.end]
-            spans = [
-                span
-                for name, answer in answers.items()
-                for span in to_entities(part, name, answer, occurrences, *calibration)
-            ]
-            yield window, [span for span in spans if span["score"] is None or span["score"] >= threshold]
-            if return_raw:
-                raw.append((window, {name: answer.text for name, answer in answers.items()}))
-
-    entities = merge(found())
-    if not return_raw:
-        return entities
-    if len(raw) == 1:
-        return {"entities": entities, "raw": raw[0][1]}
-    answers = {name: [texts[name] for _, texts in raw] for name in raw[0][1]}
-    return {"entities": entities, "raw": answers, "windows": [(window.start, window.end) for window, _ in raw]}
-
-
-def up_to_last_window(answers: Iterator[tuple[Window, Any]]) -> Iterator[tuple[Window, Any]]:
-    """The part of a stream that belongs to one text; the rest stays in the stream."""
-    for window, answer in answers:
-        yield window, answer
-        if window.after is None:
-            return
+def check_options(threshold: float | None, occurrences: str | None, **positive: int | None) -> None:
+    """Raise ValueError for an option that is out of range; None stands for the default."""
+    if occurrences not in (None, "all", "first"):
+        raise ValueError(f"occurrences={occurrences!r}: choose 'all' or 'first'")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold={threshold!r}: scores are in [0, 1]")
+    for name, value in positive.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value!r}: give at least 1")
 
 
 def to_queries(types: Any) -> dict[str, str]:
-    """`{entity group: what the question names}` of a list of names or a mapping from names to definitions."""
+    """Return `{entity group: type or definition}` for a list of names, or for a mapping from names to definitions."""
     if isinstance(types, str) or not isinstance(types, Iterable):
         raise ValueError(f"types={types!r}: give a list of names, or {{name: definition}}")
     queries = list(types.items()) if isinstance(types, Mapping) else [(name, name) for name in types]
@@ -224,7 +240,7 @@ def to_queries(types: Any) -> dict[str, str]:
         raise ValueError("types is empty: name at least one entity type")
     for name, wording in queries:
         if not all(isinstance(part, str) and part.strip() for part in (name, wording)):
-            raise ValueError(f"types holds {name!r}: {wording!r}; every type and definition is a non-empty string")
+            raise ValueError(f"types contains {name!r}: {wording!r}; types and definitions are non-empty strings")
     return dict(queries)
 
 

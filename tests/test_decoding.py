@@ -146,7 +146,7 @@ def test_answers_come_in_the_order_of_requests_and_types(decoder: Decoder) -> No
 def test_answers_are_handed_over_before_later_requests_are_run(decoder: Decoder) -> None:
     requests = [Request(TEXTS[0], ["person"]), Request("word " * 3000, ["person"])]
     answers = decoder.answer(requests, grounded=False, max_new_tokens=4, token_budget=1)
-    with pytest.raises(ValueError, match="window"):
+    with pytest.raises(ValueError, match="2048 positions"):
         list(answers)
     streaming = decoder.answer([*requests[:1] * 3, requests[1]], grounded=False, max_new_tokens=4, token_budget=1)
     assert len(next(streaming)) == 1
@@ -357,7 +357,7 @@ def test_too_long_a_passage_is_refused_with_its_numbers(decoder: Decoder, is_gro
     prompt = decoder.tokenizer.apply_chat_template(
         build_query(text, "city"), add_generation_prompt=True, return_dict=False
     )
-    with pytest.raises(ValueError, match=rf"15000 characters needs {len(prompt)} tokens and 7 .* window is 2048"):
+    with pytest.raises(ValueError, match=rf"15000 characters needs {len(prompt)} tokens and 7 .* has 2048 positions"):
         list(decoder.answer([Request(text, ["city"])], max_new_tokens=7, grounded=is_grounded))
 
 
@@ -368,7 +368,7 @@ def test_a_passage_that_just_fits_is_answered(decoder: Decoder) -> None:
     room = 2048 - len(prompt)
     [[answer]] = decoder.answer([Request("x", ["city"])], max_new_tokens=room, grounded=False)
     assert answer.complete
-    with pytest.raises(ValueError, match="window"):
+    with pytest.raises(ValueError, match="2048 positions"):
         list(decoder.answer([Request("x", ["city"])], max_new_tokens=room + 1))
 
 

@@ -258,5 +258,5 @@ def test_a_surrogate_is_refused_by_its_place_in_the_whole_text(tagger: OpenNERPi
 
 
 def test_questions_that_leave_no_room_are_refused_with_the_numbers(tagger: OpenNERPipeline) -> None:
-    with pytest.raises(ValueError, match="window is 2048"):
+    with pytest.raises(ValueError, match="2048 positions"):
         tagger("Rome " * 1000, types={"city": "a town " * 1000})

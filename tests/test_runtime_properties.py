@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from open_ner.answers import Answer
+from open_ner.answers import Answer, to_entities
 from open_ner.conversation import build_query, find_spans, neutralize, read_answer, write_answer
 from open_ner.decoding import Decoder, Request
 from open_ner.grammar import AnswerGrammar, Phase, State
-from open_ner.pipeline import OpenNERPipeline, to_entities
+from open_ner.pipeline import OpenNERPipeline
 from open_ner.prompts import Encoder
 
 REAL = Path(__file__).parent.parent / "models" / "smollm2-135m-instruct"
