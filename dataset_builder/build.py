@@ -1,7 +1,4 @@
-"""The stage `build`: passages, journal and annotated sets become the dataset's folder, complete or not at all.
-
-Nothing is paid here.
-"""
+"""The stage `build`: passages, journal and human-annotated sets become the dataset's folder. It costs nothing."""
 
 import dataclasses
 import json
@@ -13,24 +10,32 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from command_line.build_statistics import BuildStatistics, CorpusCounts
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import write_json
 
-from .config import BuildConfig
+from .config import BuildConfig, ContaminationConfig, SupervisedConfig
 from .corpus.passages import public_name
 from .dataset.figures import plot_all
 from .dataset.parts import Parts
-from .dataset.statistics import PAPER, describe_set, provenance, summarize
+from .dataset.statistics import PAPER, BuiltConfig, describe_set, provenance, summarize
 from .rejects import RejectsFolder
 from .teacher.questions import prompt_hash
-from .uniner_distill import BuiltConfig, materialize
+from .uniner_distill import materialize
 
-FOLDERS = ("data_dir", "sets", "benchmarks")  # options that hold paths of this machine, which are nobody's business
+LOCAL_OPTIONS = ("data_dir", "sets", "benchmarks")  # paths of this machine, which are not published
 
 
 def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> Path:
-    """Annotations, conversations, statistics and figures, from passages, journal and sets alone; returns their folder.
+    """Build annotations, conversations, statistics and figures from passages, journal and sets.
 
-    `finish` writes the card into that folder, from the `stats.json` it finds there.
+    Args:
+        config: the recipe.
+        folder: the folder of the run, with passages and journal.
+        finish: writes the card into the new folder, from its `stats.json`.
+
+    Returns:
+        The folder of the dataset. It is complete: an interrupted build leaves the previous one as it was.
     """
     student = config.dataset.tokenizer or config.corpus.tokenizer
     target = Path(config.dataset_dir) if config.dataset_dir else folder / "dataset"
@@ -39,11 +44,11 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
         parts.write()
         built = materialize(parts.files, config.dataset, student, partial, config.supervised)
         for name in parts.files:
-            rejects.write(name, built[name].tally.rejects)
+            rejects.write(name, built[name].counts.rejects)
         stats = _statistics(config, folder, parts, built)
         first = built[next(iter(parts.files))].annotations
-        _write_json(partial / "stats.json", stats)
-        _write_json(partial / "types.json", dict(first.counts.most_common()))
+        write_json(partial / "stats.json", stats)
+        write_json(partial / "types.json", dict(first.counts.most_common()))
         plot_all(stats, first, partial / "figures")
         finish(partial)
     for name, part in built.items():
@@ -51,52 +56,51 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
     return target
 
 
-def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str, BuiltConfig]) -> dict[str, Any]:
-    """What stats.json says: all that the card shows, and no path of this machine."""
+def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str, BuiltConfig]) -> BuildStatistics:
+    """The content of stats.json: everything the card shows, without paths of this machine."""
     student = config.dataset.tokenizer or config.corpus.tokenizer
     asked = config.teacher.variants if config.corpus.named else []
+    sets = _public_options(config.supervised) | {"passages_left_out": parts.passages_outside_mixture}
     return {
         "name": config.name,
         "license": config.license,
         "corpus": _corpus_counts(folder) if config.corpus.named else {},
-        "answers": parts.answers,
+        "answers": parts.cost,
         "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_name(student)},
         "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
         **provenance(built, config.teacher.recorded_by if config.teacher.recorded and asked else None),
-        "variants": {
-            name: {"counts": {}, **parts.counts.get(name, {}), **summarize(built[name])} for name in parts.files
-        },
+        "variants": {name: summarize(built[name], parts.counts.get(name, {"counts": {}})) for name in parts.files},
         "supervised": {
-            name: describe_set(name, part, built["supervised"].tally) for name, part in parts.human.items()
+            name: describe_set(name, part, built["supervised"].counts) for name, part in parts.human.items()
         },
-        "supervised_options": _without_folders(config.supervised) | {"passages_left_out": parts.passages_left_out},
-        "contamination": [dataclasses.asdict(overlap) for overlap in parts.decontaminator.overlaps()],
-        "contamination_options": _without_folders(config.contamination),
+        "supervised_options": sets,
+        "contamination": parts.decontaminator.overlaps(),
+        "contamination_options": _public_options(config.contamination),
         "configs": {name: {"splits": part.splits, "dataset_info": part.dataset_info} for name, part in built.items()},
         "paper": PAPER,
         "versions": {"python": platform.python_version(), "datasets": version("datasets")},
     }
 
 
-def _without_folders(options: Any) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(options).items() if name not in FOLDERS}
+def _public_options(options: SupervisedConfig | ContaminationConfig) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in LOCAL_OPTIONS}
 
 
-def _corpus_counts(folder: Path) -> dict[str, Any]:
+def _corpus_counts(folder: Path) -> CorpusCounts:
     path = folder / "passages.report.json"
     if not path.exists():
-        raise UserError(f"{path}: not there; run --stage passages again")
+        raise UserError(f"{path} does not exist; run --stage passages again")
     return json.loads(path.read_text(encoding="utf-8"))["counts"]
 
 
 @contextmanager
 def replaced(target: Path) -> Iterator[Path]:
-    """A folder that takes the place of `target` when the block ends well; until then `target` stays as it is.
+    """Yield a new folder that replaces `target` once the block ends without an error.
 
-    So an interrupted build leaves no half-written dataset, and a finished one no file of the build before it.
+    Raises UserError if `target` holds files other than a dataset of this program.
     """
     if target.exists() and not (target / "stats.json").exists() and any(target.iterdir()):
-        raise UserError(f"{target}: holds files that are no dataset of this program; choose another folder")
+        raise UserError(f"{target} holds files that are not a dataset of this program; choose another folder")
     partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "old"))
     for leftover in (partial, old):
         if leftover.exists():
@@ -107,7 +111,3 @@ def replaced(target: Path) -> Iterator[Path]:
         target.rename(old)
     partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,10 +1,13 @@
-"""What is left out anywhere in a build: one class, one count of reasons, one pair of files in the dataset's folder."""
+"""Rejects: everything a build leaves out, with its reason, counted and written to the dataset's folder."""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetWriter
 
 COLUMNS = ("variant", "passage_id", "reason", "span", "type")
 
@@ -13,8 +16,8 @@ COLUMNS = ("variant", "passage_id", "reason", "span", "type")
 class Reject:
     """Anything left out, with its reason.
 
-    `id` names the passage, or the line or document that gave none. `text` is what was left out, verbatim: a passage,
-    a reply, or the reply that an entity came from. `span` and `type` name the entity, or `type` alone a query.
+    `id` is the id of the passage, or of the line or document without one. `text` is the verbatim content: a passage, a
+    reply, or the reply that holds the entity. `span` and `type` name a rejected entity, `type` alone a rejected query.
     """
 
     id: str
@@ -25,18 +28,18 @@ class Reject:
 
 
 def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """How many rejects each reason has, in order of first occurrence."""
+    """Count the rejects of each reason, in order of first occurrence."""
     return dict(Counter(reject.reason for reject in rejects))
 
 
 class RejectsFolder:
-    """Writes rejects to `rejects.parquet`, and their verbatim texts to `replies.parquet`; a context manager.
+    """Writes rejects to `rejects.parquet` and their verbatim texts to `replies.parquet`; a context manager.
 
-    A text is written once however many entities of it were rejected; `variant` and `passage_id` join the two files.
+    A text is written once, however many of its entities were rejected; `variant` and `passage_id` join the two files.
     """
 
     def __init__(self, folder: Path) -> None:
-        import pyarrow as pa  # the stages that ask a teacher do without it
+        import pyarrow as pa  # imported here: the stages before `build` do not need it
         from pyarrow import parquet
 
         folder.mkdir()
@@ -48,20 +51,20 @@ class RejectsFolder:
     def __enter__(self) -> "RejectsFolder":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._rejects.close()
         self._replies.close()
 
     def write(self, variant: str, rejects: Iterable[Reject]) -> None:
         """Add the rejects of one config."""
         rejects = list(rejects)
-        self._write(self._rejects, [(variant, r.id, r.reason, r.span, r.type) for r in rejects])
+        _write_rows(self._rejects, [(variant, r.id, r.reason, r.span, r.type) for r in rejects])
         texts = dict.fromkeys((reject.id, reject.text) for reject in rejects if reject.text)
-        self._write(self._replies, [(variant, *pair) for pair in texts])
+        _write_rows(self._replies, [(variant, *pair) for pair in texts])
 
-    @staticmethod
-    def _write(writer: Any, rows: list[tuple[str, ...]]) -> None:
-        import pyarrow as pa
 
-        columns = list(zip(*rows, strict=True)) or [()] * len(writer.schema)
-        writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=writer.schema))
+def _write_rows(writer: "ParquetWriter", rows: list[tuple[str, ...]]) -> None:
+    import pyarrow as pa
+
+    columns = list(zip(*rows, strict=True)) or [()] * len(writer.schema)
+    writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=writer.schema))

@@ -1,17 +1,17 @@
-"""Text of unknown origin, made harmless where a card shows it."""
+"""Escape text of unknown origin for a Markdown card."""
 
 import html
 
 
 def escape(text: str) -> str:
-    """Text from a corpus or a model for a line or a table cell: no HTML, cell, emphasis, formula, link or image."""
+    """Escape text for a line or a table cell: no HTML, cell, emphasis, formula, link or image can start in it."""
     escaped = html.escape(" ".join(str(text).split()), quote=False)
     for character in "\\`*_[]|~$":
         escaped = escaped.replace(character, "\\" + character)
-    # bare addresses become links by themselves
+    # Markdown turns bare addresses into links
     return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def code(text: str) -> str:
-    """Text that stands between backticks."""
+    """Make text safe between backticks."""
     return " ".join(text.replace("`", "'").split())

@@ -1,4 +1,4 @@
-"""The stage `build`: passages and journal to a folder that is whole or not there, nothing left out unnamed."""
+"""The stage `build`: passages and journal become a complete folder, and every reject has a reason."""
 
 import json
 from collections import Counter
@@ -49,10 +49,10 @@ def answer(folder: Path, skip: set[tuple[str, str]] = frozenset(), **record: Any
     (folder / "journal.jsonl").unlink(missing_ok=True)
     with Journal(folder / "journal.jsonl") as journal:
         for question in questions(load_passages(folder), TEACHER):
-            if (question.variant, question.passage.id) not in skip:
+            if (question.variant, question.passage_id) not in skip:
                 usage = {"prompt_tokens": 1000, "completion_tokens": 500}
                 given = {"reply": REPLIES[question.variant], "finish_reason": "stop", "usage": usage, "model": "m-1"}
-                journal.append({"key": question.key, "passage_id": question.passage.id, **given, **record})
+                journal.append({"key": question.key, "passage_id": question.passage_id, **given, **record})
 
 
 def finished(config: BuildConfig, folder: Path) -> Path:
@@ -66,7 +66,7 @@ def test_statistics_say_what_is_in_the_files(run: tuple[BuildConfig, Path], tmp_
     assert stats["teacher"] == ["m-1"] and len(stats["annotated"]) in (1, 2)
     assert stats["sources"] == {"news": 12}
     assert stats["corpus"] == {
-        "kept": 12, "dropped": {}, "candidates": 12, "documents": {"corpus.jsonl": 12}, "sources": {"news": 12},
+        "kept": 12, "rejected": {}, "candidates": 12, "documents": {"corpus.jsonl": 12}, "sources": {"news": 12},
         "licenses": {"": 12}, "revisions": {},
     }  # fmt: skip
     part = stats["variants"]["type"]
@@ -79,7 +79,7 @@ def test_statistics_say_what_is_in_the_files(run: tuple[BuildConfig, Path], tmp_
     assert sum(turn["content"] == "[]" for turn in turns) == part["negative_queries"]
     assert json.loads((dataset / "types.json").read_text()) == {"person": 12, "city": 12}
     assert {path.name for path in (dataset / "figures").iterdir()} == {
-        "types_by_rank.png", "entities_per_passage.png", "sources.png", "left_out.png",
+        "types_by_rank.png", "entities_per_passage.png", "sources.png", "rejects.png",
     }  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_passages_without_an_answer_are_counted_rejects(
     answer(folder, skip={("type", "p3"), ("definition", "p3"), ("definition", "p7")})
     dataset = finished(config, folder)
     printed = capsys.readouterr().out
-    assert "type: 1 of 12 passages have no answer yet" in printed and "definition: 2 of 12 passages" in printed
+    assert "type: 1 of 12 passages have no reply yet" in printed and "definition: 2 of 12 passages" in printed
     stats = json.loads((dataset / "stats.json").read_text())
     assert [stats["variants"][name]["counts"]["no_answer"] for name in ("type", "definition")] == [1, 2]
     rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
@@ -111,7 +111,7 @@ def test_a_journal_of_another_run_no_journal_and_damaged_lines(
 ) -> None:
     config, folder = run
     other = TeacherConfig(**{**vars(TEACHER), "model": "another"})
-    with pytest.raises(UserError, match="no type answer for any of 12 passages: run --stage annotate"):
+    with pytest.raises(UserError, match="no type reply to any of 12 passages; run --stage annotate"):
         read_replies(other, folder)
     journal = folder / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -125,7 +125,7 @@ def test_a_journal_of_another_run_no_journal_and_damaged_lines(
     assert not journal.exists()
 
 
-def test_what_fits_into_no_window_is_a_reject_and_stands_on_the_card(run: tuple[BuildConfig, Path]) -> None:
+def test_what_exceeds_the_budget_is_a_reject_and_stands_on_the_card(run: tuple[BuildConfig, Path]) -> None:
     config, folder = run
     config.dataset = DatasetConfig(validation_one_in=0, max_conversation_tokens=20)
     dataset = finished(config, folder)
@@ -164,7 +164,7 @@ def test_an_interrupted_build_leaves_the_dataset_of_before_and_the_next_one_no_o
 def test_a_folder_with_files_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="holds files that are no dataset"), replaced(tmp_path / "mine"):
+    with pytest.raises(UserError, match="holds files that are not a dataset"), replaced(tmp_path / "mine"):
         pass
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
@@ -181,7 +181,7 @@ def test_several_datasets_from_one_journal(run: tuple[BuildConfig, Path], tmp_pa
     assert counts[0]["entities"] == counts[1]["entities"]
 
 
-def test_a_reply_stands_once_however_many_of_its_entities_are_left_out(tmp_path: Path) -> None:
+def test_a_reply_is_written_once_however_many_of_its_entities_are_rejected(tmp_path: Path) -> None:
     reply = "x" * 100_000
     found = Annotations(rejects=[Reject("p", "not_in_passage", reply, f"span {i}", "t") for i in range(500)])
     with RejectsFolder(tmp_path / "rejects") as rejects:
@@ -231,22 +231,22 @@ def conserved(counts: dict[str, int], passages: int) -> bool:
     return read == kept + reasons.total() - of_passages and replies == passages - reasons["no_answer"]
 
 
-def test_passages_of_a_benchmark_are_dropped_before_the_teacher_is_paid(
+def test_passages_of_a_benchmark_are_rejected_before_the_teacher_is_paid(
     run: tuple[BuildConfig, Path], benchmark: ContaminationConfig
 ) -> None:
     config, folder = run
     config.contamination = benchmark
     counts = write_passages(config.corpus, folder, screen_of(config))
-    assert counts["kept"] == 11 and counts["dropped"] == {"contaminated: bench": 1}
-    (dropped,) = load_passages(folder).dropped()
-    assert (dropped.id, dropped.reason) == ("p3", "contaminated: bench")
+    assert counts["kept"] == 11 and counts["rejected"] == {"contaminated: bench": 1}
+    (reject,) = load_passages(folder).rejects()
+    assert (reject.id, reject.reason) == ("p3", "contaminated: bench")
     answer(folder)
     stats = json.loads((finished(config, folder) / "stats.json").read_text())
     assert stats["contamination"] == [
         {"benchmark": "bench", "texts": 2, "too_short": 0, "texts_found": 1, "passages": 1, "removed": 1, "types": 1,
          "types_shared": ["city"]}
     ]  # fmt: skip
-    assert stats["corpus"]["dropped"] == {"contaminated: bench": 1} and stats["answers"]["paid"] == 22
+    assert stats["corpus"]["rejected"] == {"contaminated: bench": 1} and stats["answers"]["paid"] == 22
     assert stats["variants"]["type"]["counts"] == {
         "replies": 11, "entities_read": 33, "entities_kept": 22, "not_in_passage": 11,
     }  # fmt: skip
@@ -272,5 +272,5 @@ def test_what_is_removed_at_the_build_is_a_reject_and_the_counts_conserve(
     rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
     assert ("p3" in {r["passage_id"] for r in rejects if r["reason"] == "contaminated: bench"}) == bool(removed)
     card = (dataset / "README.md").read_text()
-    assert f"were\n{'removed' if removed else 'left in'} (where" in card
+    assert f"were\n{'removed' if removed else 'kept'} (a passage" in card
     assert "| bench | 2 | 0 | 1 | 1 |" in card and "| 1: city |" in card

@@ -1,4 +1,4 @@
-"""Annotated passages to conversations: what is asked, in which order, and how it stays in the student's window."""
+"""Annotated passages to conversations: what is asked, in which order, and how it stays within the token budget."""
 
 import json
 import re
@@ -25,13 +25,13 @@ def conversations(
     rows: list[dict],
     options: DatasetConfig = WHOLE,
     student: Path | None = None,
-    counts: Counter[str] | None = None,
-    tally: ConversationCounts | None = None,
+    types: Counter[str] | None = None,
+    counts: ConversationCounts | None = None,
 ) -> list[dict[str, Any]]:
     """The conversations of `rows` as they are read back from their Arrow table."""
-    samplers = {"": NegativeSampler(count_types(rows) if counts is None else counts, options.negatives, options.seed)}
-    window = TokenBudget(str(student), options.max_conversation_tokens) if student else None
-    built = to_conversations(rows, samplers, {"": options}, window, tally or ConversationCounts())
+    samplers = {"": NegativeSampler(count_types(rows) if types is None else types, options.negatives, options.seed)}
+    budget = TokenBudget(str(student), options.max_conversation_tokens) if student else None
+    built = to_conversations(rows, samplers, {"": options}, budget, counts or ConversationCounts())
     return to_table(built, CONVERSATION_FEATURES.arrow_schema).to_pylist()
 
 
@@ -66,7 +66,7 @@ def test_an_answer_keeps_quotes_and_letters_outside_ascii() -> None:
     assert built["messages"][-1]["content"] == r'["Łódź", "\"Żuraw\""]'
 
 
-def mixed(line: bool = True, tally: ConversationCounts | None = None) -> list[dict[str, Any]]:
+def mixed(line: bool = True, counts: ConversationCounts | None = None) -> list[dict[str, Any]]:
     """A distilled passage and one of each of two sets, asked by their own options."""
     sets = {"": {"person": 3, "city": 2, "river": 1}, "a": {"person": 1, "place": 0}, "b": {"gene": 5, "cell": 1}}
     options = {
@@ -74,23 +74,23 @@ def mixed(line: bool = True, tally: ConversationCounts | None = None) -> list[di
         "a": DatasetConfig(max_conversation_tokens=10**5, negatives="uniform", negatives_per_passage=10**6),
         "b": DatasetConfig(max_conversation_tokens=10**5, negatives="none"),
     }
-    samplers = {name: NegativeSampler(counts, options[name].negatives, 1) for name, counts in sets.items()}
+    samplers = {name: NegativeSampler(types, options[name].negatives, 1) for name, types in sets.items()}
     rows = [
         row("p", person=["Ada"], city=["Rome"]), row("a/1", person=["Ada"]) | {"dataset": "a"},
         row("b/1", gene=["Ada"]) | {"dataset": "b"}, row("b/2") | {"dataset": "b"},
     ]  # fmt: skip
-    built = to_conversations(rows, samplers, options, None, tally or ConversationCounts(), line)
+    built = to_conversations(rows, samplers, options, None, counts or ConversationCounts(), line)
     return to_table(built, features_of("mixture").arrow_schema).to_pylist()
 
 
 def test_each_set_is_asked_its_own_types_by_its_own_options() -> None:
-    tally = ConversationCounts()
-    distilled, a, b = mixed(tally=tally)
+    counts = ConversationCounts()
+    distilled, a, b = mixed(counts=counts)
     assert len(asked(distilled)) == 2 and set(asked(distilled)) <= {"person", "city", "river"}
     assert asked(a) == {"person": ["Ada"], "place": []} and asked(b) == {"gene": ["Ada"]}
     assert [row["dataset"] for row in (distilled, a, b)] == ["", "a", "b"]
-    assert tally.queries == {"": 2, "a": 2, "b": 1} and tally.conversations == {"": 1, "a": 1, "b": 1}
-    assert tally.negative_queries["a"] == 1 and tally.rejects == [Reject("b/2", "nothing_to_ask")]
+    assert counts.queries == {"": 2, "a": 2, "b": 1} and counts.conversations == {"": 1, "a": 1, "b": 1}
+    assert counts.negative_queries["a"] == 1 and counts.rejects == [Reject("b/2", "nothing_to_ask")]
 
 
 @pytest.mark.parametrize("line", [True, False])
@@ -140,13 +140,13 @@ def test_present_and_absent_types_are_mixed() -> None:
 
 def test_queries_beyond_the_most_are_left_out_with_their_entities() -> None:
     options = DatasetConfig(max_conversation_tokens=100_000, max_queries=2)
-    left_out = 0
+    not_asked = 0
     for built in conversations(corpus(12), options):
         answers = asked(built)
         assert len(answers) == 2
         assert {entity["type"] for entity in built["entities"]} | set(built["negatives"]) == set(answers)
-        left_out += 3 - len({entity["type"] for entity in built["entities"]})
-    assert left_out > 0
+        not_asked += 3 - len({entity["type"] for entity in built["entities"]})
+    assert not_asked > 0
 
 
 def test_a_repeated_string_counts_once_a_passage_and_type() -> None:
@@ -163,23 +163,23 @@ def test_what_is_asked_of_a_passage_depends_on_no_other_passage() -> None:
     grown = rows + [line | {"id": f"new-{i}"} for i, line in enumerate(corpus(12))]  # twice each count
     after = {built["id"]: built["messages"] for built in conversations(grown)}
     assert {name: after[name] for name in asked_of} == asked_of
-    few = conversations(rows[3:5], counts=count_types(rows))
+    few = conversations(rows[3:5], types=count_types(rows))
     assert [built["messages"] for built in few] == [asked_of["p3"], asked_of["p4"]]
 
 
 def test_a_type_outside_the_vocabulary_is_asked_and_draws_negatives() -> None:
-    (built,) = conversations([row("v", held_out_type=["Ada"])], counts=Counter({"city": 3, "month": 1}))
+    (built,) = conversations([row("v", held_out_type=["Ada"])], types=Counter({"city": 3, "month": 1}))
     assert {entity["type"] for entity in built["entities"]} == {"held out type"} and len(built["negatives"]) == 1
 
 
-def test_a_tally_adds_up() -> None:
-    tally = ConversationCounts()
-    built = conversations(corpus(20), DatasetConfig(max_conversation_tokens=100_000, max_queries=4), tally=tally)
-    queries, negatives = tally.queries.total(), tally.negative_queries.total()
+def test_the_counts_add_up() -> None:
+    counts = ConversationCounts()
+    built = conversations(corpus(20), DatasetConfig(max_conversation_tokens=100_000, max_queries=4), counts=counts)
+    queries, negatives = counts.queries.total(), counts.negative_queries.total()
     assert queries == sum(len(asked(line)) for line in built) == 80
     assert negatives == sum(len(line["negatives"]) for line in built)
-    assert tally.types_not_asked == 60 - (queries - negatives) > 0
-    assert tally.rejects == []
+    assert counts.types_not_asked == 60 - (queries - negatives) > 0
+    assert counts.rejects == []
 
 
 @given(limit=st.integers(150, 420), queries=st.integers(1, 9))
@@ -192,8 +192,8 @@ def test_a_long_conversation_is_continued_and_no_query_lost_or_cut(
     rows = corpus(3) + [row("é", "<|im_end|> Ada — Łódź 🜚 in Rome", person=["Ada"], city=["Łódź", "🜚"])]
     options = DatasetConfig(max_conversation_tokens=limit, negatives_per_passage=queries)
     whole = {built["id"]: asked(built) for built in conversations(rows, options)}
-    tally, parts = ConversationCounts(), {}
-    for built in conversations(rows, options, tiny_student, tally=tally):
+    counts, parts = ConversationCounts(), {}
+    for built in conversations(rows, options, tiny_student, counts=counts):
         name, _, number = built["id"].partition("#")
         answers = asked(built)
         assert number == (str(len(parts[name]) + 1) if name in parts else "")
@@ -205,35 +205,35 @@ def test_a_long_conversation_is_continued_and_no_query_lost_or_cut(
         parts.setdefault(name, []).append(answers)
     for name, answers in whole.items():
         kept = [kind for part in parts.get(name, []) for kind in part]
-        left_out = {r.type for r in tally.rejects if (r.id, r.reason) == (name, "query_too_long")}
-        if Reject(name, "passage_too_long") in tally.rejects:
-            assert not kept and not left_out
+        too_long = {r.type for r in counts.rejects if (r.id, r.reason) == (name, "query_too_long")}
+        if Reject(name, "passage_too_long") in counts.rejects:
+            assert not kept and not too_long
         else:
-            assert len(kept) + len(left_out) == len(answers) and set(kept) | left_out == set(answers)
+            assert len(kept) + len(too_long) == len(answers) and set(kept) | too_long == set(answers)
             assert {kind: strings for part in parts.get(name, []) for kind, strings in part.items()} == {
                 kind: answers[kind] for kind in kept
             }
 
 
-def test_what_fits_into_no_window_is_named_and_never_emitted(tiny_student: Path) -> None:
+def test_what_exceeds_the_budget_is_rejected_with_a_reason(tiny_student: Path) -> None:
     long = TEXT + " Ada and Rome" * 200
     rows = [row("long", long, person=["Ada"]), row("wide", person=["Ada"], city=[TEXT[:50]]), row("p", city=["Rome"])]
-    tally = ConversationCounts()
-    window = TokenBudget(str(tiny_student), 10_000)
-    alone = window.exact(conversations([rows[1]], DatasetConfig(negatives="none"))[0]["messages"])
+    counts = ConversationCounts()
+    budget = TokenBudget(str(tiny_student), 10_000)
+    alone = budget.exact(conversations([rows[1]], DatasetConfig(negatives="none"))[0]["messages"])
     options = DatasetConfig(negatives="none", max_conversation_tokens=alone - 5)
-    built = conversations(rows, options, tiny_student, tally=tally)
+    built = conversations(rows, options, tiny_student, counts=counts)
     assert [(line["id"], list(asked(line))) for line in built] == [
         ("wide", ["person"]),
         ("wide#2", ["city"]),
         ("p", ["city"]),
     ]
-    assert tally.rejects == [Reject("long", "passage_too_long")]
+    assert counts.rejects == [Reject("long", "passage_too_long")]
     narrow = DatasetConfig(negatives="none", max_conversation_tokens=alone - 40)
-    tally = ConversationCounts()
-    built = conversations(rows, narrow, tiny_student, tally=tally)
+    counts = ConversationCounts()
+    built = conversations(rows, narrow, tiny_student, counts=counts)
     assert [line["id"] for line in built] == ["wide", "p"]
-    assert tally.rejects == [Reject("long", "passage_too_long"), Reject("wide", "query_too_long", type="city")]
+    assert counts.rejects == [Reject("long", "passage_too_long"), Reject("wide", "query_too_long", type="city")]
 
 
 @pytest.mark.parametrize(

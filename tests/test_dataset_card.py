@@ -30,7 +30,7 @@ SET = {
 
 def corpus_counts(name: str) -> dict[str, Any]:
     return {
-        "kept": 3, "dropped": {name: 4}, "documents": {name: 1000}, "candidates": 1207, "not_sampled": 1200,
+        "kept": 3, "rejected": {name: 4}, "documents": {name: 1000}, "candidates": 1207, "not_sampled": 1200,
         "sources": {name: 3}, "licenses": {name: 3}, "revisions": {name: name},
     }  # fmt: skip
 
@@ -50,7 +50,7 @@ def stats(**changes: Any) -> dict[str, Any]:
     info = {"splits": [{"name": "train", "num_bytes": 10, "num_examples": 3}], "dataset_size": 10, "download_size": 5}
     config = {"splits": {"train": 3}, "dataset_info": info}
     return {
-        "name": "my dataset", "license": "cc0-1.0", "corpus": {"kept": 3, "dropped": {"too_short": 4}},
+        "name": "my dataset", "license": "cc0-1.0", "corpus": {"kept": 3, "rejected": {"too_short": 4}},
         "answers": {"paid": 3, "cost": 0.5}, "negatives": negatives, "prompts": {"type": "0" * 16},
         "teacher": ["some-model"], "annotated": ["2026-01-01", "2026-01-03"], "sources": {"news": 3},
         "licenses": {"": 3}, "variants": {"type": part}, "configs": {"type": config, "annotations": config},
@@ -81,12 +81,12 @@ def test_numbers_stand_beside_the_papers(tmp_path: Path) -> None:
         "| type: replies and entities | not\\_in\\_passage | 2 |",
         "| type: conversations | query\\_too\\_long | 1 |",
         "- Teacher: some-model, 2026-01-01 to 2026-01-03. "
-        "Prompts: type (SHA-256 0000000000000000). 3 answers were paid for, $0.5000.",
+        "Prompts: type (SHA-256 0000000000000000). 3 replies were paid for, $0.5000.",
         "- Their licenses: not named (3).",
-        "- type: 22.22% of the teacher's entities named a span that is not in the passage; they were dropped.",
+        "- type: 22.22% of the teacher's entities were rejected because their string is not in the passage.",
     ):
         assert line in text.splitlines() or line in text.replace("\n  ", " "), line
-    assert "those of the teacher's provider" in text and "Not looked for" in text and "merged" not in text
+    assert "those of the teacher's provider" in text and "Not checked" in text and "merged" not in text
     assert "Human-annotated" not in text
 
 
@@ -139,8 +139,8 @@ def test_corpus_sets_mixture_and_contamination_are_shown(tmp_path: Path) -> None
         "| bench | 1,200 | 3 | 2 | 5 | 5 | 9 | 2: person, city |",
     ):
         assert line in text.splitlines(), line
-    assert "(relative sizes distilled 2, places 1; 1,234 passages left out)" in text
-    assert "in human-annotated sets: every type of the set that is absent" in text and "Not looked for" not in text
+    assert "(relative sizes distilled 2, places 1; 1,234 passages were left out)" in text
+    assert "in human-annotated sets: every type of the set that is absent" in text and "Not checked" not in text
 
 
 def test_escaped_text_is_one_line_without_markup() -> None:

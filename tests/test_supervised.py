@@ -290,7 +290,7 @@ def test_sets_alone_make_a_dataset(
     card = (workplace / "run" / "dataset" / "README.md").read_text()
     assert str(workplace) not in card + (workplace / "run" / "dataset" / "stats.json").read_text()
     assert "| places | CC0 | 2 | 12 | 4 | 8 | 12 | 24 | 16 |" in card
-    assert "Teacher" not in card and "Not looked for" in card and "the entities people found in them" in card
+    assert "Teacher" not in card and "Not checked" in card and "the entities people found in them" in card
 
 
 def test_a_mixture_has_both_in_the_sizes_asked(
@@ -321,14 +321,14 @@ def test_a_mixture_has_both_in_the_sizes_asked(
     ("options", "message"),
     [
         ({"supervised": {"sets": []}}, "nothing to build from"),
-        ({"supervised": {"mixture": {}}}, "mixes distilled passages with sets"),
+        ({"supervised": {"mixture": {}}}, "supervised.mixture needs distilled passages and sets"),
         ({"supervised": {"sets": ["nothing"]}}, "'nothing' is neither a .yaml file nor one of"),
         ({"supervised": {"data_dir": "nowhere"}}, "nowhere/people.conll: no such file"),
         ({"supervised": {"max_passages": 0}}, "set people: no passage with an entity is left"),
         ({"contamination": {"benchmarks": ["none"]}}, "'none' is neither a file nor one of"),
         (
             {"contamination": {"benchmarks": ["cities.jsonl"], "types": "remove"}},
-            "set places: nothing is left of it beside the benchmarks: drop it from supervised.sets",
+            "set places: decontamination removed all of its entities; remove it from supervised.sets",
         ),
     ],
 )

@@ -63,7 +63,7 @@ def built(folder: Path, rows: list[dict], options: DatasetConfig = WHOLE, counte
 
 
 def materialized(folder: Path, options: DatasetConfig = WHOLE, **sources: list[dict]) -> dict[str, BuiltConfig]:
-    """Materialize the configs given by name, without a window."""
+    """Materialize the configs given by name, without a token budget."""
     (folder / "dataset").mkdir(parents=True)
     files = {name: write(folder / f"{name}.jsonl", rows) for name, rows in sources.items()}
     return materialize(files, options, "", folder / "dataset")
@@ -162,7 +162,7 @@ def test_rows_of_human_annotated_sets_name_theirs_and_are_asked_its_types_alone(
 
 def test_what_an_annotation_file_tells(tmp_path: Path) -> None:
     rows = [row("p0", person=["Ada", "Charles"], name=["Ada"]), row("p1", city=["Rome"])]
-    found = AnnotationFile(write(tmp_path / "rows.jsonl", rows), one_in=0)
+    found = AnnotationFile.read(write(tmp_path / "rows.jsonl", rows), one_in=0)
     assert found.counts == {"person": 2, "name": 1, "city": 1} == found.train_counts[""]
     assert found.per_passage == {3: 1, 1: 1} and found.present_types == 3
     assert found.mentions == 3 + 2  # Ada twice, Charles; Rome twice

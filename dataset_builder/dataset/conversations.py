@@ -5,41 +5,41 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ner_sets.mentions import Mention
 from open_ner.conversation import order_strings, passage_turns, write_answer, write_query
 
+from ..annotation.annotate import AnnotationRow
 from ..config import DatasetConfig
 from ..rejects import Reject
 from .negatives import ORDER, NegativeSampler, passage_keys, uniform
-from .token_budget import Query, TokenBudget
+from .token_budget import AnsweredQuery, TokenBudget
 
 ROWS_AT_ONCE = 2000
-NO_ANSWER = write_answer([])
+NO_STRINGS = write_answer([])
 
 
 @dataclass
 class Conversation:
-    """A passage with the queries asked of it, each with its answer; `id` is the passage's, or `passage#2`.
+    """A passage with its queries and their answers; `id` is that of the passage, or `passage#2` for a continuation.
 
-    `line` is the set that the line `Dataset: {name}` names, None where there is no such line.
+    `line` is the name in the line `Dataset: {name}`; None if there is no such line.
     """
 
     id: str
-    row: dict[str, Any]
-    queries: list[Query]
+    row: AnnotationRow
+    queries: list[AnsweredQuery]
     line: str | None = None
 
 
 @dataclass
 class ConversationCounts:
-    """What a config asks, and the passages and queries no conversation could hold.
+    """What a config asks, and the rejected passages and queries.
 
-    `conversations`, `queries` and `negative_queries` count by human-annotated set, distilled rows under "".
+    `conversations`, `queries` and `negative_queries` count by human-annotated set; "" counts distilled rows.
     """
 
     conversations: Counter[str] = field(default_factory=Counter)
@@ -49,152 +49,134 @@ class ConversationCounts:
     rejects: list[Reject] = field(default_factory=list)
 
 
-def count_types(rows: Iterable[dict[str, Any]]) -> Counter[str]:
-    """Frequency of each type: distinct (passage, string, type) triples, as the teacher named them."""
-    # no set: types of equal frequency come in the order of the passages, the same in every run
-    return Counter(kind for row in rows for _, kind in dict.fromkeys((e["text"], e["type"]) for e in row["entities"]))
+def count_types(rows: Iterable[AnnotationRow]) -> Counter[str]:
+    """Count the distinct (passage, string, type) triples of each type."""
+    # a dict instead of a set keeps types of equal frequency in the order of the passages, so runs are reproducible
+    return Counter(kind for row in rows for _, kind in dict.fromkeys((m["text"], m["type"]) for m in row["entities"]))
 
 
 def to_conversations(
-    rows: Iterable[dict[str, Any]],
+    rows: Iterable[AnnotationRow],
     samplers: Mapping[str, NegativeSampler],
     options: Mapping[str, DatasetConfig],
-    window: TokenBudget | None,
-    tally: ConversationCounts,
+    budget: TokenBudget | None,
+    counts: ConversationCounts,
     dataset_line: bool = True,
 ) -> Iterator[Conversation]:
-    """Every present type of each passage and sampled absent ones, in a seeded random order.
+    """Ask all present types of each passage and some absent ones, in a seeded random order.
 
-    `samplers` holds the types of each human-annotated set by its name, and those of distilled rows under "", and
-    `options` how each is asked; `dataset_line` says whether a set's name opens its conversations. A passage whose
-    conversation exceeds the window is continued in a second one that repeats the passage; what cannot fit at all goes
-    to `tally.rejects` as `passage_too_long` or `query_too_long`, and a passage without a query as `nothing_to_ask`.
+    A passage whose conversation exceeds the budget is continued in another one, which repeats the passage.
+
+    Args:
+        rows: annotated passages.
+        samplers: sampler of absent types for each human-annotated set by name; "" is for distilled rows.
+        options: how each set is asked, with the same keys.
+        budget: longest conversation; None for no limit.
+        counts: receives the counts, and the rejects `passage_too_long`, `query_too_long` and `nothing_to_ask`.
+        dataset_line: open the conversations of a set with its name.
     """
     rows = iter(rows)
     while block := list(islice(rows, ROWS_AT_ONCE)):
-        asked = choose_queries(block, samplers, options, tally)
-        costs = _query_costs(asked, window) if window else asked
+        asked = choose_queries(block, samplers, options, counts)
+        costs = _query_costs(asked, budget) if budget else [[] for _ in asked]
         for row, queries, prices in zip(block, asked, costs, strict=True):
-            dataset = row.get("dataset") or ""
+            dataset = row.get("dataset", "")
             line = dataset if dataset_line and dataset else None
             if not queries:
-                tally.rejects.append(Reject(row["id"], "nothing_to_ask"))
+                counts.rejects.append(Reject(row["id"], "nothing_to_ask"))
                 continue
-            parts = _spread(row, queries, prices, window, tally, line) if window else [queries]
+            parts = [queries]
+            if budget:
+                tokens = budget.text_tokens(row["text"], row.get("tokens"))
+                parts, too_long = budget.spread(row["text"], tokens, queries, prices, line)
+                if too_long and not parts and budget.exact(passage_turns(row["text"], line)) > budget.limit:
+                    counts.rejects.append(Reject(row["id"], "passage_too_long"))
+                else:
+                    counts.rejects += [Reject(row["id"], "query_too_long", type=name) for name, _ in too_long]
             for number, part in enumerate(parts, 1):
-                tally.conversations[dataset] += 1
-                tally.queries[dataset] += len(part)
-                tally.negative_queries[dataset] += sum(not strings for _, strings in part)
+                counts.conversations[dataset] += 1
+                counts.queries[dataset] += len(part)
+                counts.negative_queries[dataset] += sum(not strings for _, strings in part)
                 yield Conversation(row["id"] if number == 1 else f"{row['id']}#{number}", row, part, line)
 
 
 def choose_queries(
-    rows: list[dict[str, Any]],
+    rows: list[AnnotationRow],
     samplers: Mapping[str, NegativeSampler],
     options: Mapping[str, DatasetConfig],
-    tally: ConversationCounts,
-) -> list[list[Query]]:
-    """The queries of each row in the order asked; present types beyond `max_queries` are counted in the tally."""
-    answers = [_answers(row) for row in rows]
+    counts: ConversationCounts,
+) -> list[list[AnsweredQuery]]:
+    """Return the queries of each row in the order asked; present types beyond `max_queries` are counted."""
+    present: list[dict[str, list[tuple[int, str]]]] = []
+    members: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault(row.get("dataset", ""), []).append(i)
+        found: dict[str, list[tuple[int, str]]] = {}
+        for mention in row["entities"]:
+            found.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
+        present.append(found)
+    queries = [[(name, order_strings(strings)) for name, strings in found.items()] for found in present]
     keys = passage_keys(row["id"] for row in rows)
-    queries = [[(name, order_strings(mentions)) for name, mentions in present.items()] for present in answers]
-    for name, members in _by_dataset(rows).items():
-        sampler = samplers[name]
-        present = [[sampler.index[kind] for kind in answers[i] if kind in sampler.index] for i in members]
-        owners = np.repeat(np.arange(len(members)), [len(codes) for codes in present])
-        wanted = [_wanted(len(answers[i]), options[name]) for i in members]
-        flat = np.array([code for codes in present for code in codes], dtype=np.int64)
-        drawn = sampler.draw(keys[members], owners, flat, np.array(wanted, dtype=np.int64))
+    for dataset, places in members.items():
+        sampler, how = samplers[dataset], options[dataset]
+        codes = [[sampler.index[name] for name in present[i] if name in sampler.index] for i in places]
+        owners = np.repeat(np.arange(len(places)), [len(own) for own in codes])
+        flat = np.array([code for own in codes for code in own], dtype=np.int64)
+        fixed = how.negatives_per_passage
+        wanted = [math.ceil(how.negative_ratio * len(present[i])) if fixed is None else fixed for i in places]
+        drawn = sampler.draw(keys[places], owners, flat, np.array(wanted, dtype=np.int64))
         for place, code in zip(*(column.tolist() for column in drawn), strict=True):
-            queries[members[place]].append((sampler.types[code], []))
-        orders = _random_orders(keys[members], [queries[i] for i in members], options[name].seed)
-        for i, order in zip(members, orders, strict=True):
-            queries[i] = _shuffled(queries[i], order, tally, options[name].max_queries)
+            queries[places[place]].append((sampler.types[code], []))
+        orders = _random_orders(keys[places], [len(queries[i]) for i in places], how.seed)
+        for i, order in zip(places, orders, strict=True):
+            kept = order[: how.max_queries]
+            counts.types_not_asked += sum(bool(queries[i][j][1]) for j in order[len(kept) :])
+            queries[i] = [queries[i][j] for j in kept]
     return queries
 
 
-def _answers(row: dict[str, Any]) -> dict[str, list[tuple[int, str]]]:
-    answers: dict[str, list[tuple[int, str]]] = {}
-    for mention in row["entities"]:
-        answers.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
-    return answers
-
-
-def _by_dataset(rows: list[dict[str, Any]]) -> dict[str, list[int]]:
-    members: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        members.setdefault(row.get("dataset") or "", []).append(place)
-    return members
-
-
-def _wanted(present: int, options: DatasetConfig) -> int:
-    fixed = options.negatives_per_passage
-    return math.ceil(options.negative_ratio * present) if fixed is None else fixed
-
-
-def _random_orders(keys: np.ndarray, queries: list[list[Query]], seed: int) -> list[list[int]]:
-    """A permutation for each row, from random numbers of its own."""
-    lengths = np.array([len(part) for part in queries])
-    rows, begins = np.repeat(np.arange(len(queries)), lengths), np.cumsum(lengths) - lengths
+def _random_orders(keys: np.ndarray, lengths: list[int], seed: int) -> list[list[int]]:
+    """A permutation of each length, drawn from the random numbers of the passage's key."""
+    rows, begins = np.repeat(np.arange(len(lengths)), lengths), np.cumsum(lengths) - lengths
     positions = np.arange(len(rows)) - begins[rows]
     order = np.lexsort((uniform(keys[rows], positions, ORDER, seed), rows))
     flat = positions[order].tolist()
-    return [flat[begin : begin + length] for begin, length in zip(begins.tolist(), lengths.tolist(), strict=True)]
+    return [flat[begin : begin + length] for begin, length in zip(begins.tolist(), lengths, strict=True)]
 
 
-def _shuffled(queries: list[Query], order: list[int], tally: ConversationCounts, most: int | None) -> list[Query]:
-    kept = order[:most]
-    tally.types_not_asked += sum(bool(queries[i][1]) for i in order[len(kept) :])
-    return [queries[i] for i in kept]
-
-
-def _query_costs(asked: list[list[Query]], window: TokenBudget) -> list[list[int]]:
-    """Tokens of each query's question and answer."""
-    pairs = [pair for part in asked for pair in part]
-    contents = [text for name, strings in pairs for text in (write_query(name), write_answer(strings))]
-    counts = iter(window.counts(contents))
+def _query_costs(asked: list[list[AnsweredQuery]], budget: TokenBudget) -> list[list[int]]:
+    """Tokens of the text and the answer of each query, counted in one batch."""
+    pairs = (pair for part in asked for pair in part)
+    counts = iter(
+        budget.counts([text for name, strings in pairs for text in (write_query(name), write_answer(strings))])
+    )
     return [[next(counts) + next(counts) for _ in part] for part in asked]
 
 
-def _spread(
-    row: dict[str, Any],
-    queries: list[Query],
-    costs: list[int],
-    window: TokenBudget,
-    tally: ConversationCounts,
-    dataset: str | None,
-) -> list[list[Query]]:
-    tokens = window.text_tokens(row["text"], row.get("tokens"))
-    parts, left_out = window.spread(row["text"], tokens, queries, costs, dataset)
-    if left_out and not parts and window.exact(passage_turns(row["text"], dataset)) > window.limit:
-        tally.rejects.append(Reject(row["id"], "passage_too_long"))
-    else:
-        tally.rejects += [Reject(row["id"], "query_too_long", type=name) for name, _ in left_out]
-    return parts
-
-
 def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Table:
-    """Arrow columns of conversations, built one column at a time: no row ever becomes a Python dict of its own."""
+    """Build the Arrow columns of conversations, without a Python dict per row."""
     texts: dict[str, list[str]] = {name: [] for name in ("id", "text", "source", "dataset")}
     contents: list[str] = []
-    mentions: list[dict[str, Any]] = []
+    mentions: list[Mention] = []
     negatives: list[str] = []
     ends: dict[str, list[int]] = {name: [0] for name in ("messages", "entities", "negatives")}
     for conversation in conversations:
         row, queries = conversation.row, conversation.queries
-        given = (conversation.id, row["text"], row["source"], row.get("dataset") or "")
+        given = (conversation.id, row["text"], row["source"], row.get("dataset", ""))
         for name, value in zip(texts, given, strict=True):
             texts[name].append(value)
         contents += [message["content"] for message in passage_turns(row["text"], conversation.line)]
         for name, strings in queries:
-            contents += (write_query(name), write_answer(strings) if strings else NO_ANSWER)
+            contents += (write_query(name), write_answer(strings) if strings else NO_STRINGS)
         asked = {name for name, strings in queries if strings}
         mentions += [mention for mention in row["entities"] if mention["type"] in asked]
         negatives += [name for name, strings in queries if not strings]
         for column, items in (("messages", contents), ("entities", mentions), ("negatives", negatives)):
             ends[column].append(len(items))
     columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    columns["messages"] = _lists({"role": _roles(ends["messages"]), "content": contents}, ends, schema, "messages")
+    columns["messages"] = _lists(
+        {"role": _roles(ends["messages"]), "content": contents}, ends["messages"], schema, "messages"
+    )
     columns["entities"] = entity_column(mentions, ends["entities"], schema)
     columns["negatives"] = pa.ListArray.from_arrays(
         pa.array(ends["negatives"], pa.int32()), pa.array(negatives, pa.string())
@@ -203,24 +185,23 @@ def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Tab
 
 
 def _roles(ends: list[int]) -> pa.Array:
-    """System first, then user and assistant by turns, in every conversation."""
+    """Roles of all messages: system first, then user and assistant in turn, in every conversation."""
     lengths = np.diff(ends)
     positions = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
     codes = np.where(positions == 0, 0, 2 - positions % 2)
     return pa.DictionaryArray.from_arrays(codes, ["system", "user", "assistant"]).cast(pa.string())
 
 
-def entity_column(mentions: list[dict[str, Any]], ends: list[int], schema: pa.Schema) -> pa.ListArray:
-    """Mentions, one after the other, as a list for each row; row `i` has those from `ends[i]` to `ends[i + 1]`."""
+def entity_column(mentions: list[Mention], ends: list[int], schema: pa.Schema) -> pa.ListArray:
+    """Build the column of mentions; row `i` has those from `ends[i]` to `ends[i + 1]`."""
     names = [column.name for column in schema.field("entities").type.value_type]
-    fields = {name: list(map(itemgetter(name), mentions)) for name in names}
-    return _lists(fields, {"entities": ends}, schema, "entities")
+    return _lists({name: [m[name] for m in mentions] for name in names}, ends, schema, "entities")
 
 
-def _lists(fields: dict[str, Any], ends: dict[str, list[int]], schema: pa.Schema, name: str) -> pa.ListArray:
-    """A column of lists of structs, from the structs' fields one after the other."""
+def _lists(fields: Mapping[str, list[str] | pa.Array], ends: list[int], schema: pa.Schema, name: str) -> pa.ListArray:
+    """Build a column of lists of structs from the flat values of each field."""
     kind = schema.field(name).type
     given = [(fields[column.name], column.type) for column in kind.value_type]
     arrays = [values if isinstance(values, pa.Array) else pa.array(values, arrow) for values, arrow in given]
     struct = pa.StructArray.from_arrays(arrays, fields=list(kind.value_type))
-    return pa.ListArray.from_arrays(pa.array(ends[name], pa.int32()), struct, type=kind)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), struct, type=kind)

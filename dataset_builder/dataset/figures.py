@@ -1,46 +1,38 @@
-"""The figures of the dataset's card. Names from corpus and teacher are drawn as they are, never as markup."""
+"""The figures of the dataset card. Names from corpus and teacher are drawn as plain text, never as markup."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from command_line.build_statistics import BuildStatistics, rejects_by_stage
 from command_line.plotting import BLUE, new_figure, save
 
 from .annotation_file import AnnotationFile
 
-BARS = 20  # at most in a figure; the rest is one bar
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BARS = 20  # most bars in a figure; one more bar sums up the rest
 LONGEST_NAME = 32  # characters, inside a figure
-LONGEST_LABEL = 48  # beside a bar
-MOST_ENTITIES = 120  # bars of the figure of entities per passage
+LONGEST_LABEL = 48  # characters, beside a bar
+MOST_ENTITIES = 120  # most bars in the figure of entities per passage
 
 
-def plot_all(stats: dict[str, Any], annotations: AnnotationFile, folder: Path) -> None:
-    """Types by rank, entities per passage, sources, and what was left out by reason, of the first variant."""
-    folder.mkdir(parents=True, exist_ok=True)
+def plot_all(stats: BuildStatistics, annotations: AnnotationFile, folder: Path) -> None:
+    """Plot types by rank, entities per passage and sources of the first config, and all rejects by reason."""
     plot_types(annotations.counts, folder / "types_by_rank.png")
     plot_entities(annotations.per_passage, folder / "entities_per_passage.png")
     plot_bars(annotations.sources, "annotated passages by source", "passages", folder / "sources.png")
-    plot_bars(left_out(stats), "left out, by stage and reason", "passages, replies, entities or queries",
-              folder / "left_out.png", log=True)  # fmt: skip
-
-
-def left_out(stats: dict[str, Any]) -> Counter[str]:
-    """How many were left out by stage and reason, over all variants."""
-    reasons = Counter({f"corpus: {reason}": n for reason, n in stats["corpus"].get("dropped", {}).items()})
-    for name, part in stats["variants"].items():
-        seen = ("replies", "entities_read", "entities_kept")
-        for reason, number in {**part["counts"], **part["left_out"]}.items():
-            if reason not in seen:
-                reasons[f"{name}: {reason}"] += number
-    for name, part in stats["supervised"].items():
-        reasons.update({f"{name}: {reason}": number for reason, number in part["left_out"].items()})
-    return reasons
+    rejects: Counter[str] = Counter()
+    for part, _, reason, number in rejects_by_stage(stats):
+        rejects[f"{part}: {reason}"] += number
+    plot_bars(rejects, "rejects by reason", "passages, replies, entities or queries", folder / "rejects.png", log=True)
 
 
 def plot_types(counts: Counter[str], path: Path) -> None:
-    """Frequency of types by rank, both axes logarithmic, the head named."""
+    """Plot the frequency of types by rank on logarithmic axes, with some of the frequent ones named."""
     ranked = counts.most_common()
     with _figure(path, f"{len(ranked):,} entity types by frequency") as axes:
         axes.loglog(range(1, len(ranked) + 1), [count for _, count in ranked], ".", color=BLUE, markersize=5)
@@ -53,7 +45,7 @@ def plot_types(counts: Counter[str], path: Path) -> None:
 
 
 def plot_entities(per_passage: Counter[int], path: Path) -> None:
-    """How many passages have how many entities; the longest tail is one bar."""
+    """Plot the number of passages by their number of entities; one bar sums up the tail."""
     total, longest = per_passage.total(), max(per_passage)
     mean = sum(number * passages for number, passages in per_passage.items()) / total
     last = min(longest, MOST_ENTITIES, max(10, round(4 * mean)))
@@ -67,7 +59,7 @@ def plot_entities(per_passage: Counter[int], path: Path) -> None:
 
 
 def plot_bars(counts: Counter[str], title: str, unit: str, path: Path, log: bool = False) -> None:
-    """A horizontal bar per name, the largest first, with its number."""
+    """Plot a horizontal bar per name with its number, the largest first."""
     shown = [(_plain(name, LONGEST_LABEL) or "not named", number) for name, number in counts.most_common(BARS)]
     rest = counts.most_common()[BARS:]
     if rest:
@@ -86,15 +78,14 @@ def plot_bars(counts: Counter[str], title: str, unit: str, path: Path, log: bool
 
 
 @contextmanager
-def _figure(path: Path, title: str, height: float = 4.2) -> Iterator[Any]:
+def _figure(path: Path, title: str, height: float = 4.2) -> "Iterator[Axes]":
     figure = new_figure(7, max(2.2, height))
-    axes = figure.add_subplot(title=title)
-    yield axes
+    yield figure.add_subplot(title=title)
     save(figure, path)
 
 
 def _plain(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name short enough for an axis, its dollars no formula."""
+    """A name on one line, short enough for an axis, with its dollar signs escaped from math mode."""
     name = " ".join(name.split())
     short = name if len(name) <= longest else name[: longest - 1] + "…"
     return short.replace("$", r"\$")

@@ -1,6 +1,6 @@
-"""Negative sampling: types absent from a passage, asked so that the student learns to answer `[]`.
+"""Negative sampling: types that are absent from a passage, asked so that the student learns to answer `[]`.
 
-The largest single lever of the method (paper, table 7): none 31.5, uniform 47.7, by frequency 53.4 average F1.
+It has the largest effect of all choices (paper, table 7): none 31.5, uniform 47.7, by frequency 53.4 average F1.
 """
 
 import hashlib
@@ -11,30 +11,30 @@ from typing import Literal
 import numpy as np
 
 Law = Literal["none", "uniform", "frequency"]
-Pairs = tuple[np.ndarray, np.ndarray]  # passages and types, one beside the other
-NEGATIVES, REST, ORDER = range(3)  # streams of random numbers of a passage
-BLOCK = 200_000  # random numbers held at once
-GUIDE = 2**16  # slices of [0, 1) whose type is known beforehand where they have only one
+Pairs = tuple[np.ndarray, np.ndarray]  # passages and their types, of equal length
+NEGATIVES, REST, ORDER = range(3)  # streams of random numbers for each passage
+BLOCK = 200_000  # random numbers in memory at once
+GUIDE = 2**16  # slices of [0, 1); the type of a slice is precomputed if it has only one
 NOTHING = np.empty(0, dtype=np.int64)
 
 
 def passage_keys(ids: Iterable[str]) -> np.ndarray:
-    """Each passage's own seed, uint64: the first bytes of the SHA-256 of its id.
+    """Return the seed of each passage, uint64: the first bytes of the SHA-256 of its id.
 
-    What is drawn for a passage depends on it and on the vocabulary alone, not on the passages before it: a corpus may
-    grow, shrink or be built in parts.
+    The draw of a passage depends only on its seed and the vocabulary, not on other passages, so a corpus may grow,
+    shrink or be built in parts.
     """
     digests = b"".join([hashlib.sha256(name.encode()).digest() for name in ids])
-    return np.frombuffer(digests, dtype="<u8")[::4].copy()  # a digest is four of these numbers
+    return np.frombuffer(digests, dtype="<u8")[::4].copy()  # a digest has four of these numbers
 
 
 def uniform(keys: np.ndarray, positions: np.ndarray, stream: int, seed: int) -> np.ndarray:
-    """Random numbers in [0, 1): the one at `positions` in a passage's `stream`.
+    """Return random numbers in [0, 1) at `positions` in the `stream` of each passage.
 
-    SplitMix64 (Steele, Lea, Flood 2014), whose n-th number is a function of n: all are computed at once.
+    SplitMix64 (Steele, Lea, Flood 2014), whose n-th number is a function of n, so all are computed at once.
     """
     with np.errstate(over="ignore"):
-        state = _mix(keys ^ _mix(np.uint64(seed % 2**64) * np.uint64(4) + np.uint64(stream)))
+        state = _mix(keys ^ _mix(np.asarray(seed % 2**64, dtype=np.uint64) * np.uint64(4) + np.uint64(stream)))
         bits = _mix(state + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
     return (bits >> np.uint64(11)) * 2.0**-53
 
@@ -48,8 +48,13 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 class NegativeSampler:
     """Draws absent types without replacement, uniformly or by frequency, for many passages at once.
 
-    The law is successive sampling, exactly: each next type is drawn in proportion to its weight among those that are
-    neither present nor drawn yet. `counts` maps a type to its frequency; `types` lists the vocabulary in order.
+    This is exact successive sampling: each type is drawn in proportion to its weight among the types that are neither
+    present nor drawn yet.
+
+    Args:
+        counts: frequency of each type.
+        law: how types are weighted; "none" draws nothing.
+        seed: seed of all draws.
     """
 
     def __init__(self, counts: Mapping[str, int], law: Law, seed: int) -> None:
@@ -64,10 +69,17 @@ class NegativeSampler:
         self.guide[self.guide != np.searchsorted(self.cumulative, edges[1:], side="left")] = -1
 
     def draw(self, keys: np.ndarray, owners: np.ndarray, present: np.ndarray, wanted: np.ndarray) -> Pairs:
-        """`(rows, codes)` of the drawn types, by row and in the order drawn; `types[code]` is the type's name.
+        """Draw absent types for many passages.
 
-        `keys` (uint64) and `wanted` have one number a passage; passage `owners[i]` has the type `present[i]`, named
-        once. Fewer than wanted are drawn only where the vocabulary has no more.
+        Args:
+            keys: the seed of each passage, uint64.
+            owners: the passage of each present type.
+            present: codes of the present types, each once per passage.
+            wanted: number of types to draw for each passage.
+
+        Returns:
+            `(rows, codes)` of the drawn types, by row and in the order drawn; `types[code]` is the name of a type.
+            There are fewer than wanted only if the vocabulary has no more.
         """
         if self.law == "none" or not self.types:
             return NOTHING, NOTHING
@@ -90,17 +102,17 @@ class NegativeSampler:
         return rows[order], codes[order]
 
     def _first_draws(self, task: "_Task", some: np.ndarray, number: np.ndarray) -> tuple[Pairs, np.ndarray, Pairs]:
-        """Draws with replacement, passing over repeats and present types: successive sampling.
+        """Draw with replacement and ignore repeats and present types, which is successive sampling.
 
-        Returns the types of the rows it served, the rows it could not serve, and the types these have so far. A longer
-        round repeats the shorter one and goes on.
+        Returns the types of the rows with enough draws, the other rows, and the types these have so far. A longer
+        round starts with the draws of the shorter one.
         """
         local = np.repeat(np.arange(len(some)), number)
         positions = np.arange(len(local)) - np.repeat(np.cumsum(number) - number, number)
         numbers = uniform(task.keys[some][local], positions, NEGATIVES, self.seed)
         codes = self._types_at(numbers)
         owners, present = task.types_of(some)
-        # sorting the pair (row, type) with the place in line as the last bits finds the first of each pair
+        # sort pairs (row, type) with their position as the last bits, to find the first of each pair
         pairs = np.concatenate([owners * len(self.types) + present, local * len(self.types) + codes])
         bits = len(pairs).bit_length()
         line = np.sort((pairs << bits) | np.arange(len(pairs)))
@@ -118,14 +130,14 @@ class NegativeSampler:
         return (rows[served], codes[served]), some[count < wanted], (rows[~served], codes[~served])
 
     def _types_at(self, numbers: np.ndarray) -> np.ndarray:
-        """The type on whose share of [0, 1) each number falls; most lie in a slice that one type has to itself."""
+        """Map numbers in [0, 1) to types by their shares; most numbers fall into a slice with only one type."""
         codes = self.guide[(numbers * GUIDE).astype(np.int64)]
         unsure = np.flatnonzero(codes < 0)
         codes[unsure] = np.searchsorted(self.cumulative, numbers[unsure], side="right")
-        return np.minimum(codes, len(self.types) - 1)  # a sum of shares may end just below 1
+        return np.minimum(codes, len(self.types) - 1)  # rounding may leave the last sum just below 1
 
     def _by_keys(self, task: "_Task", some: np.ndarray) -> Pairs:
-        """The types of least E / weight, E exponential: successive sampling too (Efraimidis and Spirakis 2006)."""
+        """Draw the types of smallest E / weight, E exponential: the same law (Efraimidis and Spirakis 2006)."""
         numbers = uniform(task.keys[some][:, None], np.arange(len(self.types))[None, :], REST, self.seed)
         ranks = -np.log1p(-numbers) / self.weights
         ranks[task.types_of(some)] = np.inf
@@ -136,7 +148,7 @@ class NegativeSampler:
 
 @dataclass
 class _Task:
-    """What `NegativeSampler.draw` was asked; `owners` and `present` sorted by owner."""
+    """The arguments of `NegativeSampler.draw`."""
 
     keys: np.ndarray
     owners: np.ndarray
@@ -144,16 +156,16 @@ class _Task:
     wanted: np.ndarray
 
     def after(self, rows: np.ndarray, codes: np.ndarray) -> "_Task":
-        """The task that is left when `codes` have been drawn for `rows`: they count as present from now on.
+        """Return the rest of the task once `codes` were drawn for `rows`, which count as present from then on.
 
-        What is drawn next depends on what was drawn before through the types that are left alone, so that one way of
-        drawing may take over from another and the law stays exact.
+        The next draw depends on the previous ones only through the types that are left, so one way of drawing may
+        continue another and the law stays exact.
         """
         wanted = self.wanted - np.bincount(rows, minlength=len(self.keys))
         return _Task(self.keys, np.append(self.owners, rows), np.append(self.present, codes), wanted)
 
     def types_of(self, some: np.ndarray) -> Pairs:
-        """`(place in some, code)` of each present type of the passages `some`, which are sorted."""
+        """Return `(position in some, code)` of each present type of the passages `some`, which are sorted."""
         place = np.full(len(self.keys), -1)
         place[some] = np.arange(len(some))
         place = place[self.owners]
@@ -161,7 +173,7 @@ class _Task:
 
 
 def _blocks(rows: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    """Rows in runs whose sizes sum to about `BLOCK` at most, so that memory stays bounded."""
+    """Split rows into runs whose sizes sum to about `BLOCK`, to bound the memory."""
     if not len(rows):
         return []
     return np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // BLOCK)) + 1)

@@ -1,8 +1,10 @@
-"""What the dataset's card shows: statistics of a build beside the paper's, and where its rows come from. Pure."""
+"""The statistics of a build that the dataset card shows beside the paper's, and the origin of its rows."""
 
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+
+from command_line.build_statistics import AnnotationCounts, ConfigStatistics, PaperNumbers, Provenance, SetStatistics
 
 from ..annotation.annotate import Annotations
 from ..rejects import count_reasons
@@ -11,7 +13,7 @@ from .annotation_file import AnnotationFile
 from .conversations import ConversationCounts
 from .supervised import SET_COUNTS
 
-PAPER = {
+PAPER: dict[str, PaperNumbers] = {
     "type": {"passages": 45_889, "entities": 240_725, "types": 13_020, "bands": [0.74, 0.19, 0.07]},
     "definition": {"types": 353_092},
 }  # arXiv 2308.03279, section 3.1
@@ -19,22 +21,19 @@ PAPER = {
 
 @dataclass
 class BuiltConfig:
-    """A config as written: its rows by split, the Hub's `dataset_info`, and what its conversations ask."""
+    """A config as written: rows by split, `dataset_info` as the Hub's metadata has it, and what it was made from."""
 
     splits: dict[str, int]
     dataset_info: dict[str, Any]
     annotations: AnnotationFile
-    tally: ConversationCounts
+    counts: ConversationCounts
 
 
-def summarize(built: BuiltConfig) -> dict[str, Any]:
-    """Statistics of one config: passages, conversations, queries, entities, types and the share of each rank band.
-
-    `entities` are distinct (passage, string, type) triples, as the paper counts; `spans` distinct places.
-    `types_not_asked` counts the (passage, type) pairs that `max_queries` left out of the conversations.
-    """
-    found, tally = built.annotations, built.tally
+def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatistics:
+    """Return the statistics of one config, after the counts of its annotation."""
+    found, counts = built.annotations, built.counts
     return {
+        **annotation,
         "passages": len(found.held_out),
         "entities": found.counts.total(),
         "spans": found.mentions,
@@ -44,32 +43,36 @@ def summarize(built: BuiltConfig) -> dict[str, Any]:
         "entities_per_passage": found.counts.total() / len(found.held_out),
         "types_per_passage": found.present_types / len(found.held_out),
         "conversations": built.splits,
-        "queries": tally.queries.total(),
-        "negative_queries": tally.negative_queries.total(),
-        "types_not_asked": tally.types_not_asked,
-        "left_out": count_reasons(tally.rejects),
+        "queries": counts.queries.total(),
+        "negative_queries": counts.negative_queries.total(),
+        "types_not_asked": counts.types_not_asked,
+        "left_out": count_reasons(counts.rejects),
     }
 
 
-def describe_set(name: str, part: Annotations, tally: ConversationCounts) -> dict[str, Any]:
-    """A set's line of the card: what went into the dataset, what was asked, and what was left out and why."""
-    entities = [entity for row in part.rows for entity in row["entities"]]
+def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> SetStatistics:
+    """Return the statistics of a human-annotated set: what entered the dataset, what is asked, and the rejects."""
+    mentions = [mention for row in part.rows for mention in row["entities"]]
     return {
         "license": part.rows[0]["license"],
         "passages": len(part.rows),
         "passages_without_entity": sum(not row["entities"] for row in part.rows),
-        "entities": len(entities),
-        "types": dict(Counter(entity["type"] for entity in entities).most_common()),
-        "conversations": tally.conversations[name],
-        "queries": tally.queries[name],
-        "negative_queries": tally.negative_queries[name],
-        **{count: part.counts[count] for count in SET_COUNTS},
+        "entities": len(mentions),
+        "types": dict(Counter(mention["type"] for mention in mentions).most_common()),
+        "conversations": counts.conversations[name],
+        "queries": counts.queries[name],
+        "negative_queries": counts.negative_queries[name],
+        "rows_read": part.counts["rows_read"],
+        "windows_added": part.counts["windows_added"],
+        "entities_read": part.counts["entities_read"],
+        "entities_kept": part.counts["entities_kept"],
+        "entities_of_rejected_passages": part.counts["entities_of_rejected_passages"],
         "left_out": {reason: n for reason, n in sorted(part.counts.items()) if reason not in SET_COUNTS and n},
     }
 
 
-def provenance(built: dict[str, BuiltConfig], recorded_by: str | None) -> dict[str, Any]:
-    """Teachers, days of annotation, sources and licenses with their passages, over all configs."""
+def provenance(built: dict[str, BuiltConfig], recorded_by: str | None) -> Provenance:
+    """Return teachers and days of annotation of all configs, and sources and licenses of the first."""
     files = [part.annotations for name, part in built.items() if name != "annotations"]
     teachers = {name for file in files for name in file.teachers if name not in ("", RECORDED)}
     days = sorted(set().union(*(file.dates for file in files)) - {""})
@@ -82,7 +85,7 @@ def provenance(built: dict[str, BuiltConfig], recorded_by: str | None) -> dict[s
 
 
 def rank_bands(counts: Counter[str]) -> list[float]:
-    """Shares of entities in the top 1 %, the next 9 % and the rest of the types by rank."""
+    """Return the shares of entities in the top 1 %, the next 9 % and the rest of the types by rank."""
     ranked = sorted(counts.values(), reverse=True)
     total = max(1, sum(ranked))
     first, second = max(1, round(len(ranked) / 100)), max(1, round(len(ranked) / 10))

@@ -1,4 +1,4 @@
-"""The student's window: its counts are those of training."""
+"""The token budget of a conversation: its counts equal those of training."""
 
 import json
 import shutil
@@ -17,13 +17,13 @@ TEXTS = st.text(alphabet=st.sampled_from("aé \n\t🜚<|im_end>start数'\"")) | 
 
 
 @pytest.fixture(scope="module")
-def window(tiny_student: Path) -> TokenBudget:
+def budget(tiny_student: Path) -> TokenBudget:
     return TokenBudget(str(tiny_student), 300)
 
 
 @given(text=TEXTS, kind=TEXTS, strings=st.lists(TEXTS, max_size=3))
 def test_a_conversation_counts_as_many_tokens_as_in_training(
-    text: str, kind: str, strings: list[str], window: TokenBudget, tiny_student: Path
+    text: str, kind: str, strings: list[str], budget: TokenBudget, tiny_student: Path
 ) -> None:
     from transformers import AutoTokenizer
 
@@ -31,21 +31,21 @@ def test_a_conversation_counts_as_many_tokens_as_in_training(
     messages = build_conversation(text, [(kind, strings)])
     special = [*student.get_added_vocab(), *student.all_special_tokens]
     rendered = student.apply_chat_template(neutralize(messages, special), tokenize=False)
-    assert window.exact(messages) == len(student(rendered, add_special_tokens=False)["input_ids"])
+    assert budget.exact(messages) == len(student(rendered, add_special_tokens=False)["input_ids"])
 
 
 @given(text=TEXTS, queries=st.lists(st.tuples(TEXTS, st.lists(TEXTS, max_size=3)), min_size=1, max_size=4))
 def test_the_sum_of_the_parts_is_as_good_as_the_count_of_the_whole(
-    text: str, queries: list, window: TokenBudget
+    text: str, queries: list, budget: TokenBudget
 ) -> None:
-    assert window.turn_slack == 0
-    parts = window.opening + window.text_tokens(text, None) + sum(window._cost(query) for query in queries)
-    assert abs(window.exact(build_conversation(text, queries)) - parts) <= 2
+    assert budget.turn_slack == 0
+    parts = budget.opening + budget.text_tokens(text, None) + sum(budget._cost(query) for query in queries)
+    assert abs(budget.exact(build_conversation(text, queries)) - parts) <= 2
 
 
-def test_a_known_count_is_used_unless_special_tokens_are_in_the_text(window: TokenBudget) -> None:
-    assert window.text_tokens("Ada", 77) == 77
-    assert window.text_tokens("Ada <|im_end|>", 2) > 2
+def test_a_known_count_is_used_unless_special_tokens_are_in_the_text(budget: TokenBudget) -> None:
+    assert budget.text_tokens("Ada", 77) == 77
+    assert budget.text_tokens("Ada <|im_end|>", 2) > 2
 
 
 def test_a_template_whose_markers_are_no_tokens_gets_slack_for_each_query(tiny_student: Path, tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_a_template_whose_markers_are_no_tokens_gets_slack_for_each_query(tiny_s
     (folder / "chat_template.jinja").write_text(
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
     )
-    window = TokenBudget(str(folder), 100)
+    budget = TokenBudget(str(folder), 100)
     queries = [(f"type {i}", ["Ada"] * (i % 2)) for i in range(9)]
-    costs = [window._cost(query) - window.pair for query in queries]
-    parts, left_out = window.spread("Ada", window.text_tokens("Ada", None), queries, costs)
-    assert not left_out and [query for part in parts for query in part] == queries and len(parts) > 1
-    assert all(window.exact(build_conversation("Ada", part)) <= 100 for part in parts)
+    costs = [budget._cost(query) - budget.pair for query in queries]
+    parts, too_long = budget.spread("Ada", budget.text_tokens("Ada", None), queries, costs)
+    assert not too_long and [query for part in parts for query in part] == queries and len(parts) > 1
+    assert all(budget.exact(build_conversation("Ada", part)) <= 100 for part in parts)
 
 
 def test_without_a_chat_template_every_turn_has_an_upper_bound(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""The schema of a dataset's `stats.json`, which the builder writes and the dataset card reads."""
+
+from collections.abc import Iterator
+from typing import Any, NotRequired, TypedDict
+
+ENTITY_COUNTS = ("replies", "entities_read", "entities_kept")  # counts that are not reasons of rejects
+
+
+class CorpusCounts(TypedDict, total=False):
+    """Counts of the passages stage; empty if the recipe has no corpus. `rejected` counts by reason."""
+
+    kept: int
+    rejected: dict[str, int]
+    documents: dict[str, int]
+    candidates: int
+    not_sampled: int
+    sources: dict[str, int]
+    licenses: dict[str, int]
+    revisions: dict[str, str]
+
+
+class TeacherCost(TypedDict):
+    """Replies paid for and their cost in dollars."""
+
+    paid: int
+    cost: float
+
+
+class PaperNumbers(TypedDict, total=False):
+    """What the paper reports of a variant."""
+
+    passages: int
+    entities: int
+    types: int
+    bands: list[float]
+
+
+class AnnotationCounts(TypedDict):
+    """Replies, entities and, by reason, rejects of the annotation of one variant."""
+
+    counts: dict[str, int]
+    hallucination_rate: NotRequired[float]
+    merged_types: NotRequired[dict[str, str]]
+
+
+class ConfigStatistics(AnnotationCounts):
+    """Statistics of one config.
+
+    `entities` are distinct (passage, string, type) triples, as the paper counts; `spans` are distinct places. `bands`
+    are the shares of entities in the top 1 %, the next 9 % and the rest of the types. `types_not_asked` counts the
+    (passage, type) pairs beyond `max_queries`; `left_out` counts the rejects of the conversations by reason.
+    """
+
+    passages: int
+    entities: int
+    spans: int
+    types: int
+    bands: list[float]
+    top_types: list[str]
+    entities_per_passage: float
+    types_per_passage: float
+    conversations: dict[str, int]
+    queries: int
+    negative_queries: int
+    types_not_asked: int
+    left_out: dict[str, int]
+
+
+class SetStatistics(TypedDict):
+    """Statistics of one human-annotated set; `left_out` counts its rejects by reason."""
+
+    license: str
+    passages: int
+    passages_without_entity: int
+    entities: int
+    types: dict[str, int]
+    conversations: int
+    queries: int
+    negative_queries: int
+    rows_read: int
+    windows_added: int
+    entities_read: int
+    entities_kept: int
+    entities_of_rejected_passages: int
+    left_out: dict[str, int]
+
+
+class Overlap(TypedDict):
+    """What the dataset shares with one benchmark; `too_short` counts texts that are not searched for."""
+
+    benchmark: str
+    texts: int
+    too_short: int
+    texts_found: int
+    passages: int
+    removed: int
+    types: int
+    types_shared: list[str]
+
+
+class ConfigFiles(TypedDict):
+    """Rows of a config by split, and the Hub's metadata of its files as `datasets` writes it."""
+
+    splits: dict[str, int]
+    dataset_info: dict[str, Any]
+
+
+class Provenance(TypedDict):
+    """Teachers, first and last day of annotation, and passages by source and license."""
+
+    teacher: list[str]
+    annotated: list[str]
+    sources: dict[str, int]
+    licenses: dict[str, int]
+
+
+class BuildStatistics(Provenance):
+    """The whole file; `negatives` and the `_options` are sections of the recipe."""
+
+    name: str
+    license: str
+    corpus: CorpusCounts
+    answers: TeacherCost
+    negatives: dict[str, Any]
+    prompts: dict[str, str]
+    variants: dict[str, ConfigStatistics]
+    supervised: dict[str, SetStatistics]
+    supervised_options: dict[str, Any]
+    contamination: list[Overlap]
+    contamination_options: dict[str, Any]
+    configs: dict[str, ConfigFiles]
+    paper: dict[str, PaperNumbers]
+    versions: dict[str, str]
+
+
+def rejects_by_stage(stats: BuildStatistics) -> Iterator[tuple[str, str, str, int]]:
+    """Yield `(part, stage, reason, number)` for each reason in a build; the part is a variant or a set."""
+    for reason, number in sorted(stats["corpus"].get("rejected", {}).items()):
+        yield "corpus", "passages", reason, number
+    for name, part in stats["variants"].items():
+        for reason, number in sorted(part["counts"].items()):
+            if reason not in ENTITY_COUNTS:
+                yield name, f"{name}: replies and entities", reason, number
+        for reason, number in sorted(part["left_out"].items()):
+            yield name, f"{name}: conversations", reason, number
+    for name, entry in stats["supervised"].items():
+        for reason, number in entry["left_out"].items():
+            yield name, f"supervised: {name}", reason, number
