@@ -6,27 +6,27 @@
     python eval_zero_shot.py --config recipes/eval/sample.yaml --model recipes/eval/baselines/chatgpt.yaml --dry_run
     python eval_zero_shot.py --compare untrained/results.json tuned/results.json [--readme README.md]
 
-A model is a folder, a Hub id or a baseline's YAML; with --base_url, every name that is no folder and no YAML is asked
-there. With several models the first is the baseline of the others. A killed run goes on with the next passage.
+A model is a folder, a Hub id or a baseline's YAML. With --base_url, every name that is neither a folder nor a YAML is
+asked at that address. If several models are given, the first is the baseline of the others. A killed run resumes with
+the next passage.
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from command_line.recipes import describe, parse_overrides, read_recipe
+from hub.records import RunResults, run_name
 from ner_sets.benchmarks import find_benchmark
 from open_ner.tools.errors import UserError, run
-from zero_shot.predict import Asker, folder_name, predict
+from open_ner.tools.files import write_json
+from zero_shot.predict import EvaluatedModel, folder_name, predict
+from zero_shot.records import PredictionLine
 from zero_shot.suite import Benchmark, SuiteConfig, load_benchmark
-
-OF_THE_ENDPOINT = ("base_url", "max_cost")
 
 
 def main() -> None:
-    """Load the suite, ask each model, compare, and write results, table, figures and cards."""
+    """Load the suite, ask each model, compare, and write results, tables, figures and cards."""
     args, rest = parse_arguments()
     if args.compare:
         from zero_shot.comparison import compare_files
@@ -37,39 +37,41 @@ def main() -> None:
     if args.push_to_hub:
         require_uploadable(args.model[-1])
     benchmarks = [load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks]
-    askers = [make_asker(name, suite) for name in args.model]
+    models = [make_model(name, suite) for name in args.model]
     if args.dry_run:
-        show_plan(askers, benchmarks, suite)
+        show_plan(models, benchmarks, suite)
         return
     is_first = int(os.environ.get("RANK", 0)) == 0
     if is_first:
         show_rejects(benchmarks)
-    students = [asker.name for asker in askers if asker.model["kind"] == "student"]
+    students = [model.name for model in models if model.record["kind"] == "student"]
     source = args.seen_types or (students[-1] if students else None)
     seen_types = training_types(source) if source else None
-    runs: list[dict[str, Any]] = []
-    predictions: list[list[dict[str, Any]]] = []
-    for asker in askers:
-        if not (asker.shared or is_first):
+    runs: list[RunResults] = []
+    baseline: list[PredictionLine] = []
+    for model in models:
+        if not (model.in_process or is_first):
             continue
-        folder = Path(suite.output_dir) / folder_name(asker.name) / run_name(suite)
-        found = predict(asker, benchmarks, suite, folder, args.overwrite)
+        folder = Path(suite.output_dir) / folder_name(model.name)
+        folder /= run_name(suite.name, suite.protocol, suite.decoding)
+        predicted = predict(model, benchmarks, suite, folder, args.overwrite)
         if is_first:
             from zero_shot.results import describe_run
             from zero_shot.scoring import compare
 
-            results = describe_run(asker, benchmarks, suite, found, seen_types)
+            results = describe_run(model, benchmarks, suite, predicted, seen_types)
             if runs:
-                results["gains"] = compare(found.lines, predictions[0], seen_types, suite.seed)
-            (folder / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+                results["gains"] = compare(predicted.lines, baseline, seen_types, suite.seed)
+            else:
+                baseline = predicted.lines
+            write_json(folder / "results.json", results)
             runs.append(results)
-            predictions.append(found.lines)
     if is_first:
-        report(runs, args.model, Path(suite.output_dir), args)
+        report(runs, args, Path(suite.output_dir))
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
-    """The command line, and what of it may be options of the suite."""
+    """Parse the command line; the arguments that are not known here may be options of the suite."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"Options of a suite, also given as --benchmarks, --seed, ... (default):\n{describe(SuiteConfig)}",
@@ -77,16 +79,16 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--config", help="suite, e.g. recipes/eval/sample.yaml")
-    parser.add_argument("--model", nargs="+", help="folders, Hub ids, baselines' YAMLs; names at --base_url")
+    parser.add_argument("--model", nargs="+", help="folders, Hub ids, baselines' YAMLs, or names at --base_url")
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint; the key is read from the environment")
     parser.add_argument("--max_cost", type=float, help="dollars, at endpoint.price_input and .price_output")
-    parser.add_argument("--dry_run", action="store_true", help="say how many requests a run sends, and their cost")
-    parser.add_argument("--data_dir", help="folder the benchmarks' paths start from")
-    parser.add_argument("--limit", type=int, help="passages a benchmark, a seeded sample")
+    parser.add_argument("--dry_run", action="store_true", help="show the number of requests of a run and their cost")
+    parser.add_argument("--data_dir", help="folder that the benchmarks' paths are relative to")
+    parser.add_argument("--limit", type=int, help="seeded sample of this many passages per benchmark")
     parser.add_argument("--decoding", choices=["free", "grounded"], help="how answers are decoded")
-    parser.add_argument("--output_dir", help="where results go")
-    parser.add_argument("--overwrite", action="store_true", help="ask anew what has been asked before")
-    parser.add_argument("--seen_types", help="folder or Hub id of the training set or model whose types count as seen")
+    parser.add_argument("--output_dir", help="folder of the results")
+    parser.add_argument("--overwrite", action="store_true", help="ask again what has been asked before")
+    parser.add_argument("--seen_types", help="training set or model (folder or Hub id) whose types count as seen")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the last model's folder with its results")
     parser.add_argument(
         "--eval_results", action="store_true", help="write .eval_results/*.yaml beside the model's card"
@@ -94,21 +96,17 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--compare", nargs="+", type=Path, metavar="RESULTS", help="show results.json files side by side"
     )
-    parser.add_argument("--readme", type=Path, help="with --compare: rewrite the table between this file's marks")
+    parser.add_argument("--readme", type=Path, help="with --compare: replace the table between the marks of this file")
     return parser.parse_known_args()
 
 
 def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
-    """The suite with the command line's options over it."""
+    """Read the suite, with the options of the command line in place of its own."""
     if not args.config or not args.model:
         raise UserError("give --config SUITE and --model MODEL [MODEL ...], or --compare RESULTS; see --help")
-    overrides = parse_overrides(rest)
-    for name in ("data_dir", "limit", "decoding", "output_dir"):
-        if getattr(args, name) is not None:
-            overrides[name] = getattr(args, name)
-    for name in OF_THE_ENDPOINT:
-        if getattr(args, name) is not None:
-            overrides[f"endpoint.{name}"] = getattr(args, name)
+    given = {name: getattr(args, name) for name in ("data_dir", "limit", "decoding", "output_dir")}
+    given |= {f"endpoint.{name}": getattr(args, name) for name in ("base_url", "max_cost")}
+    overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value is not None}
     suite = read_recipe(SuiteConfig, args.config, overrides)
     if suite.limit is not None and suite.limit < 1:
         raise UserError(f"--limit {suite.limit}: score at least one passage")
@@ -116,16 +114,18 @@ def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
 
 
 def require_uploadable(model: str) -> None:
-    """Raise UserError for an upload that would fail once all is scored."""
+    """Raise UserError if an upload would fail after everything is scored."""
     from hub.publish import require_token
 
     if not (Path(model) / "training.json").exists():
-        raise UserError(f"--push_to_hub uploads the last --model with its results, and {model} is no student's folder")
+        raise UserError(
+            f"--push_to_hub uploads the last --model with its results, but {model} is not a student's folder"
+        )
     require_token()
 
 
-def make_asker(name: str, suite: SuiteConfig) -> Asker:
-    """Who answers under this name; see the module's description for the rule."""
+def make_model(name: str, suite: SuiteConfig) -> EvaluatedModel:
+    """Make the model of a name on the command line; this module's description has the rule."""
     is_yaml = name.endswith((".yaml", ".yml"))
     if not is_yaml and (not suite.endpoint.base_url or Path(name).is_dir()):
         from zero_shot.student import Student
@@ -135,63 +135,63 @@ def make_asker(name: str, suite: SuiteConfig) -> Asker:
     from zero_shot.endpoint import EndpointModel
 
     baseline = read_recipe(BaselineConfig, name) if is_yaml else None
-    in_process = baseline is not None and baseline.where != "endpoint"
-    asker: Asker = LocalBaseline(baseline) if in_process else EndpointModel(name, suite.endpoint, baseline)
+    if baseline and baseline.where != "endpoint":
+        model = LocalBaseline(baseline)
+    else:
+        model = EndpointModel(name, suite.endpoint, baseline)
     if suite.decoding == "grounded":
-        raise UserError(f"--decoding grounded: {asker.name} cannot be held to a grammar here; use free")
-    return asker
+        raise UserError(f"--decoding grounded: {model.name} cannot be held to a grammar here; use free")
+    return model
 
 
-def run_name(suite: SuiteConfig) -> str:
-    """The folder of a run under the model's."""
-    return f"{suite.name}-{suite.protocol}-{suite.decoding}"
+def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: SuiteConfig) -> None:
+    """Print how many queries and requests a run would make, and the most that the requests can cost."""
+    from zero_shot.endpoint import EndpointModel
 
-
-def show_plan(askers: list[Asker], benchmarks: list[Benchmark], suite: SuiteConfig) -> None:
-    """Print what a run would ask, and what the endpoints' share can cost; nothing is asked."""
     passages = [(benchmark, passage) for benchmark in benchmarks for passage in benchmark.passages]
     for benchmark in benchmarks:
         queries = sum(len(passage.queries) for passage in benchmark.passages)
         print(f"{benchmark.config.name}: {len(benchmark.passages)} passages, {queries} queries")
-    for asker in askers:
-        if asker.shared:
-            print(f"{asker.name}: in process")
+    for model in models:
+        if isinstance(model, EndpointModel):
+            requests, cost = model.plan(passages, suite)
+            print(f"{model.name}: {requests} requests are open, ${cost:.4f} at most")
         else:
-            requests, cost = asker.plan(passages, suite)
-            print(f"{asker.name}: {requests} requests are open, ${cost:.4f} at most")
+            print(f"{model.name}: in process")
 
 
 def show_rejects(benchmarks: list[Benchmark]) -> None:
-    """Print what of the benchmarks could not be used; the results hold it too."""
+    """Print the number of rejects by reason, which is also in the results."""
     for benchmark in benchmarks:
         if benchmark.rejects:
             print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
 
 
 def training_types(source: str) -> set[str] | None:
-    """Types of a training set, from the `types.json` that lies with it and with the students tuned on it."""
+    """Read the types of a training set from the `types.json` that is kept with it and with students trained on it."""
     from sft.saving import read_types
 
     return {name.lower() for name in read_types(source)} or None
 
 
-def report(runs: list[dict[str, Any]], models: list[str], output_dir: Path, args: argparse.Namespace) -> None:
-    """Print and write tables and figures, renew the cards of local students, and upload where asked."""
+def report(runs: list[RunResults], args: argparse.Namespace, output_dir: Path) -> None:
+    """Print and write tables and figures, update the cards of local students, and upload if asked."""
     from hub.model_card import write_eval_results, write_model_card
     from zero_shot.report import write_report
 
     table = write_report(runs, output_dir)
     print(f"\n{table}\n\nresults: {output_dir}")
-    for name, results in zip(models, runs, strict=True):
+    for name, results in zip(args.model, runs, strict=True):
         if (Path(name) / "training.json").exists():
             write_model_card(Path(name), results, table)
             print(f"model card: {Path(name) / 'README.md'}")
             if args.eval_results:
-                print(f"evaluation results: {write_eval_results(Path(name), results) or 'no benchmark is of the Hub'}")
+                written = write_eval_results(Path(name), results)
+                print(f"evaluation results: {written or 'no benchmark is a whole dataset of the Hub'}")
     if args.push_to_hub:
         from hub.publish import publish_folder
 
-        print(publish_folder(models[-1], args.push_to_hub))
+        print(publish_folder(args.model[-1], args.push_to_hub))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, RED, GREEN, PURPLE, GREY = COLORS = ("#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1", "#a9b4c2")
-DARK_GREY, LIGHT_GREY, ORANGE = "#6f7a87", "#bbbbbb", "#e0a458"
+COLORS = BLUE, RED, GREEN, PURPLE = ("#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1")
+GREY, DARK_GREY, LIGHT_GREY, ORANGE = "#a9b4c2", "#6f7a87", "#bbbbbb", "#e0a458"
 
 
 def new_figure(width: float, height: float) -> "Figure":

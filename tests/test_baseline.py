@@ -97,11 +97,11 @@ def test_a_causal_and_a_seq2seq_baseline_run_in_process(tiny_student: Path, tmp_
         asker = LocalBaseline(config(where=where, model=str(model)))
         lines = list(asker.ask([(data, passage) for passage in passages], SUITE))
         assert [[line["type"] for line in own] for own in lines] == [["city", "river"]] * 2
-        assert asker.model["kind"] == "baseline" and asker.model["revision"]
+        assert asker.record["kind"] == "baseline" and asker.record["revision"]
 
 
-def test_a_prompt_beyond_the_window_is_one_line(tiny_student: Path) -> None:
+def test_a_prompt_beyond_the_models_positions_is_one_line(tiny_student: Path) -> None:
     long = BenchmarkPassage("p", "word " * 5000, [Query("city", "[]", [])])
     data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), [long], 1)
-    with pytest.raises(UserError, match="window"):
+    with pytest.raises(UserError, match="positions"):
         list(LocalBaseline(config(where="causal", model=str(tiny_student))).ask([(data, long)], SUITE))

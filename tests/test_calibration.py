@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from open_ner.answers import calibrate
 from open_ner.tools.errors import UserError
-from zero_shot.calibration import cross_fitted, describe, expected_error, fit, pairs, plot, reliability, risk_coverage
+from zero_shot.calibration import (
+    cross_fitted,
+    describe,
+    expected_error,
+    fit,
+    plot,
+    reliability,
+    risk_coverage,
+    scored_spans,
+)
 
 ROOT = Path(__file__).parent.parent
 SCORES = st.floats(0, 1)
@@ -27,7 +36,8 @@ def drawn(temperature: float, bias: float, size: int = 20_000) -> tuple[np.ndarr
 
 def line(spans: list[tuple[int, int, float]], gold: list[tuple[int, int]] | None, passage: int = 0) -> dict:
     spans = [{"start": start, "end": end, "score": score} for start, end, score in spans]
-    return {"benchmark": "b", "passage_id": str(passage), "spans": spans, "gold_spans": gold}
+    head = {"benchmark": "b", "passage_id": str(passage), "text": "Rome", "type": "city", "raw": "[]"}
+    return {**head, "parse_failure": False, "spans": spans, "gold": "[]", "gold_spans": gold}
 
 
 def drawn_lines(temperature: float, bias: float, size: int) -> list[dict]:
@@ -72,8 +82,8 @@ def test_the_fit_finds_what_was_put_in_and_mends_the_scores(temperature: float, 
 def test_a_fit_is_measured_on_the_passages_it_was_not_fitted_on() -> None:
     lines = drawn_lines(2.5, -1.0, 4000)
     scores, right = cross_fitted(lines)
-    assert len(scores) == 4000 and right.sum() == pairs(lines)[1].sum()
-    assert expected_error(scores, right) < 0.04 < expected_error(*pairs(lines))
+    assert len(scores) == 4000 and right.sum() == scored_spans(lines)[1].sum()
+    assert expected_error(scores, right) < 0.04 < expected_error(*scored_spans(lines))
     # two passages of different halves: each has the share of the other
     twins = [line([(0, 4, 0.5)], [[0, 4]] if hit else [], passage) for passage in (0, 6) for hit in (passage, 1, 0)]
     assert sorted(cross_fitted(twins)[0].round(2).tolist()) == [0.33, 0.33, 0.33, 0.67, 0.67, 0.67]
@@ -104,7 +114,7 @@ def test_the_measures_on_a_case_worked_by_hand() -> None:
 
 def test_a_span_is_right_where_the_gold_has_it() -> None:
     lines = [line([(0, 4, 0.9), (5, 9, 0.2)], [[0, 4]]), line([(0, 1, 0.5)], None), line([], [[1, 2]])]
-    scores, right = pairs(lines)
+    scores, right = scored_spans(lines)
     assert (scores.tolist(), right.tolist()) == ([0.9, 0.2], [True, False])
     assert describe([line([], [])]) is None
     result = describe(lines, 2.0, 0.5)
@@ -132,7 +142,7 @@ def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))
     assert run.returncode == 0, run.stderr
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **fit(*pairs(lines))}}
+    assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **fit(*scored_spans(lines))}}
     assert f"temperature {saved['open_ner']['temperature']}" in run.stdout and (tmp_path / "c.png").exists()
 
 

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2
 
+from hub.records import SCORERS
 from metrics.entity_f1.entity_f1 import (
     _KWARGS_DESCRIPTION,
+    CONFIGS,
     Counts,
     f1_official,
     f1_strict,
@@ -470,3 +472,7 @@ def test_the_example_of_the_documentation_runs(monkeypatch):
     monkeypatch.chdir(ROOT)
     example = doctest.DocTestParser().get_doctest(_KWARGS_DESCRIPTION, {}, "entity_f1", None, 0)
     assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=8)
+
+
+def test_the_results_hold_every_configuration() -> None:
+    assert set(SCORERS) == set(CONFIGS)

@@ -160,8 +160,8 @@ def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path,
             "grounded",
         ),
         (["--config", "recipes/eval/sample.yaml", "--model", "recipes/eval/baselines/none.yaml"], "none.yaml"),
-        (["--config", "recipes/eval/sample.yaml", "--model", "m", "--push_to_hub", "org/m"], "m is no student"),
-        (["--compare", "README.md"], "not README.md"),
+        (["--config", "recipes/eval/sample.yaml", "--model", "m", "--push_to_hub", "org/m"], "m is not a student"),
+        (["--compare", "README.md"], "README.md: cannot be read as a results.json"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -10,7 +10,8 @@ import pytest
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
-from zero_shot.predict import Line, Todo, _ask, _gather, _identity, predict
+from zero_shot.predict import Todo, _ask, _gather, _identity, predict
+from zero_shot.records import PredictionLine
 from zero_shot.student import fingerprint
 from zero_shot.suite import Benchmark, SuiteConfig
 
@@ -29,12 +30,12 @@ def benchmark(size: int) -> Benchmark:
 class Echo:
     """Answers with the passage; `stop_after` passages it is killed."""
 
-    shared = True
+    in_process = True
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.name, self.model, self.asked, self.stop_after = "echo", {"id": "echo", "kind": "student"}, [], stop_after
+        self.name, self.record, self.asked, self.stop_after = "echo", {"id": "echo", "kind": "student"}, [], stop_after
 
-    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[Line]]:
+    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         for own, passage in todo:
             if self.stop_after is not None and len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt

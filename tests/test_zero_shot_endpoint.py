@@ -13,7 +13,7 @@ from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
 from zero_shot.baseline import BaselineConfig
 from zero_shot.endpoint import EndpointModel, _public
-from zero_shot.predict import Run, predict
+from zero_shot.predict import PredictionRun, predict
 from zero_shot.suite import Benchmark, SuiteConfig
 
 TEXT = "Rome and Oslo are cities of Italy and Norway."
@@ -40,7 +40,7 @@ def suite(folder: Path, **endpoint: Any) -> SuiteConfig:
     )
 
 
-def score(asker: EndpointModel, options: SuiteConfig, data: Benchmark | None = None) -> Run:
+def score(asker: EndpointModel, options: SuiteConfig, data: Benchmark | None = None) -> PredictionRun:
     return predict(asker, [data or benchmark()], options, Path(options.output_dir) / "m" / "s-p-free")
 
 
@@ -149,7 +149,7 @@ def test_a_teacher_annotates_everything_in_one_request(tmp_path: Path) -> None:
     assert [line["raw"] for line in run.lines] == ['["Rome", "Oslo"]', '["Italy"]', "[]"]
     assert all(line["reply"] == reply for line in run.lines)
     assert asker.replies == {"type_not_asked": 1}
-    assert asker.model["baseline"] == "mine" and asker.model["kind"] == "endpoint"
+    assert asker.record["baseline"] == "mine" and asker.record["kind"] == "endpoint"
 
 
 def test_an_address_is_told_without_its_secrets() -> None:

@@ -1,36 +1,39 @@
-"""A baseline is one YAML under recipes/eval/baselines/: a model, its prompts, and how its replies are read."""
+"""A baseline is one YAML under recipes/eval/baselines/: a model, its prompts, and the form of its replies."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from command_line.pretrained import load_or_explain
 from command_line.recipes import option
+from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
-from open_ner.conversation import find_spans, order_strings, write_answer
+from open_ner.conversation import Message, find_spans, order_strings, write_answer
 from open_ner.tools.errors import UserError
 
-from .predict import Line, Todo, wording_of
+from .predict import Todo
+from .records import PredictedSpan, PredictionLine, make_line
+from .student import fingerprint, load_model
 from .suite import SuiteConfig
 
-Message = dict[str, str]
 BATCH = 8  # prompts in one generate()
 
 
 @dataclass
 class BaselineConfig:
-    """One baseline. Templates are Jinja with `text`, `types`, and for a request per query also `type`."""
+    """One baseline. Its templates are Jinja with `text` and `types`, and with `type` if a request asks one query."""
 
     name: str = option(..., "name in results")
     model: str = option(..., "the model's name at the endpoint, or its folder or Hub id in process")
     user: str = option(..., "template of the user's message")
-    verified_in: str = option(..., "where the prompt and the form of the reply were read, or that they were not")
+    verified_in: str = option(..., "source of the prompt and of the reply's form, or a note that none was found")
     where: Literal["endpoint", "causal", "seq2seq"] = option(
         "endpoint", "an OpenAI-compatible endpoint, or in process: a causal or a sequence-to-sequence language model"
     )
     per: Literal["query", "passage"] = option("query", "what one request asks: one type of a passage, or all of them")
-    system: str | None = option(None, "template of the system message; of the prompt's beginning in process")
+    system: str | None = option(None, "template of the system message; in process, of the beginning of the prompt")
     reply: Literal["list", "tuples", "lines"] = option(
         "list", 'form of a reply: ["span", ...]; [("span", "type"), ...]; type: span; type: span'
     )
@@ -38,15 +41,14 @@ class BaselineConfig:
 
 @dataclass
 class Reading:
-    """Strings by asked type, None where the reply could not be read, and answers of types that were not asked."""
+    """What a reply says: strings by asked type, None if it cannot be read, and the number of spans of other types."""
 
     strings: dict[str, list[str]] | None
     not_asked: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
 
 
 def render(config: BaselineConfig, text: str, types: Sequence[str]) -> list[Message]:
-    """The messages of one request. The passage is data: it is put into the template and never read as one."""
+    """Render the messages of one request. The passage is inserted as data and is never read as a template."""
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment
 
@@ -62,7 +64,7 @@ def render(config: BaselineConfig, text: str, types: Sequence[str]) -> list[Mess
 
 
 def read(config: BaselineConfig, reply: str, finish_reason: str, text: str, types: Sequence[str]) -> Reading:
-    """A reply to a request about `types`; types are matched by name, whatever their case."""
+    """Read a reply to a request about `types`; types are matched by name, ignoring case."""
     if config.reply == "list":
         strings = _first_list(reply)
         return Reading(None if strings is None else {types[0]: strings})
@@ -83,47 +85,43 @@ def read(config: BaselineConfig, reply: str, finish_reason: str, text: str, type
 def to_lines(
     config: BaselineConfig, name: str, passage: BenchmarkPassage, queries: Sequence[Query], reading: Reading,
     reply: str, suite: SuiteConfig,
-) -> list[Line]:  # fmt: skip
-    """Lines of predictions.jsonl of the queries that one reply answers.
+) -> list[PredictionLine]:  # fmt: skip
+    """Make the lines of predictions.jsonl for the queries that one reply answers.
 
-    `raw` is what the official scorer reads: the reply itself where it is a list, else the strings read from it, which
-    a scorer of lists could not see. The reply is kept beside it.
+    The official scorer reads `raw`, which must be a list. If the reply has another form, `raw` is the list of strings
+    read from it, and the reply is kept beside it.
     """
-    lines = []
+    lines, text = [], passage.text
     for query in queries:
-        strings = None if reading.strings is None else list(dict.fromkeys(reading.strings[query.type]))
-        spans = {span for string in strings or [] for span in find_spans(passage.text, string, suite.occurrences)}
-        verbatim = config.reply == "list" or strings is None
-        lines.append({
-            "benchmark": name,
-            "passage_id": passage.id,
-            "text": passage.text,
-            "type": query.type,
-            **wording_of(query),
-            "raw": reply if verbatim else write_answer(_in_order(passage.text, strings)),
-            **({} if verbatim else {"reply": reply}),
-            "parse_failure": strings is None,
-            "spans": [{"start": start, "end": end, "score": None} for start, end in sorted(spans)],
-            "gold": query.gold,
-            "gold_spans": query.gold_spans,
-        })  # fmt: skip
+        if reading.strings is None:
+            lines.append(make_line(name, passage, query, reply, None))
+            continue
+        strings = list(dict.fromkeys(reading.strings[query.type]))
+        places = sorted({span for string in strings for span in find_spans(text, string, suite.occurrences)})
+        spans: list[PredictedSpan] = [{"start": start, "end": end, "score": None} for start, end in places]
+        if config.reply == "list":
+            lines.append(make_line(name, passage, query, reply, spans))
+        else:  # strings that do not occur in the text come last
+            found = [(text.find(string) if string in text else len(text), string) for string in strings]
+            lines.append(make_line(name, passage, query, write_answer(order_strings(found)), spans, reply))
     return lines
 
 
 class LocalBaseline:
-    """A baseline in process: prompts as plain text, `generate()` in batches of alike lengths, greedy."""
+    """A baseline in process: plain-text prompts, greedy `generate()` in batches; an `EvaluatedModel`."""
 
-    shared = True
+    in_process = True
 
     def __init__(self, config: BaselineConfig) -> None:
-        from .student import fingerprint
-
-        self.config, self.name, self.loaded = config, config.name, None
+        self.config, self.name, self.replies = config, config.name, Counter[str]()
+        self.loaded: tuple[Any, Any] | None = None
         revision = fingerprint(config.model)
-        self.model = {"id": config.model, "revision": revision, "kind": "baseline", "baseline": config.name}
+        self.record: ModelRecord = {
+            "id": config.model, "revision": revision, "kind": "baseline", "baseline": config.name,
+        }  # fmt: skip
 
-    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[Line]]:
-        """The lines of each passage; see `Asker`."""
+    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
+        """Yield the lines of each passage, in order."""
         rendered = [
             render(self.config, passage.text, [query.asked for query in queries])
             for _, passage in todo
@@ -141,52 +139,48 @@ class LocalBaseline:
             yield lines
 
     def _generate(self, prompts: list[str], suite: SuiteConfig) -> list[tuple[str, str]]:
+        """Return the reply and the finish reason of each prompt."""
         import torch
 
         tokenizer, model = self.loaded = self.loaded or self._load()
         inputs = tokenizer(prompts, padding=True, return_tensors="pt").to(model.device)
-        window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        room = inputs["input_ids"].shape[1] + (suite.max_new_tokens if self.config.where == "causal" else 0)
-        if self.config.where == "causal" and window and room > window:
-            raise UserError(f"{self.name}: a prompt and its reply need {room} tokens, the model's window is {window}")
+        is_causal, begin = self.config.where == "causal", 0
+        if is_causal:
+            begin = inputs["input_ids"].shape[1]
+            needed = begin + suite.max_new_tokens
+            positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+            if positions and needed > positions:
+                raise UserError(
+                    f"{self.name}: a prompt and its reply need {needed} positions, the model has {positions}"
+                )
         with torch.inference_mode():
             output = model.generate(**inputs, max_new_tokens=suite.max_new_tokens, do_sample=False)
-        begin = inputs["input_ids"].shape[1] if self.config.where == "causal" else 0
         ends = model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
-        written = [line[begin:].tolist() for line in output]
         return [
             (tokenizer.decode(ids, skip_special_tokens=True).strip(), "stop" if ends & set(ids) else "length")
-            for ids in written
+            for ids in (line[begin:].tolist() for line in output)
         ]
 
     def _load(self) -> tuple[Any, Any]:
-        import torch
-        from accelerate import PartialState
+        """Load the tokenizer and the model."""
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-        device = PartialState().device
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         kind = AutoModelForCausalLM if self.config.where == "causal" else AutoModelForSeq2SeqLM
         tokenizer = load_or_explain(AutoTokenizer, self.config.model, padding_side="left")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        return tokenizer, load_or_explain(kind, self.config.model, dtype=dtype).to(device).eval()
+        return tokenizer, load_model(kind, self.config.model)
 
 
 def requests_of(config: BaselineConfig, passage: BenchmarkPassage) -> list[list[Query]]:
-    """The queries of a passage, by request."""
+    """Group the queries of a passage by request."""
     if config.per == "passage" and any(query.wording for query in passage.queries):
-        raise UserError(f"baseline {config.name} asks all types at once: it has no other wordings to try")
+        raise UserError(f"baseline {config.name} asks all types at once, so it cannot be asked other wordings")
     return [[query] for query in passage.queries] if config.per == "query" else [passage.queries]
 
 
-def _in_order(text: str, strings: list[str]) -> list[str]:
-    """Strings in the order of an answer; those that do not occur come last."""
-    return order_strings((text.find(string) if string in text else len(text), string) for string in strings)
-
-
 def _first_list(reply: str) -> list[str] | None:
-    """The first JSON list of strings in a reply, amid whatever prose; None where there is none."""
+    """Return the first JSON list of strings in a reply, whatever prose is around it; None if there is none."""
     begin = reply.find("[")
     while begin >= 0:
         try:
@@ -209,7 +203,7 @@ def _tuples(reply: str, finish_reason: str, text: str) -> list[tuple[str, str]] 
 
 
 def _lines(reply: str) -> list[tuple[str, str]] | None:
-    """`type: span; type: span`, as InstructUIE writes it; None where no part has a colon. "None" means no entity."""
+    """Read `type: span; type: span`, the form of InstructUIE ("None" if empty); None if no part has a colon."""
     if reply.strip().rstrip(".").casefold() == "none":
         return []
     pairs = []

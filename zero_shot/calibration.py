@@ -1,10 +1,10 @@
-"""Are the scores honest? Expected calibration error, reliability, risk by coverage, and the fit that mends them.
+"""Are the scores honest? Expected calibration error, reliability, risk by coverage, and the fit that corrects them.
 
     python -m zero_shot.calibration --predictions runs/x/results/MODEL/SUITE/predictions.jsonl --model runs/x/model
 
-fits the temperature and the bias of `open_ner.answers.calibrate` on the spans of a predictions file and saves them in
-the model's config, where `pipeline("open-ner")` finds them. The predictions are those of the held-out part of the
-distilled data, never of a benchmark that is reported. `--dry_run` only prints.
+fits the temperature and the bias of `open_ner.answers.calibrate` on the spans of a predictions file, and saves them in
+the model's config, where `pipeline("open-ner")` finds them. Use predictions on the held-out part of the distilled
+data, never on a benchmark that is reported. `--dry_run` only prints.
 """
 
 import argparse
@@ -12,23 +12,27 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from command_line.plotting import COLORS, GREY, LIGHT_GREY, new_figure, save
 from command_line.pretrained import load_or_explain
+from hub.records import Calibration, Reliability
 from open_ner.answers import calibrate
 from open_ner.tools.errors import UserError, run
+from open_ner.tools.files import write_atomic
+
+from .records import PredictionLine, read_predictions
 
 BINS = 10
-LEAST = 1e-6  # scores are written with six decimals: nearer to 0 or 1 than this nothing is known
+LEAST = 1e-6  # scores are written with six decimals, so they are clipped to this distance from 0 and 1
 TEMPERATURES = (0.05, 20.0)
 BIASES = (-10.0, 10.0)
-Pairs = tuple[np.ndarray, np.ndarray]
 
 
-def pairs(predictions: Iterable[dict[str, Any]]) -> Pairs:
-    """The score of every predicted span, and whether it is a gold span; queries without gold offsets are left out."""
+def scored_spans(predictions: Iterable[PredictionLine]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the score of every predicted span and whether it is right; queries without gold offsets do not count."""
     found = [
         (span["score"], [span["start"], span["end"]] in [list(gold) for gold in line["gold_spans"]])
         for line in predictions
@@ -40,16 +44,19 @@ def pairs(predictions: Iterable[dict[str, Any]]) -> Pairs:
 
 
 def fit(scores: np.ndarray, right: np.ndarray, with_bias: bool = True) -> dict[str, float]:
-    """The temperature and the bias under which the spans are likeliest; the bias is 0 where it is not fitted.
+    """Fit temperature and bias by maximum likelihood of the spans; without `with_bias` the bias is 0.
 
-    Both are bounded, and the temperature is positive, so that calibrated scores keep their order. Raises UserError
-    where the spans are all right or all wrong: nothing can be fitted on them.
+    Both are bounded, and the temperature is positive, so calibrated scores keep their order.
+
+    Raises:
+        UserError: If the spans are all right or all wrong.
     """
     from scipy.optimize import minimize
 
     if len(set(right.tolist())) < 2:
         raise UserError(f"{len(right)} spans, {right.sum()} of them right: a fit needs right and wrong ones")
-    logits, sign = _logits(scores), np.where(right, 1.0, -1.0)
+    clipped = np.clip(scores, LEAST, 1 - LEAST)
+    logits, sign = np.log(clipped) - np.log1p(-clipped), np.where(right, 1.0, -1.0)
 
     def loss(parameters: np.ndarray) -> float:
         slope, bias = np.exp(-parameters[0]), parameters[1]
@@ -61,26 +68,22 @@ def fit(scores: np.ndarray, right: np.ndarray, with_bias: bool = True) -> dict[s
 
 
 def reliability(scores: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """The mean score and the share of right spans in each of ten bins of equal width that holds any."""
+    """Compute the mean score and the share of right spans in each non-empty one of ten bins of equal width."""
     places = np.minimum((scores * BINS).astype(int), BINS - 1)
     return [
-        {
-            "n": int(own.sum()),
-            "score": float(scores[own].mean()),
-            "precision": float(right[own].mean()),
-        }
+        {"n": int(own.sum()), "score": float(scores[own].mean()), "precision": float(right[own].mean())}
         for place in range(BINS)
         if (own := places == place).any()
     ]
 
 
 def expected_error(scores: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error (Guo et al. 2017): the mean distance of score and precision, by size of bin."""
+    """Compute the expected calibration error (Guo et al. 2017): |score - precision| averaged over spans, by bin."""
     return sum(row["n"] * abs(row["score"] - row["precision"]) for row in reliability(scores, right)) / len(scores)
 
 
 def risk_coverage(scores: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """The share of wrong spans among the surest, where 5, 10, ... 100 % of all are kept, and the score they reach."""
+    """Compute the share of wrong spans among the 5, 10, ... 100 % with the highest scores, and their lowest score."""
     order = np.argsort(-scores, kind="stable")
     wrong = np.cumsum(~right[order])
     kept = sorted({max(1, round(len(scores) * part / 20)) for part in range(1, 21)})
@@ -90,60 +93,62 @@ def risk_coverage(scores: np.ndarray, right: np.ndarray) -> list[dict[str, float
     ]
 
 
-def cross_fitted(predictions: list[dict[str, Any]], with_bias: bool = True) -> Pairs:
-    """Calibrated scores, each by a fit on the half of the passages that its own is not in, and which spans are right.
+def cross_fitted(predictions: list[PredictionLine], with_bias: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Calibrate the scores of each half of the passages by a fit on the other half.
 
-    What a fit is worth is measured on these: on the spans it was fitted on it would flatter itself.
+    A fit must be judged on these: on the spans it was fitted on, its error would be too low.
+
+    Returns:
+        The calibrated scores, and whether each span is right.
     """
-    halves: list[list[dict[str, Any]]] = [[], []]
+    halves: list[list[PredictionLine]] = [[], []]
     for line in predictions:
         place = f"{line['benchmark']}/{line['passage_id']}".encode()
         halves[hashlib.sha256(place).digest()[0] % 2].append(line)
-    measured = []
+    all_scores, all_right = [], []
     for fitted_on, own in (halves, halves[::-1]):
-        parameters = fit(*pairs(fitted_on), with_bias=with_bias)
-        scores, right = pairs(own)
-        measured.append((np.array([calibrate(score, **parameters) for score in scores]), right))
-    return tuple(np.concatenate(parts) for parts in zip(*measured, strict=True))
+        parameters = fit(*scored_spans(fitted_on), with_bias=with_bias)
+        scores, right = scored_spans(own)
+        all_scores.append(np.array([calibrate(score, **parameters) for score in scores]))
+        all_right.append(right)
+    return np.concatenate(all_scores), np.concatenate(all_right)
 
 
-def describe(predictions: list[dict[str, Any]], temperature: float = 1.0, bias: float = 0.0) -> dict[str, Any] | None:
-    """The calibration of a run as results.json has it, raw and by the model's own fit; None without scored spans."""
-    scores, right = pairs(predictions)
+def describe(predictions: list[PredictionLine], temperature: float = 1.0, bias: float = 0.0) -> Calibration | None:
+    """Describe the calibration of a run, raw and with the given fit; None if no span has a score."""
+    scores, right = scored_spans(predictions)
     if not len(scores):
         return None
-    ways = {"raw": scores, "calibrated": np.array([calibrate(score, temperature, bias) for score in scores])}
+
+    def measure(values: np.ndarray) -> Reliability:
+        return {
+            "ece": expected_error(values, right),
+            "brier": float(((values - right) ** 2).mean()),
+            "reliability": reliability(values, right),
+        }
+
     return {
         "n_spans": len(scores),
         "precision": float(right.mean()),
         "temperature": temperature,
         "bias": bias,
         "risk_coverage": risk_coverage(scores, right),
-        **{
-            name: {
-                "ece": expected_error(values, right),
-                "brier": float(((values - right) ** 2).mean()),
-                "reliability": reliability(values, right),
-            }
-            for name, values in ways.items()
-        },
+        "raw": measure(scores),
+        "calibrated": measure(np.array([calibrate(score, temperature, bias) for score in scores])),
     }
 
 
-def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
-    """Reliability, raw and where a fit is saved calibrated, and risk by coverage, of each run by its name."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
-    left.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
+def plot(runs: dict[str, Calibration], path: Path) -> None:
+    """Draw reliability, raw and calibrated if a fit is saved, and risk by coverage, of each run by its name."""
+    figure = new_figure(9, 4.2)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color=LIGHT_GREY, linewidth=0.8)
     for number, (name, result) in enumerate(runs.items()):
-        color = ["#3b6fb6", "#c8553d", "#4f8a5b", "#8c6bb1", "#a9b4c2"][number % 5]
-        is_fitted = (result["temperature"], result["bias"]) != (1.0, 0.0)
-        ways = {"calibrated": "-o", "raw": ":x"} if is_fitted else {"raw": "-o"}
-        for way, style in ways.items():
+        color = (*COLORS, GREY)[number % 5]
+        ways: list[tuple[Literal["raw", "calibrated"], str]] = [("raw", "-o")]
+        if (result["temperature"], result["bias"]) != (1.0, 0.0):
+            ways = [("calibrated", "-o"), ("raw", ":x")]
+        for way, style in ways:
             rows = result[way]["reliability"]
             points = [row["score"] for row in rows], [row["precision"] for row in rows]
             label = f"{name}, {way}: ECE {result[way]['ece']:.3f}"
@@ -151,16 +156,14 @@ def plot(runs: dict[str, dict[str, Any]], path: Path) -> None:
         curve = result["risk_coverage"]
         right.plot([row["coverage"] for row in curve], [row["risk"] for row in curve], color=color, label=name)
     left.set(xlabel="score", ylabel="share of right spans", title="Reliability", xlim=(0, 1), ylim=(0, 1))
-    right.set(xlabel="share of spans kept", ylabel="share of wrong spans", title="Risk by coverage", xlim=(0, 1))
-    right.set_ylim(0, 1)
+    right.set(xlabel="share of spans kept", ylabel="share of wrong spans", title="Risk by coverage")
+    right.set(xlim=(0, 1), ylim=(0, 1))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 def read_saved(name: str) -> dict[str, float]:
-    """The temperature and bias that are saved with a model, those of no calibration where it has none."""
+    """Read the temperature and bias saved with a model; 1 and 0 if it was not calibrated."""
     from transformers import AutoConfig
 
     saved = getattr(load_or_explain(AutoConfig, name), "open_ner", None) or {}
@@ -168,25 +171,15 @@ def read_saved(name: str) -> dict[str, float]:
 
 
 def read_config(model: Path) -> dict[str, Any]:
-    """A local student's config.json."""
+    """Read a local student's config.json."""
     try:
         return json.loads((model / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--model {model}: not a student's folder ({error})") from None
 
 
-def read_predictions(path: Path) -> list[dict[str, Any]]:
-    """The lines of a predictions.jsonl."""
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        pairs(lines)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a predictions.jsonl of eval_zero_shot.py ({error!r:.120})") from None
-    return lines
-
-
 def main() -> None:
-    """Fit on predictions and save to the model's config."""
+    """Fit temperature and bias on predictions, and save them in the model's config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.jsonl on held-out distilled data")
     parser.add_argument("--model", type=Path, required=True, help="the student's folder; its config.json is changed")
@@ -195,8 +188,9 @@ def main() -> None:
     args = parser.parse_args()
 
     config, lines = read_config(args.model), read_predictions(args.predictions)
-    fitted = fit(*pairs(lines))
+    fitted = fit(*scored_spans(lines))
     result = describe(lines, **fitted)
+    assert result is not None  # fit() raises if there are no spans
     alone, both = (expected_error(*cross_fitted(lines, with_bias)) for with_bias in (False, True))
     print(
         f"{result['n_spans']} spans, {100 * result['precision']:.1f} % right; temperature {fitted['temperature']}, "
@@ -207,13 +201,8 @@ def main() -> None:
         plot({args.model.name: result}, args.figure)
     if not args.dry_run:
         config["open_ner"] = {**config.get("open_ner", {}), **fitted}
-        (args.model / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_atomic(args.model / "config.json", json.dumps(config, indent=2) + "\n")
         print(f"saved in {args.model / 'config.json'}")
-
-
-def _logits(scores: np.ndarray) -> np.ndarray:
-    clipped = np.clip(scores, LEAST, 1 - LEAST)
-    return np.log(clipped) - np.log1p(-clipped)
 
 
 if __name__ == "__main__":

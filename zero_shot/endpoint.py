@@ -1,11 +1,11 @@
 """A model behind an OpenAI-compatible endpoint, asked through the teacher's client: paced, capped, never paid twice.
 
-Its journal lies beside the results, so that every suite and protocol with the same questions shares the answers.
+Its journal is in the model's results folder: all suites and protocols with the same questions share the replies.
 """
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from dataset_builder.teacher.records import JournalRecord
 from dataset_builder.teacher.requests import Question, request_key, request_parameters
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
+from open_ner.answers import Answer
 from open_ner.conversation import build_query
 from open_ner.tools.errors import UserError
 
@@ -26,12 +27,10 @@ from .suite import SuiteConfig
 
 
 class EndpointModel:
-    """`model` at `teacher.base_url`, in the dialogue or with the prompts of a baseline.
+    """A model at `teacher.base_url`, asked in the dialogue or with the prompts of a baseline.
 
-    `record["served_as"]` holds, once asked, the names by which the endpoint itself calls what answered.
-
-    `replies` counts, once asked, the replies that did not end by themselves (cut, filtered, refused), those that no
-    try could get, and answers about types that were not asked.
+    After `ask`, `record["served_as"]` holds the names the endpoint gives the model. `replies` counts replies that did
+    not end normally (cut, filtered, refused), questions without a reply, and answers about types that were not asked.
     """
 
     in_process = False
@@ -53,44 +52,43 @@ class EndpointModel:
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         """Yield the lines of each passage, after all questions are asked; see `EvaluatedModel`."""
-        config = self._config(suite)
-        total = sum(len(self._requests(passage)) for _, passage in todo)
+        questions = self._questions(todo, suite)
         with Journal(self._journal(suite)) as journal:
-            client = TeacherClient(config, journal)
-            records = client.ask(self._questions(todo, config), total)
+            client = TeacherClient(self._config(suite), journal)
+            records = client.ask(questions)
         failed, missing = client.counts.failed, client.counts.unanswered.total() - client.counts.failed
         if missing:
             raise UserError(f"{self.name}: {missing} questions are left: raise --max_cost and run again to go on")
         if failed:
-            print(f"{self.name}: {failed} questions got no answer ({client.counts.last_fault}): they count as unread")
+            print(f"{self.name}: {failed} questions got no reply ({client.counts.last_fault}): they count as unread")
         self.record["served_as"] = sorted({record["model"] or self.name for record in records.values()})
-        yield from self._lines(todo, suite, config, records)
+        yield from self._lines(todo, suite, [records.get(question.key) for question in questions])
 
     def plan(self, todo: Todo, suite: SuiteConfig) -> tuple[int, float]:
         """Requests that a run would send, and the most they can cost in dollars."""
-        config, path = self._config(suite), self._journal(suite)
+        path = self._journal(suite)
         with (
             tempfile.TemporaryDirectory() as empty,  # a plan leaves no journal behind
             Journal(path if path.exists() else Path(empty) / path.name) as journal,
         ):
-            return TeacherClient(config, journal).plan(self._questions(todo, config))
+            return TeacherClient(self._config(suite), journal).plan(self._questions(todo, suite))
 
     def _lines(
-        self, todo: Todo, suite: SuiteConfig, config: TeacherConfig, records: Mapping[str, JournalRecord]
+        self, todo: Todo, suite: SuiteConfig, records: list[JournalRecord | None]
     ) -> Iterator[list[PredictionLine]]:
-        from open_ner.tools.served import ServedAnswer
-
+        """The lines of each passage; `records` are in the order of the questions."""
         from .student import to_line
 
+        replies = iter(records)
         for benchmark, passage in todo:
             lines: list[PredictionLine] = []
             for queries in self._requests(passage):
-                record = records.get(self._question(passage, queries, config).key)
+                record = next(replies)
                 reply, finish = (record["reply"], record["finish_reason"]) if record else ("", "no_answer")
                 if finish != "stop":
                     self.replies[finish] += 1
                 if self.baseline is None:
-                    answer = ServedAnswer(reply)
+                    answer = Answer(reply)
                     lines.append(to_line(benchmark.config.name, passage, queries[0], answer, suite.occurrences))
                 else:
                     reading = read(self.baseline, reply, finish, passage.text, [query.type for query in queries])
@@ -101,18 +99,17 @@ class EndpointModel:
     def _requests(self, passage: BenchmarkPassage) -> list[list[Query]]:
         return [[query] for query in passage.queries] if self.baseline is None else requests_of(self.baseline, passage)
 
-    def _questions(self, todo: Todo, config: TeacherConfig) -> Iterator[Question]:
+    def _questions(self, todo: Todo, suite: SuiteConfig) -> list[Question]:
+        questions, config = [], self._config(suite)
         for _, passage in todo:
             for queries in self._requests(passage):
-                yield self._question(passage, queries, config)
-
-    def _question(self, passage: BenchmarkPassage, queries: list[Query], config: TeacherConfig) -> Question:
-        if self.baseline is None:
-            messages = build_query(passage.text, queries[0].asked)
-        else:
-            messages = render(self.baseline, passage.text, [query.asked for query in queries])
-        key = request_key(config.model or "", request_parameters(config), messages)
-        return Question(key, self.name, passage.id, messages)
+                if self.baseline is None:
+                    messages = build_query(passage.text, queries[0].asked)
+                else:
+                    messages = render(self.baseline, passage.text, [query.asked for query in queries])
+                key = request_key(config.model or "", request_parameters(config), messages)
+                questions.append(Question(key, self.name, passage.id, messages))
+        return questions
 
     def _config(self, suite: SuiteConfig) -> TeacherConfig:
         return replace(self.teacher, max_answer_tokens=suite.max_new_tokens)
@@ -122,7 +119,7 @@ class EndpointModel:
 
 
 def _public(base_url: str | None) -> str | None:
-    """An address without what may be secret in it: user, password, query."""
+    """The address without user, password and query, which may be secret."""
     if base_url is None:
         return None
     parts = urlsplit(base_url)

@@ -1,4 +1,4 @@
-"""What results.json says of one run."""
+"""The contents of results.json: what was run, on what, and the scores."""
 
 import hashlib
 import os
@@ -7,11 +7,14 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import cast
+
+from hub.records import BenchmarkResult, MeanScore, ModelRecord, RunResults, Scorer
 
 from . import calibration
 from .paraphrase import paraphrases
-from .predict import Asker, Line, Run
+from .predict import EvaluatedModel, PredictionRun
+from .records import PredictionLine
 from .scoring import average, evaluate_benchmark
 from .suite import Benchmark, SuiteConfig
 
@@ -20,10 +23,15 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate")
 
 
 def describe_run(
-    asker: Asker, benchmarks: list[Benchmark], suite: SuiteConfig, run: Run, seen_types: set[str] | None
-) -> dict[str, Any]:
-    """The contents of results.json."""
-    results, parts = {}, {}
+    model: EvaluatedModel,
+    benchmarks: list[Benchmark],
+    suite: SuiteConfig,
+    run: PredictionRun,
+    seen_types: set[str] | None,
+) -> RunResults:
+    """Score a run and return the contents of its results.json."""
+    results: dict[str, BenchmarkResult] = {}
+    parts: dict[str, list[PredictionLine]] = {}
     for benchmark in benchmarks:
         name = benchmark.config.name
         own = [line for line in run.lines if line["benchmark"] == name]
@@ -45,11 +53,14 @@ def describe_run(
         }
         if robustness := paraphrases(own):
             results[name]["paraphrases"] = robustness
-    scored: list[Line] = [line for lines in parts.values() for line in lines if _has_scores(line)]
-    from_config = calibration.read_saved(asker.name) if asker.model["kind"] == "student" else {}
+    scored = [
+        line for part in parts.values() for line in part if all(span["score"] is not None for span in line["spans"])
+    ]
+    saved = calibration.read_saved(model.name) if model.record["kind"] == "student" else {}
+    record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
     return {
         "schema": SCHEMA,
-        "model": {name: value for name, value in asker.model.items() if value is not None or name == "revision"},
+        "model": cast(ModelRecord, record),
         "suite": suite.name,
         "protocol": suite.protocol,
         "decoding": suite.decoding,
@@ -57,8 +68,8 @@ def describe_run(
         "benchmarks": results,
         "average": average(parts, suite.seed) if len(parts) > 1 else None,
         "by_domain": _by_domain(benchmarks, parts, suite.seed),
-        "replies": {reason: n for reason, n in getattr(asker, "replies", {}).items() if n},
-        "calibration": calibration.describe(scored, **from_config) if scored else None,
+        "replies": {reason: n for reason, n in model.replies.items() if n},
+        "calibration": calibration.describe(scored, **saved) if scored else None,
         "versions": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),
         "seconds": round(run.seconds, 1),
@@ -70,27 +81,25 @@ def describe_run(
     }
 
 
-def _by_domain(benchmarks: list[Benchmark], parts: dict[str, list[Line]], seed: int) -> dict[str, Any] | None:
-    """The mean of each domain that has several benchmarks; None where every benchmark has one of its own."""
-    domains: dict[str, dict[str, list[Line]]] = {}
+def _by_domain(
+    benchmarks: list[Benchmark], parts: dict[str, list[PredictionLine]], seed: int
+) -> dict[str, dict[Scorer, MeanScore]] | None:
+    """Average each domain; None if no domain has several benchmarks."""
+    domains: dict[str, dict[str, list[PredictionLine]]] = {}
     for benchmark in benchmarks:
         name = benchmark.config.name
         domains.setdefault(benchmark.config.domain, {})[name] = parts[name]
     return {domain: average(own, seed) for domain, own in domains.items()} if len(domains) < len(parts) else None
 
 
-def _has_scores(line: Line) -> bool:
-    return all(span["score"] is not None for span in line["spans"])
-
-
 def commit() -> str | None:
-    """The commit of this program, where it is a clone."""
+    """Return the commit of this program if it runs from a clone."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     return done.stdout.strip() or None
 
 
 def hardware() -> str:
-    """One line: the accelerator, or the processor and how many of its cores are used."""
+    """Name the GPU, or the CPU and its number of cores."""
     import torch
 
     if torch.cuda.is_available():

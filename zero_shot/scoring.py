@@ -1,13 +1,13 @@
-"""Predictions to scores: five scorers, by type, seen and unseen types, bootstrap intervals over passages."""
+"""Predictions to scores: five scorers, by type, seen and held-out types, bootstrap intervals over passages."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Literal, cast
 
 import numpy as np
 
+from hub.records import SCORERS, BenchmarkScores, Gain, MeanScore, Scorer, Scores, TypeResult
 from metrics.entity_f1.entity_f1 import (
-    CONFIGS,
     Counts,
     f1_official,
     f1_strict,
@@ -16,17 +16,17 @@ from metrics.entity_f1.entity_f1 import (
     strict_counts,
 )
 
-SCORERS = ("official", *(name for name in CONFIGS if name != "official"))
-MAIN = ("official", "strict")
+from .records import PredictionLine
+
+MAIN: tuple[Literal["official", "strict"], ...] = ("official", "strict")
 RESAMPLES = 2000
-Prediction = dict[str, Any]
-Passages = dict[tuple[str, str], Counts]  # by (benchmark, passage)
+CountsByPassage = dict[tuple[str, str], Counts]  # by (benchmark, passage id)
 
 
-def counts_by_passage(predictions: Iterable[Prediction], scorer: str) -> Passages:
-    """Counts of each passage, over all its types; queries without gold offsets count for `official` alone."""
-    table: Passages = {}
-    grouped: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+def counts_by_passage(predictions: Iterable[PredictionLine], scorer: Scorer) -> CountsByPassage:
+    """Count each passage over all its types; only `official` counts queries without gold offsets."""
+    table: CountsByPassage = {}
+    grouped: dict[tuple[str, str], list[PredictionLine]] = defaultdict(list)
     for prediction in predictions:
         key = prediction["benchmark"], prediction["passage_id"]
         if scorer == "official":
@@ -35,74 +35,82 @@ def counts_by_passage(predictions: Iterable[Prediction], scorer: str) -> Passage
             grouped[key].append(prediction)
     for key, queries in grouped.items():
         found = [{"start": s["start"], "end": s["end"], "type": q["type"]} for q in queries for s in q["spans"]]
-        gold = [{"start": a, "end": b, "type": q["type"]} for q in queries for a, b in q["gold_spans"]]
+        gold = [{"start": a, "end": b, "type": q["type"]} for q in queries for a, b in q["gold_spans"] or []]
         table[key] = strict_counts(found, gold) if scorer == "strict" else overlap_counts(found, gold)[scorer]
     return table
 
 
-def f1(counts: Counts, scorer: str) -> dict[str, float]:
-    """Precision, recall, F1 and counts by a scorer's formula."""
-    return f1_official(counts) if scorer == "official" else f1_strict(counts)
+def f1(counts: Counts, scorer: Scorer) -> Scores:
+    """Compute precision, recall and F1 by a scorer's formula."""
+    return cast(Scores, f1_official(counts) if scorer == "official" else f1_strict(counts))
 
 
-def score(predictions: Iterable[Prediction], scorer: str) -> dict[str, float] | None:
-    """Precision, recall, F1 and counts over queries; None where no query has what the scorer compares."""
+def score(predictions: Iterable[PredictionLine], scorer: Scorer) -> Scores | None:
+    """Score queries; None if no query has the gold that the scorer compares with."""
     table = counts_by_passage(predictions, scorer)
     return f1(sum(table.values(), Counts()), scorer) if table or scorer == "official" else None
 
 
-def evaluate_benchmark(predictions: list[Prediction], seen_types: set[str] | None, seed: int) -> dict[str, Any]:
-    """Everything results.json says of one benchmark's predictions."""
-    result: dict[str, Any] = {scorer: score(predictions, scorer) for scorer in SCORERS}
-    result |= {
+def evaluate_benchmark(predictions: list[PredictionLine], seen_types: set[str] | None, seed: int) -> BenchmarkScores:
+    """Score the predictions on one benchmark; with `seen_types`, seen and held-out types separately too."""
+    scores: dict[Scorer, Scores | None] = {scorer: score(predictions, scorer) for scorer in SCORERS}
+    types = per_type(predictions)
+    for scorer, found in scores.items():
+        if found:
+            found["interval"] = bootstrap(predictions, scorer, seed)
+    for scorer in MAIN:
+        if found := scores[scorer]:
+            of_types = [row[scorer]["f1"] for row in types.values() if row[scorer]["n_gold"]]
+            found["macro_f1"] = sum(of_types) / len(of_types) if of_types else 0.0
+    result: BenchmarkScores = {
+        "official": scores["official"],
+        "strict": scores["strict"],
+        "partial": scores["partial"],
+        "type-only": scores["type-only"],
+        "boundary-only": scores["boundary-only"],
         "n_passages": len({prediction["passage_id"] for prediction in predictions}),
         "n_queries": len(predictions),
         "n_empty_gold": sum(prediction["gold"] == "[]" for prediction in predictions),
         "parse_failures": sum(prediction["parse_failure"] for prediction in predictions),
-        "per_type": per_type(predictions),
+        "per_type": types,
     }
-    for scorer in SCORERS:
-        if result[scorer]:
-            result[scorer]["interval"] = bootstrap(predictions, scorer, seed)
-    for scorer in MAIN:
-        if result[scorer]:
-            of_types = [row[scorer]["f1"] for row in result["per_type"].values() if row[scorer]["n_gold"]]
-            result[scorer]["macro_f1"] = sum(of_types) / len(of_types) if of_types else 0.0
     if seen_types is not None:
         result["by_seen"] = {
-            name: {scorer: score(part, scorer) for scorer in MAIN}
+            name: {"official": score(part, "official"), "strict": score(part, "strict")}
             for name, part in split_by_seen(predictions, seen_types).items()
             if part
         }
     return result
 
 
-def per_type(predictions: Iterable[Prediction]) -> dict[str, dict[str, Any]]:
-    """By type, under the main scorers: counts and F1; and how its predictions went wrong, as `errors` has it."""
-    by_type: dict[str, list[Prediction]] = defaultdict(list)
+def per_type(predictions: Iterable[PredictionLine]) -> dict[str, TypeResult]:
+    """Score each type under the main scorers, and count its errors."""
+    by_type: dict[str, list[PredictionLine]] = defaultdict(list)
     for prediction in predictions:
         by_type[prediction["type"]].append(prediction)
     wrong = errors([prediction for part in by_type.values() for prediction in part])
-    rows = {}
-    for name, part in sorted(by_type.items()):
-        scores = {scorer: score(part, scorer) for scorer in MAIN}
-        rows[name] = {scorer: found for scorer, found in scores.items() if found} | {"errors": wrong.get(name, {})}
-        rows[name].setdefault("strict", f1_strict(Counts()))
-    return rows
+    return {
+        name: {
+            "official": score(part, "official") or f1(Counts(), "official"),
+            "strict": score(part, "strict") or f1(Counts(), "strict"),
+            "errors": wrong.get(name, {}),
+        }
+        for name, part in sorted(by_type.items())
+    }
 
 
-def errors(predictions: Iterable[Prediction]) -> dict[str, dict[str, int]]:
-    """By type: gold spans `missed`, and predicted spans that are no gold span of their type, by what is wrong.
+def errors(predictions: Iterable[PredictionLine]) -> dict[str, dict[str, int]]:
+    """Count, by type, the gold spans that were `missed` and the predicted spans that are wrong, by kind of error.
 
-    `type`: a gold span of another type alone; `boundary`: overlaps a gold span of its type; `spurious`: neither.
+    `boundary`: overlaps a gold span of its type; `type`: equals a gold span of another type; `spurious`: neither.
     """
-    grouped: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
+    grouped: dict[tuple[str, str], list[PredictionLine]] = defaultdict(list)
     for prediction in predictions:
         if prediction["gold_spans"] is not None:
             grouped[prediction["benchmark"], prediction["passage_id"]].append(prediction)
     table: dict[str, dict[str, int]] = {}
     for queries in grouped.values():
-        gold = {(a, b, query["type"]) for query in queries for a, b in query["gold_spans"]}
+        gold = {(a, b, query["type"]) for query in queries for a, b in query["gold_spans"] or []}
         for query in queries:
             name = query["type"]
             row = table.setdefault(name, {"missed": 0, "boundary": 0, "type": 0, "spurious": 0})
@@ -119,85 +127,84 @@ def errors(predictions: Iterable[Prediction]) -> dict[str, dict[str, int]]:
     return table
 
 
-def split_by_seen(predictions: Iterable[Prediction], seen_types: set[str]) -> dict[str, list[Prediction]]:
-    """Queries about types of the training set, and about held-out ones; names are compared in lower case."""
-    parts: dict[str, list[Prediction]] = {"seen": [], "held_out": []}
+def split_by_seen(predictions: Iterable[PredictionLine], seen_types: set[str]) -> dict[str, list[PredictionLine]]:
+    """Split queries into types of the training set and held-out types, by lower-cased name."""
+    parts: dict[str, list[PredictionLine]] = {"seen": [], "held_out": []}
     for prediction in predictions:
         parts["seen" if prediction["type"].lower() in seen_types else "held_out"].append(prediction)
     return parts
 
 
 def bootstrap(
-    predictions: list[Prediction], scorer: str, seed: int, baseline: list[Prediction] | None = None
+    predictions: list[PredictionLine], scorer: Scorer, seed: int, baseline: list[PredictionLine] | None = None
 ) -> list[float]:
-    """95 % interval of F1 over passages drawn with replacement; of the gain over `baseline` where that is given.
+    """Compute the 95 % bootstrap interval of F1 over passages, or of the gain over `baseline`.
 
     Both runs are resampled with the same passages (paired bootstrap, Koehn 2004).
     """
-    tables = [
-        counts_by_passage(run, scorer) for run in ([predictions] if baseline is None else [predictions, baseline])
-    ]
-    values = _resampled(tables, seed)
-    gain = values[0] if baseline is None else values[0] - values[1]
-    return [float(bound) for bound in np.percentile(gain, [2.5, 97.5])]
+    runs = [predictions] if baseline is None else [predictions, baseline]
+    values = _resample([counts_by_passage(run, scorer) for run in runs], seed)
+    return _interval(values[0] if baseline is None else values[0] - values[1])
 
 
-def average(by_benchmark: dict[str, list[Prediction]], seed: int) -> dict[str, Any]:
-    """The mean F1 of several benchmarks, under each scorer that all of them have, with its 95 % interval.
+def average(by_benchmark: dict[str, list[PredictionLine]], seed: int) -> dict[Scorer, MeanScore]:
+    """Compute the mean F1 of several benchmarks under each scorer that all of them have, with its 95 % interval.
 
     Passages are resampled within each benchmark.
     """
-    result = {}
+    result: dict[Scorer, MeanScore] = {}
     for scorer in SCORERS:
         tables = [counts_by_passage(part, scorer) for part in by_benchmark.values()]
         if all(tables):
-            values = np.mean([_resampled([table], seed + number)[0] for number, table in enumerate(tables)], axis=0)
-            interval = [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
+            values = np.mean([_resample([table], seed + number)[0] for number, table in enumerate(tables)], axis=0)
             each = [f1(sum(table.values(), Counts()), scorer)["f1"] for table in tables]
-            result[scorer] = {"f1": sum(each) / len(each), "interval": interval}
+            result[scorer] = {"f1": sum(each) / len(each), "interval": _interval(values)}
     return result
 
 
 def compare(
-    run: list[Prediction], baseline: list[Prediction], seen_types: set[str] | None, seed: int
-) -> dict[str, Any]:
-    """Gain in F1 over a baseline, with its paired 95 % interval: on all queries, seen and held-out types.
+    run: list[PredictionLine], baseline: list[PredictionLine], seen_types: set[str] | None, seed: int
+) -> dict[str, Gain]:
+    """Compute the gain in F1 over a baseline, with its paired 95 % interval, on all, seen and held-out types.
 
-    Only queries that both runs answered are compared.
+    Only queries in both runs are compared.
     """
-    both = {_place(line) for line in run} & {_place(line) for line in baseline}
+    both = set(map(_place, run)) & set(map(_place, baseline))
     run, baseline = ([line for line in part if _place(line) in both] for part in (run, baseline))
-    parts: dict[str, Callable[[list[Prediction]], list[Prediction]]] = {"all": lambda part: part}
+    parts = {"all": (run, baseline)}
     if seen_types is not None:
-        parts["seen"] = lambda part: split_by_seen(part, seen_types)["seen"]
-        parts["held_out"] = lambda part: split_by_seen(part, seen_types)["held_out"]
-    gains: dict[str, Any] = {}
-    for name, choose in parts.items():
-        ours, theirs = choose(run), choose(baseline)
+        ours, theirs = split_by_seen(run, seen_types), split_by_seen(baseline, seen_types)
+        parts |= {name: (ours[name], theirs[name]) for name in ours}
+    gains: dict[str, Gain] = {}
+    for name, (ours, theirs) in parts.items():
         for scorer in MAIN:
-            scores = score(ours, scorer), score(theirs, scorer)
-            if ours and all(scores):
+            our_scores, their_scores = score(ours, scorer), score(theirs, scorer)
+            if ours and our_scores and their_scores:
                 gains[f"{name}: {scorer}"] = {
-                    "gain": scores[0]["f1"] - scores[1]["f1"],
+                    "gain": our_scores["f1"] - their_scores["f1"],
                     "interval": bootstrap(ours, scorer, seed, theirs),
                 }
     return gains
 
 
-def _resampled(tables: list[Passages], seed: int) -> list[np.ndarray]:
-    """F1 of each table over the same draws of passages."""
+def _resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:
+    """Compute the F1 of each table over the same draws of passages."""
     passages = sorted(set.intersection(*(set(table) for table in tables)))
     draws = np.random.default_rng(seed).integers(0, len(passages), size=(RESAMPLES, len(passages)))
+    # how often each passage was drawn: a matrix product then sums the counts, without a copy of the rows per draw
+    weights = np.array([np.bincount(draw, minlength=len(passages)) for draw in draws])
     values = []
     for table in tables:
         rows = np.array([(c.tp, c.n_pred, c.n_gold) for c in (table[passage] for passage in passages)])
-        # rows summed by how often each was drawn: a draw of thousands of passages is no copy of them
-        weights = np.array([np.bincount(draw, minlength=len(passages)) for draw in draws])
         counts = weights @ rows
         found = counts[:, 1] + counts[:, 2]
         values.append(np.divide(2.0 * counts[:, 0], found, out=np.zeros(RESAMPLES), where=found > 0))
     return values
 
 
-def _place(line: Prediction) -> tuple[str, str, str]:
+def _interval(values: np.ndarray) -> list[float]:
+    return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
+
+
+def _place(line: PredictionLine) -> tuple[str, str, str]:
     return line["benchmark"], line["passage_id"], line["type"]

@@ -1,4 +1,4 @@
-"""A suite is a list of benchmarks; loaded, it is what an evaluation asks."""
+"""A suite is a list of benchmarks and the options under which they are asked."""
 
 import dataclasses
 import hashlib
@@ -24,23 +24,31 @@ class SuiteConfig:
     name: str = option(..., "name in the results' folder")
     benchmarks: list[str] = option(..., "names under recipes/eval/benchmarks/, or paths of .yaml files")
     protocol: str = option(..., "which labels are asked and how they are worded: uniner, instructuie, sample, ...")
-    decoding: Literal["free", "grounded"] = option("free", "free beside published numbers; grounded never mis-parses")
-    occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all of its places, or the first")
+    decoding: Literal["free", "grounded"] = option(
+        "free", "free: comparable with published numbers; grounded: every answer parses and occurs in its passage"
+    )
+    occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all its occurrences, or the first")
     wordings: bool = option(False, "ask each type under its other wordings too")
-    data_dir: str = option(".", "folder the benchmarks' paths start from")
+    data_dir: str = option(".", "folder that the benchmarks' paths are relative to")
     max_new_tokens: int = option(256, "longest answer, in tokens")
-    token_budget: int = option(16384, "tokens of cache in one batch")
-    limit: int | None = option(None, "passages a benchmark, a seeded sample; absent: all")
+    token_budget: int = option(16384, "key/value cache of one batch, in tokens")
+    limit: int | None = option(None, "seeded sample of this many passages per benchmark; default: all")
     seed: int = option(42, "seed of the sample and of the bootstrap")
-    output_dir: str = option("results", "where results go")
-    endpoint: TeacherConfig = option(TeacherConfig, "how models behind an address are asked")
+    output_dir: str = option("results", "folder of the results")
+    endpoint: TeacherConfig = option(TeacherConfig, "options of models at an endpoint")
 
 
 @dataclass
 class Benchmark:
-    """A loaded benchmark: passages, the size before sampling, and its rejects by reason.
+    """A loaded benchmark.
 
-    `digest` is a hash of all its texts and queries, `revision` the commit of a dataset of the Hub.
+    Attributes:
+        config: Its options, under the suite's protocol.
+        passages: The passages to ask.
+        size: Number of passages before sampling.
+        rejects: Number of rejects by reason.
+        digest: Hash of all texts and queries.
+        revision: Commit of a Hub dataset; None for local files.
     """
 
     config: BenchmarkConfig
@@ -52,14 +60,17 @@ class Benchmark:
 
     @property
     def hub_id(self) -> str | None:
-        """The dataset's id, where it came from the Hub."""
+        """The dataset's id if it was read from the Hub."""
         return self.config.path if self.revision else None
 
 
 def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
-    """Read one benchmark into passages; raises UserError for a missing, broken or empty one."""
-    config = read_recipe(BenchmarkConfig, recipe)
-    config = _under_protocol(config, suite.protocol, recipe)
+    """Read one benchmark.
+
+    Raises:
+        UserError: If it is missing, broken or empty.
+    """
+    config = _under_protocol(read_recipe(BenchmarkConfig, recipe), suite.protocol, recipe)
     rejects: Counter[str] = Counter()
     passages, revision = read_passages(config, suite.data_dir, rejects)
     passages = _with_unique_ids([passage for passage in passages if passage.queries])
@@ -80,17 +91,17 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
 
 
 def _under_protocol(config: BenchmarkConfig, protocol: str, recipe: Path) -> BenchmarkConfig:
-    """The benchmark as a protocol has it."""
+    """Replace the options that a protocol changes."""
     changes = config.protocols.get(protocol, {})
     known = {one.name for one in dataclasses.fields(BenchmarkConfig)} - {"name", "protocols"}
     for name in changes:
         if name not in known:
-            raise UserError(f"{recipe}: protocols.{protocol}.{name} is no option of a benchmark")
+            raise UserError(f"{recipe}: protocols.{protocol}.{name} is not an option of a benchmark")
     return replace(config, **changes)
 
 
 def _with_unique_ids(passages: list[BenchmarkPassage]) -> list[BenchmarkPassage]:
-    """Ids that a file gives twice are told apart by a number."""
+    """Append a number to ids that occur more than once."""
     seen: Counter[str] = Counter()
     for passage in passages:
         seen[passage.id] += 1
@@ -100,7 +111,7 @@ def _with_unique_ids(passages: list[BenchmarkPassage]) -> list[BenchmarkPassage]
 
 
 def _reworded(queries: list[Query], wordings: dict[str, list[str]]) -> list[Query]:
-    """Each query, and after it the same under the type's other wordings."""
+    """Return each query, followed by the same query in the type's other wordings."""
     return [
         replace(query, asked=words, wording=number)
         for query in queries

@@ -1,7 +1,7 @@
 """Entity F1 for open named entity recognition: the published scorer, and a strict one over character offsets.
 
-The file stands alone, so that `evaluate.load` can read it from its folder or from a Hub Space. `import datasets` and
-`import evaluate` keep a line each: the dependency scan of `evaluate` does not understand `import a, b`.
+This file imports nothing of the project, so `evaluate.load` can read it from its folder or from a Hub Space.
+`datasets` and `evaluate` are imported one by one, because `evaluate` looks for dependencies line by line.
 """
 
 import json
@@ -18,10 +18,11 @@ Entity-level micro precision, recall and F1 for named entity recognition with an
 
 "strict" (the default) compares exact character spans and types, as sets, passage by passage.
 "official" compares two reply strings, each a JSON list of mentions, query by query (one passage and one type). It
-returns the numbers of the UniversalNER authors' scorer, defects included, so that a result can stand beside theirs.
-"partial", "type-only" and "boundary-only" say what "strict" leaves open: half a credit for a span that overlaps a gold
-one, whatever its type; credit for overlap with the right type; credit for the exact span, whatever its type. They are
-nervaluate's schemes partial, ent_type and exact, but a gold entity is found by one prediction at most.
+returns the numbers of the UniversalNER authors' scorer, including its defects, so results can be compared with theirs.
+"partial", "type-only" and "boundary-only" are more lenient than "strict". "partial" ignores types and gives half a
+credit for a span that only overlaps a gold one; "type-only" accepts any overlap with the right type; "boundary-only"
+accepts the exact span with any type. They are nervaluate's schemes partial, ent_type and exact, except that each gold
+entity matches at most one prediction.
 """
 
 _CITATION = """\
@@ -43,9 +44,9 @@ Args:
     references: the gold, in the same form and order.
 
 Returns:
-    precision, recall, f1: between 0 and 1, micro-averaged over all passages or queries; 0.0 where a ratio is
-        undefined. "official" adds 1e-10 to every denominator instead, so that its f1 never reaches 1.
-    tp, n_pred, n_gold: the counts behind them; the tp of "partial" come in halves.
+    precision, recall, f1: between 0 and 1, micro-averaged over all passages or queries; 0.0 if a ratio is undefined.
+        "official" adds 1e-10 to every denominator instead, so its f1 never reaches 1.
+    tp, n_pred, n_gold: the counts behind them; tp of "partial" is a multiple of 0.5.
 
 Examples:
     >>> import evaluate
@@ -63,24 +64,21 @@ Examples:
 
 CONFIGS = ("strict", "official", "partial", "type-only", "boundary-only")
 
-Entity = Mapping[str, int | str]
-Scores = dict[str, float]
-
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_FIRST_LIST = re.compile(r"\[.*?\]")  # lazy and without DOTALL: up to the first `]`, on one line
+_FIRST_LIST = re.compile(r"\[.*?\]")  # lazy and without DOTALL: ends at the first `]`, on one line
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Entities that are right (`tp`), predicted and gold; counts of several queries or passages add up."""
+    """Numbers of right (`tp`), predicted and gold entities; counts of several queries or passages can be added."""
 
     tp: float = 0
     n_pred: int = 0
     n_gold: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        """Pool two counts, as micro-averaging does."""
+        """Add two counts, as micro-averaging does."""
         return Counts(self.tp + other.tp, self.n_pred + other.n_pred, self.n_gold + other.n_gold)
 
     def __radd__(self, zero: int) -> "Counts":
@@ -97,22 +95,26 @@ def official_counts(prediction: str, reference: str) -> Counts:
     return Counts(len(predicted & gold), len(predicted), len(gold))
 
 
-def strict_counts(prediction: Iterable[Entity], reference: Iterable[Entity]) -> Counts:
-    """Count the entities of one passage: right means the same start, the same end and the same type.
+def strict_counts(
+    prediction: Iterable[Mapping[str, int | str]], reference: Iterable[Mapping[str, int | str]]
+) -> Counts:
+    """Count the entities of one passage; an entity is right if a gold one has the same start, end and type.
 
-    Each entity has `start` and `end` (characters, `end` exclusive) and `type`; other keys are ignored here, though
-    `compute` refuses them. Repeats count once.
+    Each entity has `start` and `end` (characters, `end` exclusive) and `type`. Other keys are ignored here, but
+    `compute` rejects them. Repeated entities count once.
     """
     predicted, gold = _spans(prediction), _spans(reference)
     return Counts(len(predicted & gold), len(predicted), len(gold))
 
 
-def overlap_counts(prediction: Iterable[Entity], reference: Iterable[Entity]) -> dict[str, Counts]:
-    """Counts of one passage under "partial", "type-only" and "boundary-only"; entities as in `strict_counts`.
+def overlap_counts(
+    prediction: Iterable[Mapping[str, int | str]], reference: Iterable[Mapping[str, int | str]]
+) -> dict[str, Counts]:
+    """Count one passage under "partial", "type-only" and "boundary-only"; entities are as in `strict_counts`.
 
-    Predictions find gold entities one to one, the best matches first: the same span and type, the same span, an
-    overlap with the same type, any overlap. A second prediction for the same gold entity is spurious: open NER asks
-    type by type, and one span is often answered to several.
+    Predictions are matched to gold entities one to one, best matches first: same span and type, same span, overlap
+    with the same type, any overlap. A second prediction of the same gold entity is spurious, because open NER asks
+    type by type and often returns one span for several types.
     """
     predicted, gold = sorted(_spans(prediction)), sorted(_spans(reference))
     tp = dict.fromkeys(("partial", "type-only", "boundary-only"), 0.0)
@@ -135,31 +137,31 @@ def overlap_counts(prediction: Iterable[Entity], reference: Iterable[Entity]) ->
     return {scheme: Counts(value, len(predicted), len(gold)) for scheme, value in tp.items()}
 
 
-def f1_official(counts: Counts) -> Scores:
-    """Precision, recall, f1 and the counts, with the authors' 1e-10 in every denominator: f1 is always below 1."""
+def f1_official(counts: Counts) -> dict[str, float]:
+    """Compute precision, recall and f1 with the authors' 1e-10 in every denominator, so f1 is always below 1."""
     precision = counts.tp / (counts.n_pred + 1e-10)
     recall = counts.tp / (counts.n_gold + 1e-10)
     return _scores(precision, recall, 2 * precision * recall / (precision + recall + 1e-10), counts)
 
 
-def f1_strict(counts: Counts) -> Scores:
-    """Precision, recall, f1 and the counts; a ratio without a denominator is 0.0."""
+def f1_strict(counts: Counts) -> dict[str, float]:
+    """Compute precision, recall and f1; a ratio with denominator 0 is 0.0."""
     precision = counts.tp / counts.n_pred if counts.n_pred else 0.0
     recall = counts.tp / counts.n_gold if counts.n_gold else 0.0
     found = counts.n_pred + counts.n_gold
     return _scores(precision, recall, 2 * counts.tp / found if found else 0.0, counts)
 
 
-def _scores(precision: float, recall: float, f1: float, counts: Counts) -> Scores:
+def _scores(precision: float, recall: float, f1: float, counts: Counts) -> dict[str, float]:
     ratios = {"precision": precision, "recall": recall, "f1": f1}
     return {**ratios, "tp": counts.tp, "n_pred": counts.n_pred, "n_gold": counts.n_gold}
 
 
 def _official_mentions(reply: str) -> set[str]:
-    """The distinct normalized mentions of a reply; empty when one item is no string or the list is not JSON.
+    """Return the distinct normalized mentions of a reply; none if the list is not JSON or an item is not a string.
 
-    The authors' code turns a list inside the list into a tuple, but a reply never gets there: the inner `]` is the
-    first one, and what precedes it is not JSON.
+    The authors' code also turns a nested list into a tuple. That code is never reached: the text up to the first `]`,
+    which closes the nested list, is not JSON.
     """
     match = _FIRST_LIST.match(reply)
     try:
@@ -172,20 +174,20 @@ def _official_mentions(reply: str) -> set[str]:
 
 
 def _normalize(mention: str) -> str:
-    """Lower-case, drop ASCII punctuation, drop articles, squeeze spaces: in this order, `""` is a valid outcome."""
+    """Lower-case, remove ASCII punctuation, remove articles, merge spaces, in this order; the result may be empty."""
     return " ".join(_ARTICLES.sub(" ", mention.lower().translate(_PUNCTUATION)).split())
 
 
-def _spans(entities: Iterable[Entity]) -> set[tuple]:
+def _spans(entities: Iterable[Mapping[str, int | str]]) -> set[tuple]:
     return {(entity["start"], entity["end"], entity["type"]) for entity in entities}
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class EntityF1(evaluate.Metric):
-    """Entity F1; its configurations are CONFIGS."""
+    """Entity F1, with the configurations CONFIGS."""
 
     def __init__(self, config_name: str | None = None, **kwargs):
-        """Take "strict" when no configuration is named."""
+        """Use "strict" if no configuration is named."""
         super().__init__(config_name or "strict", **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -204,7 +206,7 @@ class EntityF1(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2308.03279"],
         )
 
-    def _compute(self, predictions: list, references: list) -> Scores:
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
         if self.config_name == "official":
             return f1_official(sum(map(official_counts, predictions, references), Counts()))
         if self.config_name == "strict":
