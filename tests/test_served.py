@@ -232,7 +232,7 @@ def test_answers_that_are_no_list_are_said(caplog: pytest.LogCaptureFixture) -> 
     with FakeTeacher(in_mouth("The city is Rome")) as server, caplog.at_level(logging.WARNING):
         assert ServedNER(server.base_url, MODEL)("Rome", types=["city", "town"]) == []
     [record] = caplog.records
-    assert record.getMessage() == "2 of 2 answers on characters 0 to 4 are no list of strings: no spans"
+    assert record.getMessage() == "2 of 2 answers on characters 0 to 4 are not lists of strings: no spans"
 
 
 def test_a_list_can_be_asked_for_by_schema_and_fields_added() -> None:
@@ -275,7 +275,7 @@ def test_markers_are_neutralized_without_a_tokenizer() -> None:
         ({"status": 429, "body": {}, "headers": {"x-should-retry": "false"}}, ConnectionError, "429"),
         ({"raw": "<html>a proxy</html>"}, ConnectionError, "no chat completion"),
         ({"body": {"choices": []}}, ConnectionError, "no chat completion"),
-        ({"raw": "{", "headers": {"Content-Type": "application/json"}}, ConnectionError, "no JSON"),
+        ({"raw": "{", "headers": {"Content-Type": "application/json"}}, ConnectionError, "not send JSON"),
     ],
 )
 def test_what_the_server_refuses_is_one_line(

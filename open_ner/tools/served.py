@@ -1,9 +1,9 @@
-"""The pipeline's call against a served model: `ServedNER("http://localhost:8000/v1")(text, types=["person"])`.
+"""The pipeline's call for a served model: `ServedNER("http://localhost:8000/v1")(text, types=["person"])`.
 
-Any OpenAI-compatible server of chat completions will do (docs/serving.md has vLLM and llama.cpp). Each type of a
-passage is a request of its own, with the very messages of the pipeline: the passage comes first and the question last,
-so that a server which caches prefixes encodes a passage once for all its types. Answers are decoded freely, as with
-`grounded=False`; the rest of the call and the result are the pipeline's.
+Any OpenAI-compatible server of chat completions works (docs/serving.md covers vLLM and llama.cpp). Each type of a
+passage is a request with the same messages as in the pipeline: the passage comes first and the query last, so a server
+that caches prefixes encodes a passage once for all its types. Answers are decoded freely, as with `grounded=False`;
+the other options and the result are the pipeline's.
 """
 
 import json
@@ -18,51 +18,49 @@ from itertools import chain
 from typing import Any
 
 import openai
-from transformers import AutoConfig, AutoTokenizer
+from openai.types.chat import ChatCompletion
+from openai.types.shared_params import ResponseFormatJSONSchema
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..answers import Answer
-from ..conversation import Message, build_query, neutralize, read_answer
-from ..long_texts import Window, cut, token_counter
-from ..pipeline import DEFAULTS, read_answers, to_queries, up_to_last_window
+from ..answers import Answer, Entity
+from ..conversation import Message, Occurrences, build_query, neutralize
+from ..long_texts import Count, RawResult, Window, cut, read_answers, token_counter, up_to_last_window
+from ..pipeline import DEFAULTS, Defaults, check_options, saved_defaults, to_queries
 from ..prompts import refuse_surrogates, special_tokens
 
 logger = logging.getLogger(__name__)
 
-BYTES_A_TOKEN = 4  # of English, where no tokenizer counts
-# what marks turns in the chat templates in use, where no tokenizer names its special tokens
+BYTES_A_TOKEN = 4  # of English; used without a tokenizer
+# markers of turns in common chat templates; neutralized if no tokenizer gives its special tokens
 MARKER = re.compile(r"<[|｜][^<>\s]{1,64}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
-ANSWER_SCHEMA = {"type": "array", "items": {"type": "string"}}
-READ_AHEAD = 2  # requests prepared for each that may be in flight
-
-
-class ServedAnswer(Answer):
-    """An answer whose spans have no score where the server told no probabilities."""
-
-    def scored_strings(self) -> list[tuple[str, float | None]] | None:
-        """`(string, score)` for each string of the answer; None when it is no JSON list of strings."""
-        if self.logprobs:
-            return super().scored_strings()
-        strings = read_answer(self.text)
-        return None if strings is None else [(string, None) for string in strings if string.strip()]
+ANSWER_FORMAT: ResponseFormatJSONSchema = {
+    "type": "json_schema",
+    "json_schema": {"name": "answer", "schema": {"type": "array", "items": {"type": "string"}}},
+}
+READ_AHEAD = 2  # prepared requests for each request that may be in flight
 
 
 class ServedNER:
     """Named-entity recognition by a student behind an OpenAI-compatible server; called like the pipeline.
 
-    base_url: the server's address, with its `/v1`. The key, where one is needed, is read from `OPENAI_API_KEY`.
-    model: the name it is served by; absent, the only one the server has.
-    types: those asked where a call names none.
-    tokenizer: the student's (folder, Hub id or object). With it long texts are cut exactly as in the pipeline, and its
-        special tokens are neutralized; without, a token is taken for four bytes, and the usual chat markers are. A
-        folder or Hub id brings the defaults saved with the student too: types, window, how scores are calibrated.
-    window, max_new_tokens: tokens of text asked at once and of one answer.
-    concurrency: requests in flight. timeout: seconds for one; it is tried three times in all.
-    scores: ask for the tokens' probabilities. A server that tells none gives spans with the score None.
-    structured: ask for a JSON list by `response_format`, for students that do not keep to it by themselves.
-    extra_body: fields to add to each request, such as `{"chat_template_kwargs": {"enable_thinking": False}}`.
+    Args:
+        base_url: address of the server with its `/v1`. The API key is read from `OPENAI_API_KEY`, if it is set.
+        model: name of the served model; may be omitted if the server has only one.
+        types: asked if a call gives none.
+        tokenizer: the student's (folder, Hub id or object). Long texts are then cut exactly as in the pipeline, and
+            its special tokens are neutralized; without it a token counts as four bytes, and common chat markers are
+            neutralized. A folder or Hub id also gives the saved defaults: types, window, calibration of scores.
+        window: tokens of text read at once.
+        max_new_tokens: bound of one answer, in tokens.
+        concurrency: requests in flight.
+        timeout: seconds for one request, which is tried three times in all.
+        scores: ask for token probabilities. If a server gives none, spans have the score None.
+        structured: ask for a JSON list by `response_format`, for students that do not keep to it by themselves.
+        extra_body: fields to add to each request, such as `{"chat_template_kwargs": {"enable_thinking": False}}`.
 
-    Raises ValueError for bad input, also where the server finds it bad, and ConnectionError for a server that cannot
-    be reached, fails, or refuses the key or the model.
+    Raises:
+        ValueError: the input is invalid, or the server rejects it.
+        ConnectionError: the server cannot be reached, fails, or rejects the key or the model.
     """
 
     def __init__(
@@ -71,36 +69,34 @@ class ServedNER:
         model: str | None = None,
         *,
         types: Any = None,
-        tokenizer: Any = None,
+        tokenizer: PreTrainedTokenizerBase | str | None = None,
         window: int | None = None,
         max_new_tokens: int | None = None,
         concurrency: int = 32,
         timeout: float = 300.0,
         scores: bool = True,
         structured: bool = False,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, object] | None = None,
     ) -> None:
         if not re.match(r"https?://[^/\s]", base_url):
-            raise ValueError(f"base_url={base_url!r} is no address: write http(s)://host/v1")
-        self.defaults = {**DEFAULTS, **(_saved_with(tokenizer) if isinstance(tokenizer, str) else {})}
-        self.window = self.defaults["window"] if window is None else window
-        self.max_new_tokens = self.defaults["max_new_tokens"] if max_new_tokens is None else max_new_tokens
+            raise ValueError(f"base_url={base_url!r} is not an address: write http(s)://host/v1")
+        check_options(None, None, window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
+        self.defaults = _load_defaults(tokenizer) if isinstance(tokenizer, str) else DEFAULTS.copy()
+        self.window = window or self.defaults["window"]
+        self.max_new_tokens = max_new_tokens or self.defaults["max_new_tokens"]
         self.concurrency = concurrency
-        for name in ("window", "max_new_tokens", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: give at least 1")
         self.base_url, self.types = base_url, to_queries(self.defaults["types"] if types is None else types)
         self.scores, self.structured, self.extra_body = scores, structured, dict(extra_body or {})
-        key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"  # local servers ask for none, the client does
+        key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"  # local servers need none, but the client does
         if not (key.isascii() and key.isprintable()):
-            raise ValueError("$OPENAI_API_KEY holds characters that no key has: set it anew")
+            raise ValueError("$OPENAI_API_KEY contains characters that are not valid in an API key; set it again")
         self.client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout)
         self.special_tokens: list[str] | None = None
-        self.count = lambda texts: [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
+        self.count: Count = lambda texts: [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
         if tokenizer is not None:
-            tokenizer = _load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-            self.special_tokens = special_tokens(tokenizer)
-            self.count = token_counter(tokenizer, self.special_tokens)
+            loaded = _load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+            self.special_tokens = special_tokens(loaded)
+            self.count = token_counter(loaded, self.special_tokens)
         self.model = model or self._only_model()
 
     def __call__(
@@ -110,18 +106,18 @@ class ServedNER:
         *,
         dataset: str | None = None,
         threshold: float | None = None,
-        occurrences: str | None = None,
+        occurrences: Occurrences | None = None,
         return_raw: bool = False,
     ) -> Any:
-        """Entities of one text, of each text of a list or a column, or lazily of a generator's."""
+        """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
+
+        Options are those of `OpenNERPipeline`.
+        """
+        check_options(threshold, occurrences)
         queries = self.types if types is None else to_queries(types)
         threshold = self.defaults["threshold"] if threshold is None else threshold
         occurrences = self.defaults["occurrences"] if occurrences is None else occurrences
         dataset = self.defaults.get("dataset") if dataset is None else dataset
-        if occurrences not in ("all", "first"):
-            raise ValueError(f"occurrences={occurrences!r}: choose 'all' or 'first'")
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold!r}: scores lie in [0, 1]")
         refuse_surrogates(*queries.values(), dataset or "")
         options = (queries, dataset, threshold, occurrences, return_raw)
         if isinstance(inputs, str):
@@ -137,15 +133,15 @@ class ServedNER:
         queries: Mapping[str, str],
         dataset: str | None,
         threshold: float,
-        occurrences: str,
+        occurrences: Occurrences,
         return_raw: bool,
-    ) -> Iterator[Any]:
-        """The result of each text, in order, as its last answer arrives."""
+    ) -> Iterator[list[Entity] | RawResult]:
+        """Yield the result of each text, in order, when its last answer arrives."""
+        calibration = self.defaults["temperature"], self.defaults["bias"]
         answered = self._answer(self._windows(texts), queries, dataset, scores=threshold > 0)
-        for window, (text, answers) in answered:
-            rest = ((window, answers) for window, (_, answers) in answered)
+        for text, window, answers in answered:
+            rest = ((window, answers) for _, window, answers in answered)
             of_this_text = up_to_last_window(chain([(window, answers)], rest))
-            calibration = self.defaults["temperature"], self.defaults["bias"]
             yield read_answers(text, of_this_text, threshold, occurrences, return_raw, calibration)
 
     def _windows(self, texts: Iterable[Any]) -> Iterator[tuple[str, Window]]:
@@ -158,61 +154,59 @@ class ServedNER:
 
     def _answer(
         self, windows: Iterable[tuple[str, Window]], queries: Mapping[str, str], dataset: str | None, scores: bool
-    ) -> Iterator[tuple[Window, tuple[str, dict[str, ServedAnswer]]]]:
-        """Each window with its text and its answers by entity group, in order; the types of one go out together.
+    ) -> Iterator[tuple[str, Window, dict[str, Answer]]]:
+        """Yield each text and window with its answers by entity group, in order; sends all types of a window at once.
 
-        `scores` says that they are needed.
+        `scores` tells whether token probabilities are required.
         """
-        waiting: deque[tuple[Window, str, list[Future[ServedAnswer]]]] = deque()
+        waiting: deque[tuple[str, Window, list[Future[Answer]]]] = deque()
         pool = ThreadPoolExecutor(self.concurrency)
 
-        def oldest() -> tuple[Window, tuple[str, dict[str, ServedAnswer]]]:
-            window, text, futures = waiting.popleft()
+        def oldest() -> tuple[str, Window, dict[str, Answer]]:
+            text, window, futures = waiting.popleft()
             answers = [future.result() for future in futures]
             if scores and not all(answer.logprobs or not answer.text for answer in answers):
-                raise ValueError(f"{self.base_url} tells no probabilities to hold against a threshold: leave it out")
+                raise ValueError(f"{self.base_url} gives no probabilities to compare with a threshold: omit it")
             unread = sum(answer.scored_strings() is None for answer in answers)
             if unread:
                 place = (unread, len(answers), window.start, window.end)
-                logger.warning("%d of %d answers on characters %d to %d are no list of strings: no spans", *place)
-            return window, (text, dict(zip(queries, answers, strict=True)))
+                logger.warning("%d of %d answers on characters %d to %d are not lists of strings: no spans", *place)
+            return text, window, dict(zip(queries, answers, strict=True))
 
         try:
             for text, window in windows:
                 prompts = [build_query(text[window.start : window.end], each, dataset) for each in queries.values()]
-                waiting.append((window, text, [pool.submit(self._ask, prompt) for prompt in prompts]))
+                waiting.append((text, window, [pool.submit(self._ask, prompt) for prompt in prompts]))
                 while len(waiting) * len(queries) >= READ_AHEAD * self.concurrency:
                     yield oldest()
             while waiting:
                 yield oldest()
-        finally:  # what has not been sent is not: an error, or a reader who left
+        finally:  # after an error, or if the caller stops reading, unsent requests are canceled
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _ask(self, messages: list[Message]) -> ServedAnswer:
-        """The answer to one query."""
+    def _ask(self, messages: list[Message]) -> Answer:
+        """Return the answer to one query."""
         return _to_answer(self._complete(messages), self.base_url)
 
-    def _complete(self, messages: list[Message]) -> Any:
-        """The chat completion of one query."""
+    def _complete(self, messages: list[Message]) -> ChatCompletion:
+        """Request the chat completion of one query."""
         special = self.special_tokens
         if special is None:
             special = {marker for message in messages for marker in MARKER.findall(message["content"])}
-        options: dict[str, Any] = {"logprobs": True} if self.scores else {}
-        if self.structured:
-            schema = {"name": "answer", "schema": ANSWER_SCHEMA}
-            options["response_format"] = {"type": "json_schema", "json_schema": schema}
+        safe: Any = neutralize(messages, special)  # the client wants a TypedDict for each role
         with _explained(self.base_url, self.client.api_key):
             return self.client.chat.completions.create(
                 model=self.model,
-                messages=neutralize(messages, special),
+                messages=safe,
                 temperature=0,
                 max_tokens=self.max_new_tokens,
+                logprobs=True if self.scores else openai.omit,
+                response_format=ANSWER_FORMAT if self.structured else openai.omit,
                 extra_body=self.extra_body,
-                **options,
             )
 
     def _only_model(self) -> str:
-        """The name of the one model the server has."""
+        """Return the name of the server's only model."""
         with _explained(self.base_url, self.client.api_key):
             names = [model.id for model in self.client.models.list()]
         if len(names) != 1:
@@ -220,18 +214,18 @@ class ServedNER:
         return names[0]
 
 
-def _to_answer(completion: Any, base_url: str) -> ServedAnswer:
-    """The answer of a chat completion, with the probability of each token and where in the text it ends."""
-    if not getattr(completion, "choices", None):
+def _to_answer(completion: ChatCompletion, base_url: str) -> Answer:
+    """Return the answer of a chat completion, with each token's probability and where the token ends in the text."""
+    if not getattr(completion, "choices", None):  # the client also returns a plain string for a reply of another kind
         raise ConnectionError(f"{base_url} sends no chat completion: {str(completion)!r:.100}; does it end in /v1?")
     choice = completion.choices[0]
-    answer = ServedAnswer(choice.message.content or "", complete=choice.finish_reason == "stop")
+    answer = Answer(choice.message.content or "", complete=choice.finish_reason == "stop")
     tokens = (choice.logprobs and choice.logprobs.content) or []
     written, ends = b"", []
     for token in tokens:
         written += token.token.encode("utf-8", "replace") if token.bytes is None else bytes(token.bytes)
         ends.append(len(written.decode("utf-8", "replace")))
-    # llama.cpp leaves a fence before the list out of the content, vLLM ends the tokens with that of the turn's end
+    # llama.cpp leaves a code fence before the list out of the content; vLLM's last token ends the turn
     begin = written.decode("utf-8", "replace").find(answer.text)
     if begin >= 0:
         within = [(token.logprob, end - begin) for token, end in zip(tokens, ends, strict=True) if end > begin]
@@ -241,34 +235,34 @@ def _to_answer(completion: Any, base_url: str) -> ServedAnswer:
 
 @contextmanager
 def _explained(base_url: str, key: str) -> Iterator[None]:
-    """Turn the client's errors into one line: ValueError for what is wrong with a request, else ConnectionError."""
+    """Turn the client's errors into one line: ValueError for a rejected request, ConnectionError for the others."""
     try:
         yield
     except openai.APIStatusError as error:
         body = error.body if isinstance(error.body, Mapping) else {}
-        said = " ".join(str(body.get("message") or error.response.text or "no reason").replace(key, "***").split())
-        line = f"{base_url} answers with status {error.status_code}: {said:.300}"
+        reason = " ".join(str(body.get("message") or error.response.text or "no reason").replace(key, "***").split())
+        line = f"{base_url} answers with status {error.status_code}: {reason:.300}"
         if error.status_code in (400, 413, 422):
             raise ValueError(f"{line}: give shorter texts, or a smaller window or max_new_tokens") from None
         if error.status_code == 429 or error.status_code >= 500:
             raise ConnectionError(f"{line}: try later, or with less concurrency") from None
         raise ConnectionError(f"{line}: check the address (it ends in /v1), the model and $OPENAI_API_KEY") from None
     except json.JSONDecodeError as error:
-        raise ConnectionError(f"{base_url} sends no JSON: {error.doc!r:.100}") from None
+        raise ConnectionError(f"{base_url} does not send JSON: {error.doc!r:.100}") from None
     except openai.APIConnectionError as error:
         cause = "no answer in time" if isinstance(error, openai.APITimeoutError) else error.__cause__ or error
         raise ConnectionError(f"{base_url} cannot be reached ({str(cause):.200}): is the server up?") from None
 
 
-def _saved_with(name: str) -> dict[str, Any]:
-    """The defaults saved with a student; none where its tokenizer lies alone."""
+def _load_defaults(name: str) -> Defaults:
+    """Return the defaults saved with a student; those of the pipeline if there is only a tokenizer."""
     try:
-        return getattr(AutoConfig.from_pretrained(name), "open_ner", None) or {}
+        return saved_defaults(AutoConfig.from_pretrained(name))
     except (OSError, ValueError):
-        return {}
+        return DEFAULTS.copy()
 
 
-def _load_tokenizer(name: str) -> Any:
+def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
