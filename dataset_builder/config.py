@@ -14,8 +14,9 @@ Variant = Literal["type", "definition"]
 class SourceConfig:
     """One place that documents come from."""
 
-    path: str = option(
-        "", "local .jsonl, .parquet, .txt or .csv file (also .gz, .zst), folder, glob pattern or Hub id"
+    path: str | None = option(
+        None,
+        "local .jsonl, .parquet, .txt or .csv file (also .gz, .zst), folder, glob pattern, or dataset of the Hub",
     )
     name: str | None = option(None, "config of the dataset, for a Hub id or a folder")
     split: str = option("train", "split of the dataset")

@@ -184,7 +184,7 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
     if not origins:
         what = f"rejected: {dict(reasons)}" if reasons else "it has no rows"
         raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; {what}")
-    titles = [":".join(filter(None, (public_name(source.path), source.name))) for source in sources]
+    titles = [":".join(filter(None, (public_name(source.path or ""), source.name))) for source in sources]
     documents: Counter[str] = Counter()
     for number, n in read.documents.items():
         documents[titles[number]] += n

@@ -76,6 +76,7 @@ def read_documents(source: SourceConfig, config: CorpusConfig) -> Iterator[Docum
     Raises:
         UserError: the source cannot be read, or has no column with the text.
     """
+    assert source.path  # see sources_of
     path = Path(source.path)
     if path.name.endswith((".jsonl", ".jsonl.gz", ".json.gz")) and not PATTERN.search(source.path):
         # not through `datasets`, which does not name a broken line and casts each column to one type
@@ -185,6 +186,7 @@ def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[dict[
 
 def _load_arguments(source: SourceConfig) -> dict[str, Any]:
     """The arguments of `load_dataset` for a source."""
+    assert source.path  # see sources_of
     path = Path(source.path)
     suffix = path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
     if path.is_dir():
@@ -212,8 +214,8 @@ def fingerprint(source: SourceConfig) -> str | None:
 
     The commit is written to `source.revision`, so that the whole corpus is read at one state.
     """
-    path = Path(source.path)
-    files = None
+    assert source.path  # see sources_of
+    path, files = Path(source.path), None
     if path.is_file():
         files = [path]
     elif path.is_dir():
