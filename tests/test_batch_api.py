@@ -17,6 +17,7 @@ from dataset_builder.corpus.passages import Passage
 from dataset_builder.teacher import batch as batch_api
 from dataset_builder.teacher import batch_provider
 from dataset_builder.teacher.batch_files import BatchFolder
+from dataset_builder.teacher.batch_provider import Provider
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import questions
 from dataset_builder.teacher.records import ReplyCounts
@@ -129,7 +130,7 @@ def kill_on(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: int, 
 @pytest.mark.parametrize(
     ("owner", "name", "after", "before"),
     [
-        (batch_api._Run, "create", 2, True),  # the part's file is written, nothing is uploaded
+        (Provider, "create", 2, True),  # the part's file is written, nothing is uploaded
         (BatchFolder, "remember", 1, True),  # created, not recorded
         (BatchFolder, "remember", 2, True),
         (BatchFolder, "remember", 1, False),
@@ -221,7 +222,7 @@ def test_batches_of_another_journal_are_left_alone(tmp_path: Path, monkeypatch: 
 def test_a_part_never_submitted_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeBatch(lambda request: "[]") as provider:
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_on(patch, batch_api._Run, "create", 1, True)
+            kill_on(patch, Provider, "create", 1, True)
             ask(tmp_path, provider)
         _, records = ask(tmp_path, provider, start=2)
     once(provider, records)

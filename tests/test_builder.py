@@ -77,7 +77,7 @@ def sample(sample_arguments: list[str], tmp_path_factory: pytest.TempPathFactory
 
 def test_the_sample_is_built_from_recorded_answers_and_nothing_is_paid(sample: tuple[Path, str]) -> None:
     folder, printed = sample
-    assert "270 answers came from the journal and recorded files, nothing was paid" in printed
+    assert "270 replies came from the journal and recorded files, nothing was paid" in printed
     stats = json.loads((folder / "dataset" / "stats.json").read_text())
     counts = stats["variants"]["type"]["counts"]
     assert set(counts) >= REASONS

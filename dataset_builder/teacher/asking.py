@@ -26,15 +26,8 @@ class Asking:
     """Asks the questions of an iterator, up to `config.concurrency` at a time.
 
     Whatever ends the run early (a wrong key, no quota, a full disk, Ctrl-C), it waits for the requests in flight and
-    journals their replies, because they are paid. Only a second Ctrl-C abandons them.
-
-    Args:
-        todo: The questions, read as replies arrive.
-        count: Returns how many there are, as far as known.
-        journal: Receives the replies.
-        config: The recipe's teacher.
-        counts: Updated with every reply.
-        endpoint: Where the questions are sent.
+    journals their replies, because they are paid. Only a second Ctrl-C abandons them. `count` returns the number of
+    questions in `todo`, as far as known.
     """
 
     def __init__(
@@ -95,7 +88,7 @@ class Asking:
         self.progress.say(f"finishing {self.in_flight} requests in flight; Ctrl-C again leaves them, paid or not")
 
     def _stop(self) -> None:
-        """Take no more questions; end the workers without a request in flight."""
+        """Take no more questions; end the workers that have no request in flight."""
         self.stopping = True
         for task in self.idle:
             task.cancel()

@@ -23,15 +23,14 @@ from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from .batch_files import BatchFolder
-from .batch_provider import Provider, ProviderBatch, read_line
-from .endpoint import read_key
+from .batch_provider import Provider, read_line
 from .http_errors import RateLimited, RequestRejected, TransientError
 from .journal import Journal
 from .records import ReplyCounts, make_record
 from .requests import Question, request_ceiling
 
 if TYPE_CHECKING:
-    import openai
+    from openai.types import Batch
     from tqdm import tqdm
 
 # https://platform.openai.com/docs/guides/batch: limits of one input file
@@ -43,23 +42,22 @@ ENDED = ("completed", "expired", "cancelled", "failed")
 QUEUE_FULL = "token_limit_exceeded"  # error code of a batch for which the account's queue had no room
 
 
-def annotate_batch(todo: list[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts) -> None:
+def annotate_batch(
+    todo: list[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts, key: str
+) -> None:
     """Ask the open questions in batches; can be resumed at any point.
 
     Batches of earlier runs of this journal are collected first. The folder `batches` beside the journal holds the
     state and the input files of the batches under way. Questions that stay open because of the cap or after `ROUNDS`
-    are reported and left to the next run.
-
-    Raises:
-        UserError: a retry cannot help: no key or a wrong one, no quota, an unknown model, a rejected input file.
+    are reported and left to the next run. Raises UserError if a retry cannot help, such as for an unknown model.
     """
     import openai
 
-    key = read_key(config, len(todo))
-    folder = BatchFolder(journal.path.parent / "batches")
+    with journal.path.open("rb") as lines:
+        run = hashlib.sha256(lines.readline()).hexdigest()[:32]
     # the client's own retries are off: a repeated `create` would be a second batch, and paid
     with openai.OpenAI(api_key=key, base_url=config.base_url, max_retries=0, timeout=config.timeout) as client:
-        _Run(todo, journal, config, folder, counts, client).work()
+        _Run(todo, journal, config, counts, Provider(client, config, run)).work()
 
 
 @dataclass
@@ -77,19 +75,11 @@ class _Run:
     """One run of `annotate_batch`: adopt what is under way, then submit, wait, collect, until nothing is left."""
 
     def __init__(
-        self,
-        todo: list[Question],
-        journal: Journal,
-        config: TeacherConfig,
-        folder: BatchFolder,
-        counts: ReplyCounts,
-        client: "openai.OpenAI",
+        self, todo: list[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts, provider: Provider
     ) -> None:
         self.todo = {question.key: question for question in todo}
-        self.journal, self.config, self.folder, self.counts = journal, config, folder, counts
-        with journal.path.open("rb") as lines:
-            name = hashlib.sha256(lines.readline()).hexdigest()[:32]
-        self.provider = Provider(client, config, name)
+        self.journal, self.config, self.counts, self.provider = journal, config, counts, provider
+        self.folder = BatchFolder(journal.path.parent / "batches")
         self.open: list[_Batch] = []
         self.queue: dict[str, Question] = {}
         self.tries: Counter[str] = Counter()
@@ -128,16 +118,15 @@ class _Run:
             entry = state.get(batch.id)
             if (entry and entry["collected"]) or (not entry and batch.status == "failed"):
                 continue
-            part = entry["part"] if entry else str(batch.part)
+            part = entry["part"] if entry else (batch.metadata or {})["part"]
             self.open.append(self.read_part(batch.id, part, batch.input_file_id))
             self.folder.remember(batch.id, part)
         self.folder.delete_parts(kept=[batch.part for batch in self.open])
 
     def read_part(self, name: str, part: str, file_id: str) -> _Batch:
         """Build a batch of an earlier run from its input file; some of its questions may not be asked today."""
-        path = self.folder.part_path(part)
-        if not path.exists():
-            self.provider.download(file_id, path)
+        if not self.folder.part_path(part).exists():
+            self.provider.download(file_id, self.folder.part_path(part))
         batch = _Batch(name, part, {}, 0.0)
         for question, body in self.folder.read_part(part):
             batch.questions[question.key] = self.todo.get(question.key, question)
@@ -156,15 +145,12 @@ class _Run:
                 self.cuts += 1
                 return
             part, questions, ceiling = written
-            batch = _Batch(self.create(part), part, questions, ceiling)
+            name = self.provider.create(part, self.folder.part_path(part), self.folder.state)
+            batch = _Batch(name, part, questions, ceiling)
             self.folder.remember(batch.id, part)
             self.open.append(batch)
             for key in questions:
                 del self.queue[key]
-
-    def create(self, part: str) -> str:
-        """Upload a part and create its batch, once; returns the batch's id."""
-        return self.provider.create(part, self.folder.part_path(part), self.folder.state)
 
     def wait(self) -> None:
         """Poll until every batch under way has ended; collect each when it ends."""
@@ -177,7 +163,7 @@ class _Run:
                 for batch in list(self.open):
                     found = self.provider.retrieve(batch.id)
                     if found.status not in ENDED:
-                        batch.done = found.completed
+                        batch.done = found.request_counts.completed if found.request_counts else 0
                     elif found.status == "failed":
                         rejected.append((len(batch.questions), self.put_back(batch, found)))
                     else:
@@ -194,16 +180,17 @@ class _Run:
                 raise UserError(f"the account's queue of batches has no room for even {largest} requests: {message}")
             self.most_open, self.part_requests = 1, largest // 2
 
-    def put_back(self, batch: _Batch, found: ProviderBatch) -> str:
+    def put_back(self, batch: _Batch, found: "Batch") -> str:
         """Queue the questions of a batch again if the account's queue was full; UserError for any other reason."""
         self.close(batch)
-        message = "; ".join(error.message for error in found.errors[:3])
-        if not any(error.code == QUEUE_FULL for error in found.errors):
+        errors = (found.errors and found.errors.data) or []
+        message = "; ".join(f"{error.message} (line {error.line or '-'})" for error in errors[:3])
+        if not any(error.code == QUEUE_FULL for error in errors):
             raise UserError(f"the provider refuses batch {batch.id}: {message or 'it gives no reason'}")
         self.queue |= {key: question for key, question in batch.questions.items() if key in self.todo}
         return message
 
-    def collect(self, batch: _Batch, found: ProviderBatch) -> None:
+    def collect(self, batch: _Batch, found: "Batch") -> None:
         """Journal the replies of a batch that has ended; queue what it leaves open again, or count it as failed."""
         faults: dict[str, Exception] = {}
         path = self.folder.path / "answers.jsonl"
@@ -231,11 +218,12 @@ class _Run:
         """Journal every new reply of an output or error file; returns the faults of the other lines by key."""
         faults: dict[str, Exception] = {}
         for line in filter(bytes.strip, lines):
-            question = batch.questions.get(json.loads(line)["custom_id"])
+            row = json.loads(line)
+            question = batch.questions.get(row["custom_id"])
             if question is None or question.key in self.journal.keys:
                 continue
             try:
-                record = read_line(line, question, self.config)
+                record = read_line(row, question, self.config)
             except RequestRejected as rejection:
                 if not rejection.code:
                     faults[question.key] = rejection

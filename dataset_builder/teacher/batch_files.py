@@ -22,10 +22,7 @@ class BatchEntry(TypedDict):
 
 
 class BatchFolder:
-    """State and input files on disk.
-
-    `state` maps the id of every batch to its part, and to whether its replies are in the journal.
-    """
+    """`state` maps the id of every batch to its part, and to whether its replies are in the journal."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -36,18 +33,17 @@ class BatchFolder:
         path = self.path / "state.json"
         if not path.exists():
             return {}
-        broken = UserError(f"{path} is not a state of batches: delete it, they are found again at the provider")
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise broken from None
+            data = None
         entries = data.get("batches") if isinstance(data, dict) else None
-        if not isinstance(entries, dict):
-            raise broken
-        for entry in entries.values():
-            if not isinstance(entry, dict) or not isinstance(entry.get("part"), str) or "collected" not in entry:
-                raise broken
-        return {name: {"part": e["part"], "collected": bool(e["collected"])} for name, e in entries.items()}
+        if not isinstance(entries, dict) or not all(
+            isinstance(entry, dict) and isinstance(entry.get("part"), str) and "collected" in entry
+            for entry in entries.values()
+        ):
+            raise UserError(f"{path} is not a state of batches: delete it, they are found again at the provider")
+        return entries
 
     def remember(self, name: str, part: str, collected: bool = False) -> None:
         """Record a batch: the state is replaced as a whole and flushed to disk."""
@@ -66,17 +62,10 @@ class BatchFolder:
     def write_part(
         self, questions: Iterable[Question], config: TeacherConfig, room: float, requests: int, size: int
     ) -> tuple[str, dict[str, Question], float] | None:
-        """Write the input file of the first questions that fit.
+        """Write the input file of the first questions that cost at most `room` dollars.
 
-        Args:
-            questions: The questions to take from.
-            config: The recipe's teacher.
-            room: Dollars that they may cost.
-            requests: Maximum number of requests.
-            size: Maximum bytes of the file.
-
-        Returns:
-            The part's name, its questions by key and the most they can cost; None if not even one fits.
+        The file holds at most `requests` lines and `size` bytes. Returns the part's name, its questions by key and the
+        most they can cost; None if not even one fits.
         """
         taken: dict[str, Question] = {}
         written, ceiling = 0, 0.0
@@ -100,7 +89,7 @@ class BatchFolder:
         return part, taken, ceiling
 
     def read_part(self, part: str) -> Iterator[tuple[Question, dict[str, Any]]]:
-        """The questions of an input file, with the bodies that were sent; variant and passage are not in the file."""
+        """The questions of an input file, with the bodies that were sent; it does not name variant and passage."""
         with self.part_path(part).open("rb") as lines:
             for line in lines:
                 row = json.loads(line)

@@ -3,117 +3,78 @@
 import json
 import time
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from .http_errors import (
-    ApiError,
-    RateLimited,
-    RequestRejected,
-    TransientError,
-    backoff,
-    exception_of,
-    find_error,
-    read_error,
-)
+from .http_errors import RateLimited, RequestRejected, TransientError, backoff, exception_of, find_error, read_error
 from .records import JournalRecord, read_completion
 from .requests import Question, request_body
 
 if TYPE_CHECKING:
     import openai
+    from openai.types import Batch
 
 ENDPOINT = "/v1/chat/completions"
 Result = TypeVar("Result")
 
 
-@dataclass
-class ProviderBatch:
-    """A batch as the provider describes it; `run` and `part` are its metadata."""
-
-    id: str
-    status: str
-    run: str | None
-    part: str | None
-    input_file_id: str
-    output_file_id: str | None
-    error_file_id: str | None
-    completed: int
-    errors: list[ApiError]
-
-
 class Provider:
-    """Batches that carry one run's name.
-
-    Args:
-        client: A client whose own retries are off.
-        config: The recipe's teacher.
-        run: The run's name.
-    """
+    """Batches that carry one run's name as metadata. The retries of `client` itself must be off."""
 
     def __init__(self, client: "openai.OpenAI", config: TeacherConfig, run: str) -> None:
         self.client, self.config, self.run = client, config, run
         self.url = config.base_url or "the endpoint"
 
-    def listed(self) -> list[ProviderBatch]:
+    def listed(self) -> "list[Batch]":
         """All batches that carry this run's name."""
         return self._call(self._list)
 
-    def _list(self) -> list[ProviderBatch]:
-        import openai
+    def _list(self) -> "list[Batch]":
+        from openai import omit
+        from openai.types import Batch
 
-        found: list[ProviderBatch] = []
-        after: str | openai.Omit = openai.omit
-        while True:
-            response = self.client.batches.with_raw_response.list(limit=100, after=after)
-            page = _object(json.loads(response.content))
-            batches = [read_batch(data) for data in page.get("data") or []]
-            found += [batch for batch in batches if batch.run == self.run and batch.part]
+        found: list[Batch] = []
+        after = omit
+        while True:  # read the raw pages: the client fails on a proxy's page with an AttributeError
+            page = json.loads(self.client.batches.with_raw_response.list(limit=100, after=after).content)
+            rows = page.get("data") if isinstance(page, dict) else None
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise ValueError(f"not a list of batches: {page!r:.60}")
+            batches = [_checked(Batch.construct(**row), id=str, status=str) for row in rows]
+            found += [batch for batch in batches if batch.metadata and batch.metadata.get("run") == self.run]
             if not batches or not page.get("has_more"):
                 return found
             after = batches[-1].id
 
-    def retrieve(self, name: str) -> ProviderBatch:
+    def retrieve(self, name: str) -> "Batch":
         """The current state of a batch."""
-        return self._call(
-            lambda: read_batch(json.loads(self.client.batches.with_raw_response.retrieve(name).content)), name
-        )
+        return self._call(lambda: _checked(self.client.batches.retrieve(name), id=str, status=str), name)
 
     def create(self, part: str, path: Path, known: Container[str]) -> str:
-        """Upload a part and create its batch, once.
-
-        Args:
-            part: The part's name.
-            path: Its input file.
-            known: Ids of other batches.
-
-        Returns:
-            The batch's id.
-        """
+        """Upload a part and create its batch, once; returns the batch's id. `known` are the ids of other batches."""
         sent = False
 
         def upload() -> str:
             with path.open("rb") as file:
-                response = self.client.files.with_raw_response.create(file=file, purpose="batch")
-            return _string(_object(json.loads(response.content)), "id")
+                return _checked(self.client.files.create(file=file, purpose="batch"), id=str).id
 
         def create_or_find() -> str:
             nonlocal sent
             if sent:  # no response came, but the batch may have been created
                 for batch in self._list():
-                    if batch.part == part and batch.id not in known:
+                    if batch.metadata and batch.metadata.get("part") == part and batch.id not in known:
                         return batch.id
             sent = True
-            response = self.client.batches.with_raw_response.create(
+            created = self.client.batches.create(
                 input_file_id=file_id,
                 endpoint=ENDPOINT,
                 completion_window="24h",
                 metadata={"run": self.run, "part": part},
             )
-            return read_batch(json.loads(response.content)).id
+            return _checked(created, id=str).id
 
         file_id = self._call(upload)
         return self._call(create_or_find)
@@ -127,8 +88,9 @@ class Provider:
                 response.stream_to_file(draft)
             with draft.open("rb") as lines:
                 for line in lines:  # reading a proxy's page as the file would lose the replies
-                    if line.strip():
-                        _string(_object(json.loads(line)), "custom_id")
+                    row = json.loads(line) if line.strip() else {"custom_id": ""}
+                    if not isinstance(row, dict) or "custom_id" not in row:
+                        raise ValueError(f"not a line of a batch: {line[:60]!r}")
 
         self._call(fetch, file_id)
         draft.replace(path)
@@ -136,29 +98,23 @@ class Provider:
     def _call(self, request: Callable[[], Result], about: str = "") -> Result:
         """Return the result of a request; wait for rate limits and repeat it after faults.
 
-        Args:
-            request: Sends the request; raises ValueError if the response is malformed.
-            about: Id of the file or batch that is asked for.
-
-        Raises:
-            UserError: a retry cannot help, or the retries are used up.
+        Raises UserError if a retry cannot help or the retries are used up. `request` raises ValueError for a malformed
+        response; `about` is the id of the file or batch it asks for.
         """
         import httpx2
         import openai
 
         unknown = "has no Batch API"
         if about:
-            unknown = (
-                f"does not know {about}: use the base_url and key that made it, or delete the folder's state.json to "
-                "ask again"
-            )
+            hint = "use the base_url and key that made it, or delete the folder's state.json to ask again"
+            unknown = f"does not know {about}: {hint}"
         attempt = faults = 0
         while True:
             try:
                 return request()
-            except openai.APIStatusError as status:
-                error = read_error(status.status_code, status.response.content)
-                fault = exception_of(error, status.response.headers, self.url, self.config, unknown)
+            except openai.APIStatusError as error:
+                response, said = error.response, read_error(error.response.content)
+                fault = exception_of(response.status_code, said, response.headers, self.url, self.config, unknown)
             except (openai.APIError, httpx2.HTTPError, ValueError) as error:
                 cause = error.__cause__ or error
                 if "CERTIFICATE_VERIFY_FAILED" in str(cause):
@@ -168,47 +124,20 @@ class Provider:
                 raise fault
             if isinstance(fault, RequestRejected):
                 raise UserError(f"{self.url} rejects the batch: {fault}")
+            faults += not isinstance(fault, RateLimited)
+            if faults > self.config.max_retries:
+                raise UserError(f"{self.url} gave no usable answer {faults} times: {fault}")
             wait = fault.retry_after if isinstance(fault, RateLimited) else None
-            if not isinstance(fault, RateLimited):
-                faults += 1
-                if faults > self.config.max_retries:
-                    raise UserError(f"{self.url} gave no usable answer {faults} times: {fault}")
             time.sleep(backoff(attempt) if wait is None else wait)
             attempt = min(attempt + 1, 6)
 
 
-def read_batch(data: Any) -> ProviderBatch:
-    """Read the JSON of a batch; raises ValueError if it is not one."""
-    batch = _object(data)
-    metadata = _object(batch.get("metadata"))
-    errors = []
-    for item in _object(batch.get("errors")).get("data") or []:
-        error = find_error(None, _object(item))
-        errors.append(ApiError(None, error.code, f"{error.message} (line {item.get('line') or '-'})"))
-    return ProviderBatch(
-        _string(batch, "id"),
-        _string(batch, "status"),
-        metadata.get("run"),
-        metadata.get("part"),
-        _string(batch, "input_file_id"),
-        batch.get("output_file_id"),
-        batch.get("error_file_id"),
-        int(_object(batch.get("request_counts")).get("completed") or 0),
-        errors,
-    )
-
-
-def _object(data: Any) -> dict[str, Any]:
-    """A JSON object; null counts as an empty one."""
-    if data is not None and not isinstance(data, dict):
-        raise ValueError(f"not an object of the Batch API: {data!r:.60}")
-    return data or {}
-
-
-def _string(data: dict[str, Any], name: str) -> str:
-    if not isinstance(data.get(name), str):
-        raise ValueError(f"no {name} in {data!r:.60}")
-    return data[name]
+def _checked(result: Result, **types: type) -> Result:
+    """Check for these attributes: the client builds its objects from any JSON, and leaves a proxy's page a string."""
+    for name, expected in types.items():
+        if not isinstance(getattr(result, name, None), expected):
+            raise ValueError(f"no {name} in the response: {result!r:.60}")
+    return result
 
 
 def request_line(question: Question, config: TeacherConfig) -> bytes:
@@ -217,16 +146,12 @@ def request_line(question: Question, config: TeacherConfig) -> bytes:
     return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
 
-def read_line(line: bytes, question: Question, config: TeacherConfig) -> JournalRecord:
-    """Read the reply in a line of an output or error file.
-
-    Raises:
-        RateLimited, TransientError, RequestRejected, UserError, ValueError: the line has no reply; see `http_errors`.
-    """
-    row = _object(json.loads(line))
-    response = _object(row.get("response"))
+def read_line(row: dict[str, Any], question: Question, config: TeacherConfig) -> JournalRecord:
+    """Read the reply in a line of an output or error file; without one, raise what `http_errors` makes of it."""
+    response = row.get("response")
+    response = response if isinstance(response, dict) else {}
     status, body = response.get("status_code"), response.get("body")
     if status == 200 and not row.get("error"):
         return read_completion(question, body)
-    error = find_error(status if isinstance(status, int) else None, row.get("error") or body)
-    raise exception_of(error, {}, "the endpoint", config)
+    error = find_error(row.get("error") or body)
+    raise exception_of(status if isinstance(status, int) else 0, error, {}, "the endpoint", config)

@@ -1,7 +1,7 @@
 """The client of a teacher: it asks questions at the endpoint's pace, below the cost cap, and pays no reply twice."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from ..config import TeacherConfig
@@ -15,14 +15,9 @@ __all__ = ["TeacherClient", "TeacherConfig"]
 
 
 class TeacherClient:
-    """Asks the teacher of a recipe what its journal does not hold yet.
+    """Asks a recipe's teacher what its open journal does not hold yet, and journals every reply when it arrives.
 
-    Args:
-        config: The recipe's teacher; without a model nothing is asked.
-        journal: An open journal, which receives every reply when it arrives.
-
-    Attributes:
-        counts: Counts and costs of everything asked through this client.
+    `counts` holds what was asked and paid. Without a model, nothing is asked.
     """
 
     def __init__(self, config: TeacherConfig, journal: Journal) -> None:
@@ -34,28 +29,17 @@ class TeacherClient:
         ceilings = [request_ceiling(question, self.config) for question in self._open(questions, ReplyCounts())]
         return len(ceilings), sum(ceilings)
 
-    def ask(self, questions: Iterable[Question], total: int) -> dict[str, JournalRecord]:
-        """Ask questions and return the replies by key; questions that got none are counted in `counts`.
+    def ask(self, questions: Collection[Question]) -> dict[str, JournalRecord]:
+        """Ask questions and return their replies by key; `counts` says how many got none.
 
-        Args:
-            questions: The questions; read as replies arrive.
-            total: How many there are.
-
-        Raises:
-            UserError: nothing can be asked: a wrong key, no quota, an unknown model, an endpoint that is down.
+        Raises UserError if asking on is useless: a wrong key, no quota, an unknown model, an endpoint that is down.
         """
-        keys: set[str] = set()
-
-        def noted() -> Iterator[Question]:
-            for question in questions:
-                keys.add(question.key)
-                yield question
-
-        self.fetch(noted(), total)
+        self.fetch(questions, len(questions))
+        keys = {question.key for question in questions}
         return {record["key"]: record for record in self.journal.records() if record["key"] in keys}
 
     def fetch(self, questions: Iterable[Question], total: int) -> None:
-        """Like `ask`, but leave the replies in the journal: neither questions nor replies are held in memory."""
+        """Like `ask`, but leave the replies in the journal; few questions are in memory at a time."""
         todo = self._open(questions, self.counts)
         first = next(todo, None) if self.config.model else None
         if first:
@@ -68,7 +52,7 @@ class TeacherClient:
             if self.config.batch:
                 from .batch import annotate_batch
 
-                annotate_batch(list(todo), self.journal, self.config, self.counts)
+                annotate_batch(list(todo), self.journal, self.config, self.counts, key)
             else:
                 endpoint = open_endpoint(self.config, key)
                 asyncio.run(Asking(todo, count, self.journal, self.config, self.counts, endpoint).run())

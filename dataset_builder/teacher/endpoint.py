@@ -55,21 +55,11 @@ def _invalid_address(config: TeacherConfig) -> UserError:
 class ChatEndpoint:
     """Chat completions as raw JSON; an async context manager.
 
-    Args:
-        config: The recipe's teacher.
-        url: Full address of the chat completions.
-        headers: Headers of every request.
-        key: The API key, which is masked in messages.
-        certificates: What TLS trusts; False for plain HTTP alone.
+    `certificates` is what TLS trusts, False for plain HTTP alone; `key` is masked in messages.
     """
 
     def __init__(
-        self,
-        config: TeacherConfig,
-        url: str,
-        headers: Mapping[str, str],
-        key: str,
-        certificates: ssl.SSLContext | bool,
+        self, config: TeacherConfig, url: str, headers: dict[str, str], key: str, certificates: ssl.SSLContext | bool
     ) -> None:
         self.config, self.url, self.key, self.certificates = config, url, key, certificates
         self.headers = {**headers, "Content-Type": "application/json"}
@@ -94,11 +84,8 @@ class ChatEndpoint:
     async def complete(self, body: bytes) -> tuple[Any, Mapping[str, str]]:
         """Send a request and return the parsed JSON of the response, unchecked, with its headers.
 
-        Redirects are not followed: a POST would become a GET, and the key would go to a host the user did not name.
-
-        Raises:
-            RateLimited, TransientError, RequestRejected: this request failed; see `http_errors`.
-            UserError: every request would fail.
+        Raises the exceptions of `http_errors`, and UserError if every request would fail. Redirects are not followed:
+        a POST would become a GET, and the key would go to a host the user did not name.
         """
         import aiohttp
 
@@ -116,9 +103,8 @@ class ChatEndpoint:
                 return json.loads(reply), headers
             except (ValueError, RecursionError):
                 raise TransientError(f"not JSON: {self._mask(reply[:60].decode('utf-8', 'replace'))!r}") from None
-        error = read_error(status, reply)
-        error.message = self._mask(error.message)
-        raise exception_of(error, headers, self.url, self.config)
+        code, message = read_error(reply)
+        raise exception_of(status, (code, self._mask(message)), headers, self.url, self.config)
 
     def _mask(self, message: str) -> str:
         """One line without the key, which a server may repeat."""

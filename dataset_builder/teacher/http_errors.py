@@ -5,7 +5,6 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_
 DENIED_CODES = ("invalid_api_key", "model_not_found")
 # codes that concern one passage alone: the code is journaled as its reply, and the passage is not asked again
 FINAL_CODES = ("content_filter", "context_length_exceeded")
+Error = tuple[str | None, str]  # code and message, as the API gives them
 TOO_LONG = re.compile(r"context.length|maximum context|too many tokens|prompt is too long", re.IGNORECASE)
 
 
@@ -40,50 +40,31 @@ class RequestRejected(Exception):
         self.code = code
 
 
-@dataclass
-class ApiError:
-    """The error an endpoint sent in place of a result; `status` is None if a batch ended without one."""
-
-    status: int | None
-    code: str | None
-    message: str
-
-
-def read_error(status: int, body: bytes) -> ApiError:
+def read_error(body: bytes) -> Error:
     """Read an error body: the API's own form, a bare message, or a proxy's page."""
     try:
-        data = json.loads(body)
+        return find_error(json.loads(body))
     except (ValueError, RecursionError):
-        return ApiError(status, None, body[:120].decode("utf-8", "replace"))
-    return find_error(status, data)
+        return None, body[:120].decode("utf-8", "replace")
 
 
-def find_error(status: int | None, data: Any) -> ApiError:
+def find_error(data: Any) -> Error:
     """Find code and message in the JSON of an error."""
     error = data.get("error", data) if isinstance(data, dict) else data
     if not isinstance(error, dict):
-        return ApiError(status, None, str(error or f"status {status}"))
+        return None, str(error or "")
     code = error.get("code")
-    message = error.get("message") or error.get("detail") or error or f"status {status}"
-    return ApiError(status, code if isinstance(code, str) else None, str(message))
+    return code if isinstance(code, str) else None, str(error.get("message") or error.get("detail") or error)
 
 
 def exception_of(
-    error: ApiError, headers: Mapping[str, str], url: str, config: TeacherConfig, unknown: str = ""
+    status: int, error: Error, headers: Mapping[str, str], url: str, config: TeacherConfig, unknown: str = ""
 ) -> Exception:
-    """Map an HTTP error to the exception to raise.
+    """Map an HTTP error to the exception to raise; UserError if every other request would meet the same error.
 
-    Args:
-        error: What the endpoint sent.
-        headers: The response's headers, with case-insensitive names.
-        url: The address, for messages.
-        config: The teacher, for messages.
-        unknown: Message for status 404; default: the model is unknown or the key is refused.
-
-    Returns:
-        UserError if every other request would meet the same error, RateLimited, TransientError or RequestRejected.
+    `status` is 0 if a batch ended without one; `unknown` is the message for status 404, where it concerns no model.
     """
-    status, code, message = error.status or 0, error.code, " ".join(error.message.split())[:300]
+    code, message = error[0], " ".join(error[1].split())[:300] or f"status {status}"
     wait = retry_after(headers)
     if code in QUOTA_CODES or status == 402:
         return UserError(f"the account's quota is used up: {message}")

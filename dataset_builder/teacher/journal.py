@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any
 
 from open_ner.tools.errors import UserError
 
@@ -24,20 +24,10 @@ FORMAT = 1
 SYNC_SECONDS = 0.1
 
 
-class JournalHeader(TypedDict):
-    """The first line of a journal."""
-
-    journal: int  # version of the format
-    run: str  # random: no two journals have the same
-    created: str
-
-
 class Journal:
     """An open journal; a context manager that locks the file against other processes.
 
-    Attributes:
-        keys: Keys of all replies in the journal.
-        damaged: Number of lines whose checksum fails. They stay in the file, and their questions are asked again.
+    `damaged` counts lines whose checksum fails: they stay in the file, and their questions are asked again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,11 +65,7 @@ class Journal:
             self._file.close()
 
     def append(self, record: JournalRecord) -> None:
-        """Write a reply, with the time.
-
-        The operating system receives it at once, so that it survives a kill of this process, and the disk within a
-        tenth of a second.
-        """
+        """Write a reply: it survives a kill of this process at once, and a power cut a tenth of a second later."""
         self._write({**record, "time": _now()})
         self.keys.add(record["key"])
 
@@ -100,7 +86,7 @@ class Journal:
     def _foreign(self) -> UserError:
         return UserError(f"{self.path} is not a journal of this program; choose another --output_dir")
 
-    def _write(self, line: JournalRecord | JournalHeader) -> None:
+    def _write(self, line: Any) -> None:
         body = json.dumps(line, ensure_ascii=True)
         self._file.write(f'{body[:-1]}, "checksum": "{_checksum(body)}"}}\n'.encode())
         self._file.flush()

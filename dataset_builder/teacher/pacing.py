@@ -22,12 +22,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds, after a 429 without Retry-After
 
 
 class Pacer:
-    """Time slots for the requests to one endpoint.
-
-    Args:
-        requests: Limit per minute; None if unknown.
-        tokens: Limit per minute; None if unknown.
-    """
+    """Time slots for the requests to one endpoint. Limits are per minute; None means unknown."""
 
     def __init__(self, requests: float | None = None, tokens: float | None = None) -> None:
         self.requests = requests * SHARE if requests else None
@@ -48,8 +43,7 @@ class Pacer:
     async def turn(self, tokens: int) -> None:
         """Wait for the next free slot; a slot taken before a pause is exchanged for one after it.
 
-        Args:
-            tokens: Maximum tokens of the request, prompt and reply.
+        `tokens` is the maximum of the request, prompt and reply.
         """
         while True:
             pauses = self._pauses

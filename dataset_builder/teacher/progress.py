@@ -13,13 +13,9 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Shows replies, failures, tokens, cost, rate and time left.
+    """Shows replies, failures, tokens, cost, rate and time left, and the text that `note` returns.
 
-    Args:
-        counts: Counts of the run, which someone else updates.
-        count: Returns the number of questions.
-        name: Title of the bar.
-        note: Returns a text to append.
+    `counts` is updated elsewhere; `count` returns the number of questions.
     """
 
     def __init__(self, counts: ReplyCounts, count: Callable[[], int], name: str, note: Callable[[], str]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 
 PROMPTS = Path(__file__).parent / "prompts"
 RECORDED = "recorded"  # stands for the model of a recorded reply
-
-
-class RecordedReply(TypedDict):
-    """A reply that was recorded before, from a file of the user's."""
-
-    reply: str
-    finish_reason: str
+RecordedReply = tuple[str, str]  # the teacher's words and the finish reason
 
 
 @cache
@@ -45,11 +39,9 @@ def _template(prompt: str) -> "Template":
 
 
 def build_messages(prompt: str, text: str) -> list[Message]:
-    """Build the system and user message of a prompt.
+    """Build the system and user message of a prompt: the name of a shipped one, or a path of the user's own.
 
-    Args:
-        prompt: Name of a shipped prompt, or path of the user's own.
-        text: Text of the passage. It is inserted as it is and never interpreted as a template.
+    The passage's text is inserted as it is and never interpreted as a template.
     """
     from jinja2 import TemplateError
 
@@ -87,18 +79,11 @@ def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], RecordedReply]
         with opener(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    digest, reply = _read_recorded(line)
-                except ValueError as error:
-                    raise UserError(f"{path}: line {number} is not a recorded reply: {error!r:.100}") from None
-                replies[variant, digest] = reply
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                names = ("text_sha256", "reply", "finish_reason")
+                if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in names):
+                    raise UserError(f"{path}: line {number} is not a recorded reply with the strings {names}")
+                replies[variant, row["text_sha256"]] = (row["reply"], row["finish_reason"])
     return replies
-
-
-def _read_recorded(line: str) -> tuple[str, RecordedReply]:
-    row = json.loads(line)
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
-    for name in ("text_sha256", "reply", "finish_reason"):
-        if not isinstance(row.get(name), str):
-            raise ValueError(f"{name} must be a string")
-    return row["text_sha256"], {"reply": row["reply"], "finish_reason": row["finish_reason"]}

@@ -31,36 +31,25 @@ class JournalRecord(TypedDict):
 
 @dataclass
 class ReplyCounts:
-    """Counts and costs of one run of the teacher.
+    """Counts of one run of the teacher, and its cost in dollars."""
 
-    Attributes:
-        known: Questions whose reply was in the journal already.
-        recorded: Replies taken from recorded files.
-        asked: Replies paid for in this run.
-        failed: Questions without a reply after all retries.
-        unanswered: Questions without a reply, by variant.
-        cost: Dollars paid in this run.
-        cost_before: Dollars paid for the replies that were in the journal already.
-        last_fault: Why the last failed question got no reply.
-    """
-
-    known: int = 0
-    recorded: int = 0
-    asked: int = 0
-    failed: int = 0
-    unanswered: Counter[str] = field(default_factory=Counter)
+    known: int = 0  # replies that were in the journal already
+    recorded: int = 0  # replies from recorded files
+    asked: int = 0  # replies paid for
+    failed: int = 0  # questions without a reply after all retries
+    unanswered: Counter[str] = field(default_factory=Counter)  # questions still without a reply, by variant
     prompt_tokens: int = 0
     reply_tokens: int = 0
     cost: float = 0.0
-    cost_before: float = 0.0
-    last_fault: str = ""
+    cost_before: float = 0.0  # of the replies that were in the journal already
+    last_fault: str = ""  # why the last failed question got no reply
 
     def __str__(self) -> str:
-        taken = f"{self.known + self.recorded} answers came from the journal and recorded files"
+        taken = f"{self.known + self.recorded} replies came from the journal and recorded files"
         paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked else "nothing was paid"
         paid += f", ${self.cost_before:.4f} in earlier runs" if self.cost_before else ""
         rest = f"; {self.failed} failed, the last one: {self.last_fault}" if self.failed else ""
-        rest += "".join(f"; {n} passages have no {variant} answer" for variant, n in self.unanswered.items() if n > 0)
+        rest += "".join(f"; {n} passages have no {variant} reply" for variant, n in self.unanswered.items() if n > 0)
         return f"{taken}, {paid}{rest}"
 
     def count(self, record: JournalRecord, config: TeacherConfig) -> None:

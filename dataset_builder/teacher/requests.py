@@ -11,21 +11,16 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 
 WRAPPING_TOKENS = 16  # that an endpoint adds around two messages; the usual chat formats need 10
-PAIR_SCHEMA = {
-    "type": "object",
-    "properties": {"entity": {"type": "string"}, "type": {"type": "string"}},
-    "required": ["entity", "type"],
-    "additionalProperties": False,
-}
-ENTITIES_SCHEMA = {
-    "strict": True,
-    "schema": {  # the root of a schema must be an object
-        "type": "object",
-        "properties": {"entities": {"type": "array", "items": PAIR_SCHEMA}},
-        "required": ["entities"],
-        "additionalProperties": False,
-    },
-}
+
+
+def _object_schema(**properties: Any) -> Any:
+    names = {"properties": properties, "required": [*properties]}
+    return {"type": "object", **names, "additionalProperties": False}
+
+
+PAIR_SCHEMA = _object_schema(entity={"type": "string"}, type={"type": "string"})
+# the root of a schema must be an object
+ENTITIES_SCHEMA = {"strict": True, "schema": _object_schema(entities={"type": "array", "items": PAIR_SCHEMA})}
 
 
 @dataclass
@@ -47,8 +42,7 @@ def request_key(model: str, parameters: dict[str, Any], messages: list[Message])
 def request_parameters(config: TeacherConfig) -> dict[str, Any]:
     """Parameters sent with the messages; `teacher.parameters` override the others, and null removes one.
 
-    Raises:
-        UserError: the parameters set no limit for the reply's length, so that its cost would have no bound.
+    Raises UserError if they set no limit for the reply's length, because its cost would have no bound.
     """
     parameters: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
     if config.response_format == "json_schema":
@@ -77,10 +71,7 @@ def longest_reply(parameters: dict[str, Any]) -> int:
 def request_ceiling(question: Question, config: TeacherConfig, parameters: dict[str, Any] | None = None) -> float:
     """Upper bound of a request's cost in dollars: one prompt token per byte and a reply of maximum length.
 
-    Args:
-        question: The question to price.
-        config: The recipe's teacher, with its prices.
-        parameters: The parameters that were sent, if they differ from the recipe's current ones.
+    `parameters` are those that were sent, if they differ from the recipe's current ones.
     """
     parameters = parameters or request_parameters(config)
     size = sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in question.messages)

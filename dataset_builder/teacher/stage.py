@@ -19,25 +19,17 @@ def annotate(
 ) -> ReplyCounts:
     """Bring the journal up to date for these passages; can be resumed at any point, and pays nothing twice.
 
-    Args:
-        passages: Read as replies arrive and never held in memory.
-        journal: An open journal.
-        config: The recipe's teacher.
-        most: Ask this many of the open questions, a seeded sample: the pilot of a dry run.
-
-    Returns:
-        What was asked and paid.
+    `passages` is read as replies arrive and never held in memory. With `most`, ask that many of the open questions, a
+    seeded sample: the pilot of a dry run.
     """
-    if most is None:
-        client = TeacherClient(config, journal)
-        total = len(passages) * len(config.variants)
-        client.fetch(_without_recorded(passages, journal, config, client.counts), total)
-        return client.counts
-    client = TeacherClient(replace(config, batch=False), journal)
-    todo = _without_recorded(passages, journal, config, ReplyCounts())
-    keys = sorted({question.key for question in todo} - journal.keys)
-    sample = set(random.Random(0).sample(keys, min(most, len(keys))))
-    client.fetch((question for question in questions(passages, config) if question.key in sample), len(sample))
+    client = TeacherClient(config if most is None else replace(config, batch=False), journal)
+    todo, total = _take_recorded(passages, journal, config, client.counts), len(passages) * len(config.variants)
+    if most is not None:
+        keys = sorted({question.key for question in todo} - journal.keys)
+        sample = set(random.Random(0).sample(keys, min(most, len(keys))))
+        todo = (question for question in questions(passages, config) if question.key in sample)
+        total = len(sample) + client.counts.recorded
+    client.fetch(todo, total)
     return client.counts
 
 
@@ -58,22 +50,21 @@ def _with_recorded(
             yield question, recorded.get((question.variant, digest))
 
 
-def _without_recorded(
+def _take_recorded(
     passages: Iterable[Passage], journal: Journal, config: TeacherConfig, counts: ReplyCounts
 ) -> Iterator[Question]:
-    """The questions for the client; recorded replies are journaled on the way.
+    """Journal the recorded replies and yield the other questions.
 
     A recorded reply that was corrected in its file is journaled again; a paid one is never replaced.
     """
     journaled: dict[str, RecordedReply] = {}
     if config.recorded:
-        for record in journal.records():
-            if record["model"] == RECORDED:
-                journaled[record["key"]] = {"reply": record["reply"], "finish_reason": record["finish_reason"]}
+        recorded = (record for record in journal.records() if record["model"] == RECORDED)
+        journaled = {record["key"]: (record["reply"], record["finish_reason"]) for record in recorded}
     for question, reply in _with_recorded(passages, config):
         corrected = journaled.get(question.key, reply) != reply
         if reply and (corrected or question.key not in journal.keys):
-            journal.append(make_record(question, reply["reply"], reply["finish_reason"], RECORDED))
+            journal.append(make_record(question, *reply, RECORDED))
             journaled[question.key] = reply
             counts.recorded += 1
         else:
