@@ -16,10 +16,9 @@ from datasets.exceptions import DatasetGenerationError
 
 from open_ner.tools.errors import UserError
 
-from .annotation.annotate import AnnotationRow
 from .config import DatasetConfig, SupervisedConfig
 from .dataset.annotation_file import AnnotationFile
-from .dataset.conversations import ROWS_AT_ONCE, ConversationCounts, entity_column, to_conversations, to_table
+from .dataset.conversations import ROWS_AT_ONCE, ConversationCounts, to_conversations, to_table
 from .dataset.negatives import NegativeSampler
 from .dataset.statistics import BuiltConfig
 from .dataset.supervised import conversation_options
@@ -104,7 +103,7 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         rows, schema = self.annotations.rows(split), features_of(self.config.name).arrow_schema
         if self.config.name == "annotations":
             for number, block in enumerate(_blocks(rows)):
-                yield number, annotation_table(block, schema)
+                yield number, pa.Table.from_pylist(block, schema=schema)
             return
         options = {
             name: conversation_options(self.supervised, self.options) if name else self.options
@@ -119,20 +118,6 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         conversations = to_conversations(rows, samplers, options, self.budget, self.counts, line)
         for number, block in enumerate(_blocks(conversations)):
             yield number, to_table(block, schema)
-
-
-def annotation_table(rows: list[AnnotationRow], schema: pa.Schema) -> pa.Table:
-    """Build the Arrow columns of annotated passages."""
-    ends = [0]
-    for row in rows:
-        ends.append(ends[-1] + len(row["entities"]))
-    columns = [
-        entity_column([mention for row in rows for mention in row["entities"]], ends, schema)
-        if column.name == "entities"
-        else pa.array([row[column.name] for row in rows], column.type)
-        for column in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _blocks(items: Iterable[Item]) -> Iterator[list[Item]]:

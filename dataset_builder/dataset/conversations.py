@@ -1,4 +1,4 @@
-"""Annotated passages become conversations, many at once, and conversations become Arrow columns."""
+"""Annotated passages become conversations, many at once, and conversations become Arrow tables."""
 
 import math
 from collections import Counter
@@ -9,8 +9,7 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
-from ner_sets.mentions import Mention
-from open_ner.conversation import order_strings, passage_turns, write_answer, write_query
+from open_ner.conversation import build_conversation, order_strings, passage_turns, write_answer, write_query
 
 from ..annotation.annotate import AnnotationRow
 from ..config import DatasetConfig
@@ -19,7 +18,6 @@ from .negatives import ORDER, NegativeSampler, passage_keys, uniform
 from .token_budget import AnsweredQuery, TokenBudget
 
 ROWS_AT_ONCE = 2000
-NO_STRINGS = write_answer([])
 
 
 @dataclass
@@ -154,54 +152,20 @@ def _query_costs(asked: list[list[AnsweredQuery]], budget: TokenBudget) -> list[
 
 
 def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Table:
-    """Build the Arrow columns of conversations, without a Python dict per row."""
-    texts: dict[str, list[str]] = {name: [] for name in ("id", "text", "source", "dataset")}
-    contents: list[str] = []
-    mentions: list[Mention] = []
-    negatives: list[str] = []
-    ends: dict[str, list[int]] = {name: [0] for name in ("messages", "entities", "negatives")}
+    """Return conversations as a table with the columns of `schema`."""
+    rows = []
     for conversation in conversations:
         row, queries = conversation.row, conversation.queries
-        given = (conversation.id, row["text"], row["source"], row.get("dataset", ""))
-        for name, value in zip(texts, given, strict=True):
-            texts[name].append(value)
-        contents += [message["content"] for message in passage_turns(row["text"], conversation.line)]
-        for name, strings in queries:
-            contents += (write_query(name), write_answer(strings) if strings else NO_STRINGS)
         asked = {name for name, strings in queries if strings}
-        mentions += [mention for mention in row["entities"] if mention["type"] in asked]
-        negatives += [name for name, strings in queries if not strings]
-        for column, items in (("messages", contents), ("entities", mentions), ("negatives", negatives)):
-            ends[column].append(len(items))
-    columns = {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    columns["messages"] = _lists(
-        {"role": _roles(ends["messages"]), "content": contents}, ends["messages"], schema, "messages"
-    )
-    columns["entities"] = entity_column(mentions, ends["entities"], schema)
-    columns["negatives"] = pa.ListArray.from_arrays(
-        pa.array(ends["negatives"], pa.int32()), pa.array(negatives, pa.string())
-    )
-    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _roles(ends: list[int]) -> pa.Array:
-    """Roles of all messages: system first, then user and assistant in turn, in every conversation."""
-    lengths = np.diff(ends)
-    positions = np.arange(ends[-1]) - np.repeat(ends[:-1], lengths)
-    codes = np.where(positions == 0, 0, 2 - positions % 2)
-    return pa.DictionaryArray.from_arrays(codes, ["system", "user", "assistant"]).cast(pa.string())
-
-
-def entity_column(mentions: list[Mention], ends: list[int], schema: pa.Schema) -> pa.ListArray:
-    """Build the column of mentions; row `i` has those from `ends[i]` to `ends[i + 1]`."""
-    names = [column.name for column in schema.field("entities").type.value_type]
-    return _lists({name: [m[name] for m in mentions] for name in names}, ends, schema, "entities")
-
-
-def _lists(fields: Mapping[str, list[str] | pa.Array], ends: list[int], schema: pa.Schema, name: str) -> pa.ListArray:
-    """Build a column of lists of structs from the flat values of each field."""
-    kind = schema.field(name).type
-    given = [(fields[column.name], column.type) for column in kind.value_type]
-    arrays = [values if isinstance(values, pa.Array) else pa.array(values, arrow) for values, arrow in given]
-    struct = pa.StructArray.from_arrays(arrays, fields=list(kind.value_type))
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), struct, type=kind)
+        rows.append(
+            {
+                "id": conversation.id,
+                "text": row["text"],
+                "source": row["source"],
+                "dataset": row.get("dataset", ""),
+                "messages": build_conversation(row["text"], queries, conversation.line),
+                "entities": [mention for mention in row["entities"] if mention["type"] in asked],
+                "negatives": [name for name, strings in queries if not strings],
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=schema)
