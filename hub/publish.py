@@ -7,18 +7,22 @@ from open_ner.tools.errors import UserError
 
 
 def publish_folder(
-    folder: str | Path,
-    repo_id: str,
-    repo_type: str = "model",
-    private: bool = True,
-    stale: Sequence[str] = (),
+    folder: str | Path, repo_id: str, repo_type: str = "model", private: bool = True, stale: Sequence[str] = ()
 ) -> str:
-    """Upload a folder in one commit and return one line with its address and revision.
+    """Upload a folder in one commit. Files that the Hub has, also from an interrupted push, are not sent again.
 
-    The repo is made private where it does not exist yet. What the Hub has already, from an earlier push or from an
-    interrupted one, is not sent again; files there that match the patterns `stale` and are not in the folder are
-    deleted with the same commit. The token is the one `huggingface_hub` finds (HF_TOKEN or `hf auth login`). Raises
-    UserError for a missing folder, token or right, and for a Hub that cannot be reached.
+    Args:
+        folder: The folder; checkpoints, `runs/` and temporary files in it are not uploaded.
+        repo_id: The repository, which is created if it does not exist.
+        repo_type: "model", "dataset" or "space".
+        private: Whether a new repository is private.
+        stale: Patterns of files to delete from the repository if they are not in the folder.
+
+    Returns:
+        One line with the repository and the revision.
+
+    Raises:
+        UserError: For a missing folder, token or permission, and for a Hub that cannot be reached.
     """
     from httpx2 import TransportError
     from huggingface_hub import HfApi
@@ -50,8 +54,8 @@ def publish_folder(
 
 
 def require_token() -> None:
-    """Raise UserError unless a Hub token is at hand; called before long work that ends in an upload."""
+    """Raise UserError without a Hub token (HF_TOKEN or `hf auth login`); called before work that ends in an upload."""
     from huggingface_hub.utils import get_token
 
     if not get_token():
-        raise UserError("no Hub token: set HF_TOKEN or run `hf auth login`, or leave out --push_to_hub")
+        raise UserError("no Hub token: set HF_TOKEN or run `hf auth login`, or run without --push_to_hub")

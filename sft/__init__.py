@@ -1,3 +1,3 @@
-"""What train_sft.py needs beyond TRL."""
+"""What train_sft.py adds to TRL."""
 
-IGNORED = -100  # the label of a token that is not learned
+IGNORED = -100  # label of a token that does not count in the loss

@@ -1,8 +1,8 @@
-"""LoRA and QLoRA by TRL's ModelConfig: the quantization of the base, and the adapter merged into whole weights."""
+"""LoRA and QLoRA options of TRL's ModelConfig: quantize the base model, merge the adapter into full weights."""
 
 from copy import deepcopy
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from trl import ModelConfig, get_quantization_config
@@ -10,43 +10,54 @@ from trl import ModelConfig, get_quantization_config
 from command_line.pretrained import load_or_explain
 from open_ner.tools.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
 
 def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
-    """How bitsandbytes loads the base model: for `from_pretrained(quantization_config=...)`; None where it does not.
+    """The `quantization_config` to load the base model with, or None without load_in_4bit and load_in_8bit.
 
-    Raises UserError where it is asked for without an adapter to train, or bitsandbytes is not installed.
+    Raises:
+        UserError: If no adapter is trained, the dtype does not fit, or bitsandbytes is not installed.
     """
     if not (model_config.load_in_4bit or model_config.load_in_8bit):
         return None
     option = "load_in_4bit" if model_config.load_in_4bit else "load_in_8bit"
     if not model_config.use_peft:
-        raise UserError(f"{option} without use_peft: quantized weights cannot be tuned themselves, set use_peft: true")
+        raise UserError(f"{option} without use_peft: quantized weights cannot be trained, set use_peft: true")
     if model_config.dtype not in ("bfloat16", "float16", "float32"):
         raise UserError(
             f"{option} computes in dtype, which is {model_config.dtype}: choose bfloat16, float16 or float32"
         )
     if find_spec("bitsandbytes") is None:
-        raise UserError(f"{option} needs bitsandbytes: pip install bitsandbytes, or leave {option} out for plain LoRA")
+        raise UserError(f"{option} needs bitsandbytes: pip install bitsandbytes, or remove {option} for plain LoRA")
     return get_quantization_config(model_config)
 
 
-def merge_adapter(model: Any, state: dict[str, Any], model_config: ModelConfig) -> PreTrainedModel:
-    """The base model, read again in the training's dtype, with the adapter of a tuned PeftModel merged in; on CPU.
+def merge_adapter(model: "PeftModel", state: dict[str, "torch.Tensor"], model_config: ModelConfig) -> PreTrainedModel:
+    """Load the base model again, on CPU in the training dtype, and merge a trained adapter into it.
 
-    `state` is the PeftModel's whole state, gathered from all processes. The base is not the one that was trained on:
-    that may be quantized, or spread over processes.
+    The base model of the training cannot be used: it may be quantized, or sharded over processes.
+
+    Args:
+        model: The trained PeftModel.
+        state: Its whole state dict, gathered from all processes.
+        model_config: Names the base model, its revision and dtype.
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()  # under ZeRO-3 the base would be spread over processes that do not load it
+    unset_hf_deepspeed_config()  # under ZeRO-3 from_pretrained would shard the base over processes that do not load it
     adapter = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     base = load_or_explain(
         AutoModelForCausalLM,
-        model_config.model_name_or_path,
+        str(model_config.model_name_or_path),
         revision=model_config.model_revision,
         dtype=model_config.dtype or "float32",
     )
-    merged = get_peft_model(base, deepcopy(model.peft_config[model.active_adapter]))
+    merged = get_peft_model(base, deepcopy(model.peft_config[str(model.active_adapter)]))
     set_peft_model_state_dict(merged, adapter)
-    return merged.merge_and_unload()
+    student = merged.merge_and_unload()
+    assert isinstance(student, PreTrainedModel)
+    return student

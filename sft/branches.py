@@ -1,12 +1,12 @@
-"""Branched training: the questions of a passage as branches over its shared prefix, none in sight of another.
+"""Branched training: the queries of a passage as branches over a shared prefix; no branch attends to another.
 
-The paper trains a later answer in sight of the earlier questions and answers of its conversation, and asks each type
-alone at inference. Here one sequence holds the opening once and then, side by side, what each single-question
-conversation adds to it. Position ids restart at the end of the prefix and attention is masked, so each answer is
-learned from exactly the tokens that inference will show, at the cost of one pass over the passage.
+The paper trains each later answer with the earlier queries and answers of its conversation in view, but asks each type
+alone at inference. Here one sequence holds the opening turns once, followed by what each single-query conversation
+adds to them. Position ids restart at the end of the prefix and attention is masked, so each answer is learned from
+exactly the tokens that inference shows, at the cost of one pass over the passage.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -16,21 +16,25 @@ from open_ner.conversation import ACKNOWLEDGEMENT, Message
 
 from . import IGNORED
 
-PREFIX, PADDING = 0, -1  # branch numbers of what every branch sees, and of what no token sees
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+PREFIX, PADDING = 0, -1  # branch numbers of tokens that all branches attend to, and of tokens that none attends to
 
 
-def single_questions(messages: list[Message]) -> list[list[Message]]:
-    """The conversations in which inference asks each question of `messages` alone."""
+def single_queries(messages: list[Message]) -> list[list[Message]]:
+    """Split a conversation into one conversation per query, as inference asks them."""
     opening = next((i + 1 for i, message in enumerate(messages) if message["content"] == ACKNOWLEDGEMENT), 0)
     opening = opening or (1 if messages[0]["role"] == "system" else 0)
     return [[*messages[:opening], *messages[i : i + 2]] for i in range(opening, len(messages), 2)]
 
 
 def lay_out(encoded: list[tuple[list[int], list[int]]]) -> dict[str, list[int]]:
-    """`input_ids`, `labels` and `branches` of one sequence of `(ids, labels)` pairs, one for each question.
+    """Join the `(ids, labels)` pairs of a passage's single-query conversations into one sequence.
 
-    `branches` numbers the branch of each token from 1; what all the single-question conversations begin with is the
-    prefix, 0.
+    Returns:
+        `input_ids`, `labels`, and `branches`: 0 for the tokens that all conversations begin with, then the number of
+        the query from 1.
     """
     first_ids, first_labels = encoded[0]
     shared = next(i for i, label in enumerate(first_labels) if label != IGNORED)
@@ -46,13 +50,13 @@ def lay_out(encoded: list[tuple[list[int], list[int]]]) -> dict[str, list[int]]:
 
 
 class BranchCollator:
-    """Pads rows of `lay_out` to tensors of shape (batch, length), with the position ids of their branches."""
+    """Pads rows of `lay_out` to tensors of shape (batch, length) and adds their position ids."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `labels`, `branches`, `position_ids` and, for what counts tokens, `attention_mask`."""
+    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """Return `input_ids`, `labels`, `branches`, `position_ids`, and an `attention_mask` for counting tokens."""
         padding = {"input_ids": self.pad_token_id, "labels": IGNORED, "branches": PADDING, "position_ids": 0}
         rows = [{**row, "position_ids": positions(row["branches"])} for row in rows]
         batch = {
@@ -63,7 +67,7 @@ class BranchCollator:
 
 
 def positions(branches: list[int]) -> list[int]:
-    """Position ids: those of the prefix, then for each branch the ones that follow the prefix."""
+    """Position ids of a sequence: each branch continues from the end of the prefix."""
     prefix = branches.count(PREFIX)
     result, previous, position = [], PREFIX, 0
     for branch in branches:
@@ -74,11 +78,19 @@ def positions(branches: list[int]) -> list[int]:
     return result
 
 
-def attention_mask(branches: torch.Tensor, implementation: str) -> Any:
-    """What lets a token see the prefix and its own branch up to itself, and nothing else.
+def attention_mask(branches: torch.Tensor, implementation: str | None) -> "torch.Tensor | BlockMask":
+    """Mask that lets a token attend to the prefix and to its own branch up to itself.
 
-    `branches` has shape (batch, length). Returns a boolean mask of shape (batch, 1, length, length) for `sdpa`, or the
-    block mask of `flex_attention`, which skips the blocks that no token sees. Raises ValueError for another kind.
+    Args:
+        branches: Branch numbers, of shape (batch, length).
+        implementation: The model's attention: "sdpa" or "flex_attention".
+
+    Returns:
+        For sdpa a boolean tensor of shape (batch, 1, length, length); for flex_attention its block mask, which skips
+        blocks that are masked whole.
+
+    Raises:
+        ValueError: For another attention implementation.
     """
     if implementation == "flex_attention":
         from torch.nn.attention.flex_attention import create_block_mask
@@ -96,7 +108,7 @@ def attention_mask(branches: torch.Tensor, implementation: str) -> Any:
 
 
 def see_own_branch_only(model: PreTrainedModel) -> None:
-    """Teach a causal language model's `forward` the argument `branches`, of shape (batch, length)."""
+    """Let a causal language model's `forward` take the argument `branches`, of shape (batch, length)."""
     inner = model.forward
 
     def forward(*args: Any, branches: torch.Tensor | None = None, **kwargs: Any) -> Any:

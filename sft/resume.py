@@ -1,33 +1,43 @@
-"""Which run an output folder belongs to, and the checkpoint it goes on from."""
+"""Which run an output folder belongs to, and which checkpoint it resumes from."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import datasets
 
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import write_json
 
 from .saving import FINISHED
+
+if TYPE_CHECKING:
+    import pyarrow
 
 RUN = "run.json"
 
 
 def hash_tokens(rows: datasets.Dataset) -> str:
-    """Hash over the token ids of tokenized rows, in their order."""
+    """Hash the token ids of tokenized rows, in their order."""
     digest = hashlib.sha256()
     for batch in rows.select_columns("input_ids").with_format("arrow").iter(1000):
-        ids = batch.column("input_ids").combine_chunks()
+        ids = cast("pyarrow.Table", batch).column("input_ids").combine_chunks()
         digest.update(ids.value_lengths().to_numpy(zero_copy_only=False).tobytes())
         digest.update(ids.flatten().to_numpy(zero_copy_only=False).tobytes())
     return digest.hexdigest()[:16]
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Note in `folder` which run it belongs to; raises UserError where another run's checkpoints or student lie there.
+def claim(folder: Path, identity: Mapping[str, str | float | bool | None]) -> None:
+    """Write to `folder` which run it belongs to.
 
-    `identity` holds what decides the course of a run, as JSON values.
+    Args:
+        folder: The output folder, which need not exist.
+        identity: The options that determine the result of the run.
+
+    Raises:
+        UserError: If the folder has checkpoints or the student of another run.
     """
     path = folder / RUN
     identity = json.loads(json.dumps(identity))
@@ -42,35 +52,37 @@ def claim(folder: Path, identity: dict[str, Any]) -> None:
                 f"{identity[changed[0]]!r}): choose another --output_dir or delete that folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    write_json(path, identity)
 
 
 def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
-    """The checkpoint to go on from: the one of `resume_from_checkpoint`, else the newest of the run, else none.
+    """The checkpoint named by `resume_from_checkpoint`, else the newest complete one of the run, else None.
 
-    Raises UserError where the given one is no whole checkpoint.
+    Raises:
+        UserError: If the named checkpoint is not complete.
     """
     if given in (None, "true", "True"):
         return find_checkpoint(folder)
-    if not is_whole(Path(given)):
-        raise UserError(f"resume_from_checkpoint {given!r} is no whole checkpoint; left out, the newest one is taken")
+    if not is_complete(Path(given)):
+        raise UserError(
+            f"resume_from_checkpoint {given!r} is not a complete checkpoint; without it the newest one is used"
+        )
     return Path(given)
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole: the Trainer writes `trainer_state.json` last."""
-    newest_first = sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
-    return next(filter(is_whole, newest_first), None)
+    """The newest complete checkpoint in a folder."""
+
+    def step(path: Path) -> int:
+        number = path.name.removeprefix("checkpoint-")
+        return int(number) if number.isdigit() else -1
+
+    return next(filter(is_complete, sorted(folder.glob("checkpoint-*"), key=step, reverse=True)), None)
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end."""
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written completely: the Trainer writes `trainer_state.json` last."""
     try:
         return bool(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return False
-
-
-def _step(path: Path) -> int:
-    step = path.name.removeprefix("checkpoint-")
-    return int(step) if step.isdigit() else -1

@@ -1,4 +1,4 @@
-"""The order of training rows: by seed and epoch alone, whatever the number of processes and wherever a run goes on."""
+"""Order of the training rows: it depends on seed and epoch only, not on the number of processes or on a resume."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,11 +7,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):
-    """Row numbers of an epoch, shuffled; with `lengths`, rows of about the same length stand together.
+    """Shuffles the row numbers of an epoch; with `lengths`, rows of similar length follow one another.
 
-    The stock samplers make another order where `batch_size` is split otherwise over processes and accumulation
-    (length-grouped ones), and where a run goes on in the middle of an epoch: `set_epoch` does not reach them through
-    accelerate's SkipBatchSampler and BatchSamplerShard, and a length-grouped one draws from the global generator.
+    The stock samplers change their order when `batch_size` is split differently over processes and accumulation steps
+    (if length-grouped), and when a run resumes within an epoch: `set_epoch` does not reach them through accelerate's
+    SkipBatchSampler and BatchSamplerShard, and the length-grouped one draws from the global generator.
     """
 
     def __init__(

@@ -1,24 +1,26 @@
-"""The student as a folder that anyone can load: merged weights, stock template, pipeline files, origin."""
+"""The student as a folder that anyone can load: merged weights, stock template, pipeline files, provenance."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 import yaml
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Trainer
 from trl import ModelConfig
 
 from open_ner.pipeline import DEFAULTS, OpenNERPipeline
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import write_atomic, write_json
 
 from .adapters import merge_adapter
 from .recipe import used_recipe
 from .template import Template
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-FINISHED = "training.json"  # written last: the mark of a finished student
-DEFAULT_TYPES = 12  # so many of the most frequent training types are asked where a caller names none
+FINISHED = "training.json"  # written last, so that its presence marks a finished student
+DEFAULT_TYPES = 12  # the most frequent training types, asked when a caller names no types
 
 
 def save_student(
@@ -26,16 +28,22 @@ def save_student(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     dataset: str,
-    results: dict[str, Any],
+    training: Mapping[str, object],
     arguments: Sequence[Any],
 ) -> None:
-    """Write a tuned student to `folder`: to be called by every process, for the weights may be spread over all.
+    """Write a trained student to `folder`. Every process must call this, because the weights may be sharded.
 
-    Merged weights in safetensors, the tokenizer with its template, the open-NER pipeline, `recipe.yaml` (the options
-    of `arguments`, TRL's ModelConfig among them, that are not default), `types.json` (the types of the dataset) and
-    `training.json` (`results`). The last is written when all else is in place: a folder without it is not a finished
-    student. `generation_config` ends at the token the answers end with, even where the base lists several, and
-    samples nothing, so that `pipeline("text-generation")` answers as the open-NER pipeline does.
+    The folder gets merged weights in safetensors, the tokenizer with its template, the open-NER pipeline,
+    `recipe.yaml`, `types.json` and `training.json`. `generation_config` is greedy and ends at the token that answers
+    end with, so that `pipeline("text-generation")` answers like the open-NER pipeline.
+
+    Args:
+        trainer: The Trainer after training.
+        tokenizer: The student's tokenizer.
+        folder: The output folder.
+        dataset: Folder or Hub id of the training set, whose `types.json` is copied.
+        training: The contents of training.json (hub.records.TrainingRecord).
+        arguments: The parsed options, one of them TRL's ModelConfig, for `recipe.yaml`.
     """
     state = gather_weights(trainer)
     if trainer.accelerator.is_main_process:
@@ -52,14 +60,15 @@ def save_student(
         (folder / FINISHED).unlink(missing_ok=True)
         pipeline = OpenNERPipeline(model=model.eval(), tokenizer=tokenizer, device=model.device)
         pipeline.save_pretrained(folder, state_dict=state)
-        _write(folder / "recipe.yaml", yaml.safe_dump(used_recipe(arguments), sort_keys=False, allow_unicode=True))
-        _write(folder / "types.json", json.dumps(types, indent=0, ensure_ascii=False))
-        _write(folder / FINISHED, json.dumps(results, indent=1, ensure_ascii=False, default=str))
+        recipe = yaml.safe_dump(used_recipe(arguments), sort_keys=False, allow_unicode=True)
+        write_atomic(folder / "recipe.yaml", recipe)
+        write_atomic(folder / "types.json", json.dumps(types, indent=0, ensure_ascii=False))
+        write_json(folder / FINISHED, training)
     trainer.accelerator.wait_for_everyone()
 
 
 def answering_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """Greedy generation that ends at the token the template's answers end with, whatever the base model's lists."""
+    """Greedy generation that ends at the token answers end with, even if the base model lists several end tokens."""
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=Template(tokenizer).end_token_id,
@@ -69,10 +78,11 @@ def answering_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     )
 
 
-def gather_weights(trainer: Trainer) -> dict[str, Any]:
-    """The whole state of the tuned model, on the main process at least; every process must call this.
+def gather_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return the whole state dict of the model, at least on the main process. Every process must call this.
 
-    Raises UserError where DeepSpeed was told not to gather ZeRO-3 weights.
+    Raises:
+        UserError: If DeepSpeed is not configured to gather ZeRO-3 weights.
     """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     try:
@@ -85,26 +95,22 @@ def gather_weights(trainer: Trainer) -> dict[str, Any]:
             "and run again from the last checkpoint"
         ) from None
     tied = getattr(trainer.accelerator.unwrap_model(trainer.model), "all_tied_weights_keys", {})
-    state = state or {}  # DeepSpeed's other processes get None
-    # once gathered, a tied weight is there twice, as two tensors
+    state = cast("dict[str, torch.Tensor]", state or {})  # under DeepSpeed the other processes get None
+    # gathering copies a tied weight, so that the two names no longer share a tensor
     return {name: tensor for name, tensor in state.items() if not (sharded and tied.get(name) in state)}
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def read_types(dataset: str) -> dict[str, int]:
-    """Frequency of a dataset's entity types from its `types.json`, local or on the Hub; empty where it has none."""
+    """Read the `types.json` of a dataset or student, a folder or Hub id: entity types with their frequencies.
+
+    Returns an empty dict if there is no such file.
+    """
     path = Path(dataset) / "types.json"
     if not Path(dataset).is_dir():
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-        for kind in ("dataset", "model"):  # a student has the types of its training set
+        for kind in ("dataset", "model"):
             try:
                 path = Path(hf_hub_download(dataset, "types.json", repo_type=kind))
                 break

@@ -1,33 +1,30 @@
-"""A chat template as training sees it: the text of a conversation, and which characters of it are learned.
+"""A chat template as training uses it: the text of a conversation, and which characters of it are learned.
 
-Inference asks each question by `render(messages, add_generation_prompt=True)` and reads up to the end token
-(open_ner/decoding.py). So what is learned of a conversation is what the template writes between that prompt and the
-end of that token. A template may write its last answer differently from the ones before (Qwen3 puts an empty think
-block there, which no prompt asks for): a user turn is appended before rendering and cut off afterwards, so that every
-answer is an earlier one.
+Inference renders the turns before an answer with `add_generation_prompt=True` and reads up to the end token
+(open_ner/decoding.py). Training therefore learns what the template writes from the end of that prompt to the end of
+that token. A template may render the last answer of a conversation differently (Qwen3 adds an empty think block, which
+is in no prompt). A user turn is therefore appended before rendering and cut off afterwards.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from open_ner.conversation import Message, build_conversation
+from open_ner.conversation import Message, Span, build_conversation
 from open_ner.prompts import ChatTemplate, special_tokens
 from open_ner.tools.errors import UserError
 
 PROBE = build_conversation("a", [("b", ["c"]), ("d", [])])
 NEXT = {"role": "user", "content": "next"}
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Layout:
     """What a template writes around the contents of a conversation, for one sequence of roles.
 
-    `before[i]` stands before content i; `lead[i]` of its last characters belong to answer i, as do the `tail[i]` ones
-    after the content (white space, end token).
+    `before[i]` is the text before content i. Answer i includes the last `lead[i]` characters of that text and the
+    first `tail[i]` characters after the content (white space, end token).
     """
 
     before: list[str]
@@ -36,7 +33,7 @@ class Layout:
     closing: str
 
     def apply(self, messages: list[Message]) -> tuple[str, list[Span]]:
-        """The text of a conversation with these roles, and the spans learned of it."""
+        """Return the text of a conversation with these roles, and the spans of its answers."""
         parts, spans, length = [], [], 0
         for index, (before, message) in enumerate(zip(self.before, messages, strict=True)):
             parts += [before, message["content"]]
@@ -48,7 +45,7 @@ class Layout:
 
 
 class Template:
-    """The chat template of one tokenizer. Raises UserError, when made, for one that cannot be trained on exactly."""
+    """The chat template of a tokenizer. Raises UserError if training on it would differ from inference."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.name = tokenizer, tokenizer.name_or_path
@@ -60,16 +57,16 @@ class Template:
         self._check_tokens()
 
     def render(self, messages: list[Message], prompt: bool = False) -> str:
-        """The template's text of the messages; `prompt` asks for an answer to them."""
+        """Return the text of the messages; `prompt` adds the opening of an assistant turn."""
         try:
             return self.template.render(messages, prompt)
         except ValueError as error:
             raise UserError(str(error)) from None
 
     def spans(self, messages: list[Message]) -> tuple[str, list[Span]]:
-        """The text of a checked conversation up to its last end token, and the spans `(begin, end)` of its answers.
+        """Return the text of a valid conversation up to its last end token, and the spans of its answers.
 
-        One rendering where the template puts contents in as they are, which is verified; else one for each answer.
+        This takes one rendering if the template writes contents unchanged, which is verified, else one per answer.
         """
         roles = tuple(message["role"] for message in messages)
         if roles not in self._layouts:
@@ -88,42 +85,34 @@ class Template:
             prompt, content = self.render(messages[:index], prompt=True), messages[index]["content"]
             if not text.startswith(prompt):
                 raise UserError(
-                    f"the chat template of {self.name} renders an answer's prompt differently once turns follow: "
-                    "one conversation cannot train several answers of it"
+                    f"the chat template of {self.name} renders an answer's prompt differently if turns follow it: "
+                    "a conversation with several answers cannot be trained on"
                 )
-            rest = text[len(prompt) :]
-            answer = rest.lstrip()
+            answer = text[len(prompt) :].lstrip()
             if not answer.startswith(content):
                 raise UserError(
                     f"the chat template of {self.name} writes {answer[:40]!r} where {content!r:.40} stands"
                 )
-            tail = answer[len(content) :]
-            token = self._end_token(tail.lstrip())
-            spans.append((len(prompt), len(text) - len(tail.lstrip()) + len(token)))
+            tail = answer[len(content) :].lstrip()
+            ends = [token for token in self.special_tokens if token and tail.startswith(token)]
+            if not ends:
+                raise UserError(
+                    f"the chat template of {self.name} writes no end token after an answer, but {tail[:40]!r}"
+                )
+            spans.append((len(prompt), len(text) - len(tail) + max(map(len, ends))))
         return text[: spans[-1][1]] if spans else text, spans
 
-    def _end_token(self, text: str) -> str:
-        found = [token for token in self.special_tokens if token and text.startswith(token)]
-        if not found:
-            raise UserError(
-                f"the chat template of {self.name} puts no end token after an answer: {text[:40]!r} follows"
-            )
-        return max(found, key=len)
-
     @cached_property
-    def end_token(self) -> str:
-        """The token after which an answer is over; of Gemma, say, not the tokenizer's `eos_token`."""
-        text, spans = self._spans_by_prompts(PROBE)
-        end = spans[-1][1]
-        return max((token for token in self.special_tokens if token and text[:end].endswith(token)), key=len)
-
-    @property
     def end_token_id(self) -> int:
-        """Its id."""
-        return self.tokenizer.convert_tokens_to_ids(self.end_token)
+        """Id of the token that ends an answer; it may differ from the tokenizer's `eos_token` (Gemma)."""
+        text, _ = self._spans_by_prompts(PROBE)
+        token = max((token for token in self.special_tokens if token and text.endswith(token)), key=len)
+        token_id = self.tokenizer.convert_tokens_to_ids(token)
+        assert isinstance(token_id, int)
+        return token_id
 
     def _layout(self, roles: tuple[str, ...]) -> Layout | None:
-        """The layout of these roles, from contents that are told apart; None where the template changes contents."""
+        """Find the layout for these roles by rendering distinct contents; None if the template changes contents."""
         contents = [f'["content-{index}."]' for index in range(len(roles))]
         messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
         text, spans = self._spans_by_prompts(messages)
@@ -140,7 +129,7 @@ class Template:
         return Layout(before, lead, tail, text[place:])
 
     def _check_tokens(self) -> None:
-        """Raise UserError where a prompt's tokens depend on the answer after it: inference would meet others."""
+        """Raise UserError if the tokens of a prompt depend on the answer after it: inference would see others."""
         text, spans = self._spans_by_prompts(PROBE)
         ids = self.ids(text)
         for begin, _ in spans:
@@ -152,10 +141,10 @@ class Template:
                 )
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a rendered text, which has its special tokens in it."""
+        """Token ids of a rendered text, which contains its special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _answers(messages: list[Any]) -> range:
+def _answers(messages: list[Message]) -> range:
     """Indices of the answers: every assistant turn but the first, which acknowledges the passage."""
     return range(4 if messages[0]["role"] == "system" else 3, len(messages), 2)

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer for open NER: a loss head over answer positions alone, branches, and entity F1 by generation."""
+"""TRL's SFTTrainer for open NER: a loss head over answer tokens only, branches, and entity F1 by generation."""
 
 from copy import copy
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import datasets
 import torch
 from accelerate.utils import DistributedType
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
 from . import IGNORED
@@ -15,34 +17,39 @@ from .branches import BranchCollator, see_own_branch_only
 from .evaluation import HeldOut, f1
 from .sampler import EpochSampler
 
-# of these configs TRL rescales or caps the logits; its own head does it right
+# for configs with one of these, TRL rescales or caps the logits; score_answers_only does not
 SPECIAL_HEADS = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "output_multiplier",
-    "lm_head_multiplier",
-    "logits_scaling",
+    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
     "output_router_logits",
-)
+)  # fmt: skip
 
 
 class AnswerTrainer(SFTTrainer):
-    """SFTTrainer that, on CPU, projects only labeled positions onto the vocabulary.
+    """SFTTrainer that, on CPU, computes vocabulary logits at labeled positions only.
 
-    On CPU, TRL's fused head scores every position of a sequence (trl/trainer/utils.py, `compact`), which for short
-    answers and a 49k vocabulary costs about five times the step. On GPU it selects them itself and nothing is changed.
-    With `branches` the rows are those of `branches.lay_out`. With `held_out` every evaluation also reports
-    `eval_entity_f1`, so that `metric_for_best_model: entity_f1` and early stopping work as for any other metric.
+    On CPU, TRL's fused head scores every position of a sequence (trl/trainer/utils.py, `compact`), which makes a step
+    about five times slower for short answers and a vocabulary of 49k. On GPU, TRL selects the labeled positions itself
+    and nothing is changed.
+
+    Args:
+        branches: Whether the rows come from `branches.lay_out`.
+        held_out: Conversations on which every evaluation also measures `eval_entity_f1`, so that
+            `metric_for_best_model: entity_f1` and early stopping can use it.
+        args, kwargs: Those of SFTTrainer.
     """
+
+    args: SFTConfig
+    processing_class: PreTrainedTokenizerBase
 
     def __init__(self, *args: Any, branches: bool = False, held_out: HeldOut | None = None, **kwargs: Any) -> None:
         if branches:
             kwargs["data_collator"] = BranchCollator(kwargs["processing_class"].pad_token_id)
-            kwargs["args"] = copy(kwargs["args"])  # the caller's go into the published recipe as they were given
+            kwargs["args"] = copy(kwargs["args"])  # the caller's object is published as the recipe, unchanged
             kwargs["args"].dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
         super().__init__(*args, **kwargs)
         self.branches, self.held_out = branches, held_out
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        assert isinstance(model, PreTrainedModel)
         config = model.config.get_text_config()
         if model.device.type == "cpu" and not any(getattr(config, name, None) for name in SPECIAL_HEADS):
             score_answers_only(model)
@@ -55,27 +62,30 @@ class AnswerTrainer(SFTTrainer):
             self._signature_columns.append("branches")
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """The Trainer's metrics, and precision, recall and F1 of entities where there are held-out passages."""
+        """Add precision, recall and F1 of entities to the Trainer's metrics if there are held-out conversations."""
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.held_out is not None:
-            scores = self._entity_scores()
+        if self.held_out is not None and output.metrics is not None:
+            scores = self._entity_scores(self.held_out)
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
         return output
 
-    def _entity_scores(self) -> dict[str, float]:
+    def _entity_scores(self, held_out: HeldOut) -> dict[str, float]:
         accelerator = self.accelerator
         model = accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        # where the parameters are sharded, every process must take part in every forward pass: all do the same work
+        # sharded parameters need all processes in every forward pass, so each process scores all conversations
         sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         own = (0, 1) if sharded else (accelerator.process_index, accelerator.num_processes)
         with accelerator.autocast():
-            counts = self.held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
-        return f1((counts if sharded else accelerator.reduce(counts, "sum")).tolist())
+            counts = held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
+        return f1(counts.tolist() if sharded else torch.as_tensor(accelerator.reduce(counts, "sum")).tolist())
 
-    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> torch.utils.data.Sampler | None:
-        args, rows = self.args, self.train_dataset  # `train_dataset` is the same without its column of lengths
+    def _get_train_sampler(
+        self, train_dataset: torch.utils.data.Dataset | None = None
+    ) -> torch.utils.data.Sampler | None:
+        args, rows = self.args, self.train_dataset  # the argument is the same dataset without its column of lengths
         if args.train_sampling_strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)
+        assert isinstance(rows, datasets.Dataset)
         grouped = args.train_sampling_strategy == "group_by_length" and not args.packing  # packed rows are all full
         return EpochSampler(
             len(rows),
@@ -86,10 +96,10 @@ class AnswerTrainer(SFTTrainer):
         )
 
 
-def score_answers_only(model: torch.nn.Module) -> None:
-    """Replace the fused head of a causal language model by one over the positions whose next label is learned.
+def score_answers_only(model: PreTrainedModel) -> None:
+    """Replace TRL's fused head of a causal language model by one that computes logits at labeled positions only.
 
-    Same outputs as TRL's: log-probabilities, entropies and hits of shape (batch, length - 1), zero elsewhere.
+    The outputs are TRL's: log-probabilities, entropies and hits of shape (batch, length - 1), zero elsewhere.
     """
     fused = model.forward
 
@@ -100,7 +110,9 @@ def score_answers_only(model: torch.nn.Module) -> None:
         hidden = model.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         mask = targets != IGNORED
-        logprobs = torch.log_softmax(model.get_output_embeddings()(hidden[mask]).float(), dim=-1)
+        head = model.get_output_embeddings()
+        assert head is not None
+        logprobs = torch.log_softmax(head(hidden[mask]).float(), dim=-1)
         chosen = logprobs.gather(-1, targets[mask][:, None]).squeeze(-1)
         with torch.no_grad():
             entropy = -(logprobs.exp() * logprobs).sum(-1)

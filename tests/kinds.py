@@ -4,8 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+import datasets
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from open_ner.conversation import Message
+from sft.conversations import tokenize
 from tiny import SENTENCES
 
 # Qwen3's way: the last answer carries an empty think block, the ones before and the prompt do not
@@ -38,6 +41,12 @@ NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exceptio
     "{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
 )
 MARKS = ["<|head|>", "<|/head|>", "<|eot|>", "<|turn|>", "<|/turn|>"]
+
+
+def encode_conversation(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Token ids and labels of one conversation."""
+    rows, _ = tokenize(datasets.Dataset.from_list([{"messages": messages}]), tokenizer, None)
+    return rows[0]["input_ids"], rows[0]["labels"]
 
 
 def with_template(student: Path, template: str) -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""Branches: each answer is learned from exactly the tokens that inference shows, and from no other."""
+"""Branches: each answer is learned from exactly the tokens that inference shows."""
 
 import datasets
 import pytest
@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig
 
+from kinds import encode_conversation
 from open_ner.conversation import ACKNOWLEDGEMENT, build_conversation, build_query
 from sft import IGNORED
 from sft.branches import (
@@ -15,9 +16,9 @@ from sft.branches import (
     attention_mask,
     positions,
     see_own_branch_only,
-    single_questions,
+    single_queries,
 )
-from sft.conversations import encode_conversation, tokenize
+from sft.conversations import tokenize
 from sft.trainer import AnswerTrainer
 
 CONVERSATIONS = [
@@ -43,16 +44,16 @@ def rows(tokenizer: PreTrainedTokenizerBase, conversations: list = CONVERSATIONS
     return tokenize(datasets.Dataset.from_dict({"messages": conversations}), tokenizer, 1024, branches=True)[0]
 
 
-def test_single_questions_are_what_inference_asks() -> None:
+def test_single_queries_are_what_inference_asks() -> None:
     text = "Ada Lovelace met Charles Babbage in London."
-    asked = [messages[:-1] for messages in single_questions(CONVERSATIONS[0])]
+    asked = [messages[:-1] for messages in single_queries(CONVERSATIONS[0])]
     assert asked == [build_query(text, name) for name in ("person", "city", "book", "place")]
     bare = [message for message in CONVERSATIONS[0] if message["role"] != "system"]
-    assert all(messages[1]["content"] == ACKNOWLEDGEMENT for messages in single_questions(bare))
+    assert all(messages[1]["content"] == ACKNOWLEDGEMENT for messages in single_queries(bare))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
-def test_logits_of_every_answer_equal_those_of_the_single_question(
+def test_logits_of_every_answer_equal_those_of_the_single_query(
     attention: str,
     tiny_student,
     tokenizer: PreTrainedTokenizerBase,  # noqa: ANN001
@@ -66,8 +67,8 @@ def test_logits_of_every_answer_equal_those_of_the_single_question(
     compared = 0
     for row, conversation in enumerate(CONVERSATIONS):
         branches = batch["branches"][row]
-        for number, question in enumerate(single_questions(conversation), start=1):
-            ids, labels = encode_conversation(question, tokenizer)
+        for number, query in enumerate(single_queries(conversation), start=1):
+            ids, labels = encode_conversation(query, tokenizer)
             own = (branches == PREFIX) | (branches == number)
             assert batch["input_ids"][row][own].tolist() == ids
             learned = torch.tensor([i for i, label in enumerate(labels) if label != IGNORED])
@@ -103,7 +104,7 @@ def test_a_token_sees_the_prefix_and_its_own_branch_up_to_itself() -> None:
         attention_mask(branches, "eager")
 
 
-def test_training_on_branches_learns_the_single_questions(
+def test_training_on_branches_learns_the_single_queries(
     tiny_student,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path,  # noqa: ANN001
@@ -118,8 +119,8 @@ def test_training_on_branches_learns_the_single_questions(
         branches=True,
     )  # fmt: skip
     plain, summed, count = load(tiny_student, "sdpa"), 0.0, 0
-    for question in [question for conversation in CONVERSATIONS for question in single_questions(conversation)]:
-        ids, labels = (torch.tensor([part]) for part in encode_conversation(question, tokenizer))
+    for query in [query for conversation in CONVERSATIONS for query in single_queries(conversation)]:
+        ids, labels = (torch.tensor([part]) for part in encode_conversation(query, tokenizer))
         learned = (labels != IGNORED).sum().item()
         with torch.inference_mode():
             summed += plain(input_ids=ids, labels=labels).loss.item() * learned

@@ -11,10 +11,9 @@ from trl import SFTConfig
 
 from open_ner.conversation import build_conversation, read_conversation
 from sft.conversations import tokenize
-from sft.evaluation import HeldOut, f1
+from sft.evaluation import HeldOut, count_entities, f1
 from sft.learning_curve import plot_learning_curve
 from sft.trainer import AnswerTrainer
-from train_sft import count_entities
 
 ROWS = [
     build_conversation("Ada met Alan in Rome.", [("person", ["Ada", "Alan"]), ("city", ["Rome"]), ("river", [])]),

@@ -31,7 +31,7 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
         find_checkpoint(tmp_path) == choose_checkpoint(tmp_path, None) == choose_checkpoint(tmp_path, "true") == whole
     )
     assert choose_checkpoint(tmp_path, str(tmp_path / "checkpoint-9")) == tmp_path / "checkpoint-9"
-    with pytest.raises(UserError, match="checkpoint-100' is no whole checkpoint"):
+    with pytest.raises(UserError, match="checkpoint-100' is not a complete checkpoint"):
         choose_checkpoint(tmp_path, str(tmp_path / "checkpoint-100"))
 
 

@@ -64,39 +64,42 @@ def test_more_processes_give_the_same_rows(tokenizer: AutoTokenizer) -> None:
 def test_a_conversation_beyond_a_limit_is_named_not_cut(tokenizer: AutoTokenizer) -> None:
     lengths = tokenize(rows(), tokenizer, None)[0]["length"][:]
     longest = max(lengths)
-    tokenize(rows(), tokenizer, longest, window=longest)
+    tokenize(rows(), tokenizer, longest, max_positions=longest)
     row = rf"row {lengths.index(longest)} \(id 'p{lengths.index(longest)}'\) has {longest} tokens"
     with pytest.raises(UserError, match=rf"{row} and max_length is {longest - 1} \(1 of 3"):
         tokenize(rows(), tokenizer, longest - 1)
-    with pytest.raises(UserError, match=rf"{row} and the student's window is 20 \(3 of 3"):
-        tokenize(rows(), tokenizer, longest, window=20)
+    with pytest.raises(UserError, match=rf"{row} and the student's max_position_embeddings is 20 \(3 of 3"):
+        tokenize(rows(), tokenizer, longest, max_positions=20)
 
 
 def test_other_datasets_are_refused(tokenizer: AutoTokenizer) -> None:
     with pytest.raises(UserError, match="no `messages`"):
         tokenize(datasets.Dataset.from_list([{"text": "a"}]), tokenizer, None)
-    with pytest.raises(UserError, match="row 0: its messages are no list of role and content"):
+    with pytest.raises(UserError, match="row 0: its messages are not a list of role and content"):
         tokenize(datasets.Dataset.from_list([{"messages": "a"}]), tokenizer, None)
 
 
 @pytest.mark.parametrize("processes", [None, 2])
 def test_the_row_of_a_mistake_is_named(processes: int | None, tokenizer: AutoTokenizer) -> None:
     spoilt = [*CONVERSATIONS[0][:-1], {"role": "assistant", "content": "the person is Obama"}]
-    with pytest.raises(UserError, match=r"row 2 \(id 'p2'\): an answer is no JSON list of strings: 'the person"):
+    with pytest.raises(UserError, match=r"row 2 \(id 'p2'\): an answer is not a JSON list of strings: 'the person"):
         tokenize(rows([*CONVERSATIONS[:2], spoilt]), tokenizer, None, num_proc=processes)
 
 
 @pytest.mark.parametrize(
     ("messages", "named"),
     [
-        ([], "has the roles of no turn"),
+        ([], "has the roles \\(none\\)"),
         ([{"role": "user", "content": "Text: a"}], "roles user:"),
         (CONVERSATIONS[0][:3], "roles user, assistant:"),  # nothing is asked: nothing would be learned
         ([{"role": "assistant", "content": "[]"}, {"role": "user", "content": "a"}] * 2, "roles assistant, user"),
         ([*CONVERSATIONS[0], {"role": "user", "content": "a"}], "assistant, user: want"),
-        ([*CONVERSATIONS[0][:-1], {"role": "assistant", "content": '["a", 1]'}], "no JSON list of strings"),
-        ([*CONVERSATIONS[0][:-1], {"role": "assistant", "content": None}], "a turn of the assistant is no text: None"),
-        ([{"from": "human", "value": "Text: a"}], "no list of role and content"),
+        ([*CONVERSATIONS[0][:-1], {"role": "assistant", "content": '["a", 1]'}], "not a JSON list of strings"),
+        (
+            [*CONVERSATIONS[0][:-1], {"role": "assistant", "content": None}],
+            "turn of the assistant is not text: None",
+        ),
+        ([{"from": "human", "value": "Text: a"}], "not a list of role and content"),
     ],
 )
 def test_conversations_that_are_not_the_papers_are_refused(messages: list, named: str) -> None:

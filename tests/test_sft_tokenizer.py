@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 import kinds
 from open_ner.conversation import SYSTEM, build_conversation
 from open_ner.tools.errors import UserError
-from sft.tokenizer import UNINER, load_tokenizer, read_window
+from sft.tokenizer import UNINER, load_tokenizer, read_max_positions
 
 
 def test_a_chat_model_keeps_its_own_template(tiny_student: Path) -> None:
@@ -65,6 +65,6 @@ def test_a_student_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         load_tokenizer("no such/name at all")
 
 
-def test_the_window_is_read_without_the_weights(tiny_student: Path, tmp_path: Path) -> None:
+def test_the_position_limit_is_read_without_the_weights(tiny_student: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny_student / "config.json").read_bytes())
-    assert read_window(str(tmp_path)) == 2048
+    assert read_max_positions(str(tmp_path)) == 2048

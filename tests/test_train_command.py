@@ -68,14 +68,14 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"messages": GOOD}, ["--packing", "true"], "exclude each other"),
         ({"messages": GOOD}, ["--early_stopping_patience", "2"], "load_best_model_at_end"),
         ({"messages": GOOD}, ["--dataset_train_split", "trian"], "split 'trian'"),
-        ({"messages": GOOD}, ["--resume_from_checkpoint", "nowhere"], "'nowhere' is no whole checkpoint"),
+        ({"messages": GOOD}, ["--resume_from_checkpoint", "nowhere"], "'nowhere' is not a complete checkpoint"),
         ({"messages": GOOD}, ["--load_in_4bit", "true"], "use_peft"),
         ({"messages": GOOD}, ["--attn_implementation", "eager"], "sdpa or flex_attention"),
         ({"messages": GOOD}, ["--report_to", "wandb"], "pip install wandb"),
         ({"text": "Ada"}, [], "no `messages`"),
         ({"messages": [GOOD[0], GOOD[2], GOOD[1], *GOOD[3:]]}, [], "row 0 has the roles assistant, user"),
-        ({"messages": [*GOOD[:4], {"role": "assistant", "content": "Ada, Alan"}]}, [], "no JSON list of strings"),
-        ({"messages": build_conversation("word " * 3000, [("person", [])])}, ["--max_length", "90000"], "window is"),
+        ({"messages": [*GOOD[:4], {"role": "assistant", "content": "Ada, Alan"}]}, [], "not a JSON list of strings"),
+        ({"messages": build_conversation("word " * 3000, [("a", [])])}, ["--max_length", "90000"], "max_position"),
     ],
 )
 @pytest.mark.usefixtures("no_weights")
@@ -140,7 +140,7 @@ def test_the_stage_before_is_trained_first_and_once(
     assert (one["base_model"], two["base_model"]) == (str(tiny_student), str(tmp_path / "one"))
     assert two["history"][0]["loss"] < one["history"][0]["loss"]  # it starts where the first stage ended
     command(monkeypatch, second)
-    assert "stage 1 of 2: " in (printed := capsys.readouterr().out) and "is there already" in printed
+    assert "stage 1 of 2: " in (printed := capsys.readouterr().out) and "exists already" in printed
 
 
 def test_an_evaluation_of_held_out_passages_is_in_the_results(
