@@ -2,13 +2,20 @@
 
 import asyncio
 import json
+import ssl
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dataset_builder.config import TeacherConfig
+from dataset_builder.teacher.client import TeacherClient
 from dataset_builder.teacher.endpoint import ChatEndpoint, open_endpoint, read_key
 from dataset_builder.teacher.http_errors import (
     RateLimited,
@@ -17,10 +24,16 @@ from dataset_builder.teacher.http_errors import (
     read_error,
     retry_after,
 )
-from fake_teacher import FakeTeacher
+from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.requests import Question
+from fake_teacher import FakeTeacher, completion
 from open_ner.tools.errors import UserError
+from quiet_server import QuietServer
 
 KEY = "sk-very-secret"
+# openssl req -x509 -newkey rsa:2048 -nodes -days 36500 -subj /CN=localhost
+#     -addext subjectAltName=DNS:localhost,IP:127.0.0.1
+SELF_SIGNED = Path(__file__).parent / "data" / "self_signed.pem"
 
 
 def complete(answer: Any, **options: Any) -> Any:
@@ -46,6 +59,7 @@ def error(message: Any, code: Any = None) -> dict[str, Any]:
         (402, error("Insufficient balance"), UserError, "quota is used up: Insufficient balance"),
         (403, error("not for you"), UserError, "refuses model 'm'"),
         (404, error("no such model"), UserError, "no such model"),
+        (400, error("no such model", "model_not_found"), UserError, "refuses model 'm'"),
         (429, error("pay", "insufficient_quota"), UserError, "quota is used up: pay"),
         (429, error("slow down", "rate_limit_exceeded"), RateLimited, "None"),
         (500, error("oops"), TransientError, "status 500: oops"),
@@ -120,6 +134,59 @@ def test_headers_are_those_of_the_client(monkeypatch: pytest.MonkeyPatch) -> Non
     assert endpoint.url == "http://127.0.0.1:1/v9/chat/completions"
     assert endpoint.headers["Authorization"] == f"Bearer {KEY}"
     assert endpoint.headers["OpenAI-Organization"] == "org-1" and endpoint.certificates is False
+
+
+@contextmanager
+def self_signed_server() -> Iterator[tuple[int, list[str]]]:
+    """Port of an HTTPS server with a self-signed certificate, and the authorizations of the requests it has read."""
+    received: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.headers["Authorization"])
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            content = json.dumps(completion("[]", body)).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep the test output quiet."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(SELF_SIGNED)
+    with QuietServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server.server_port, received
+        server.shutdown()
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["chat", "batch"])
+@pytest.mark.parametrize("by", ["option", "environment"])
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
+def test_a_certificate_nobody_signed_stops_the_run_before_anything_is_sent(
+    scheme: str, by: str, batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with self_signed_server() as (port, received), Journal(tmp_path / "journal.jsonl") as journal:
+        address = f"{scheme}://127.0.0.1:{port}/v1"
+        config = TeacherConfig(base_url=address if by == "option" else None, model="m", batch=batch)
+        if by == "environment":
+            monkeypatch.setenv("OPENAI_BASE_URL", address)
+        with pytest.raises(UserError, match="certificate that is not trusted.*self-signed certificate") as caught:
+            TeacherClient(config, journal).ask([Question("k", "type", "p", [{"role": "user", "content": "x"}])])
+    assert received == [] and "\n" not in str(caught.value) and KEY not in str(caught.value)
+
+
+def test_a_certificate_the_user_trusts_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
+    with self_signed_server() as (port, received), Journal(tmp_path / "journal.jsonl") as journal:
+        client = TeacherClient(TeacherConfig(base_url=f"HTTPS://127.0.0.1:{port}/v1", model="m"), journal)
+        replies = client.ask([Question("k", "type", "p", [{"role": "user", "content": "x"}])])
+    assert received == [f"Bearer {KEY}"] and replies["k"]["reply"] == "[]"
 
 
 def test_retry_after_in_every_form() -> None:

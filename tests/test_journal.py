@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,18 @@ import pytest
 from dataset_builder.teacher import journal as journal_module
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.requests import request_key
+from fake_teacher import FakeTeacher
 from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
+# written by `python -m dataset_builder` of commit 552559b, for the variants type and definition of these passages
+OLD_JOURNAL = ROOT / "tests" / "data" / "journal_552559b.jsonl"
+OLD_PASSAGES = [
+    "Zoë Åberg opened a bakery in Malmö in 2019.",
+    "The Kestrel 9 landed near Lake Orme; its crew “slept” until noon.",
+    "Tokyo (東京) hosted the fair, and Ravi Menon sold 300 lamps.",
+    "Nothing much happened that day, or so they said \\ wrote.",
+]
 
 
 def record(number: int) -> dict:
@@ -152,6 +162,29 @@ def test_a_key_changes_with_model_parameters_and_messages() -> None:
     }
     assert len(keys) == 4
     assert request_key("m", {"a": 1, "b": 2}, messages) == request_key("m", {"b": 2, "a": 1}, messages)
+
+
+def test_a_journal_of_an_older_version_opens_and_nothing_is_paid_again(tmp_path: Path, tiny_student: Path) -> None:
+    corpus, run = tmp_path / "corpus.jsonl", tmp_path / "run"
+    corpus.write_text("".join(json.dumps({"id": f"p{i}", "text": t}) + "\n" for i, t in enumerate(OLD_PASSAGES)))
+    run.mkdir()
+    shutil.copy(OLD_JOURNAL, run / "journal.jsonl")
+    with FakeTeacher({}) as teacher:
+        ended = subprocess.run(
+            [
+                sys.executable, "-m", "dataset_builder", "--config", "recipes/build/your_corpus.yaml",
+                "--corpus.path", str(corpus), "--corpus.tokenizer", str(tiny_student), "--output_dir", str(run),
+                "--base_url", teacher.base_url, "--model", "fake-teacher", "--teacher.variants", "[type, definition]",
+            ],
+            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk-x"}, text=True,
+            capture_output=True,
+        )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert teacher.requests == [] and (run / "journal.jsonl").read_bytes() == OLD_JOURNAL.read_bytes()
+    stats = json.loads((run / "dataset" / "stats.json").read_text())
+    assert stats["answers"]["paid"] == 8
+    counts = [stats["variants"][variant]["counts"] for variant in ("type", "definition")]
+    assert [(c["replies"], c["entities_read"], c["no_entities"]) for c in counts] == [(4, 8, 1), (4, 8, 1)]
 
 
 def test_answers_are_brought_to_the_disk_within_a_tenth_of_a_second_or_so(

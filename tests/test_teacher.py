@@ -15,6 +15,7 @@ import pytest
 from dataset_builder.config import TeacherConfig
 from dataset_builder.corpus.passages import Passage
 from dataset_builder.teacher import asking as module
+from dataset_builder.teacher.client import TeacherClient
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import build_messages, questions
 from dataset_builder.teacher.records import ReplyCounts
@@ -52,6 +53,18 @@ def test_answers_are_journaled_with_their_usage_and_paid_once(tmp_path: Path) ->
     spent = sum(r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"] for r in records) / 1e6
     assert counts.cost == pytest.approx(spent) and again.cost_before == pytest.approx(spent) and spent > 0
     assert b"sk-secret" not in (tmp_path / "journal.jsonl").read_bytes()
+
+
+def test_a_client_plans_asks_and_returns_replies_by_key(tmp_path: Path) -> None:
+    with FakeTeacher(lambda request: "[]") as endpoint, Journal(tmp_path / "j.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="m", price_output=1.0)
+        first, second = list(questions(passages(2), config)), list(questions(passages(3), config))
+        client = TeacherClient(config, journal)
+        assert client.plan([*first, *first]) == (2, pytest.approx(2 * config.max_answer_tokens / 1e6))
+        assert client.ask(first).keys() == {question.key for question in first} and len(endpoint.requests) == 2
+        assert client.plan(second)[0] == 1 and len(endpoint.requests) == 2
+        assert [reply["passage_id"] for reply in client.ask(second).values()] == ["p0", "p1", "p2"]
+        assert len(endpoint.requests) == 3 and (client.counts.asked, client.counts.known) == (3, 2)
 
 
 def test_the_same_prompt_is_asked_once(tmp_path: Path) -> None:
@@ -321,9 +334,13 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, monk
     assert (counts.known, counts.asked, len(records)) == (3, 37, 40)
 
 
-def test_an_endpoint_that_dies_stops_the_run_instead_of_failing_every_passage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [0.0, 0.1], ids=["", "with-a-late-reply"])
+def test_an_endpoint_that_dies_stops_the_run_instead_of_failing_every_passage(late: float, tmp_path: Path) -> None:
+    """A reply that arrives amid the failures, to a request sent before them, does not show that it works again."""
+
     def answer(request: dict[str, Any]) -> Any:
         number = int(request["messages"][-1]["content"].split("number ")[1].split()[0])
+        time.sleep(late if number == 29 else late / 5 if number > 29 else 0)
         return "[]" if number < 30 else {"status": 500, "body": {"error": {"message": "down"}}}
 
     with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
@@ -340,7 +357,9 @@ def test_one_passage_that_is_rejected_fails_alone(tmp_path: Path) -> None:
 
     with FakeTeacher(answer) as endpoint:
         counts, records = ask(tmp_path, endpoint, count=6)
-    assert (counts.asked, counts.failed, len(records)) == (5, 1, 5) and "1 failed, the last one: not this" in str(counts)
+    assert (counts.asked, counts.failed, len(records)) == (5, 1, 5) and "1 failed, the last one: not this" in str(
+        counts
+    )
 
 
 def test_parameters_of_ones_own_are_sent_and_ask_again(tmp_path: Path) -> None:
