@@ -1,12 +1,12 @@
-"""A real student on a real distilled set: multi-turn beside branched training, the better one scored at zero-shot.
+"""Train a student on a real distilled set, multi-turn and branched, and score the better one at zero-shot.
 
     python bench/student.py --data DISTILLED --zero_shot ZERO_SHOT [--work_dir runs/student] [--conversations 500]
 
-DISTILLED holds passages.jsonl.gz and answers.jsonl.gz (recorded teacher answers); ZERO_SHOT is the folder that
-recipes/eval/uniner.yaml asks for. A passage is of the development set when SHA-256 of its id is 0 modulo 10; none is
-trained on, and only they choose between the two ways of training. Every step is a command of this project, printed as
-it starts; a step whose result is there is not run again. On a GPU leave out --conversations, --limit and --max_queries
-and give --recipe recipes/sft/smollm2_135m/distilled.yaml.
+DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies); ZERO_SHOT is the `data_dir` of
+recipes/eval/uniner.yaml. A passage is in the development set if SHA-256 of its id is 0 modulo 10. These passages are
+not trained on, and they alone choose between the two ways of training. Every step is a command of this project, which
+is printed; a step whose result exists is not run again. On a GPU omit --conversations, --limit and --max_queries, and
+set --recipe recipes/sft/smollm2_135m/distilled.yaml.
 """
 
 import argparse
@@ -18,12 +18,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from zero_shot.predict import folder_name  # noqa: E402
+
 WAYS = {"multi_turn": "false", "branched": "true"}
 
 
@@ -40,10 +41,14 @@ def main() -> None:
     for way, branches in WAYS.items():
         model = args.work_dir / way
         if not (model / "training.json").exists():
-            train(args, folders["train"] / "dataset", model, branches)
+            command(
+                "-m", "accelerate.commands.launch", "--quiet", "train_sft.py", "--config", args.recipe,
+                "--dataset_name", folders["train"] / "dataset", "--output_dir", model, "--branches", branches,
+                *(["--max_conversations", args.conversations] if args.conversations else []),
+            )  # fmt: skip
         if not results_of(model, model / "on_dev"):
             command("eval_zero_shot.py", "--config", suite, "--model", model, "--output_dir", model / "on_dev")
-    chosen = max(WAYS, key=lambda way: f1(args.work_dir / way, args.work_dir / way / "on_dev"))
+    chosen = max(WAYS, key=lambda way: f1(args.work_dir / way))
     print(f"better on the development set: {chosen}", flush=True)
     if not results_of(args.work_dir / chosen, args.work_dir / "zero_shot"):
         command(
@@ -56,7 +61,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line; paths are made to survive the working directory of the commands, the project's root."""
+    """Read the command line. The commands run in the project's root, so paths of data are made absolute."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--zero_shot", type=lambda path: Path(path).resolve(), required=True)
@@ -65,23 +70,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--conversations", type=int, help="train on the first N of the shuffled passages; default: all"
     )
-    parser.add_argument("--max_queries", type=int, help="types asked of a training passage at most; default: all")
-    parser.add_argument("--dev_passages", type=int, help="development passages scored; default: all")
-    parser.add_argument("--limit", type=int, help="sentences of each zero-shot set, a seeded sample; default: all")
-    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer when scored")
-    parser.add_argument("--token_budget", type=int, default=65536, help="tokens of cache in one batch when scored")
+    parser.add_argument("--max_queries", type=int, help="most queries per training passage; default: all")
+    parser.add_argument("--dev_passages", type=int, help="number of development passages to score; default: all")
+    parser.add_argument("--limit", type=int, help="seeded sample of N passages per zero-shot set; default: all")
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer in the evaluation")
+    parser.add_argument("--token_budget", type=int, default=65536, help="tokens per batch in the evaluation")
     return parser.parse_args()
 
 
 def command(*words: object) -> None:
-    """Run a command of the project with this interpreter, and stop where it fails."""
+    """Print and run a command of the project with this interpreter; raise if it fails."""
     line = [str(word) for word in words]
     print("$ python " + " ".join(line), flush=True)
     subprocess.run([sys.executable, *line], cwd=ROOT, check=True)
 
 
 def split(path: Path, folders: dict[str, Path]) -> None:
-    """Passages into training and development ones, in a seeded order so that the first N are a fair sample."""
+    """Split passages into training and development sets, in a seeded order, so that the first N are a fair sample."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = file.readlines()
     random.Random(42).shuffle(lines)
@@ -95,7 +100,7 @@ def split(path: Path, folders: dict[str, Path]) -> None:
 
 
 def build(args: argparse.Namespace, folder: Path, validation: bool) -> None:
-    """A dataset of one part's passages; the development part is one split, with every present type."""
+    """Build the dataset of one part; the development part has no validation split."""
     command(
         "-m", "dataset_builder", "--config", "recipes/build/sample.yaml", "--output_dir", folder,
         "--name", "uniner-distill-student", "--corpus.path", folder / "passages.jsonl",
@@ -107,17 +112,19 @@ def build(args: argparse.Namespace, folder: Path, validation: bool) -> None:
 
 
 def write_suite(args: argparse.Namespace, folder: Path) -> Path:
-    """The development set as a benchmark with offsets: each passage with its present and its absent types."""
+    """Write the development set as a benchmark with offsets: each passage with its present and its absent types."""
     from datasets import load_dataset
 
     from open_ner.conversation import read_conversation
+    from open_ner.tools.files import write_jsonl
 
     rows = load_dataset(str(ROOT / folder / "dataset"), "type", split="train", download_mode="force_redownload")
-    with (ROOT / folder / "queries.jsonl").open("w", encoding="utf-8") as file:
-        for row in rows.select(range(min(args.dev_passages or len(rows), len(rows)))):
-            types = [name for name, _ in read_conversation(row["messages"])[2]]
-            own = [entity for entity in row["entities"] if entity["type"] in types]
-            print(json.dumps({"id": row["id"], "text": row["text"], "types": types, "entities": own}), file=file)
+    lines = []
+    for row in rows.to_list()[: args.dev_passages or None]:
+        types = [name for name, _ in read_conversation(row["messages"])[2]]
+        entities = [entity for entity in row["entities"] if entity["type"] in types]
+        lines.append({"id": row["id"], "text": row["text"], "types": types, "entities": entities})
+    write_jsonl(ROOT / folder / "queries.jsonl", lines)
     benchmark = {"name": "dev", "path": str(folder / "queries.jsonl"), "format": "offsets", "domain": "mixed"}
     (ROOT / folder / "dev.yaml").write_text(yaml.safe_dump(benchmark))
     suite = {
@@ -128,38 +135,26 @@ def write_suite(args: argparse.Namespace, folder: Path) -> Path:
     return folder / "suite.yaml"
 
 
-def train(args: argparse.Namespace, dataset: Path, model: Path, branches: str) -> None:
-    """One student; the same conversations either way."""
-    command(
-        "-m", "accelerate.commands.launch", "--quiet", "train_sft.py", "--config", args.recipe, "--dataset_name",
-        dataset, "--output_dir", model, "--branches", branches,
-        *(["--max_conversations", args.conversations] if args.conversations else []),
-    )  # fmt: skip
-
-
 def results_of(model: Path, folder: Path) -> Path | None:
-    """The results file of a model's run under `folder`, where it has ended."""
-    return next((ROOT / folder / str(model).strip("/.").replace("/", "--")).glob("*/results.json"), None)
+    """The results.json of a model under `folder`, or None if its evaluation has not ended."""
+    return next((ROOT / folder / folder_name(str(model))).glob("*/results.json"), None)
 
 
-def gains(args: argparse.Namespace) -> dict[str, Any]:
-    """Gain of branched over multi-turn training on the development set, with paired bootstrap intervals."""
-    from zero_shot.scoring import compare
-
-    predictions = []
-    for model in (args.work_dir / way for way in ("branched", "multi_turn")):
-        lines = results_of(model, model / "on_dev").with_name("predictions.jsonl").read_text(encoding="utf-8")
-        predictions.append([json.loads(line) for line in lines.splitlines()])
-    return compare(*predictions, seen_types=None, seed=42)
+def finished(model: Path, folder: Path) -> Path:
+    """The results.json of a model under `folder`, which must exist."""
+    return results_of(model, folder) or sys.exit(f"{folder}: no results of {model}")
 
 
-def f1(model: Path, folder: Path) -> float:
+def f1(model: Path) -> float:
     """Official F1 on the development set."""
-    return json.loads(results_of(model, folder).read_text())["benchmarks"]["dev"]["official"]["f1"]
+    return json.loads(finished(model, model / "on_dev").read_text())["benchmarks"]["dev"]["official"]["f1"]
 
 
 def collect(args: argparse.Namespace, chosen: str) -> None:
-    """Copy what a reader wants to see to results/student/, without predictions and this machine's paths."""
+    """Copy results to results/student/, without predictions and paths of this machine."""
+    from zero_shot.records import read_predictions
+    from zero_shot.scoring import compare
+
     target = ROOT / "results" / "student"
     target.mkdir(parents=True, exist_ok=True)
     hidden = {str(args.data): "DISTILLED", str(args.zero_shot): "ZERO_SHOT", f"{ROOT}/": ""}
@@ -172,10 +167,13 @@ def collect(args: argparse.Namespace, chosen: str) -> None:
 
     for way in WAYS:
         model = args.work_dir / way
-        copy(results_of(model, model / "on_dev"), f"dev_{way}.json")
+        copy(finished(model, model / "on_dev"), f"dev_{way}.json")
         copy(ROOT / model / "training.json", f"training_{way}.json")
-    (target / "dev_gain_of_branches.json").write_text(json.dumps(gains(args), indent=1) + "\n")
-    copy(results_of(args.work_dir / chosen, args.work_dir / "zero_shot"), "zero_shot.json")
+    models = [args.work_dir / way for way in ("branched", "multi_turn")]
+    files = [finished(model, model / "on_dev").with_name("predictions.jsonl") for model in models]
+    gains = compare(*map(read_predictions, files), seen_types=None, seed=42)
+    (target / "dev_gain_of_branches.json").write_text(json.dumps(gains, indent=1) + "\n")
+    copy(finished(args.work_dir / chosen, args.work_dir / "zero_shot"), "zero_shot.json")
     copy(ROOT / args.work_dir / "zero_shot" / "table.md", "table.md")
     for picture in (ROOT / args.work_dir / "zero_shot" / "figures").glob("*.png"):
         (target / "figures").mkdir(exist_ok=True)

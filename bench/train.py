@@ -1,13 +1,13 @@
-"""Training speed: the authors' padded way, stock TRL, and train_sft.py, on the same conversations and student.
+"""Training speed of the authors' padded way, stock TRL and train_sft.py, on the same conversations and student.
 
     python bench/train.py [--dataset runs/quickstart/data/dataset] [--steps 3] [--runs 3] [--write results/bench]
 
-Each way trains the student whole for so many steps of four conversations, in a process of its own, one after the other
-in every run; medians of the steps' seconds, loading left out. `padded` is what UniversalNER's fork of FastChat does:
-every conversation padded to 1,024 tokens, a loss over every position of the vocabulary. `stock` is TRL's own command
-line with the marked chat template; it takes the rows in the same order, so its losses are compared step by step.
-`branched` is train_sft.py's default. On a GPU it is bf16, and rows packed to 4,096 tokens are measured too:
-tokens a second, share of the chip's bf16 peak (6 FLOPs a weight and token), peak memory.
+Each way fine-tunes all weights for the same number of steps of four conversations, in its own process; in every run
+the ways follow one another. Reported are medians of the steps' seconds, without loading. `padded` is UniversalNER's
+fork of FastChat: every conversation padded to 1,024 tokens, and the loss computed over every position. `stock` is
+TRL's command line with the marked chat template; it reads the rows in the same order as `ours`, so their losses are
+compared step by step. `branched` is the default of train_sft.py. A GPU trains in bf16, and rows packed to 4,096
+tokens are measured too: tokens per second, share of the GPU's bf16 peak (6 FLOPs per weight and token), peak memory.
 """
 
 import argparse
@@ -19,44 +19,28 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH, PADDED = 4, 1024
 MODEL = "models/smollm2-135m-instruct"
 TEMPLATE = "open_ner/chat_templates/smollm2.jinja"
-BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense, as their data sheets state them
+BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense FLOPs per second, from the data sheets
+PACKING = ["--packing", "true", "--max_length", "4096", "--per_device_train_batch_size", "1"]
+
+
+class TrainingRun(TypedDict):
+    """One way in one run: seconds of the steps, losses by step, tokens of all steps."""
+
+    seconds: float
+    losses: list[float]
+    tokens: float
+    peak_gpu_bytes: NotRequired[int | None]
 
 
 def main() -> None:
     """Run every way in turns, print and write the table."""
-    args = parse_arguments()
-    if args.worker:
-        pad_every_example(args)
-        return
-    import torch
-
-    gpu = torch.cuda.is_available()
-    ways: dict[str, Any] = {"padded": padded, "stock": stock, "ours": ours, "branched": branched}
-    if gpu:
-        ways |= {"stock packed": stock_packed, "packed": packed}
-    measured: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    for number in range(args.runs):
-        for way, run in ways.items():
-            with tempfile.TemporaryDirectory() as folder:
-                measured[way].append(run(args, Path(folder), gpu))
-            last = measured[way][-1]
-            print(f"run {number + 1}, {way}: {last['seconds']:.1f} s for {args.steps} steps", flush=True)
-    report = summarize(measured, args, gpu)
-    print(json.dumps(report, indent=1))
-    if args.write:
-        args.write.mkdir(parents=True, exist_ok=True)
-        name = "train_gpu.json" if gpu else "train.json"
-        (args.write / name).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="runs/quickstart/data/dataset", help="folder with a config `type`")
     parser.add_argument("--model", default=MODEL)
@@ -64,12 +48,35 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--write", type=Path, help="folder for the results as JSON")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.worker:
+        pad_every_example(args)
+        return
+    import torch
+
+    gpu = torch.cuda.is_available()
+    ways = ["padded", "stock", "ours", "branched", *(["stock packed", "packed"] if gpu else [])]
+    measured: dict[str, list[TrainingRun]] = {way: [] for way in ways}
+    for number in range(args.runs):
+        for way in ways:
+            with tempfile.TemporaryDirectory() as folder:
+                measured[way].append(measure(way, args, Path(folder), gpu))
+            seconds = measured[way][-1]["seconds"]
+            print(f"run {number + 1}, {way}: {seconds:.1f} s for {args.steps} steps", flush=True)
+    report = summarize(measured, args, gpu)
+    print(report)
+    if args.write:
+        args.write.mkdir(parents=True, exist_ok=True)
+        (args.write / ("train_gpu.json" if gpu else "train.json")).write_text(report + "\n", encoding="utf-8")
 
 
-def options(args: argparse.Namespace, folder: Path, gpu: bool) -> list[str]:
-    """What all ways share, as TRL's options."""
-    return [
+def measure(way: str, args: argparse.Namespace, folder: Path, gpu: bool) -> TrainingRun:
+    """Train one way in its own process."""
+    if way == "padded":
+        given = ["--dataset", args.dataset, "--model", args.model, "--steps", str(args.steps)]
+        execute([sys.executable, __file__, "--worker", str(folder), *given])
+        return json.loads((folder / "padded.json").read_text())
+    options = [
         "--model_name_or_path", args.model, "--dataset_name", args.dataset, "--dataset_config", "type",
         "--output_dir", str(folder / "model"), "--max_steps", str(args.steps),
         "--per_device_train_batch_size", str(BATCH), "--learning_rate", "1.5e-4", "--lr_scheduler_type", "cosine",
@@ -77,48 +84,21 @@ def options(args: argparse.Namespace, folder: Path, gpu: bool) -> list[str]:
         "--seed", "42", "--dtype", "float32",
         "--bf16", str(gpu), "--activation_checkpointing", "False", "--logging_steps", "1", "--report_to", "none",
     ]  # fmt: skip
-
-
-def stock(args: argparse.Namespace, folder: Path, gpu: bool, *more: str) -> dict[str, Any]:
-    trl = [
-        "sft", *options(args, folder, gpu), "--assistant_only_loss", "True", "--chat_template_path", TEMPLATE, *more,
-    ]  # fmt: skip
-    printed = execute([str(Path(sys.executable).parent / "trl"), *trl])
-    state = next((folder / "model").glob("checkpoint-*/trainer_state.json"))
-    return read_log(json.loads(state.read_text())["log_history"], printed)
-
-
-def ours(args: argparse.Namespace, folder: Path, gpu: bool, *more: str, branches: bool = False) -> dict[str, Any]:
-    printed = execute([
-        sys.executable, "train_sft.py", "--config", "recipes/sft/smollm2_135m/cpu.yaml", *options(args, folder, gpu),
-        "--branches", str(branches), *more,
-    ])  # fmt: skip
+    packing = PACKING if way.endswith("packed") else []
+    if way.startswith("stock"):
+        marked = ["--assistant_only_loss", "True", "--chat_template_path", TEMPLATE]
+        printed = execute([str(Path(sys.executable).parent / "trl"), "sft", *options, *marked, *packing])
+        state = next((folder / "model").glob("checkpoint-*/trainer_state.json"))
+        return read_log(json.loads(state.read_text())["log_history"], printed)
+    recipe = ["--config", "recipes/sft/smollm2_135m/cpu.yaml"]
+    branches = ["--branches", str(way == "branched")]
+    printed = execute([sys.executable, "train_sft.py", *recipe, *options, *branches, *packing])
     results = json.loads((folder / "model" / "training.json").read_text())
     return {**read_log(results["history"], printed), "peak_gpu_bytes": results["peak_gpu_bytes"]}
 
 
-def branched(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
-    return ours(args, folder, gpu, branches=True)
-
-
-def packed(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
-    return ours(args, folder, gpu, "--packing", "true", "--max_length", "4096", "--per_device_train_batch_size", "1")
-
-
-def stock_packed(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
-    return stock(args, folder, gpu, "--packing", "true", "--max_length", "4096", "--per_device_train_batch_size", "1")
-
-
-def padded(args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
-    execute([
-        sys.executable, __file__, "--worker", str(folder), "--dataset", args.dataset, "--model", args.model,
-        "--steps", str(args.steps),
-    ])  # fmt: skip
-    return json.loads((folder / "padded.json").read_text())
-
-
 def pad_every_example(args: argparse.Namespace) -> None:
-    """The authors' way, with the Trainer of transformers: rows padded to 1,024, the model's own loss."""
+    """The authors' way, with the Trainer of transformers: rows padded to 1,024 tokens, the model's own loss."""
     import torch
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
@@ -131,10 +111,13 @@ def pad_every_example(args: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(args.model)
     rows, _ = tokenize(load_dataset(args.dataset, "type", split="train"), tokenizer, PADDED)
 
+    padding = tokenizer.pad_token_id
+    assert isinstance(padding, int)
+
     def pad(row: dict[str, list[int]]) -> dict[str, list[int]]:
         short = PADDED - len(row["input_ids"])
         return {
-            "input_ids": row["input_ids"] + [tokenizer.pad_token_id] * short,
+            "input_ids": row["input_ids"] + [padding] * short,
             "labels": row["labels"] + [IGNORED] * short,
             "attention_mask": [1] * len(row["input_ids"]) + [0] * short,
         }
@@ -156,7 +139,7 @@ def pad_every_example(args: argparse.Namespace) -> None:
 
 
 def execute(command: list[str]) -> str:
-    """Run a command with all cores and return what it printed, which is shown where it fails."""
+    """Run a command with all cores and return its output; if it fails, show the end of it and exit."""
     environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     printed = ended.stdout + ended.stderr
@@ -165,28 +148,25 @@ def execute(command: list[str]) -> str:
     return printed
 
 
-def read_log(history: list[dict[str, Any]], printed: str) -> dict[str, Any]:
-    """Seconds of the steps as the Trainer prints them, and the losses and tokens it logged."""
+def read_log(history: list[dict[str, float]], printed: str) -> TrainingRun:
+    """Read the seconds of the steps from the Trainer's output, and losses and tokens from its log."""
     entries = [entry for entry in history if "loss" in entry]
     seconds = printed.split("'train_runtime': ")[1].split(",")[0].strip("'\"")
-    return {
-        "seconds": float(seconds),
-        "losses": [entry["loss"] for entry in entries],
-        "tokens": entries[-1]["num_tokens"],
-    }
+    losses = [entry["loss"] for entry in entries]
+    return {"seconds": float(seconds), "losses": losses, "tokens": entries[-1]["num_tokens"]}
 
 
-def summarize(measured: dict[str, list[dict[str, Any]]], args: argparse.Namespace, gpu: bool) -> dict[str, Any]:
-    """Medians, ratios to train_sft.py, and the largest difference of its losses to stock TRL's."""
+def summarize(measured: dict[str, list[TrainingRun]], args: argparse.Namespace, gpu: bool) -> str:
+    """JSON of all seconds, ratios to train_sft.py, and the largest difference of its losses to stock TRL's."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     seconds = {way: statistics.median(run["seconds"] for run in runs) for way, runs in measured.items()}
     pairs = zip(measured["stock"][0]["losses"], measured["ours"][0]["losses"], strict=True)
-    report: dict[str, Any] = {
+    hardware = torch.cuda.get_device_name(0) if gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    report = {
         "command": "python bench/train.py", "student": args.model, "steps": args.steps, "conversations_a_step": BATCH,
-        "runs": args.runs,
-        "hardware": torch.cuda.get_device_name(0) if gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "runs": args.runs, "hardware": hardware,
         "seconds": {way: [run["seconds"] for run in runs] for way, runs in measured.items()},
         "conversations_per_second": {
             way: args.steps * BATCH / seconds[way] for way in ("padded", "stock", "ours", "branched")
@@ -200,16 +180,16 @@ def summarize(measured: dict[str, list[dict[str, Any]]], args: argparse.Namespac
         with torch.device("meta"):
             student = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(args.model))
         flops = 6 * sum(parameter.numel() for parameter in student.parameters())
-        peak = next((value for name, value in BF16_PEAK.items() if name in report["hardware"]), None)
+        peak = next((value for name, value in BF16_PEAK.items() if name in hardware), None)
         report["packed_over_stock_packed"] = seconds["stock packed"] / seconds["packed"]
         for way in ("packed", "branched"):
             rate = measured[way][0]["tokens"] / seconds[way]
             report[way] = {
                 "tokens_per_second": rate,
                 "share_of_bf16_peak": flops * rate / peak if peak else None,
-                "peak_gpu_bytes": measured[way][0]["peak_gpu_bytes"],
+                "peak_gpu_bytes": measured[way][0].get("peak_gpu_bytes"),
             }
-    return report
+    return json.dumps(report, indent=1)
 
 
 if __name__ == "__main__":
