@@ -90,12 +90,8 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--overwrite", action="store_true", help="ask again what has been asked before")
     parser.add_argument("--seen_types", help="training set or model (folder or Hub id) whose types count as seen")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the last model's folder with its results")
-    parser.add_argument(
-        "--eval_results", action="store_true", help="write .eval_results/*.yaml beside the model's card"
-    )
-    parser.add_argument(
-        "--compare", nargs="+", type=Path, metavar="RESULTS", help="show results.json files side by side"
-    )
+    parser.add_argument("--eval_results", action="store_true", help="write .eval_results/*.yaml beside the model card")
+    parser.add_argument("--compare", nargs="+", type=Path, metavar="RESULTS", help="show results.json files together")
     parser.add_argument("--readme", type=Path, help="with --compare: replace the table between the marks of this file")
     return parser.parse_known_args()
 

@@ -83,10 +83,10 @@ def test_the_user_recipe_loads_its_sets_by_hub_id(tmp_path: Path) -> None:
         loaded = load(hub, tmp_path / "home", "uniner", *names)
         [[*_, instructuie]] = load(hub, tmp_path / "home", "instructuie", "crossner_ai_hub")
     assert len(loaded) == len(names) == 6
-    for name, (hub_id, revision, skipped, passages) in zip(names, loaded, strict=True):
+    for name, (hub_id, revision, rejects, passages) in zip(names, loaded, strict=True):
         [[text, queries]] = passages
         found = {kind: gold for kind, gold, _ in queries}
-        assert text == "Ada Lovelace visited Rome" and revision in shas and skipped == {}
+        assert text == "Ada Lovelace visited Rome" and revision in shas and rejects == {}
         if name == "mit_restaurant_hub":
             assert hub_id == "tner/mit_restaurant"
             assert len(found) == 8 and found["Location"] == '["Rome"]' and found["Dish"] == "[]"
@@ -130,8 +130,8 @@ def test_every_label_of_the_shipped_sets_is_asked_or_dropped(tmp_path: Path) -> 
             put(hub, recipe["path"], files_of(recipe, tmp_path), recipe.get("revision"))
         loaded = load(hub, tmp_path / "home", "uniner", *names)
     assert len(loaded) == len(names) == 12
-    for (name, recipe), (hub_id, revision, skipped, passages) in zip(recipes.items(), loaded, strict=True):
-        assert hub_id == recipe["path"] and revision and skipped == {}, name
+    for (name, recipe), (hub_id, revision, rejects, passages) in zip(recipes.items(), loaded, strict=True):
+        assert hub_id == recipe["path"] and revision and rejects == {}, name
         asked = {kind for _, queries in passages for kind, _, _ in queries}
         found = {kind for _, queries in passages for kind, gold, _ in queries if gold == '["Rome"]'}
         assert found == asked == set(recipe["verbalize"].values()), name

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -46,10 +46,8 @@ def scored_spans(predictions: Iterable[PredictionLine]) -> tuple[np.ndarray, np.
 def fit(scores: np.ndarray, right: np.ndarray, with_bias: bool = True) -> dict[str, float]:
     """Fit temperature and bias by maximum likelihood of the spans; without `with_bias` the bias is 0.
 
-    Both are bounded, and the temperature is positive, so calibrated scores keep their order.
-
-    Raises:
-        UserError: If the spans are all right or all wrong.
+    Both are bounded, and the temperature is positive, so calibrated scores keep their order. Raises UserError if the
+    spans are all right or all wrong.
     """
     from scipy.optimize import minimize
 
@@ -94,12 +92,9 @@ def risk_coverage(scores: np.ndarray, right: np.ndarray) -> list[dict[str, float
 
 
 def cross_fitted(predictions: list[PredictionLine], with_bias: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrate the scores of each half of the passages by a fit on the other half.
+    """Calibrate the scores of each half of the passages by a fit on the other half, as `scored_spans` returns them.
 
     A fit must be judged on these: on the spans it was fitted on, its error would be too low.
-
-    Returns:
-        The calibrated scores, and whether each span is right.
     """
     halves: list[list[PredictionLine]] = [[], []]
     for line in predictions:
@@ -170,14 +165,6 @@ def read_saved(name: str) -> dict[str, float]:
     return {"temperature": saved.get("temperature", 1.0), "bias": saved.get("bias", 0.0)}
 
 
-def read_config(model: Path) -> dict[str, Any]:
-    """Read a local student's config.json."""
-    try:
-        return json.loads((model / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model {model}: not a student's folder ({error})") from None
-
-
 def main() -> None:
     """Fit temperature and bias on predictions, and save them in the model's config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -187,7 +174,11 @@ def main() -> None:
     parser.add_argument("--dry_run", action="store_true", help="print the fit and save nothing")
     args = parser.parse_args()
 
-    config, lines = read_config(args.model), read_predictions(args.predictions)
+    try:
+        config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model {args.model}: not a student's folder ({error})") from None
+    lines = read_predictions(args.predictions)
     fitted = fit(*scored_spans(lines))
     result = describe(lines, **fitted)
     assert result is not None  # fit() raises if there are no spans

@@ -15,15 +15,8 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 def compare_files(files: list[Path], readme: Path | None = None, output_dir: Path | None = None) -> None:
     """Print the table of several results.json files, the first being the baseline.
 
-    Gains are computed for every run whose predictions.jsonl is beside its results.json, as is the baseline's.
-
-    Args:
-        files: The results.json files.
-        readme: Write the table between the marks of this file instead of printing it.
-        output_dir: Write tables and figures there too.
-
-    Raises:
-        UserError: If a file cannot be read, or the README has no marks.
+    Gains are computed for every run whose predictions.jsonl is beside its results.json, as is the baseline's. With
+    `readme`, the table is written between the marks of that file instead; `output_dir` gets tables and figures too.
     """
     runs = [read_results(file) for file in files]
     paths = [file.with_name("predictions.jsonl") for file in files]

@@ -17,13 +17,9 @@ from .scoring import MAIN, score
 
 
 def paraphrases(lines: list[PredictionLine]) -> Paraphrases | None:
-    """Compute F1 by wording, for each type and for all together, and its spread over the wordings.
+    """Compute F1 by wording on one benchmark, for each type and for all together, and its spread over the wordings.
 
-    Args:
-        lines: Predictions on one benchmark, under all wordings.
-
-    Returns:
-        The scores of the types that have several wordings; None if there is no such type.
+    Only types with several wordings count; None if there are none.
     """
     by_type: dict[str, dict[int, list[PredictionLine]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
@@ -107,11 +103,7 @@ def _spread(parts: list[list[PredictionLine]]) -> dict[Scorer, dict[str, float] 
     """Compute mean, standard deviation, minimum and maximum of F1 over the wordings, under each main scorer."""
     spread: dict[Scorer, dict[str, float] | None] = {}
     for scorer in MAIN:
-        scores = [score(part, scorer) for part in parts]
-        f1 = [found["f1"] for found in scores if found]
-        spread[scorer] = None
-        if len(f1) == len(parts):
-            spread[scorer] = {
-                "mean": statistics.mean(f1), "std": statistics.pstdev(f1), "min": min(f1), "max": max(f1),
-            }  # fmt: skip
+        f1 = [found["f1"] for part in parts if (found := score(part, scorer))]
+        numbers = {"mean": statistics.mean, "std": statistics.pstdev, "min": min, "max": max}
+        spread[scorer] = {name: f(f1) for name, f in numbers.items()} if len(f1) == len(parts) else None
     return spread

@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,19 +32,12 @@ Todo = list[tuple[Benchmark, BenchmarkPassage]]
 
 
 class EvaluatedModel(Protocol):
-    """A model under evaluation, and the way it is asked.
-
-    Attributes:
-        name: Its name on the command line or in a baseline's YAML.
-        record: Its entry in results.json.
-        in_process: Whether it runs in this program, whose processes then share the passages.
-        replies: Number of replies that went wrong, by reason.
-    """
+    """A model under evaluation, and the way it is asked."""
 
     name: str
-    record: ModelRecord
-    in_process: bool
-    replies: Counter[str]
+    record: ModelRecord  # its entry in results.json
+    in_process: bool  # whether it runs in this program, whose processes then share the passages
+    replies: Counter[str]  # number of replies that went wrong, by reason
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         """Yield the lines of each passage, in order."""
@@ -72,16 +65,12 @@ def predict(
 ) -> PredictionRun:
     """Make the predictions of one model; resume a killed run, and read a finished one.
 
-    Returns:
-        The run; without lines in all processes but the first.
-
-    Raises:
-        UserError: If another process writes to `folder`.
+    Only the first process returns lines. Raises UserError if another program writes to `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     identity = _identity(model, benchmarks, suite)
     rank, world, wait = _processes() if model.in_process else (0, 1, lambda: None)
-    with _lock(folder, rank):
+    with _lock(folder) if rank == 0 else nullcontext():
         # an endpoint is always asked again: its journal has the paid replies, and failed requests get another try
         overwrite = overwrite or not model.in_process
         if not overwrite and (finished := _read_finished(folder, identity)):
@@ -159,19 +148,14 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
 
 
 @contextmanager
-def _lock(folder: Path, rank: int) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     """Keep other runs from writing to the folder."""
-    if rank:
-        yield
-        return
     path = folder / ".lock"
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"{folder}: another evaluation writes there; wait, or choose another --output_dir"
-            ) from None
+            raise UserError(f"{folder}: another evaluation writes here; wait or choose another --output_dir") from None
         yield
     path.unlink(missing_ok=True)
 
@@ -203,12 +187,9 @@ def _gather(folder: Path, partial: Path, identity: str, overwrite: bool) -> list
 def _read_partial(path: Path, identity: str) -> list[PassageLines]:
     """Read the passages of a partial file of this run, up to a line that a kill left incomplete."""
     rows = []
-    if path.exists():
-        try:
-            for row in read_jsonl(path):
-                rows.append(row)
-        except ValueError:  # the incomplete last line; the complete ones before it are kept
-            pass
+    with suppress(FileNotFoundError, ValueError):  # ValueError: the incomplete line
+        for row in read_jsonl(path):
+            rows.append(row)
     return rows[1:] if rows and rows[0] == {"run": identity} else []
 
 

@@ -93,11 +93,7 @@ def make_line(
 
 
 def read_predictions(path: Path) -> list[PredictionLine]:
-    """Read a predictions.jsonl.
-
-    Raises:
-        UserError: If the file cannot be read, or with the names of the fields that a line lacks.
-    """
+    """Read a predictions.jsonl; raises UserError with the names of the fields that a line lacks."""
     try:
         lines = list(read_jsonl(path))
     except (OSError, ValueError) as error:
@@ -112,11 +108,7 @@ def read_predictions(path: Path) -> list[PredictionLine]:
 
 
 def read_results(path: Path) -> RunResults:
-    """Read a results.json, which may have been written by an earlier version of this program.
-
-    Raises:
-        UserError: If the file cannot be read, or with the names of the fields that it lacks.
-    """
+    """Read a results.json of this or an earlier version; raises UserError with the names of the fields it lacks."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

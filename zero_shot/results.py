@@ -23,13 +23,9 @@ PACKAGES = ("torch", "transformers", "datasets", "evaluate")
 
 
 def describe_run(
-    model: EvaluatedModel,
-    benchmarks: list[Benchmark],
-    suite: SuiteConfig,
-    run: PredictionRun,
-    seen_types: set[str] | None,
+    model: EvaluatedModel, benchmarks: list[Benchmark], suite: SuiteConfig, run: PredictionRun, seen: set[str] | None
 ) -> RunResults:
-    """Score a run and return the contents of its results.json."""
+    """Score a run and return the contents of its results.json; `seen` are the types of the training set."""
     results: dict[str, BenchmarkResult] = {}
     parts: dict[str, list[PredictionLine]] = {}
     for benchmark in benchmarks:
@@ -37,7 +33,7 @@ def describe_run(
         own = [line for line in run.lines if line["benchmark"] == name]
         parts[name] = [line for line in own if "asked" not in line]
         results[name] = {
-            **evaluate_benchmark(parts[name], seen_types, suite.seed),
+            **evaluate_benchmark(parts[name], seen, suite.seed),
             "version": benchmark.config.version,
             "domain": benchmark.config.domain,
             "dataset": {

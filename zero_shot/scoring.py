@@ -7,14 +7,7 @@ from typing import Literal, cast
 import numpy as np
 
 from hub.records import SCORERS, BenchmarkScores, Gain, MeanScore, Scorer, Scores, TypeResult
-from metrics.entity_f1.entity_f1 import (
-    Counts,
-    f1_official,
-    f1_strict,
-    official_counts,
-    overlap_counts,
-    strict_counts,
-)
+from metrics.entity_f1.entity_f1 import Counts, f1_official, f1_strict, official_counts, overlap_counts, strict_counts
 
 from .records import PredictionLine
 
@@ -25,15 +18,13 @@ CountsByPassage = dict[tuple[str, str], Counts]  # by (benchmark, passage id)
 
 def counts_by_passage(predictions: Iterable[PredictionLine], scorer: Scorer) -> CountsByPassage:
     """Count each passage over all its types; only `official` counts queries without gold offsets."""
+    if scorer == "official":
+        return {
+            key: sum((official_counts(query["raw"], query["gold"]) for query in queries), Counts())
+            for key, queries in _by_passage(predictions).items()
+        }
     table: CountsByPassage = {}
-    grouped: dict[tuple[str, str], list[PredictionLine]] = defaultdict(list)
-    for prediction in predictions:
-        key = prediction["benchmark"], prediction["passage_id"]
-        if scorer == "official":
-            table[key] = table.get(key, Counts()) + official_counts(prediction["raw"], prediction["gold"])
-        elif prediction["gold_spans"] is not None:
-            grouped[key].append(prediction)
-    for key, queries in grouped.items():
+    for key, queries in _by_passage(p for p in predictions if p["gold_spans"] is not None).items():
         found = [{"start": s["start"], "end": s["end"], "type": q["type"]} for q in queries for s in q["spans"]]
         gold = [{"start": a, "end": b, "type": q["type"]} for q in queries for a, b in q["gold_spans"] or []]
         table[key] = strict_counts(found, gold) if scorer == "strict" else overlap_counts(found, gold)[scorer]
@@ -83,12 +74,12 @@ def evaluate_benchmark(predictions: list[PredictionLine], seen_types: set[str] |
     return result
 
 
-def per_type(predictions: Iterable[PredictionLine]) -> dict[str, TypeResult]:
+def per_type(predictions: list[PredictionLine]) -> dict[str, TypeResult]:
     """Score each type under the main scorers, and count its errors."""
     by_type: dict[str, list[PredictionLine]] = defaultdict(list)
     for prediction in predictions:
         by_type[prediction["type"]].append(prediction)
-    wrong = errors([prediction for part in by_type.values() for prediction in part])
+    wrong = errors(predictions)
     return {
         name: {
             "official": score(part, "official") or f1(Counts(), "official"),
@@ -104,12 +95,8 @@ def errors(predictions: Iterable[PredictionLine]) -> dict[str, dict[str, int]]:
 
     `boundary`: overlaps a gold span of its type; `type`: equals a gold span of another type; `spurious`: neither.
     """
-    grouped: dict[tuple[str, str], list[PredictionLine]] = defaultdict(list)
-    for prediction in predictions:
-        if prediction["gold_spans"] is not None:
-            grouped[prediction["benchmark"], prediction["passage_id"]].append(prediction)
     table: dict[str, dict[str, int]] = {}
-    for queries in grouped.values():
+    for queries in _by_passage(p for p in predictions if p["gold_spans"] is not None).values():
         gold = {(a, b, query["type"]) for query in queries for a, b in query["gold_spans"] or []}
         for query in queries:
             name = query["type"]
@@ -185,6 +172,13 @@ def compare(
                     "interval": bootstrap(ours, scorer, seed, theirs),
                 }
     return gains
+
+
+def _by_passage(predictions: Iterable[PredictionLine]) -> dict[tuple[str, str], list[PredictionLine]]:
+    grouped: dict[tuple[str, str], list[PredictionLine]] = defaultdict(list)
+    for prediction in predictions:
+        grouped[prediction["benchmark"], prediction["passage_id"]].append(prediction)
+    return grouped
 
 
 def _resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:

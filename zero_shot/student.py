@@ -35,11 +35,7 @@ class Student:
         self.record: ModelRecord = {"id": name, "revision": fingerprint(name), "kind": "student"}
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
-        """Yield the lines of each passage, in order.
-
-        Raises:
-            UserError: If the model cannot be loaded, or a passage has more tokens than its positions.
-        """
+        """Yield the lines of each passage, in order; raises UserError for a passage that the model cannot hold."""
         from open_ner.decoding import Request
 
         self.decoder = self.decoder or self._load()

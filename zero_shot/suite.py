@@ -24,9 +24,7 @@ class SuiteConfig:
     name: str = option(..., "name in the results' folder")
     benchmarks: list[str] = option(..., "names under recipes/eval/benchmarks/, or paths of .yaml files")
     protocol: str = option(..., "which labels are asked and how they are worded: uniner, instructuie, sample, ...")
-    decoding: Literal["free", "grounded"] = option(
-        "free", "free: comparable with published numbers; grounded: every answer parses and occurs in its passage"
-    )
+    decoding: Literal["free", "grounded"] = option("free", "free: as in published results; grounded: always parses")
     occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all its occurrences, or the first")
     wordings: bool = option(False, "ask each type under its other wordings too")
     data_dir: str = option(".", "folder that the benchmarks' paths are relative to")
@@ -40,23 +38,14 @@ class SuiteConfig:
 
 @dataclass
 class Benchmark:
-    """A loaded benchmark.
-
-    Attributes:
-        config: Its options, under the suite's protocol.
-        passages: The passages to ask.
-        size: Number of passages before sampling.
-        rejects: Number of rejects by reason.
-        digest: Hash of all texts and queries.
-        revision: Commit of a Hub dataset; None for local files.
-    """
+    """A loaded benchmark, with its options under the suite's protocol."""
 
     config: BenchmarkConfig
     passages: list[BenchmarkPassage]
-    size: int
-    rejects: dict[str, int] = field(default_factory=dict)
-    digest: str = ""
-    revision: str | None = None
+    size: int  # passages before sampling
+    rejects: dict[str, int] = field(default_factory=dict)  # number by reason
+    digest: str = ""  # hash of all texts and queries
+    revision: str | None = None  # commit of a Hub dataset
 
     @property
     def hub_id(self) -> str | None:
@@ -65,11 +54,7 @@ class Benchmark:
 
 
 def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
-    """Read one benchmark.
-
-    Raises:
-        UserError: If it is missing, broken or empty.
-    """
+    """Read one benchmark; raises UserError if it is missing, broken or empty."""
     config = _under_protocol(read_recipe(BenchmarkConfig, recipe), suite.protocol, recipe)
     rejects: Counter[str] = Counter()
     passages, revision = read_passages(config, suite.data_dir, rejects)
