@@ -14,10 +14,7 @@ Variant = Literal["type", "definition"]
 class SourceConfig:
     """One place that documents come from."""
 
-    path: str | None = option(
-        None,
-        "local .jsonl, .parquet, .txt or .csv file (also .gz, .zst), folder, glob pattern, or dataset of the Hub",
-    )
+    path: str | None = option(None, "JSONL, Parquet, text or CSV file (.gz, .zst too), folder, pattern or Hub id")
     name: str | None = option(None, "config of the dataset, for a Hub id or a folder")
     split: str = option("train", "split of the dataset")
     revision: str | None = option(None, "branch, tag or commit of a Hub dataset; default: the latest commit, recorded")
@@ -48,12 +45,8 @@ class CorpusConfig(SourceConfig):
     shuffle_buffer: int = option(0, "with max_documents: documents in the shuffle buffer; 0 keeps the corpus's order")
     min_words: int = option(5, "reject passages with fewer words")
     language: str | None = option("en", "reject passages confidently detected as another language; null disables")
-    max_markup: float | None = option(
-        0.6, "reject passages with a higher share of tags, links and symbols; null disables"
-    )
-    near_duplicates: float | None = option(
-        0.7, "reject passages with this Jaccard similarity of word 5-grams to an earlier passage; null disables"
-    )
+    max_markup: float | None = option(0.6, "reject passages with more than this share of markup; null disables")
+    near_duplicates: float | None = option(0.7, "reject near duplicates above this Jaccard similarity; null disables")
     skip_broken_lines: bool = option(False, "reject unreadable JSONL lines, with a count, instead of stopping")
 
     @property
@@ -76,9 +69,7 @@ class TeacherConfig:
     recorded_by: str = option("recorded answers", "author of the recorded answers, for the card")
     temperature: float = option(0.0, "sampling temperature (paper: 0)")
     max_answer_tokens: int = option(1024, "maximum length of a reply, in tokens")
-    parameters: dict[str, Any] = option(
-        dict, "more request parameters; null removes one: {max_tokens: null, max_completion_tokens: 4096}"
-    )
+    parameters: dict[str, Any] = option(dict, "more request parameters; null removes one, as in {max_tokens: null}")
     concurrency: int = option(64, "maximum number of requests in flight")
     requests_per_minute: float | None = option(None, "rate limit of the endpoint; default: taken from its responses")
     tokens_per_minute: float | None = option(None, "rate limit of the endpoint; default: taken from its responses")
@@ -100,11 +91,9 @@ class DatasetConfig:
     )
     negative_ratio: float = option(1.0, "absent types asked per present type")
     negatives_per_passage: int | None = option(None, "absent types asked per passage, instead of the ratio")
-    max_queries: int | None = option(None, "random sample of this many types per passage; default: all present types")
+    max_queries: int | None = option(None, "ask at most this many types per passage, at random; default: no limit")
     max_conversation_tokens: int = option(1024, "longest conversation; a longer one is split in two (paper: 1024)")
-    tokenizer: str | None = option(
-        None, "student whose tokenizer and chat template count the tokens of a conversation; default: corpus.tokenizer"
-    )
+    tokenizer: str | None = option(None, "student that counts the tokens of a conversation; default: corpus.tokenizer")
     max_entity_words: int = option(20, "reject longer mentions")
     validation_one_in: int = option(
         10, "size of the validation split: one in this many passages, chosen by id; 0: none"
@@ -137,15 +126,11 @@ class SupervisedConfig:
     )
     negative_ratio: float = option(1.0, "absent types asked per present type, unless negatives is all")
     negatives_per_passage: int | None = option(None, "absent types asked per passage, instead of the ratio")
-    empty_ratio: float = option(0.5, "maximum number of passages without mentions per passage with mentions")
+    empty_ratio: float = option(0.5, "most passages without mentions per passage with mentions; 0 if never asked")
     max_passages: int | None = option(10_000, "random sample of this many passages per set (paper: 10,000)")
-    long_passages: Literal["window", "reject"] = option(
-        "window", "passages longer than corpus.max_tokens: cut between words and mentions (window), or reject"
-    )
+    long_passages: Literal["window", "reject"] = option("window", "passages beyond corpus.max_tokens: cut or reject")
     mixture: dict[str, float] | None = option(
-        None,
-        "build the config `mixture` with these relative sizes of `distilled` (the first of teacher.variants) and of "
-        "the sets by name; {}: all rows; default: no mixture",
+        None, "sizes of `distilled` (the first variant) and of sets by name, for the config `mixture`; {}: all rows"
     )
 
 
@@ -157,9 +142,7 @@ class ContaminationConfig:
         list, "benchmarks to compare with: names under recipes/eval/benchmarks/, or paths of files with texts"
     )
     data_dir: str = option(".", "folder that the paths of benchmarks are relative to")
-    passages: Literal["remove", "report"] = option(
-        "remove", "passages that share an n-gram with a benchmark: remove them before the teacher is paid, or report"
-    )
+    passages: Literal["remove", "report"] = option("remove", "passages that share an n-gram with a benchmark's text")
     types: Literal["remove", "report"] = option("report", "types that are labels of a benchmark: remove, or report")
     ngram: int = option(8, "words per n-gram, compared in lower case and without punctuation")
     min_words: int = option(5, "ignore benchmark texts with fewer words, which occur by chance")

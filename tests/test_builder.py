@@ -86,7 +86,7 @@ def test_the_sample_is_built_from_recorded_answers_and_nothing_is_paid(sample: t
     assert (folder / "dataset" / "figures" / "types_by_rank.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_everything_left_out_is_kept_with_its_reason_and_reply(sample: tuple[Path, str]) -> None:
+def test_every_reject_is_kept_with_its_reason_and_reply(sample: tuple[Path, str]) -> None:
     stats = json.loads((sample[0] / "dataset" / "stats.json").read_text())
     rejects = parquet.read_table(sample[0] / "dataset" / "rejects" / "rejects.parquet").to_pylist()
     counted = Counter(reject["reason"] for reject in rejects if reject["variant"] == "type")

@@ -74,20 +74,13 @@ def annotate_passages(
     rejected: Mapping[str, str] | None = None,
     why_not_type: Callable[[str], str | None] = lambda name: None,
 ) -> Annotations:
-    """Turn the teacher's replies into the annotations of one variant.
+    """Turn the teacher's replies, by passage id, into the annotations of one variant ("type" or "definition").
 
-    Args:
-        passages: all passages of the corpus.
-        replies: the reply to each passage, by passage id.
-        variant: "type" or "definition"; only types are normalized.
-        max_words: longest mention.
-        rejected: reasons to reject whole passages, by passage id.
-        why_not_type: the last filter of a mention's type; returns the reason to reject it, or None.
+    `max_words` is the length of the longest mention, `rejected` maps passage ids to reasons to reject the passage, and
+    `why_not_type` is the last filter of a mention's type.
 
-    Returns:
-        Annotations with the counts `replies`, `entities_read`, `entities_kept`, and one per reason. A passage without
-        a reply counts as `no_answer`, one left without mentions as `no_entities_left`, and the third string of a tuple
-        as `extra_string`.
+    The counts are `replies`, `entities_read`, `entities_kept`, and one per reason. A passage without a reply counts as
+    `no_answer`, one left without mentions as `no_entities_left`, the third string of a tuple as `extra_string`.
     """
     result = Annotations()
     parsed = []  # hold all replies: whether a plural is merged depends on the types of the whole run

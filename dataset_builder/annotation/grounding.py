@@ -36,8 +36,11 @@ def ground(text: str, string: str) -> list[Span] | str:
     inside = string in text
     if inside and (spans := _whole(text, _occurrences(text, string, on_words=True))):
         return spans
-    if spans := _folded_spans(text, string):
-        return spans
+    folded, starts, ends = _fold_passage(text)
+    if needle := fold(string)[0].strip():
+        places = _occurrences(folded, needle, on_words=True)
+        if spans := [(starts[i], ends[j - 1]) for i, j in places if starts[i] >= 0 and ends[j - 1] >= 0]:
+            return spans
     if inside and (spans := _whole(text, _occurrences(text, string, on_words=False))):
         return spans
     return "not_in_passage"
@@ -84,15 +87,6 @@ def _fold_piece(piece: str) -> str:
 
 _fold_short = lru_cache(maxsize=10_000)(_fold_piece)
 _fold_passage = lru_cache(maxsize=4)(fold)  # called for each entity of a passage in turn
-
-
-def _folded_spans(text: str, string: str) -> list[Span]:
-    folded, starts, ends = _fold_passage(text)
-    needle = fold(string)[0].strip()
-    if not needle:
-        return []
-    places = _occurrences(folded, needle, on_words=True)
-    return [(starts[i], ends[j - 1]) for i, j in places if starts[i] >= 0 and ends[j - 1] >= 0]
 
 
 def _occurrences(text: str, string: str, on_words: bool) -> Iterator[Span]:

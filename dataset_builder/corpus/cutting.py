@@ -120,13 +120,9 @@ class PassageCutter:
     def cut(self, documents: list[str]) -> list[list[Piece]]:
         """Cut each document into pieces of whole words, in order, with every word in exactly one piece.
 
-        Args:
-            documents: valid Unicode; all of them are in memory together.
-
-        Returns:
-            For each document its pieces `(start, end, tokens)`, where `tokens` is the token count of
-            `document[start:end]`, at most `max_tokens`. A single word above the limit is a piece by itself with its
-            count (`max_tokens + 1` if it was too long to tokenize), for the caller to reject.
+        Documents must be valid Unicode. Returns for each document its pieces `(start, end, tokens)`, where `tokens`
+        counts `document[start:end]` and is at most `max_tokens`. A single word above the limit is a piece by itself
+        with its count (`max_tokens + 1` if it was too long to tokenize), for the caller to reject.
         """
         everything = [
             _Progress(document, self.max_tokens, self.exact and not SEPARATORS.search(document))

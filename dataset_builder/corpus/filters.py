@@ -4,12 +4,9 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..config import CorpusConfig
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Filter = Callable[[str, int], str | None]  # a passage's text and tokens to the reason to reject it
 
@@ -104,7 +101,7 @@ class NearDuplicates:
         self.threshold = threshold
         self.minhash = MinHash(PERMUTATIONS, hashfunc=int)
         self.index = MinHashLSH(threshold, PERMUTATIONS, weights=(0.1, 0.9))  # a miss is worse than an extra check
-        self.shingles: list[np.ndarray] = []  # takes a twentieth of the memory of sets
+        self.shingles: list[Any] = []  # numpy arrays, which take a twentieth of the memory of sets
 
     def add(self, text: str) -> bool:
         """Add a text and return True; return False, and do not add it, if it is a near duplicate."""

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
@@ -231,10 +230,6 @@ class StoredPassages(Collection[Passage]):
             )
 
     def __len__(self) -> int:
-        return self._count
-
-    @cached_property
-    def _count(self) -> int:
         with self.path.open("rb") as lines:
             return sum(1 for _ in lines)
 

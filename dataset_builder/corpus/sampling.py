@@ -74,17 +74,14 @@ def draw(
     why_reject: Filter,
     make_is_new: Callable[[], Callable[[str], bool]],
 ) -> Iterator[tuple[Drawn, str | None]]:
-    """Draw the sample.
+    """Draw the sample; yields each passage with None if it is kept, or else with the reason of its rejection.
 
     Args:
         read: yields `(group, passage)` over the whole corpus; may be called several times.
         quotas: passages to keep of each group; a group with too few passages stays short.
-        seed: of the random order.
-        why_reject: the filter of passages.
-        make_is_new: makes a function that is False for a near duplicate of a text it was called with before.
-
-    Yields:
-        Each drawn passage with None if it is kept, or else the reason of its rejection.
+        seed: seed of the random order.
+        why_reject: filter of passages.
+        make_is_new: see `filters.make_is_new`.
     """
     spare = SPARE
     while True:
