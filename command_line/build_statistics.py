@@ -48,7 +48,7 @@ class ConfigStatistics(AnnotationCounts):
 
     `entities` are distinct (passage, string, type) triples, as the paper counts; `spans` are distinct places. `bands`
     are the shares of entities in the top 1 %, the next 9 % and the rest of the types. `types_not_asked` counts the
-    (passage, type) pairs beyond `max_queries`; `left_out` counts the rejects of the conversations by reason.
+    (passage, type) pairs beyond `max_queries`; `rejected` counts the rejects of the conversations by reason.
     """
 
     passages: int
@@ -63,11 +63,11 @@ class ConfigStatistics(AnnotationCounts):
     queries: int
     negative_queries: int
     types_not_asked: int
-    left_out: dict[str, int]
+    rejected: dict[str, int]
 
 
 class SetStatistics(TypedDict):
-    """Statistics of one human-annotated set; `left_out` counts its rejects by reason."""
+    """Statistics of one human-annotated set; `rejected` counts its rejects by reason."""
 
     license: str
     passages: int
@@ -82,7 +82,7 @@ class SetStatistics(TypedDict):
     entities_read: int
     entities_kept: int
     entities_of_rejected_passages: int
-    left_out: dict[str, int]
+    rejected: dict[str, int]
 
 
 class Overlap(TypedDict):
@@ -141,8 +141,8 @@ def rejects_by_stage(stats: BuildStatistics) -> Iterator[tuple[str, str, str, in
         for reason, number in sorted(part["counts"].items()):
             if reason not in ENTITY_COUNTS:
                 yield name, f"{name}: replies and entities", reason, number
-        for reason, number in sorted(part["left_out"].items()):
+        for reason, number in sorted(part["rejected"].items()):
             yield name, f"{name}: conversations", reason, number
     for name, entry in stats["supervised"].items():
-        for reason, number in entry["left_out"].items():
+        for reason, number in entry["rejected"].items():
             yield name, f"supervised: {name}", reason, number

@@ -60,7 +60,7 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
     """The content of stats.json: everything the card shows, without paths of this machine."""
     student = config.dataset.tokenizer or config.corpus.tokenizer
     asked = config.teacher.variants if config.corpus.named else []
-    sets = _public_options(config.supervised) | {"passages_left_out": parts.passages_outside_mixture}
+    sets = _public_options(config.supervised) | {"passages_outside_mixture": parts.passages_outside_mixture}
     return {
         "name": config.name,
         "license": config.license,

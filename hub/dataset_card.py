@@ -68,7 +68,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
             for name, part in configs.items()
         ],
         found_by=" and ".join(["an LLM teacher"] * bool(stats["teacher"]) + ["people"] * bool(stats["supervised"])),
-        mixture=_mixture(options["mixture"], options["passages_left_out"]) if "mixture" in configs else "",
+        mixture=_mixture(options["mixture"], options["passages_outside_mixture"]) if "mixture" in configs else "",
         dataset_line=options["dataset_line"],
         sets=_sets(stats),
         set_negatives=_negatives(options, stats["negatives"]["seed"]),

@@ -28,7 +28,7 @@ REPLIES = {"type": '[("Ada", "person"), ("Rome", "city"), ("Oz", "place")]', "de
 
 @pytest.fixture
 def run(tmp_path: Path, tiny_student: Path) -> tuple[BuildConfig, Path]:
-    """Twelve passages with a journal that answers both questions of each."""
+    """Twelve passages, and a journal with replies to both questions about each."""
     corpus = tmp_path / "corpus.jsonl"
     rows = [{"id": f"p{i}", "text": f"Ada saw Rome on day {i} of a long year.", "source": "news"} for i in range(12)]
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -45,7 +45,7 @@ def run(tmp_path: Path, tiny_student: Path) -> tuple[BuildConfig, Path]:
 
 
 def answer(folder: Path, skip: set[tuple[str, str]] = frozenset(), **record: Any) -> None:
-    """A new journal with an answer to every question but those of `skip`, `(variant, passage)`."""
+    """Write a new journal with a reply to each question except those of `skip`, `(variant, passage)`."""
     (folder / "journal.jsonl").unlink(missing_ok=True)
     with Journal(folder / "journal.jsonl") as journal:
         for question in questions(load_passages(folder), TEACHER):
@@ -99,7 +99,7 @@ def test_passages_without_an_answer_are_counted_rejects(
     }  # fmt: skip
     counted = Counter((r["variant"], r["reason"]) for r in rejects)
     for name, part in stats["variants"].items():
-        for reason, number in {**part["counts"], **part["left_out"]}.items():
+        for reason, number in {**part["counts"], **part["rejected"]}.items():
             if reason not in ("replies", "entities_read", "entities_kept"):
                 assert counted.pop((name, reason)) == number
     assert not counted
@@ -130,7 +130,7 @@ def test_what_exceeds_the_budget_is_a_reject_and_stands_on_the_card(run: tuple[B
     config.dataset = DatasetConfig(validation_one_in=0, max_conversation_tokens=20)
     dataset = finished(config, folder)
     stats = json.loads((dataset / "stats.json").read_text())
-    assert stats["variants"]["type"]["left_out"] == {"passage_too_long": 12}
+    assert stats["variants"]["type"]["rejected"] == {"passage_too_long": 12}
     assert stats["configs"]["type"]["splits"] == {"train": 0} and stats["configs"]["annotations"]["splits"] == {
         "train": 12
     }
@@ -202,7 +202,7 @@ def test_a_reply_is_written_once_however_many_of_its_entities_are_rejected(tmp_p
 
 
 def test_a_reply_that_no_file_can_hold_is_written_with_its_rejects(run: tuple[BuildConfig, Path]) -> None:
-    """JSON can say a lone surrogate, UTF-8 cannot: one such reply must not stop a build that was paid for."""
+    """JSON can contain a lone surrogate and UTF-8 cannot; such a reply must not stop a build that was paid for."""
     config, folder = run
     answer(folder, reply='[("Rome", "ci\ud800ty"), ["Ada", "per\\ud800son"], ("Eve\ud800", "person")]')
     dataset = finished(config, folder)
@@ -213,7 +213,7 @@ def test_a_reply_that_no_file_can_hold_is_written_with_its_rejects(run: tuple[Bu
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> ContaminationConfig:
-    """A benchmark that has the third passage and asks for cities."""
+    """A benchmark that contains the third passage and asks for cities."""
     rows = [
         {"text": "Ada saw Rome on day 3 of a long year.", "entities": [{"start": 8, "end": 12, "type": "City"}]},
         {"text": "Another text that stands in no passage of this corpus.", "entities": []},
@@ -223,7 +223,7 @@ def benchmark(tmp_path: Path) -> ContaminationConfig:
 
 
 def conserved(counts: dict[str, int], passages: int) -> bool:
-    """Whether every passage and every entity is kept or has a reason; `no_entities_left` are passages."""
+    """Whether every passage and entity is kept or rejected with a reason; `no_entities_left` counts passages."""
     reasons = Counter(counts)
     kept, read = reasons.pop("entities_kept"), reasons.pop("entities_read")
     replies = reasons.pop("replies")

@@ -1,20 +1,30 @@
-"""Overlap with benchmarks: the index against brute force, short texts, what is removed, and what the table says."""
+"""Overlap with benchmarks: the index against brute force, short texts, rejects, and the card's counts."""
 
+import gzip
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command_line.recipes import read_yaml
 from dataset_builder.annotation.annotate import Annotations
+from dataset_builder.annotation.types import normalize_type
 from dataset_builder.config import ContaminationConfig
 from dataset_builder.dataset.contamination import Decontaminator, NgramIndex, load_benchmarks, normalize
+from dataset_builder.uniner_distill import CONVERSATION_FEATURES
+from fake_hub import FakeHub
+from ner_sets.benchmarks import RECIPES
 from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
+from test_hub_benchmarks import TOKENS, files_of, put
 
 LONG = "the quick brown fox jumps over the lazy dog near the river"
 TEXTS = st.lists(st.text("abc_\u00fc\n \ud800", max_size=30), max_size=6)
@@ -68,7 +78,7 @@ def row(name: str, text: str, *types: str) -> dict[str, Any]:
 
 @pytest.fixture
 def benchmarks(tmp_path: Path) -> Path:
-    """One benchmark with offsets and one in the authors' form."""
+    """One benchmark with offsets and one in the authors' format."""
     offsets = [
         {"text": LONG, "types": ["Animal", "body_of_water"], "entities": [{"start": 4, "end": 9, "type": "Animal"}]},
         {"text": "find me some cheap tacos", "entities": []},
@@ -121,7 +131,7 @@ def test_passages_are_removed_with_the_benchmarks_name(benchmarks: Path) -> None
     assert result.counts == {
         "contaminated: animals": 3, "entities_kept": 3, "entities_of_rejected_passages": 3,
     }  # fmt: skip
-    # the same passages in another part count once
+    # passages that are looked up again count once
     decontaminator.clean(Annotations(PART))
     animals, food = decontaminator.overlaps()
     assert animals == {
@@ -181,6 +191,74 @@ def test_the_shipped_benchmark_is_found_by_its_name() -> None:
     assert len(sample.texts) == 48 and len(sample.types) == 16
     result = Decontaminator(ContaminationConfig(benchmarks=["sample"])).clean(Annotations([row("a", sample.texts[0])]))
     assert result.counts["contaminated: sample"] == 1 and not result.rows
+
+
+TEXT = " ".join(TOKENS)
+LOAD = """
+import json, sys
+from dataset_builder.config import ContaminationConfig
+from dataset_builder.dataset.contamination import load_benchmarks
+
+for benchmark in load_benchmarks(ContaminationConfig(benchmarks=sys.argv[2:], data_dir=sys.argv[1])):
+    print(json.dumps([benchmark.name, benchmark.texts, benchmark.types]))
+"""
+
+
+def make_local_benchmark(recipe: dict[str, Any], folder: Path) -> None:
+    """Write the files of a benchmark in its form: one sentence, in which Rome is a city."""
+    annotated = json.dumps({"text": TEXT, "entities": [{"start": 22, "end": 26, "type": "city"}], "types": ["city"]})
+    messages = build_conversation(TEXT, [("city", ["Rome"])])
+    path = folder / recipe["path"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if recipe["format"] == "offsets":
+        path.write_text(annotated)
+    elif recipe["format"] == "tags":
+        path.write_text(json.dumps({"tokens": TOKENS, "ner_tags": ["O", "O", "O", "B-city"]}))
+    elif recipe["format"] == "conll":
+        path.write_text("".join(f"{token} {'B-city' if token == 'Rome' else 'O'}\n" for token in TOKENS))
+    elif recipe["format"] == "official":
+        turns = [{"from": turn["role"], "value": turn["content"]} for turn in messages[1:]]
+        path.write_bytes(gzip.compress(json.dumps([{"conversations": turns}]).encode()))
+        spans = folder / recipe["spans"]
+        spans.parent.mkdir(parents=True)
+        spans.write_bytes(gzip.compress(annotated.encode()))
+    else:
+        row = {"id": "1", "text": TEXT, "source": "", "messages": messages, "negatives": [], "entities": []}
+        file = f"{recipe['config']}/{recipe['split']}-00000-of-00001.parquet"
+        files = [{"split": recipe["split"], "path": file}]
+        card = json.dumps({"configs": [{"config_name": recipe["config"], "data_files": files}]})
+        (path / recipe["config"]).mkdir(parents=True)
+        (path / "README.md").write_text(f"---\n{card}\n---\n")
+        datasets.Dataset.from_list([row], features=CONVERSATION_FEATURES).to_parquet(path / file)
+
+
+def test_every_shipped_benchmark_and_every_form_is_read_by_name(tmp_path: Path) -> None:
+    recipes = {path.stem: read_yaml(path) for path in sorted(RECIPES.glob("*.yaml"))}
+    own = recipes["bring_your_own"] | {"types": ["city"], "verbalize": {}}
+    for form in ("tags", "conll"):  # forms that no shipped recipe reads from a local file
+        options = own | {"name": f"own_{form}", "path": f"own.{form}.jsonl", "format": form}
+        (tmp_path / f"own_{form}.yaml").write_text(json.dumps(options))
+        recipes[str(tmp_path / f"own_{form}.yaml")] = options
+    with FakeHub() as hub:
+        for name, recipe in recipes.items():
+            if recipe["format"] == "tags" and not name.endswith(".yaml"):
+                put(hub, recipe["path"], files_of(recipe, tmp_path), recipe.get("revision"))
+            else:
+                make_local_benchmark(recipe, tmp_path / "data")
+        environment = {**hub.env(tmp_path / "home"), "PYTHONPATH": str(RECIPES.parents[2]), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, str(tmp_path / "data"), *recipes],
+            capture_output=True, text=True, env=environment, cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(loaded) == 28 + 2 and {recipe["format"] for recipe in recipes.values()} == {
+        "offsets", "tags", "conll", "official", "conversations",
+    }  # fmt: skip
+    for (name, texts, types), recipe in zip(loaded, recipes.values(), strict=True):
+        assert name == recipe["name"] and texts == [TEXT], name
+        asked = recipe.get("types") or recipe.get("verbalize", {}).values()
+        assert types == sorted({normalize_type(kind) for kind in asked} or {"city"}), name
 
 
 @pytest.mark.parametrize(

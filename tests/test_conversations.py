@@ -1,4 +1,4 @@
-"""Annotated passages to conversations: what is asked, in which order, and how it stays within the token budget."""
+"""Annotated passages become conversations: which queries, in which order, within the token budget."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def conversations(
     types: Counter[str] | None = None,
     counts: ConversationCounts | None = None,
 ) -> list[dict[str, Any]]:
-    """The conversations of `rows` as they are read back from their Arrow table."""
+    """The conversations of `rows`, read back from their Arrow table."""
     samplers = {"": NegativeSampler(count_types(rows) if types is None else types, options.negatives, options.seed)}
     budget = TokenBudget(str(student), options.max_conversation_tokens) if student else None
     built = to_conversations(rows, samplers, {"": options}, budget, counts or ConversationCounts())
@@ -36,7 +36,7 @@ def conversations(
 
 
 def asked(conversation: dict[str, Any]) -> dict[str, list[str]]:
-    """Each type a conversation asks with its answer, as the student sees them."""
+    """The types that a conversation asks and their answers, as the student sees them."""
     turns = conversation["messages"][3:]
     names = [re.fullmatch(r"What describes (.+) in the text\?", turn["content"])[1] for turn in turns[::2]]
     return dict(zip(names, [json.loads(turn["content"]) for turn in turns[1::2]], strict=True))
@@ -67,7 +67,7 @@ def test_an_answer_keeps_quotes_and_letters_outside_ascii() -> None:
 
 
 def mixed(line: bool = True, counts: ConversationCounts | None = None) -> list[dict[str, Any]]:
-    """A distilled passage and one of each of two sets, asked by their own options."""
+    """A distilled passage and passages of two sets, each asked by its own options."""
     sets = {"": {"person": 3, "city": 2, "river": 1}, "a": {"person": 1, "place": 0}, "b": {"gene": 5, "cell": 1}}
     options = {
         "": DatasetConfig(max_conversation_tokens=10**5, negatives_per_passage=1, max_queries=2),
@@ -138,7 +138,7 @@ def test_present_and_absent_types_are_mixed() -> None:
     assert min(first[True], first[False]) > 10
 
 
-def test_queries_beyond_the_most_are_left_out_with_their_entities() -> None:
+def test_queries_beyond_max_queries_are_not_asked_and_their_entities_removed() -> None:
     options = DatasetConfig(max_conversation_tokens=100_000, max_queries=2)
     not_asked = 0
     for built in conversations(corpus(12), options):
@@ -155,8 +155,8 @@ def test_a_repeated_string_counts_once_a_passage_and_type() -> None:
     }  # fmt: skip
 
 
-def test_what_is_asked_of_a_passage_depends_on_no_other_passage() -> None:
-    """Order, neighbours and number of the rows are nothing to a passage; only the vocabulary's proportions are."""
+def test_the_queries_of_a_passage_do_not_depend_on_other_passages() -> None:
+    """The queries of a passage depend on the proportions of the vocabulary, not on order and number of the rows."""
     rows = corpus(12)
     asked_of = {built["id"]: built["messages"] for built in conversations(rows)}
     assert {built["id"]: built["messages"] for built in conversations(rows[::-1])} == asked_of

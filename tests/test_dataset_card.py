@@ -1,4 +1,4 @@
-"""The dataset's card: whatever stands in corpus and replies, the card stays what the template says."""
+"""The dataset card: its numbers, and text from corpus and replies that cannot change its layout."""
 
 import json
 from collections import Counter
@@ -24,7 +24,7 @@ OVERLAP = {
 }  # fmt: skip
 SET = {
     "license": "CC0", "passages": 12, "passages_without_entity": 4, "entities": 8, "types": {"city": 5, "river": 3},
-    "conversations": 12, "queries": 24, "negative_queries": 16, "left_out": {"dropped_label: misc": 4},
+    "conversations": 12, "queries": 24, "negative_queries": 16, "rejected": {"dropped_label: misc": 4},
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def stats(**changes: Any) -> dict[str, Any]:
         "hallucination_rate": 2 / 9, "merged_types": {}, "passages": 1234, "entities": 7, "spans": 8, "types": 3,
         "bands": [0.5, 0.3, 0.2], "top_types": ["person", "city"], "entities_per_passage": 2.3,
         "types_per_passage": 1.5, "conversations": {"train": 3}, "queries": 12, "negative_queries": 6,
-        "types_not_asked": 0, "left_out": {"query_too_long": 1},
+        "types_not_asked": 0, "rejected": {"query_too_long": 1},
     }  # fmt: skip
     negatives = {
         "negatives": "frequency", "negative_ratio": 1.0, "negatives_per_passage": None, "max_queries": None,
@@ -57,7 +57,7 @@ def stats(**changes: Any) -> dict[str, Any]:
         "paper": PAPER, "versions": {}, "supervised": {}, "contamination": [],
         "supervised_options": {
             "dataset_line": True, "negatives": "all", "negative_ratio": 1.0, "negatives_per_passage": None,
-            "mixture": None, "passages_left_out": 0,
+            "mixture": None, "passages_outside_mixture": 0,
         },
         "contamination_options": {"passages": "remove", "types": "report", "ngram": 8, "min_words": 5},
     } | changes  # fmt: skip
@@ -109,13 +109,13 @@ def test_text_of_corpus_and_teacher_is_shown_as_text(tmp_path: Path) -> None:
     loaded = card(
         tmp_path, name=HOSTILE, teacher=[HOSTILE], sources={HOSTILE: 1}, licenses={HOSTILE: 1},
         variants={"type": part}, contamination=[OVERLAP | {"benchmark": HOSTILE, "types_shared": [HOSTILE]}],
-        supervised={HOSTILE: SET | {"license": HOSTILE, "left_out": {HOSTILE: 1}}}, corpus=corpus_counts(HOSTILE),
+        supervised={HOSTILE: SET | {"license": HOSTILE, "rejected": {HOSTILE: 1}}}, corpus=corpus_counts(HOSTILE),
     )  # fmt: skip
     plain = card(tmp_path, variants={"type": part | {"top_types": ["x"], "merged_types": {"x": "x"}}},
                  contamination=[OVERLAP], supervised={"x": SET}, corpus=corpus_counts("x"))  # fmt: skip
     for mark in ("<img", "](http://evil", "://evil", "www.evil", "@all", "`code`", "**b**", "$x$"):
         assert mark not in loaded.text
-    assert loaded.text.count("\n") == plain.text.count("\n")  # no line, and so no heading or row, of its own
+    assert loaded.text.count("\n") == plain.text.count("\n")  # hostile text adds no line, so no heading or row either
     assert [line.count("|") - line.count("\\|") for line in loaded.text.splitlines()] == [
         line.count("|") for line in plain.text.splitlines()
     ]
@@ -125,7 +125,10 @@ def test_text_of_corpus_and_teacher_is_shown_as_text(tmp_path: Path) -> None:
 
 def test_corpus_sets_mixture_and_contamination_are_shown(tmp_path: Path) -> None:
     config = stats()["configs"]["type"]
-    options = stats()["supervised_options"] | {"mixture": {"distilled": 2.0, "places": 1.0}, "passages_left_out": 1234}
+    options = stats()["supervised_options"] | {
+        "mixture": {"distilled": 2.0, "places": 1.0},
+        "passages_outside_mixture": 1234,
+    }
     text = card(
         tmp_path, corpus=corpus_counts("org/corpus"), supervised={"places": SET}, contamination=[OVERLAP],
         supervised_options=options, configs={"type": config, "supervised": config, "mixture": config},

@@ -1,4 +1,4 @@
-"""Caps and mixtures: seeded, counted, and the same whatever the order of the rows."""
+"""Caps and mixtures: seeded, counted, and independent of the order of the rows."""
 
 import random
 from typing import Any
@@ -19,7 +19,7 @@ def rows(full: int, empty: int = 0, prefix: str = "") -> list[dict[str, Any]]:
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.sampled_from([0.0, 0.3, 1.0, 5.0]), st.integers(0, 30) | st.none())
-def test_caps_hold_and_what_they_leave_out_is_counted(full: int, empty: int, ratio: float, most: int | None) -> None:
+def test_caps_hold_and_their_rejects_are_counted(full: int, empty: int, ratio: float, most: int | None) -> None:
     result = cap_set(Annotations(rows(full, empty)), ratio, most, seed=1)
     kept = len(result.rows)
     allowed = full + min(empty, int(full * ratio))
@@ -30,7 +30,7 @@ def test_caps_hold_and_what_they_leave_out_is_counted(full: int, empty: int, rat
     assert not {row["id"] for row in result.rows} & {reject.id for reject in result.rejects}
 
 
-def test_a_cap_depends_on_seed_and_ids_alone() -> None:
+def test_a_cap_depends_only_on_seed_and_ids() -> None:
     ids = [{row["id"] for row in cap_set(Annotations(part), 1.0, 5, seed).rows}
            for part, seed in [(rows(30), 1), (random.Random(0).sample(rows(30), 30), 1), (rows(30), 2)]]  # fmt: skip
     assert ids[0] == ids[1] != ids[2]

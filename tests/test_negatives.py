@@ -1,4 +1,4 @@
-"""Negative sampling: never a present type, never one twice, the exact law, and a passage's draw its own."""
+"""Negative sampling: no present type, no type twice, the exact law, and draws that do not depend on other passages."""
 
 from collections import Counter
 from itertools import permutations
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from dataset_builder.dataset import negatives
 from dataset_builder.dataset.negatives import NegativeSampler, passage_keys, uniform
 
-MANY = {f"type {i:02d}": 40 - i for i in range(40)}  # few wanted of many: drawn with replacement
-FEW = {"person": 8, "city": 4, "date": 2, "river": 1}  # many wanted of few: by exponential keys
+MANY = {f"type {i:02d}": 40 - i for i in range(40)}  # few of many types: drawn with replacement
+FEW = {"person": 8, "city": 4, "date": 2, "river": 1}  # many of few types: drawn by exponential keys
 
 
 def draw(counts: dict, law: str, present: list[list[str]], wanted: list[int], seed: int = 0) -> list[list[str]]:
-    """Each passage's negatives, in the order drawn."""
+    """The negatives of each passage, in the order drawn."""
     sampler = NegativeSampler(counts, law, seed)
     owners = np.array([i for i, names in enumerate(present) for _ in names], dtype=np.int64)
     codes = np.array([sampler.index[name] for names in present for name in names], dtype=np.int64)
@@ -43,7 +43,7 @@ def test_negatives_are_absent_distinct_and_as_many_as_there_are(
 
 
 def exact(weights: dict[str, int], absent: list[str], length: int) -> dict[tuple[str, ...], float]:
-    """Successive sampling without replacement by its definition: the probability of each sequence."""
+    """The probability of each sequence under successive sampling without replacement, by its definition."""
     law = {}
     for sequence in permutations(absent, length):
         probability, left = 1.0, sum(weights[name] for name in absent)
@@ -72,7 +72,7 @@ def test_sequences_follow_successive_sampling_without_replacement(counts: dict, 
 
 
 def test_passages_that_need_many_draws_follow_the_law_too() -> None:
-    """One type holds nearly all of the mass: both rounds with replacement fail, and keys finish what they began."""
+    """One type has nearly all of the weight, so both rounds with replacement fail and keys complete them."""
     counts = {"common": 100_000} | {f"rare {i:02d}": 1 + (i < 4) for i in range(23)}
     passages = 20_000
     drawn = draw(counts, "frequency", [[]] * passages, [3] * passages, seed=1)
@@ -85,7 +85,7 @@ def test_passages_that_need_many_draws_follow_the_law_too() -> None:
             assert second[name] / passages == pytest.approx(share, abs=5 * (share / passages) ** 0.5)
 
 
-def test_a_passage_draws_the_same_whatever_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draw_does_not_depend_on_other_passages(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = draw(MANY, "frequency", [["type 03"]], [4])[0]
     beside = [["type 03"], *([[f"type {i:02d}"] for i in range(30)])]
     assert draw(MANY, "frequency", beside, [4, *range(30)])[0] == alone

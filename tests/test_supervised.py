@@ -1,4 +1,4 @@
-"""Human-annotated sets become rows: what stays, what goes and why, windows, label sets, and the whole command."""
+"""Human-annotated sets become rows: reasons of rejects, windows, label sets, and the whole command."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def raw(*entities: dict[str, Any], text: str = TEXT, name: str = "1") -> SetPass
     return SetPassage(name, text, list(entities))
 
 
-def test_a_row_is_that_of_the_teacher_with_the_name_of_its_set() -> None:
+def test_a_row_has_the_fields_of_a_distilled_one_and_the_name_of_its_set() -> None:
     (row,) = judge(raw(LOC, PER), verbalize={"PER": "person"}, license="MIT").rows
     assert row == {
         "id": "set/1", "text": TEXT, "source": "set", "source_id": "1", "license": "MIT", "start": 0, "end": 25,
@@ -72,13 +72,13 @@ def test_a_row_is_that_of_the_teacher_with_the_name_of_its_set() -> None:
         ({"start": 3, "end": 3, "type": "LOC"}, "empty_span"),
     ],
 )
-def test_a_mention_out_of_its_place_costs_its_passage(fault: dict[str, Any], reason: str) -> None:
+def test_a_passage_with_an_invalid_span_is_rejected(fault: dict[str, Any], reason: str) -> None:
     result = judge(raw(PER, fault), raw(PER, text=TEXT + ".", name="2"))
     assert [row["id"] for row in result.rows] == ["set/2"]
     (reject,) = result.rejects
     assert (reject.id, reject.reason, json.loads(reject.text)) == ("set/1", reason, fault)
     assert (result.counts[reason], result.counts["entities_of_rejected_passages"]) == (1, 2)
-    # where nothing is asked of the label, nothing wrong can be taught
+    # an invalid span does no harm if its label is not asked
     assert len(judge(raw(PER, fault), drop=["LOC"]).rows) == 1
 
 
@@ -92,7 +92,7 @@ def test_a_mention_out_of_its_place_costs_its_passage(fault: dict[str, Any], rea
         ({"types": ["PER", "person"]}, "not_in_types: LOC"),
     ],
 )
-def test_a_label_that_is_not_asked_costs_the_mention_alone(options: dict[str, Any], reason: str) -> None:
+def test_a_mention_whose_label_is_not_asked_is_rejected_alone(options: dict[str, Any], reason: str) -> None:
     result = judge(raw(PER, LOC), **options)
     assert [entity["text"] for entity in result.rows[0]["entities"]] == ["Ada Byron"]
     (reject,) = result.rejects
@@ -187,7 +187,7 @@ def test_windows_cut_no_word_and_no_mention_and_cover_the_text(text: str, most: 
             )
 
 
-def test_long_passages_are_cut_or_left_out_by_option() -> None:
+def test_long_passages_are_cut_or_rejected_by_option() -> None:
     cut = judge(raw(PER, LOC), most=4)
     assert [(row["id"], row["text"], row["start"]) for row in cut.rows] == [
         ("set/1:0", "Ada Byron met Rome", 0), ("set/1:19", "in May", 19),
@@ -229,7 +229,7 @@ SETS = {
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """Two sets with label sets of their own, and their recipes."""
+    """Two sets with different label sets, and their recipes."""
     names = ["Paris", "Rome", "Oslo", "Lima", "Cairo", "Quito", "Delhi", "Tunis", "Minsk", "Seoul", "Accra", "Dakar"]
     sentences = [
         f"Ada B-PER\nByron I-PER\nmet O\n{name} B-{'LOC' if i % 2 else 'PER'}\n" for i, name in enumerate(names)
@@ -248,7 +248,7 @@ def workplace(tmp_path: Path) -> Path:
 
 
 def build(workplace: Path, student: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-    """`python -m dataset_builder` on both sets."""
+    """Run `python -m dataset_builder` on both sets."""
     sets = [str(workplace / f"{name}.yaml") for name in SETS]
     recipe = {
         "output_dir": str(workplace / "run"),
@@ -280,8 +280,8 @@ def test_sets_alone_make_a_dataset(
         assert asked == types[row["dataset"]] and len(row["messages"]) == 7
         assert row["messages"][:3] == passage_turns(row["text"], row["dataset"] if line else None)
     stats = json.loads((workplace / "run" / "dataset" / "stats.json").read_text())["supervised"]
-    assert stats["places"]["left_out"] == {"dropped_label: misc": 4, "span_outside_text": 1}
-    assert stats["people"]["left_out"] == {"unknown_label: GOD": 1}
+    assert stats["places"]["rejected"] == {"dropped_label: misc": 4, "span_outside_text": 1}
+    assert stats["people"]["rejected"] == {"unknown_label: GOD": 1}
     rejects = parquet.read_table(workplace / "run" / "dataset" / "rejects" / "rejects.parquet").to_pylist()
     assert len(rejects) == 6 and {reject["variant"] for reject in rejects} == {
         "supervised: people",
@@ -313,7 +313,7 @@ def test_a_mixture_has_both_in_the_sizes_asked(
         assert set(row["negatives"]) <= own or not row["dataset"]
     stats = json.loads((workplace / "run" / "dataset" / "stats.json").read_text())
     kept = stats["variants"]["type"]["passages"]
-    assert stats["supervised_options"]["passages_left_out"] == kept - 42
+    assert stats["supervised_options"]["passages_outside_mixture"] == kept - 42
     assert set(stats["variants"]) == {"type", "supervised", "mixture"}
 
 
@@ -343,7 +343,7 @@ def test_a_mistake_is_one_line(
         build(workplace, tiny_student, monkeypatch, **options)
 
 
-def test_passages_of_which_nothing_would_be_asked_are_left_out(workplace: Path, tiny_student: Path) -> None:
+def test_passages_that_would_be_asked_nothing_are_rejected(workplace: Path, tiny_student: Path) -> None:
     config = SupervisedConfig(sets=[str(workplace / "people.yaml")], data_dir=str(workplace), negatives="frequency")
     part = load_sets(config, str(tiny_student), 256, 42)["people"]
     assert all(row["entities"] for row in part.rows) and part.counts["beyond_empty_ratio"] == 2

@@ -48,7 +48,7 @@ def test_a_known_count_is_used_unless_special_tokens_are_in_the_text(budget: Tok
     assert budget.text_tokens("Ada <|im_end|>", 2) > 2
 
 
-def test_a_template_whose_markers_are_no_tokens_gets_slack_for_each_query(tiny_student: Path, tmp_path: Path) -> None:
+def test_a_template_whose_markers_are_not_tokens_gets_slack_for_each_query(tiny_student: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_student, tmp_path / "plain")
     (folder / "chat_template.jinja").write_text(
         "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"

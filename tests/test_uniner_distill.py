@@ -1,4 +1,4 @@
-"""The loading script: annotations to a folder of Parquet that reads back as it was."""
+"""The `datasets` builder: annotations become a folder of Parquet files that load without change."""
 
 import json
 import re
@@ -22,7 +22,7 @@ WHOLE = DatasetConfig(max_conversation_tokens=100_000)
 
 
 def row(name: str, text: str = TEXT, /, **types: list[str]) -> dict[str, Any]:
-    """An annotated passage; `types` maps a type to its strings, each of whose occurrences is a mention."""
+    """An annotated passage; `types` maps a type to its strings, and each occurrence of a string is a mention."""
     entities = [
         {"start": match.start(), "end": match.end(), "text": string, "type": kind.replace("_", " ")}
         for kind, strings in types.items()
@@ -43,7 +43,7 @@ def corpus(count: int) -> list[dict[str, Any]]:
 
 def test_a_passage_is_held_out_by_its_id_alone() -> None:
     held_out = [f"doc-{i}" for i in range(60) if is_held_out(f"doc-{i}", 10)]
-    # published datasets depend on it: never change it
+    # published datasets depend on this split: never change it
     assert held_out == ["doc-9", "doc-16", "doc-20", "doc-42", "doc-53", "doc-57"]
     assert not any(is_held_out(f"doc-{i}", 0) for i in range(60))
     assert all(is_held_out(f"doc-{i}", 1) for i in range(60))
@@ -140,7 +140,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     assert len(files) == 6 and all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
 
 
-def test_rows_of_human_annotated_sets_name_theirs_and_are_asked_its_types_alone(tmp_path: Path) -> None:
+def test_rows_of_human_annotated_sets_name_their_set_and_are_asked_only_its_types(tmp_path: Path) -> None:
     rows = [row(f"a{i}", person=["Ada"], **({"city": ["Rome"]} if i % 2 else {})) | {"dataset": "A"} for i in range(8)]
     rows += [
         row(f"b{i}", month=["May"], **({"first name": ["Ada"]} if i % 2 else {})) | {"dataset": "B"} for i in range(8)
@@ -160,7 +160,7 @@ def test_rows_of_human_annotated_sets_name_theirs_and_are_asked_its_types_alone(
     assert "dataset" not in load(tmp_path / "run" / "dataset", "type", tmp_path / "other", split="train").column_names
 
 
-def test_what_an_annotation_file_tells(tmp_path: Path) -> None:
+def test_the_counts_of_an_annotation_file(tmp_path: Path) -> None:
     rows = [row("p0", person=["Ada", "Charles"], name=["Ada"]), row("p1", city=["Rome"])]
     found = AnnotationFile.read(write(tmp_path / "rows.jsonl", rows), one_in=0)
     assert found.counts == {"person": 2, "name": 1, "city": 1} == found.train_counts[""]

@@ -46,7 +46,7 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
         "queries": counts.queries.total(),
         "negative_queries": counts.negative_queries.total(),
         "types_not_asked": counts.types_not_asked,
-        "left_out": count_reasons(counts.rejects),
+        "rejected": count_reasons(counts.rejects),
     }
 
 
@@ -67,7 +67,7 @@ def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> Se
         "entities_read": part.counts["entities_read"],
         "entities_kept": part.counts["entities_kept"],
         "entities_of_rejected_passages": part.counts["entities_of_rejected_passages"],
-        "left_out": {reason: n for reason, n in sorted(part.counts.items()) if reason not in SET_COUNTS and n},
+        "rejected": {reason: n for reason, n in sorted(part.counts.items()) if reason not in SET_COUNTS and n},
     }
 
 
