@@ -27,8 +27,7 @@ sys.path.insert(0, str(ROOT))
 from bench.parts.cutting import add_options, bench_cut  # noqa: E402
 from dataset_builder.annotation.annotate import AnnotationRow  # noqa: E402
 from dataset_builder.config import TeacherConfig  # noqa: E402
-from dataset_builder.corpus.cutting import load_tokenizer  # noqa: E402
-from dataset_builder.corpus.passages import Passage  # noqa: E402
+from dataset_builder.corpus.cutting import Passage, load_tokenizer  # noqa: E402
 from dataset_builder.dataset.conversations import count_types  # noqa: E402
 from dataset_builder.dataset.negatives import NegativeSampler, passage_keys  # noqa: E402
 from dataset_builder.teacher.journal import Journal  # noqa: E402

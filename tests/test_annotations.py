@@ -1,7 +1,7 @@
 """Passages and replies become rows, rejects and counts."""
 
 from dataset_builder.annotation.annotate import TeacherReply, annotate_passages
-from dataset_builder.corpus.passages import Passage
+from dataset_builder.corpus.cutting import Passage
 
 
 def passage(number: int, text: str) -> Passage:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import CorpusConfig, SourceConfig
+from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.filters import Screen
-from dataset_builder.corpus.passages import Passage, ReadCounts, load_passages, make_passages, write_passages
+from dataset_builder.corpus.passages import ReadCounts, load_passages, make_passages, write_passages
 from dataset_builder.rejects import Reject
 from open_ner.tools.errors import UserError
 

@@ -2,19 +2,16 @@
 
 import random
 from collections import Counter
-from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.sampling import draw, place_of
 
 
-@dataclass
-class Item:
-    id: str
-    text: str
-    tokens: int = 1
+def passage(name: str, text: str) -> Passage:
+    return Passage(name, text, "", name, "", 0, len(text), tokens=1)
 
 
 class Near:
@@ -33,13 +30,13 @@ def why_reject(text: str, tokens: int) -> str | None:
     return "ugly" if text.endswith("7") else None
 
 
-def sample(items: list[tuple[int, Item]], quotas: list[int], seed: int = 1) -> list[tuple[str, str | None]]:
+def sample(items: list[tuple[int, Passage]], quotas: list[int], seed: int = 1) -> list[tuple[str, str | None]]:
     return [
         (item.id, reason) for item, reason in draw(lambda: iter(items), quotas, seed, why_reject, lambda: Near().add)
     ]
 
 
-def by_definition(items: list[tuple[int, Item]], wanted: int) -> list[tuple[str, str | None]]:
+def by_definition(items: list[tuple[int, Passage]], wanted: int) -> list[tuple[str, str | None]]:
     """The sample as sampling.py's docstring defines it, all in memory."""
     out, near, kept, seen = [], Near(), 0, set()
     for _, item in sorted(items, key=lambda pair: (place_of(pair[1].text, 1), pair[1].id)):
@@ -62,28 +59,30 @@ TEXTS = st.lists(st.tuples(st.sampled_from("ab12"), st.integers(0, 40)).map(lamb
 
 @given(TEXTS, st.integers(1, 40), st.randoms(use_true_random=False))
 def test_the_sample_is_what_its_definition_says_in_any_order(texts: list[str], wanted: int, chooser) -> None:
-    items = [(0, Item(f"{i:03}", text)) for i, text in enumerate(texts)]
+    items = [(0, passage(f"{i:03}", text)) for i, text in enumerate(texts)]
     expected = by_definition(items, wanted)
-    assert sample([(0, Item(i.id, i.text)) for _, i in items], [wanted]) == expected
+    assert sample([(0, passage(i.id, i.text)) for _, i in items], [wanted]) == expected
     chooser.shuffle(items)
     assert sample(items, [wanted]) == expected
 
 
 def test_the_corpus_is_read_again_if_too_many_are_near_duplicates() -> None:
-    items = [(0, Item(f"{i:04}", f"a{i}")) for i in range(2000)] + [(0, Item(f"z{i}", f"{i}-")) for i in range(30)]
+    items = [(0, passage(f"{i:04}", f"a{i}")) for i in range(2000)] + [
+        (0, passage(f"z{i}", f"{i}-")) for i in range(30)
+    ]
     kept = [name for name, reason in sample(items, [20]) if reason is None]
     assert len(kept) == 20
 
 
 def test_every_text_has_the_same_chance_and_another_seed_draws_others() -> None:
-    items = [(0, Item(str(i), f"{i}.")) for i in range(100)]
+    items = [(0, passage(str(i), f"{i}.")) for i in range(100)]
     drawn = Counter(name for seed in range(400) for name, reason in sample(items, [25], seed) if reason is None)
     assert len(drawn) == 100 and max(drawn.values()) < 150 and min(drawn.values()) > 60  # expected 100, deviation 9
     assert sample(items, [25], 1) != sample(items, [25], 2)
 
 
 def test_a_mixture_keeps_its_shares_and_a_small_source_stays_short() -> None:
-    items = [(i % 2, Item(str(i), f"{i}.")) for i in range(400)] + [(2, Item("x", "77."))]
+    items = [(i % 2, passage(str(i), f"{i}.")) for i in range(400)] + [(2, passage("x", "77."))]
     random.Random(0).shuffle(items)
     result = draw(lambda: iter(items), [30, 10, 5], 3, why_reject, lambda: Near().add)
     groups = {item.id: group for group, item in items}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import TeacherConfig
-from dataset_builder.corpus.passages import Passage
+from dataset_builder.corpus.cutting import Passage
 from dataset_builder.teacher import asking as module
 from dataset_builder.teacher.client import TeacherClient
 from dataset_builder.teacher.journal import Journal

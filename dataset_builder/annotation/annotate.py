@@ -9,7 +9,7 @@ from ner_sets.mentions import Mention
 from open_ner.conversation import Span
 from open_ner.tools.files import replace_surrogates
 
-from ..corpus.passages import Passage
+from ..corpus.cutting import Passage
 from ..rejects import Reject
 from ..teacher.parse import Pair, parse_reply
 from .grounding import ground

@@ -28,6 +28,20 @@ SEPARATORS = re.compile("[\x1c-\x1f]")  # space to Python, but not to tokenizers
 Piece = tuple[int, int, int]  # start, end, tokens
 
 
+@dataclass
+class Passage:
+    """`text == document[start:end]`; `tokens` is counted by the corpus's tokenizer."""
+
+    id: str
+    text: str
+    source: str
+    source_id: str
+    license: str
+    start: int
+    end: int
+    tokens: int
+
+
 def load_tokenizer(name: str) -> Tokenizer:
     """Load the tokenizer of a folder or Hub id without truncation and padding; needs neither torch nor the model."""
     file = Path(name) / "tokenizer.json"

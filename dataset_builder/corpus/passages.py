@@ -15,27 +15,13 @@ from open_ner.tools.files import read_jsonl, write_json
 
 from ..config import CorpusConfig
 from ..rejects import Reject
-from .cutting import PassageCutter, load_tokenizer
+from .cutting import Passage, PassageCutter, load_tokenizer
 from .filters import Filter, Screen, make_filter, make_is_new
 from .sampling import draw
 from .sources import Document, fingerprint, read_documents, sources_of, text_sha256
 
 BATCH = 500_000  # characters of documents cut together
 HELD = 1_000  # characters kept of a rejected document while a sample is drawn
-
-
-@dataclass
-class Passage:
-    """`text == document[start:end]`; `tokens` is counted by the corpus's tokenizer."""
-
-    id: str
-    text: str
-    source: str
-    source_id: str
-    license: str
-    start: int
-    end: int
-    tokens: int
 
 
 @dataclass

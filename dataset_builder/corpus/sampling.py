@@ -11,22 +11,11 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
 
+from .cutting import Passage
 from .filters import Filter
 
 SPARE = 1.25  # texts held per text requested
-
-
-class Drawable(Protocol):
-    """What sampling needs of a passage."""
-
-    id: str
-    text: str
-    tokens: int
-
-
-Drawn = TypeVar("Drawn", bound=Drawable)
 
 
 def place_of(text: str, seed: int) -> int:
@@ -36,18 +25,18 @@ def place_of(text: str, seed: int) -> int:
 
 
 @dataclass
-class Reservoir(Generic[Drawn]):
+class Reservoir:
     """The first `size` texts, by place, that pass the filter, and the rejected texts before the last of them."""
 
     size: int
     seed: int
     why_reject: Filter
-    drawn: dict[int, tuple[str | None, list[Drawn]]] = field(default_factory=dict)
+    drawn: dict[int, tuple[str | None, list[Passage]]] = field(default_factory=dict)
     places: list[int] = field(default_factory=list)  # negative, because heapq pops the smallest
     passing: int = 0
     overflowed: bool = False
 
-    def offer(self, passage: Drawn) -> None:
+    def offer(self, passage: Passage) -> None:
         """Add a passage if its place is among the first."""
         place = place_of(passage.text, self.seed)
         if place in self.drawn:
@@ -68,12 +57,12 @@ class Reservoir(Generic[Drawn]):
 
 
 def draw(
-    read: Callable[[], Iterator[tuple[int, Drawn]]],
+    read: Callable[[], Iterator[tuple[int, Passage]]],
     quotas: list[int],
     seed: int,
     why_reject: Filter,
     make_is_new: Callable[[], Callable[[str], bool]],
-) -> Iterator[tuple[Drawn, str | None]]:
+) -> Iterator[tuple[Passage, str | None]]:
     """Draw the sample; yields each passage with None if it is kept, or else with the reason of its rejection.
 
     Args:
@@ -85,7 +74,7 @@ def draw(
     """
     spare = SPARE
     while True:
-        reservoirs = [Reservoir[Drawn](int(quota * spare) + 10, seed, why_reject) for quota in quotas]
+        reservoirs = [Reservoir(int(quota * spare) + 10, seed, why_reject) for quota in quotas]
         for group, passage in read():
             reservoirs[group].offer(passage)
         decided = _decide(reservoirs, quotas, make_is_new())
@@ -98,8 +87,8 @@ def draw(
 
 
 def _decide(
-    reservoirs: list[Reservoir[Drawn]], quotas: list[int], is_new: Callable[[str], bool]
-) -> list[tuple[int, Drawn, str | None]]:
+    reservoirs: list[Reservoir], quotas: list[int], is_new: Callable[[str], bool]
+) -> list[tuple[int, Passage, str | None]]:
     """Walk through the drawn texts by place until each group's quota is filled."""
     order = sorted((place, group) for group, reservoir in enumerate(reservoirs) for place in reservoir.drawn)
     kept, decided, last = Counter(), [], None

@@ -12,7 +12,7 @@ from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from ..corpus.passages import Passage
+from ..corpus.cutting import Passage
 from .requests import Question, request_key, request_parameters
 
 if TYPE_CHECKING:

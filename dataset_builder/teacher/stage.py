@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..config import TeacherConfig
-from ..corpus.passages import Passage
+from ..corpus.cutting import Passage
 from ..corpus.sources import text_sha256
 from .client import TeacherClient
 from .journal import Journal
