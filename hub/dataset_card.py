@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from command_line.build_statistics import (
     BuildStatistics,
@@ -22,9 +22,9 @@ TEMPLATE = Path(__file__).parent.parent / "dataset_builder" / "card.md"
 ROWS = {
     "type": "a conversation that asks types by name",
     "definition": "a conversation that asks types by definition",
-    "supervised": "a conversation about a passage annotated by humans, which names its set",
-    "mixture": "a conversation about a distilled passage or about one of a human-annotated set, in a seeded order",
-    "annotations": "a passage with its entities and where they come from",
+    "supervised": "a conversation about a passage of a human-annotated set",
+    "mixture": "a conversation about a distilled passage or one of a human-annotated set, in a seeded order",
+    "annotations": "a passage with its entities and their origin",
 }
 COUNTS = ("passages", "entities", "spans", "types", "queries", "negative_queries", "types_not_asked")
 BANDS = ("top 1 %", "1-10 %", "10-100 %")
@@ -56,6 +56,11 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
     configs, options = stats["configs"], stats["supervised_options"]
     splits = list(dict.fromkeys(split for part in configs.values() for split in part["splits"]))
     default = next(iter(configs))
+    seed = stats["negatives"]["seed"]
+    negatives = [
+        _negatives(part["negatives"], part["negative_ratio"], part["negatives_per_passage"], seed)
+        for part in (stats["negatives"], options)
+    ]
     card = DatasetCard.from_template(
         _metadata(stats),
         template_path=str(TEMPLATE),
@@ -71,7 +76,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
         mixture=_mixture(options["mixture"], options["passages_outside_mixture"]) if "mixture" in configs else "",
         dataset_line=options["dataset_line"],
         sets=_sets(stats),
-        set_negatives=_negatives(options, stats["negatives"]["seed"]),
+        set_negatives=negatives[1],
         one_in=stats["negatives"]["validation_one_in"],
         statistics=_statistics(stats),
         top_types=escape(", ".join(stats["variants"][default]["top_types"])),
@@ -83,7 +88,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
         corpus=list(_corpus(stats["corpus"])),
         sources=_listed(stats["sources"]),
         licenses=_listed(stats["licenses"]),
-        negatives=_negatives(stats["negatives"], stats["negatives"]["seed"]),
+        negatives=negatives[0],
         limits=stats["negatives"],
         student=code(str(stats["negatives"]["tokenizer"])),
         hallucination=[
@@ -200,13 +205,12 @@ def _mixture(weights: dict[str, float], outside: int) -> str:
     return f"relative sizes {sizes}; {outside:,} passages were left out" if weights else "all passages"
 
 
-def _negatives(options: dict[str, Any], seed: int) -> str:
-    if options["negatives"] in ("none", "all"):
-        return {"none": "none", "all": "every type of the set that is absent"}[options["negatives"]]
-    fixed = options["negatives_per_passage"]
-    number = f"{fixed} per passage" if fixed is not None else f"{options['negative_ratio']:g} per present type"
-    law = {"frequency": "in proportion to their frequency", "uniform": "uniformly"}[options["negatives"]]
-    return f"absent types drawn {law} without replacement, {number}, seed {seed}"
+def _negatives(law: str, ratio: float, fixed: int | None, seed: int) -> str:
+    if law in ("none", "all"):
+        return {"none": "none", "all": "every type of the set that is absent"}[law]
+    number = f"{fixed} per passage" if fixed is not None else f"{ratio:g} per present type"
+    how = {"frequency": "in proportion to their frequency", "uniform": "uniformly"}[law]
+    return f"absent types drawn {how} without replacement, {number}, seed {seed}"
 
 
 def _listed(counts: dict[str, int]) -> str:

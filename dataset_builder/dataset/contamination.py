@@ -197,11 +197,11 @@ class Decontaminator:
         options = json.dumps([known, self.config.ngram, self.config.min_words])
         name = f"contamination {text_sha256(options)[:16]}"
 
-        def why_not(text: str) -> str | None:
+        def why_reject(text: str) -> str | None:
             (numbers,) = self.index.scan([text])
             return self._reason(numbers) if numbers else None
 
-        return Screen(name, why_not)
+        return Screen(name, why_reject)
 
     def look_up(self, passages: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return the reasons to reject passages `(id, text)`, by id, and count all overlap."""
