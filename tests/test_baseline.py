@@ -32,7 +32,7 @@ def config(**changes: str) -> BaselineConfig:
         ("[" * 5000, None),
     ],
 )
-def test_the_first_list_of_strings_is_read_amid_prose(reply: str, strings: list[str] | None) -> None:
+def test_the_first_list_of_strings_in_prose_is_read(reply: str, strings: list[str] | None) -> None:
     found = read(config(), reply, "stop", TEXT, ["city"]).strings
     assert found == (None if strings is None else {"city": strings})
 
@@ -69,7 +69,7 @@ def test_lines_keep_the_reply_and_give_the_scorer_a_list() -> None:
     assert [(span["start"], span["end"]) for span in line["spans"]] == [(0, 4), (9, 13), (15, 19)]
 
 
-def test_a_template_that_asks_for_too_much_is_one_line() -> None:
+def test_a_template_with_unknown_variables_is_a_one_line_error() -> None:
     with pytest.raises(UserError, match="text, types"):
         render(config(user="{{ passage }}"), TEXT, ["city"])
     with pytest.raises(UserError, match="mine"):

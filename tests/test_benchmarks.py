@@ -1,4 +1,4 @@
-"""Benchmarks: both formats become the same queries, and what does not fit is named or counted."""
+"""Benchmarks: all formats become the same queries, and rejects are counted by reason."""
 
 import gzip
 import json
@@ -70,7 +70,7 @@ def test_gold_outside_the_text_and_labels_not_asked_are_counted(tmp_path: Path) 
 def test_the_authors_files_are_joined_with_offsets_by_text(tmp_path: Path) -> None:
     elements = [official(TEXT, "city", '["Paris"]', 0), official(TEXT, "country", '["France"]', 1)]
     elements += [official("Other .", "city", "[]", 2), official("Other .", "country", "[]", 3)]
-    elements += [official("Other .", "city", "[]", 4)]  # the sentence again: a passage of its own
+    elements += [official("Other .", "city", "[]", 4)]  # the same sentence again is another passage
     with gzip.open(tmp_path / "o.json.gz", "wt") as file:
         json.dump(elements, file)
     (tmp_path / "spans.jsonl").write_text(json.dumps(offsets_row()))

@@ -63,7 +63,7 @@ def load(tmp_path, monkeypatch):
         ('["Paris"]["Rome"]', 1),
         ('[\n  "Paris"\n]', 0),  # pretty-printed
         ('["Paris",\n"Rome"]', 0),
-        ('["Paris",\r"Rome"]', 2),  # a carriage return is no newline to the pattern, and white space to JSON
+        ('["Paris",\r"Rome"]', 2),  # a carriage return is not a newline for the pattern, and is white space in JSON
         ("['Paris']", 0),  # single quotes
         ('Answer: ["Paris"]', 0),  # prefixed
         ('```json\n["Paris"]\n```', 0),
@@ -78,7 +78,7 @@ def load(tmp_path, monkeypatch):
         ('["Paris", "see [1 there"]', 2),  # an opening bracket does no harm
         (r'["Paris", "\u005d"]', 2),  # nor does an escaped closing one, which then normalizes to ""
         (r'["\ud800"]', 1),  # half a surrogate pair is still a string
-        ('["Paris", 3]', 0),  # one item that is no string empties the list
+        ('["Paris", 3]', 0),  # one item that is not a string empties the list
         ('["Paris", null]', 0),
         ('["Paris", true]', 0),
         ('["Paris", NaN]', 0),
@@ -327,7 +327,7 @@ def chunks(rng: random.Random, count: int) -> list[dict]:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_the_schemes_agree_with_nervaluate(seed):
-    """Where every prediction meets one gold entity at most, and the other way round; else one to one is our rule."""
+    """If predictions and gold entities overlap one to one; otherwise our rule differs."""
     from nervaluate import Evaluator
 
     rng = random.Random(seed)
@@ -353,7 +353,7 @@ def test_the_schemes_agree_with_nervaluate(seed):
 
 
 def published_rules(prediction: str, reference: str) -> tuple[int, int, int]:
-    """The authors' scorer, told again step by step in the plainest way, as an oracle: hits, predicted, gold."""
+    """The authors' scorer, rewritten step by step as an oracle: hits, predicted, gold."""
 
     def mentions(reply: str) -> list[str]:
         end = reply.find("]")
@@ -379,7 +379,7 @@ def published_rules(prediction: str, reference: str) -> tuple[int, int, int]:
 
 
 def noisy(rng: random.Random, gold: str) -> str:
-    """A reply that a model might give instead of the gold, or that hits one of the scorer's defects."""
+    """A reply that a model might give instead of the gold, or that triggers one of the scorer's defects."""
     strings = json.loads(gold)
     rng.shuffle(strings)
     return rng.choice([

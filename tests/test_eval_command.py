@@ -175,7 +175,7 @@ def test_mistakes_are_one_line(
     assert named in str(caught.value)
 
 
-def test_a_model_without_a_chat_template_is_refused(tiny_student: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_chat_template_is_an_error(tiny_student: Path, tmp_path: Path) -> None:
     import shutil
 
     bare = tmp_path / "bare"

@@ -1,4 +1,4 @@
-"""Benchmarks by Hub id, loaded by the very recipes that are shipped, from the stand-in of the Hub over HTTP."""
+"""Benchmarks by Hub id, loaded with the shipped recipes from a fake Hub over HTTP."""
 
 import json
 import os
@@ -30,7 +30,7 @@ for path in sys.argv[2:]:
 
 
 def parquet(rows_of_tags: list[list], names: list[str] | None, tmp_path: Path, column: str = "ner_tags") -> bytes:
-    """A Parquet file as the Hub's conversion writes it, of one sentence a row of tags; names go into the features."""
+    """A Parquet file as the Hub's conversion writes it, one sentence per row of tags; names go into the features."""
     import datasets
 
     kind = datasets.ClassLabel(names=names) if names else datasets.Value("int32")
@@ -42,7 +42,7 @@ def parquet(rows_of_tags: list[list], names: list[str] | None, tmp_path: Path, c
 
 
 def put(hub: FakeHub, repo: str, files: dict[str, bytes], revision: str | None) -> str:
-    """A dataset on the stand-in whose files are at `revision`; a later commit has none of them."""
+    """A dataset on the fake Hub whose files are at `revision`; a later commit has none of them."""
     if ("dataset", repo) not in hub.repos:
         namespace, name = repo.split("/")
         hub.create({"type": "dataset", "organization": namespace, "name": name})
@@ -96,7 +96,7 @@ def test_the_user_recipe_loads_its_sets_by_hub_id(tmp_path: Path) -> None:
 
 
 def files_of(recipe: dict, tmp_path: Path) -> dict[str, bytes]:
-    """A benchmark's dataset laid out as on the Hub: for each label, a sentence in which Rome has it."""
+    """A benchmark's dataset as on the Hub: for each label, a sentence in which Rome has that label."""
     names = recipe.get("tag_names", [])
     features = None
     if not names:  # they stand in the dataset's features

@@ -1,4 +1,4 @@
-"""Predictions: gone on with after a kill, read when they are finished, the same whatever the number of processes."""
+"""Predictions are resumed after a kill, read if the run has finished, and equal for any number of processes."""
 
 import fcntl
 import json
@@ -28,7 +28,7 @@ def benchmark(size: int) -> Benchmark:
 
 
 class Echo:
-    """Answers with the passage; `stop_after` passages it is killed."""
+    """Answers with the passage, and is killed after `stop_after` passages."""
 
     in_process = True
 
@@ -44,7 +44,7 @@ class Echo:
             yield [{**head, "type": query.type, "raw": passage.text} for query in passage.queries]
 
 
-def test_lines_come_in_the_benchmarks_order_whatever_the_order_of_asking(tmp_path: Path) -> None:
+def test_lines_come_in_the_benchmarks_order_not_in_the_order_of_asking(tmp_path: Path) -> None:
     asker, data = Echo(), benchmark(40)
     run = predict(asker, [data], SUITE, tmp_path)
     assert [line["passage_id"] for line in run.lines] == [p.id for p in data.passages for _ in p.queries]
@@ -57,7 +57,7 @@ def test_lines_come_in_the_benchmarks_order_whatever_the_order_of_asking(tmp_pat
 @pytest.mark.parametrize(
     "torn", [b"", b'{"seconds": 0.1, "lines": [{"bench', '{"seconds": 1, "lines": "é'.encode()[:-1]]
 )
-def test_a_killed_run_goes_on_with_the_next_passage(tmp_path: Path, torn: bytes) -> None:
+def test_a_killed_run_resumes_with_the_next_passage(tmp_path: Path, torn: bytes) -> None:
     with pytest.raises(KeyboardInterrupt):
         predict(Echo(stop_after=5), [benchmark(40)], SUITE, tmp_path)
     with (tmp_path / "predictions.partial.jsonl").open("ab") as file:
@@ -76,7 +76,7 @@ def test_another_run_takes_nothing_from_a_partial_file(tmp_path: Path) -> None:
     assert len(asker.asked) == 40
 
 
-def test_a_finished_run_is_read_and_overwrite_asks_anew(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_finished_run_is_read_and_overwrite_asks_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run = predict(Echo(), [benchmark(3)], SUITE, tmp_path)
     (tmp_path / "results.json").write_text(json.dumps({"run": run.identity, "seconds": 12.5}))
     asker = Echo()
@@ -101,7 +101,7 @@ def test_processes_share_the_passages_and_the_predictions_are_the_same(tmp_path:
     alone = predict(Echo(), [data], SUITE, tmp_path / "alone").lines
     both = {(line["passage_id"], line["type"]): line for passage in passages for line in passage["lines"]}
     assert [both[line["passage_id"], line["type"]] for line in alone] == alone
-    # what three processes left is gone on with by one
+    # one process resumes what three processes left
     asker = Echo()
     assert predict(asker, [data], SUITE, tmp_path).lines == alone and asker.asked == []
 
