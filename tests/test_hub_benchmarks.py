@@ -99,7 +99,7 @@ def files_of(recipe: dict, tmp_path: Path) -> dict[str, bytes]:
     """A benchmark's dataset as on the Hub: for each label, a sentence in which Rome has that label."""
     names = recipe.get("tag_names", [])
     features = None
-    if not names:  # they stand in the dataset's features
+    if not names:  # they are in the dataset's features
         prefix = "" if recipe["name"] == "few_nerd" else "B-"
         names = features = ["O", *(prefix + label for label in [*recipe["verbalize"], *recipe.get("drop", [])])]
     outside = names.index("O")
