@@ -7,16 +7,12 @@ chance: they are not searched for, and counted as `too_short`.
 """
 
 import json
-import sys
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 from command_line.build_statistics import Overlap
 from command_line.recipes import read_recipe
@@ -31,10 +27,8 @@ from ..config import ContaminationConfig
 from ..corpus.filters import Screen
 from ..corpus.sources import text_sha256
 
-TEXTS_PER_BATCH = 500
-FILTER_BITS = 20
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-INVERSE = np.uint64(pow(int(MULTIPLIER), -1, 2**64))
+WORD = re.compile(r"[^\W_]+")
+NOTHING: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -76,98 +70,38 @@ def _of_file(name: str, file: Path) -> BenchmarkConfig:
 
 
 class NgramIndex:
-    """An index of the n-grams of texts, and of whole shorter texts; `scan` finds the texts that passages overlap.
+    """The word n-grams of texts, and the whole of each shorter text down to `min_words` words.
 
-    Characters, words and runs of words are 64-bit hashes in numpy arrays, a batch of passages at a time. Two different
-    runs collide about once in 10 million builds of 10 million runs.
+    Attributes:
+        too_short: Numbers of the texts with fewer words, which are not searched for.
     """
 
     def __init__(self, texts: list[str], ngram: int, min_words: int) -> None:
         if not 1 <= min_words <= ngram:
             raise UserError(f"contamination.min_words {min_words} must be between 1 and ngram ({ngram})")
-        words, owners = hash_words(texts)
-        sizes = np.bincount(owners, minlength=len(texts))
-        self.too_short = np.flatnonzero(sizes < min_words).tolist()
-        self.by_length: dict[int, tuple[np.ndarray, list[list[int]]]] = {}  # sorted hashes, and the texts of each
-        self.filter = np.zeros(2**FILTER_BITS, dtype=bool)  # whether a hash with these first bits exists
-        sums = _running_sums(words)
-        for length in range(min_words, ngram + 1):
-            hashes, places = hash_runs(sums, owners, length)
-            wanted = sizes[owners[places]] == length if length < ngram else np.ones(len(places), dtype=bool)
-            known, firsts = np.unique(hashes[wanted], return_inverse=True)
-            holders: list[list[int]] = [[] for _ in known]
-            for place, text in dict.fromkeys(zip(firsts.tolist(), owners[places[wanted]].tolist(), strict=True)):
-                holders[place].append(text)
-            if holders:
-                self.by_length[length] = known, holders
-                self.filter[known >> np.uint64(64 - FILTER_BITS)] = True
+        self.too_short: list[int] = []
+        self._texts: dict[int, dict[tuple[str, ...], set[int]]] = {}  # by the number of words, then by the words
+        for number, text in enumerate(texts):
+            words = WORD.findall(normalize(text))
+            if len(words) < min_words:
+                self.too_short.append(number)
+                continue
+            length = min(ngram, len(words))
+            for gram in _ngrams(words, length):
+                self._texts.setdefault(length, {}).setdefault(gram, set()).add(number)
 
-    def scan(self, passages: Iterable[str]) -> Iterator[set[int]]:
-        """Yield the numbers of the texts that each passage overlaps; passages are read in batches."""
-        passages = iter(passages)
-        while batch := list(islice(passages, TEXTS_PER_BATCH)):
-            found: list[set[int]] = [set() for _ in batch]
-            words, owners = hash_words(batch)
-            sums = _running_sums(words)
-            for length, (known, holders) in self.by_length.items():
-                hashes, places = hash_runs(sums, owners, length)
-                likely = np.flatnonzero(self.filter[hashes >> np.uint64(64 - FILTER_BITS)])
-                near = np.minimum(np.searchsorted(known, hashes[likely]), len(known) - 1)
-                hits = known[near] == hashes[likely]
-                for owner, place in zip(owners[places[likely[hits]]].tolist(), near[hits].tolist(), strict=True):
-                    found[owner].update(holders[place])
-            yield from found
+    def overlaps(self, passage: str) -> set[int]:
+        """The numbers of the texts that a passage overlaps."""
+        words = WORD.findall(normalize(passage))
+        found: set[int] = set()
+        for length, texts in self._texts.items():
+            for gram in _ngrams(words, length):
+                found |= texts.get(gram, NOTHING)
+        return found
 
 
-def hash_words(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return a 64-bit hash of each word in order, and the number of its text."""
-    alphanumeric, values = _characters()
-    folded = [normalize(text) for text in texts]
-    codes = np.frombuffer("\n".join(folded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    edges = np.flatnonzero(np.diff(alphanumeric[codes], prepend=False, append=False))
-    starts, ends = edges[::2], edges[1::2]
-    words = _hash_slices(_running_sums(values[codes]), starts, ends)
-    words ^= words >> np.uint64(32)
-    text_ends = np.cumsum([len(text) + 1 for text in folded])
-    return words * MULTIPLIER, np.searchsorted(text_ends, starts, side="right")
-
-
-def hash_runs(sums: np.ndarray, owners: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a hash of each run of `length` words within a text, and the position of its first word.
-
-    `sums` are the running sums of the words' hashes.
-    """
-    last = len(owners) - length + 1
-    places = np.flatnonzero(owners[:last] == owners[length - 1 :]) if last > 0 else np.zeros(0, dtype=np.int64)
-    return _hash_slices(sums, places, places + length), places
-
-
-def _running_sums(values: np.ndarray) -> np.ndarray:
-    """The polynomial hash of each prefix of the values, modulo 2**64."""
-    powers, _ = _powers(len(values).bit_length())
-    sums = np.zeros(len(values) + 1, dtype=np.uint64)
-    np.cumsum(values * powers[: len(values)], out=sums[1:])
-    return sums
-
-
-def _hash_slices(sums: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The hash of each slice `start:end` of the values behind `sums`, independent of its position."""
-    _, inverses = _powers(len(sums).bit_length())
-    return (sums[ends] - sums[starts]) * inverses[starts]
-
-
-@cache
-def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first 2**bits powers of the multiplier and of its inverse."""
-    powers, inverses = (np.multiply.accumulate(np.full(2**bits, base)) for base in (MULTIPLIER, INVERSE))
-    return powers, inverses
-
-
-@cache
-def _characters() -> tuple[np.ndarray, np.ndarray]:
-    """For each code point, whether it is a letter or digit, and a random number."""
-    alphanumeric = np.fromiter((chr(code).isalnum() for code in range(sys.maxunicode + 1)), dtype=bool)
-    return alphanumeric, np.random.default_rng(0).integers(1, 2**63, sys.maxunicode + 1, dtype=np.uint64)
+def _ngrams(words: list[str], length: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(length)), strict=False)
 
 
 class Decontaminator:
@@ -198,7 +132,7 @@ class Decontaminator:
         name = f"contamination {text_sha256(options)[:16]}"
 
         def why_reject(text: str) -> str | None:
-            (numbers,) = self.index.scan([text])
+            numbers = self.index.overlaps(text)
             return self._reason(numbers) if numbers else None
 
         return Screen(name, why_reject)
@@ -206,12 +140,10 @@ class Decontaminator:
     def look_up(self, passages: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return the reasons to reject passages `(id, text)`, by id, and count all overlap."""
         rejected: dict[str, str] = {}
-        passages = iter(passages if self.benchmarks else ())
-        while batch := list(islice(passages, TEXTS_PER_BATCH)):
-            for (name, text), numbers in zip(batch, self.index.scan(text for _, text in batch), strict=True):
-                if numbers:
-                    self.found[text] = numbers
-                if numbers and self.config.passages == "remove":
+        for name, text in passages if self.benchmarks else ():
+            if numbers := self.index.overlaps(text):
+                self.found[text] = numbers
+                if self.config.passages == "remove":
                     self.removed.add(text)
                     rejected[name] = self._reason(numbers)
         return rejected
