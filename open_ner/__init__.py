@@ -1,1 +1,65 @@
-"""The student's runtime: the dialogue, the decoder and the `open-ner` pipeline, which travel with the weights."""
+"""Named-entity recognition with types of your choice, by a small student model.
+
+    import open_ner
+
+    tagger = open_ner.load("org/model")
+    tagger("Ada Lovelace met Charles Babbage in London.", types=["person", "city"])
+
+`import open_ner` is light: torch and transformers are imported with the first model.
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from .pipeline import OpenNERPipeline
+    from .tools.served import ServedNER
+
+__all__ = ["OpenNERPipeline", "ServedNER", "load"]
+__version__ = "0.1.0"
+
+HOMES = {"OpenNERPipeline": ".pipeline", "ServedNER": ".tools.served"}  # imported on first use
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    device: "int | str | torch.device | None" = None,
+    dtype: "str | torch.dtype" = "auto",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    **options: Any,
+) -> "OpenNERPipeline":
+    """Load a student with the code of this package; code saved with the model is never run.
+
+    Args:
+        model: folder or Hub id.
+        device: such as "cpu", "cuda:1" or "mps"; default: the first accelerator, or the CPU if there is none.
+        dtype: such as "bfloat16"; default: that of the saved weights.
+        revision: branch, tag or commit of a Hub model.
+        token: access token for a private Hub model; default: that of `hf auth login`.
+        options: defaults for calls (see `OpenNERPipeline`), or arguments of `transformers.pipeline` such as
+            `device_map`.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: the model's architecture or tokenizer cannot be used, or an option is out of range.
+    """
+    import transformers
+
+    from .pipeline import TASK, OpenNERPipeline
+
+    build: Any = transformers.pipeline  # its overloads list only transformers' own tasks
+    chosen = {"model": os.fspath(model), "device": device, "dtype": dtype, "revision": revision, "token": token}
+    return build(TASK, pipeline_class=OpenNERPipeline, trust_remote_code=False, **chosen, **options)
+
+
+if not TYPE_CHECKING:  # a type checker sees the imports above
+
+    def __getattr__(name: str) -> Any:
+        if name not in HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(HOMES[name], __name__), name)

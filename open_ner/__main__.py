@@ -1,11 +1,12 @@
 """Find entities from the shell.
 
-    python -m open_ner "Ada Lovelace met Charles Babbage in London." --types person,city --model runs/quickstart/model
-    python -m open_ner --file a.txt b.txt --types '{"town": "a place with a mayor, but no bishop"}' --model org/model
-    zcat corpus.jsonl.gz | python -m open_ner --jsonl --types person,city --model org/model > entities.jsonl
-    python -m open_ner "Rome" --base_url http://localhost:8000/v1 --json
+    open-ner "Ada Lovelace met Charles Babbage in London." --types person,city --model org/model
+    open-ner --file a.txt b.txt --types '{"town": "a place with a mayor, but no bishop"}' --model runs/quickstart/model
+    zcat corpus.jsonl.gz | open-ner --jsonl --types person,city --model org/model > entities.jsonl
+    open-ner "Rome" --base_url http://localhost:8000/v1 --json
 
-Without a text and --file, standard input is read. Exit status: 0 done, 1 failed, 2 a mistake in what was given.
+Without a text and --file, standard input is read. From a checkout, `python -m open_ner` is the same command.
+Exit status: 0 done, 1 failed, 2 invalid input or options.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
@@ -20,10 +22,16 @@ from .tools.errors import UserError, run
 from .tools.jsonl import Ask, answer_jsonl
 
 
+def cli() -> None:
+    """Run `main` as the console script `open-ner`."""
+    run(main)
+
+
 def main() -> None:
     """Print each text with its spans marked and a table of them, or JSON, or JSON lines."""
     args = _arguments()
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # which writes a lone surrogate as JSON does
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a lone surrogate is escaped as in JSON
     types = read_types(args.types)
     if args.jsonl:
         [name] = args.file
@@ -44,14 +52,14 @@ def main() -> None:
 
 
 def read_types(option: str | None) -> list[str] | dict[str, str] | None:
-    """`person,city` as a list, `person,town=a small city` as `{name: definition}`; JSON of either is read as it is."""
+    """Read `person,city` as a list, `person,town=a small city` as `{name: definition}`, and JSON of either."""
     if option is None:
         return None
     if option.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(option)
         except ValueError as error:
-            raise UserError(f"--types begins like JSON and is none ({error}): {option!r:.80}") from None
+            raise UserError(f"--types begins like JSON but is not valid ({error}): {option!r:.80}") from None
     parts = [part.strip() for part in option.split(",") if part.strip()]
     if not parts:
         raise UserError(f"--types {option!r} names no type: write person,city")
@@ -63,31 +71,31 @@ def read_types(option: str | None) -> list[str] | dict[str, str] | None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m open_ner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="open-ner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("text", nargs="?", help="the text to search")
-    parser.add_argument("--file", nargs="+", metavar="FILE", help="search these files, UTF-8; - is standard input")
-    parser.add_argument("--model", help="folder or Hub id of a student; with --base_url, the name it is served by")
+    parser.add_argument("--file", nargs="+", metavar="FILE", help="search these UTF-8 files; - is standard input")
+    parser.add_argument("--model", help="folder or Hub id of a student; with --base_url, the name of the served model")
     parser.add_argument(
         "--types",
         help="entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
         "definitions with commas); default: those saved with the model",
     )
-    parser.add_argument("--threshold", type=float, help="keep spans scored at least this, 0 to 1")
-    parser.add_argument("--occurrences", choices=("all", "first"), help="of an answer: all, or the first")
-    parser.add_argument("--dataset", help="the data set's name, for students tuned on several")
+    parser.add_argument("--threshold", type=float, help="keep spans with at least this score, 0 to 1")
+    parser.add_argument("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
+    parser.add_argument("--dataset", help="name of a data set, for students tuned on several")
     parser.add_argument("--free", action="store_true", help="decode freely instead of grounded in the text")
-    parser.add_argument("--device", help="cpu, cuda:0, mps; default: an accelerator where there is one")
-    parser.add_argument("--base_url", help="ask an OpenAI-compatible server instead (docs/serving.md)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one")
+    parser.add_argument("--base_url", help="ask an OpenAI-compatible server instead (needs the extra open-ner[serve])")
     parser.add_argument("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON list of spans, for several files a line each"
+        "--json", action="store_true", help="print a JSON list of spans, or a line for each of several files"
     )
     parser.add_argument(
         "--jsonl",
         action="store_true",
-        help='read lines {"text": ...} and write them with their "entities" added, in order; a line may bring its own '
-        '"types" and any other keys. A line that cannot be answered gets an "error" instead, and the exit status is 2',
+        help='read lines {"text": ...} and write them with "entities" added, in order; a line may have its own '
+        '"types" and any other keys. A line that cannot be answered gets an "error", and the exit status is 2',
     )
     parser.add_argument("--batch_size", type=int, default=16, help="lines of --jsonl answered together (16)")
     args = parser.parse_args()
@@ -95,41 +103,42 @@ def _arguments() -> argparse.Namespace:
         raise UserError(f"a text ({args.text!r:.40}) beside {'--jsonl' if args.jsonl else '--file'}: give one of them")
     if args.text is None and not args.file:
         if sys.stdin.isatty():
-            raise UserError("nothing to search: give a text, --file, or text on standard input (--help tells more)")
+            raise UserError("nothing to search: give a text, --file, or text on standard input (see --help)")
         args.file = ["-"]
     if args.jsonl and len(args.file) > 1:
         raise UserError("--jsonl reads one file: join them with cat and read standard input")
     if not args.model and not args.base_url:
         raise UserError("--model is missing: name a folder or Hub id of a student, or a server by --base_url")
     if args.tokenizer and not args.base_url:
-        raise UserError("--tokenizer goes with --base_url; a model in process has its own")
+        raise UserError("--tokenizer is only for --base_url; a local model has its own")
     if args.device and args.base_url:
-        raise UserError("--device goes with a model in process; the server of --base_url has its own")
+        raise UserError("--device is only for a local model, not for the server of --base_url")
     if args.batch_size < 1:
         raise UserError(f"--batch_size {args.batch_size}: give at least 1")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
-        raise UserError(f"--threshold {args.threshold}: scores lie in 0 to 1")
+        raise UserError(f"--threshold {args.threshold}: scores are in 0 to 1")
     return args
 
 
 def _tagger(args: argparse.Namespace) -> Ask:
-    """The student of the command line as a function of texts and types."""
+    """Return the student of the command line as a function of texts and types."""
     given = {"threshold": args.threshold, "dataset": args.dataset, "occurrences": args.occurrences}
-    options = {name: value for name, value in given.items() if value is not None}  # the others are the student's
+    options = {name: value for name, value in given.items() if value is not None}  # the student has defaults
     if args.base_url:
-        from .tools.served import ServedNER
-
+        try:
+            from .tools.served import ServedNER
+        except ModuleNotFoundError as error:
+            raise UserError(f"--base_url needs the package {error.name}: pip install 'open-ner[serve]'") from None
         with _one_line():
             served = ServedNER(args.base_url, args.model, tokenizer=args.tokenizer)
         return lambda texts, types: served(texts, types, **options)
-    from transformers import pipeline
     from transformers.utils import logging
 
-    from .pipeline import OpenNERPipeline
+    from . import load
 
     logging.disable_progress_bar()
-    try:  # this checkout's pipeline, not the code that lies with the model
-        tagger = pipeline("open-ner", model=args.model, pipeline_class=OpenNERPipeline, device=args.device)
+    try:
+        tagger = load(args.model, device=args.device)
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise UserError(f"{args.model!r} cannot be loaded ({error!s:.200}): check the name and --device") from None
     return lambda texts, types: tagger(texts, types=types, grounded=not args.free, **options)
@@ -137,7 +146,7 @@ def _tagger(args: argparse.Namespace) -> Ask:
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Turn what the pipeline or a server says of bad input into a UserError."""
+    """Turn an error of the pipeline or a server into a UserError."""
     try:
         yield
     except (ValueError, ConnectionError) as error:
@@ -145,7 +154,7 @@ def _one_line() -> Iterator[None]:
 
 
 def _open(name: str) -> IO[bytes]:
-    """A file, or standard input, as bytes."""
+    """Open a file, or standard input, as bytes."""
     try:
         return sys.stdin.buffer if name == "-" else Path(name).open("rb")
     except OSError as error:
@@ -153,15 +162,15 @@ def _open(name: str) -> IO[bytes]:
 
 
 def _read(name: str) -> str:
-    """A whole file, line ends as they are, because offsets count them."""
+    """Read a whole file without changing its line ends, which offsets count."""
     try:
         with closing(_open(name)) as file:
             return file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name!r} is no UTF-8 (byte {error.start}): convert it first") from None
+        raise UserError(f"{name!r} is not UTF-8 (byte {error.start}): convert it first") from None
     except OSError as error:
         raise UserError(f"{name!r} cannot be read: {error.strerror}") from None
 
 
 if __name__ == "__main__":
-    run(main)
+    cli()

@@ -19,7 +19,7 @@ from .conversation import LONE_SURROGATE, Message, build_query, neutralize, pass
 
 # through transformers, because the files that travel with the weights import nothing but torch and transformers;
 # its stub allows for a missing jinja2, which torch requires
-TemplateError = chat_template_utils.jinja2.TemplateError  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+TemplateError = chat_template_utils.jinja2.TemplateError  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and JSON lines."""
+"""Atomic writes of files, and JSON lines."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -9,19 +9,19 @@ from ..conversation import LONE_SURROGATE
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a UTF-8 file under a temporary name beside it, then rename it, so that no reader meets half a file."""
+    """Write a UTF-8 file under a temporary name beside it, then rename it, so that no reader sees half a file."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
+    """Write a value as indented JSON, atomically."""
     write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False))
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write each row as one JSON line, all of them or none; a lone surrogate becomes its JSON escape."""
+    """Write each row as one JSON line, atomically; a lone surrogate becomes its JSON escape."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", errors="backslashreplace") as lines:
         lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -36,7 +36,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    r"""The value of each line; lines end at `\n` alone, whatever other separators the strings hold.
+    r"""Yield the value of each line; only `\n` ends a line, whatever other separators the strings contain.
 
     Raises ValueError for a line that is not JSON, OSError for a file that cannot be read.
     """

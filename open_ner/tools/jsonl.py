@@ -1,4 +1,4 @@
-"""JSON lines in, JSON lines out: texts answered a batch at a time, in order, in constant memory."""
+"""JSON lines in, JSON lines out: texts are answered in batches, in order, in constant memory."""
 
 import json
 import sys
@@ -6,17 +6,25 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any
 
+from ..answers import Entity
 from .errors import UserError
 
-Ask = Callable[[list[str], Any], list[list[dict[str, Any]]]]  # texts and types to the entities of each text
-Record = dict[str, Any]
+Ask = Callable[[list[str], Any], list[list[Entity]]]  # texts and types to the entities of each text
+InputLine = dict[str, Any]  # the user's object, with any keys
 
 
 def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_size: int) -> None:
-    """Print each line's record with its `entities`, as soon as its batch is answered; blank lines are passed over.
+    """Print each line's record with its `entities`, as soon as its batch is answered; blank lines are ignored.
 
-    A record's own `types` go before those given. One that cannot be answered gets an `error` instead, which is said
-    with its line's number, and in the end a UserError counts them.
+    Args:
+        lines: JSON objects with a `text`, in UTF-8. A record's own `types` take precedence over `types`.
+        name: of the file, for error messages.
+        ask: finds the entities of texts.
+        types: what to find in records without `types`.
+        batch_size: lines answered together.
+
+    Raises:
+        UserError: some lines could not be answered. Each has an `error` in its record and on stderr.
     """
     broken = total = 0
     numbered = enumerate(lines, 1)
@@ -33,21 +41,21 @@ def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_
         raise UserError(f"{name}: {broken} of {total} lines could not be answered and have an error in their place")
 
 
-def _record(line: bytes) -> Record:
-    """The record of a line, or one with an error alone."""
+def _record(line: bytes) -> InputLine:
+    """Return the record of a line, or one with only an error."""
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        return {"error": f"no JSON in UTF-8: {error}"}
+        return {"error": f"not JSON in UTF-8: {error}"}
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        return {"error": f'no object with a "text" that is a string: {line[:60]!r}'}
+        return {"error": f'not an object with a "text" that is a string: {line[:60]!r}'}
     return {key: value for key, value in record.items() if key not in ("entities", "error")}  # of an earlier run
 
 
-def _answered(records: list[tuple[int, Record]], ask: Ask, types: Any) -> Iterator[tuple[int, Record]]:
-    """The records with their entities; those next to each other with the same types are asked together."""
+def _answered(records: list[tuple[int, InputLine]], ask: Ask, types: Any) -> Iterator[tuple[int, InputLine]]:
+    """Yield the records with their entities; adjacent records with the same types are asked together."""
 
-    def alike(numbered: tuple[int, Record]) -> tuple[bool, Any]:
+    def alike(numbered: tuple[int, InputLine]) -> tuple[bool, Any]:
         own = numbered[1].get("types")
         return "text" in numbered[1], types if own is None else own
 
@@ -58,14 +66,14 @@ def _answered(records: list[tuple[int, Record]], ask: Ask, types: Any) -> Iterat
             continue
         try:
             answers: list[Any] = ask([record["text"] for _, record in same], wanted)
-        except ValueError:  # of one of them: which one is found by asking each alone
+        except ValueError:  # one of them is invalid: ask each alone to find which
             answers = [_alone(ask, record["text"], wanted) for _, record in same]
         for (number, record), answer in zip(same, answers, strict=True):
             yield number, record | ({"error": answer} if isinstance(answer, str) else {"entities": answer})
 
 
-def _alone(ask: Ask, text: str, types: Any) -> list[dict[str, Any]] | str:
-    """The entities of a text, or what is wrong with it."""
+def _alone(ask: Ask, text: str, types: Any) -> list[Entity] | str:
+    """Return the entities of a text, or the error."""
     try:
         return ask([text], types)[0]
     except ValueError as error:

@@ -1,22 +1,23 @@
-"""A text with its spans marked, and a table of them, for a person to read; colors on a terminal that has them."""
+"""Print a text with its spans marked, and a table of them, in colors if the terminal has them."""
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..answers import Entity
+
 STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
-# all that moves the cursor, hides or reorders text; joiners stay, which Persian and emoji are written with
+# characters that move the cursor, or hide or reorder text; not joiners, which Persian and emoji need
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
 ENDS = re.compile(r"[\t\n]")
 
 
-def show(text: str, entities: list[dict[str, Any]], title: str = "") -> None:
+def show(text: str, entities: list[Entity], title: str = "") -> None:
     """Print the text with the outermost spans as `[word|type]`, then every span with offsets, score and type."""
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     types = dict.fromkeys(entity["entity_group"] for entity in entities)
@@ -38,13 +39,13 @@ def show(text: str, entities: list[dict[str, Any]], title: str = "") -> None:
         style = colors[entity["entity_group"]]
         word, name = Text(in_a_cell(entity["word"]), style), Text(in_a_cell(entity["entity_group"]), style)
         table.add_row(word, str(entity["start"]), str(entity["end"]), score, name)
-    # elsewhere than on a terminal nothing is folded: the table is as wide as its longest span
+    # outside a terminal nothing is folded: the table is as wide as its longest span
     width = None if console.is_terminal else max(console.measure(table).maximum, 1)
     console.print(table, width=width, soft_wrap=False)
 
 
-def marked(text: str, entities: Iterable[dict[str, Any]], colors: dict[str, str]) -> Text:
-    """The text with the spans that lie in no other marked; spans in order of start, the longer first."""
+def marked(text: str, entities: Iterable[Entity], colors: dict[str, str]) -> Text:
+    """Mark the spans that are not inside another; `entities` are in order of start, the longer first."""
     shown, at = Text(), 0
     together: dict[tuple[int, int], list[str]] = {}
     for entity in entities:
@@ -60,10 +61,10 @@ def marked(text: str, entities: Iterable[dict[str, Any]], colors: dict[str, str]
 
 
 def printable(text: str) -> str:
-    """The text with control characters as escapes, so that no text can steer a terminal; lines and tabs stay."""
+    """Escape control characters except line ends and tabs, so that no text can control the terminal."""
     return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def in_a_cell(text: str) -> str:
-    """The text on one line."""
+    """Escape line ends and tabs too, so that the text stays on one line."""
     return ENDS.sub(lambda match: repr(match[0])[1:-1], printable(text))
