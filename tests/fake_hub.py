@@ -1,4 +1,4 @@
-"""A stand-in of the HuggingFace Hub: a real HTTP server on 127.0.0.1 that keeps its repositories in memory.
+"""A fake Hugging Face Hub: an HTTP server on 127.0.0.1 with repositories in memory.
 
     with FakeHub() as hub:
         subprocess.run([sys.executable, "-c", code], env=hub.env(tmp_path), check=True)
@@ -13,7 +13,7 @@ The clients read HF_ENDPOINT once, at import: run them in a subprocess with `hub
     POST       [/datasets|/spaces]/{id}.git/info/lfs/objects/batch, then PUT /lfs/{sha256}
     HEAD, GET  [/datasets|/spaces]/{id}/resolve/{rev}/{path}, with ranges
 
-Left out: branches other than `main` and a test's own `refs`, pull requests, Xet, multipart uploads, and a new
+Not served: branches other than `main` and a test's own `refs`, pull requests, Xet, multipart uploads, and a new
 repository's `.gitattributes`.
 """
 
@@ -34,10 +34,10 @@ from quiet_server import QuietServer
 
 TOKEN = "hf_test"
 USER = "tester"
-DATE = "2026-01-01T00:00:00.000Z"  # one date for everything: no client here orders by it
+DATE = "2026-01-01T00:00:00.000Z"  # one date for everything, because no client here orders by it
 PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".arrow", ".gguf", ".gz", ".zip", ".pt")
-LFS_SIZE = 10 * 2**20  # bytes; the Hub takes no larger file into git itself
+LFS_SIZE = 10 * 2**20  # bytes; the Hub stores larger files in LFS
 
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 API = re.compile(
@@ -49,7 +49,7 @@ LFS_BATCH = re.compile(rf"/(?P<prefix>datasets/|spaces/)?{REPO}\.git/info/lfs/ob
 
 
 class HubError(Exception):
-    """An answer other than 2xx. `code` becomes X-Error-Code, from which the client picks its exception."""
+    """A response other than 2xx. `code` becomes X-Error-Code, which selects the exception in the client."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class File:
 
     @property
     def oid(self) -> str:
-        """What the clients compare and cache by: SHA-256 for LFS, else the SHA-1 of a git blob."""
+        """The id that clients compare and cache by: SHA-256 for LFS, else the SHA-1 of a git blob."""
         if self.lfs:
             return hashlib.sha256(self.content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
@@ -80,7 +80,7 @@ class File:
 
 @dataclass(frozen=True)
 class Commit:
-    """A title and the whole tree after it, by path."""
+    """A commit: its title and all files by path."""
 
     sha: str
     title: str
@@ -98,13 +98,13 @@ class Repo:
     refs: dict[str, str] = field(default_factory=dict)  # other names of commits, such as refs/convert/parquet
 
     def add_commit(self, title: str, files: dict[str, File]) -> Commit:
-        """Append a commit that holds exactly `files`, under a new sha."""
+        """Append a commit with exactly these files."""
         seed = repr((self.kind, self.name, len(self.commits), title, [(p, f.oid) for p, f in sorted(files.items())]))
         self.commits.append(Commit(hashlib.sha1(seed.encode()).hexdigest(), title, files))
         return self.commits[-1]
 
     def at(self, revision: str) -> Commit:
-        """The commit that `main`, a sha or one of `refs` names."""
+        """Find a commit by `main`, its sha or one of `refs`."""
         if revision == "main":
             return self.commits[-1]
         revision = self.refs.get(revision, revision)
@@ -114,7 +114,7 @@ class Repo:
         raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
     def info(self, commit: Commit) -> dict[str, Any]:
-        """What model_info, dataset_info and space_info read."""
+        """The response to model_info, dataset_info and space_info."""
         siblings = [{"rfilename": p, "blobId": f.oid, **f.info(p)} for p, f in sorted(commit.files.items())]
         return {
             "id": self.name,
@@ -152,7 +152,7 @@ class Repo:
 
 
 class FakeHub:
-    """The Hub while the `with` block runs. `requests` lists (method, path without query) in order of arrival."""
+    """The Hub, which runs inside a `with` block. `requests` lists (method, path without query) in order of arrival."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
@@ -171,7 +171,7 @@ class FakeHub:
         self._server.server_close()
 
     def env(self, home: Path) -> dict[str, str]:
-        """A whole environment for a subprocess: this process's, with the Hub here and its caches under `home`."""
+        """This process's environment for a subprocess, with this Hub and with caches under `home`."""
         outer = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))}
         return outer | {
             "HF_ENDPOINT": self.url,
@@ -195,7 +195,7 @@ class FakeHub:
         return self.repos[repo_type, repo_id].private
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Create an empty repository from the body of /api/repos/create; 409 when there is one."""
+        """Create an empty repository from the body of /api/repos/create; 409 if it exists."""
         kind, name = request.get("type", "model"), f"{request.get('organization') or USER}/{request['name']}"
         answer = {"url": f"{self.url}/{PREFIXES[kind]}{name}", "name": name}
         if (kind, name) in self.repos:
@@ -205,7 +205,7 @@ class FakeHub:
         return answer
 
     def preupload(self, repo: Repo, revision: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Tell for each file whether it goes through LFS, and which version is here already."""
+        """Return for each file whether it goes through LFS, and which version exists."""
         known, answer = repo.at(revision).files, []
         for file in request["files"]:
             path, binary = file["path"], b"\0" in base64.b64decode(file["sample"])
@@ -215,7 +215,7 @@ class FakeHub:
         return {"files": answer}
 
     def lfs_batch(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Say where to PUT each object that is not here yet."""
+        """Return where to PUT each object that is missing."""
         objects = [{"oid": item["oid"], "size": item["size"]} for item in request["objects"]]
         for item in objects:
             if item["oid"] not in self.lfs:
@@ -247,7 +247,7 @@ class FakeHub:
                 for old in gone:
                     del files[old]
             else:
-                raise HubError(400, f"operation not served by the stand-in: {key}")
+                raise HubError(400, f"operation not served by the fake Hub: {key}")
         sha = repo.add_commit(title, files).sha
         return {"commitOid": sha, "commitUrl": f"{self.url}/{PREFIXES[repo.kind]}{repo.name}/commit/{sha}"}
 
@@ -255,13 +255,13 @@ class FakeHub:
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else every answer waits 40 ms for the client's acknowledgement
+    disable_nagle_algorithm = True  # else every response waits 40 ms for an acknowledgment
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the test output quiet."""
 
     def do_GET(self) -> None:
-        """Answer any method: read the body whole, route, and turn a HubError into its status."""
+        """Answer any method; a HubError becomes its status."""
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.hub.lock:
@@ -283,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def _route(self, path: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
-        if path.startswith("/lfs/") and self.command == "PUT":  # a signed address on the Hub: carries no token
+        if path.startswith("/lfs/") and self.command == "PUT":  # a signed URL on the Hub, without a token
             if hashlib.sha256(body).hexdigest() != path[len("/lfs/") :]:
                 raise HubError(400, "the object's SHA-256 is not the one announced")
             self.hub.lfs[path[len("/lfs/") :]] = body
@@ -310,7 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
         verb = match["verb"] or "revision"
         call = f"{self.command} {verb}"
         if call not in CALLS:
-            raise HubError(400, f"route not served by the stand-in: {self.command} {path}")
+            raise HubError(400, f"route not served by the fake Hub: {self.command} {path}")
         if verb in ("preupload", "commit"):
             self._need_token()
         repo, revision = self._repo(match["kind"], match["repo"]), unquote(match["rev"] or "main")
@@ -323,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
             return repo.info(commit)
         if call == "GET tree":
             return repo.tree(commit, unquote(match["path"] or ""), "recursive=true" in self.path.lower())
-        if call == "POST paths-info":  # a path that does not exist is left out, as on the Hub
+        if call == "POST paths-info":  # unknown paths are omitted, as on the Hub
             paths = parse_qs(body.decode()).get("paths", [])
             return [entry for entry in repo.tree(commit, "", recursive=True) if entry["path"] in paths]
         past = reversed(repo.commits[: repo.commits.index(commit) + 1])  # GET commits

@@ -1,4 +1,4 @@
-"""Tokenizers and chat templates of the kinds real students have, small enough for tests."""
+"""Small tokenizers and chat templates like those of real students."""
 
 import json
 import shutil
@@ -11,24 +11,24 @@ from open_ner.conversation import Message
 from sft.conversations import tokenize
 from tiny import SENTENCES
 
-# Qwen3's way: the last answer carries an empty think block, the ones before and the prompt do not
+# like Qwen3: the last answer has an empty think block, earlier answers and the prompt do not
 QWEN3 = (
     "{% for m in messages %}<|im_start|>{{ m.role + '\n' }}"
     "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
     "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Llama 3's: a start of the text, contents trimmed
+# like Llama 3: a begin token, trimmed contents
 LLAMA3 = (
     "{{ bos_token }}{% for m in messages %}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|head|>assistant<|/head|>\n\n{% endif %}"
 )
-# Gemma's: no system turn of its own, "model" answers, and the end of a turn is not the tokenizer's eos_token
+# like Gemma: no system turn, the role "model", and a turn does not end with the tokenizer's eos_token
 GEMMA = (
     "{{ bos_token }}{% for m in messages[1:] %}<|turn|>{{ 'model' if m.role == 'assistant' else m.role }}\n"
     "{% if loop.first %}{{ messages[0].content + '\n\n' }}{% endif %}{{ m.content | trim }}<|/turn|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|turn|>model\n{% endif %}"
 )
-# Mistral's: the system text moves to the last question, so that a conversation and its first question differ early
+# like Mistral: the system text moves to the last query, so a conversation and its first query differ early
 MISTRAL = (
     "{{ bos_token }}{% for m in messages[1:] %}{% if m.role == 'user' %}[INST]"
     "{% if loop.last %}{{ messages[0].content + '\n\n' }}{% endif %}{{ m.content }}[/INST]"
@@ -50,7 +50,7 @@ def encode_conversation(messages: list[Message], tokenizer: PreTrainedTokenizerB
 
 
 def with_template(student: Path, template: str) -> PreTrainedTokenizerFast:
-    """The tiny student's tokenizer with another chat template and the marks those above use."""
+    """The tiny student's tokenizer with another chat template and the special tokens of the templates above."""
     tokenizer = AutoTokenizer.from_pretrained(student)
     tokenizer.add_special_tokens({"additional_special_tokens": MARKS})
     tokenizer.chat_template = template
@@ -66,9 +66,9 @@ def gpt2_like(student: Path) -> PreTrainedTokenizerFast:
 
 
 def llama_like(student: Path) -> PreTrainedTokenizerFast:
-    """SentencePiece's way: `▁` for spaces, one before the text, bytes for unknown characters; no chat template.
+    """Like SentencePiece: `▁` for spaces and before the text, bytes for unknown characters; no chat template.
 
-    It has fewer tokens than the tiny model has rows.
+    Its vocabulary is smaller than the tiny model's.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 

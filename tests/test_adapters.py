@@ -1,4 +1,4 @@
-"""LoRA and QLoRA: trained with the answer-only head, merged into whole weights."""
+"""LoRA and QLoRA are trained with the answer-only head and merged into full weights."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +27,7 @@ LORA = ("--use_peft", "--lora_r", "4", "--learning_rate", "1e-2", "--max_steps",
 
 
 def make_trainer(student: Path, given: tuple, messages: list) -> tuple[AnswerTrainer, dict[str, int]]:
-    """A trainer of an adapter on these conversations, and what it is trained on."""
+    """Make a trainer of an adapter, and return the counts of what it is trained on."""
     tokenizer = load_tokenizer(str(student))
     rows, report = tokenize(datasets.Dataset.from_list([{"messages": row} for row in messages]), tokenizer, None)
     trainer = AnswerTrainer(
@@ -43,7 +43,7 @@ def make_trainer(student: Path, given: tuple, messages: list) -> tuple[AnswerTra
 
 
 def train_and_save(student: Path, folder: Path, *options: str) -> tuple[AnswerTrainer, torch.Tensor, torch.Tensor]:
-    """A trainer with an adapter, the logits of adapter and base together, and those of the saved student."""
+    """Return the trainer, the logits of base and adapter, and the logits of the saved student."""
     given = arguments(student, folder, *LORA, *options)
     trainer, _ = make_trainer(student, given, ROWS)
     trainer.train()
@@ -77,7 +77,7 @@ def test_lora_scores_the_answers_alone(tiny_student: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
-def test_qlora_is_merged_into_the_base_as_it_is_not_as_it_was_quantized(tiny_student: Path, tmp_path: Path) -> None:
+def test_qlora_is_merged_into_the_base_without_quantization(tiny_student: Path, tmp_path: Path) -> None:
     trainer, _, merged = train_and_save(tiny_student, tmp_path / "model", "--load_in_4bit", "--dtype", "float32")
     assert trainer.model.get_base_model().is_loaded_in_4bit
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -97,7 +97,7 @@ def test_a_token_sees_the_prefix_and_its_own_branch_up_to_itself() -> None:
         [1, 1, 1, 0, 0, 0],
         [1, 1, 1, 1, 0, 0],
         [1, 1, 0, 0, 1, 0],
-        [1, 1, 0, 0, 0, 1],  # nobody reads it, and a row that sees nothing would be no number
+        [1, 1, 0, 0, 0, 1],  # its output is unused; a fully masked row would be NaN
     ]
     assert positions(branches[0].tolist()[:5]) == [0, 1, 2, 3, 2]
     with pytest.raises(ValueError, match="sdpa or flex_attention, not eager"):
@@ -109,7 +109,7 @@ def test_training_on_branches_learns_the_single_queries(
     tokenizer: PreTrainedTokenizerBase,
     tmp_path,  # noqa: ANN001
 ) -> None:
-    """The first loss is the mean over all answer tokens of the single-question conversations, and it falls."""
+    """The first loss is the mean over all answer tokens of the single-query conversations, and it decreases."""
     config = SFTConfig(
         output_dir=str(tmp_path), max_steps=8, per_device_train_batch_size=len(CONVERSATIONS), learning_rate=1e-2,
         bf16=False, gradient_checkpointing=False, report_to="none", logging_steps=1, save_strategy="no", use_cpu=True,

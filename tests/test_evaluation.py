@@ -1,4 +1,4 @@
-"""Entity F1 during training is that of the answers the open-NER decoder gives, and it stops a run."""
+"""Entity F1 during training is measured on answers of the open-NER decoder, and can stop a run."""
 
 import json
 from pathlib import Path
@@ -74,10 +74,10 @@ def test_an_evaluation_reports_entity_f1_and_ends_a_run_that_no_longer_improves(
         callbacks=[EarlyStoppingCallback(2)],
     )  # fmt: skip
 
-    def whole(*args, **kwargs):  # noqa: ANN002, ANN003, ANN202  (one group of rows at a time would draw two scores)
+    def evaluate(*args, **kwargs):  # noqa: ANN002, ANN003, ANN202  (scoring by groups of rows would draw two scores)
         return torch.tensor(next(scores))
 
-    trainer.held_out.evaluate = whole
+    trainer.held_out.evaluate = evaluate
     trainer.train()
     found = [(e["step"], round(e["eval_entity_f1"], 3)) for e in trainer.state.log_history if "eval_entity_f1" in e]
     assert found == [(1, 0.333), (2, 0.667), (3, 0.333), (4, 0.0)]

@@ -1,4 +1,4 @@
-"""The whole way over real HTTP: build, push, load, train, push, evaluate, and pull the model by name from the Hub."""
+"""The whole pipeline over real HTTP: build, push, load, train, push, evaluate, and load the model by name."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def dataset(
 def student(
     dataset: str, environment: dict[str, str], tiny_student: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """A bare `accelerate launch train_sft.py`: its default recipe, pointed at a tiny student and at the Hub."""
+    """Run `accelerate launch train_sft.py` with its default recipe, a tiny student and a dataset on the Hub."""
     folder = tmp_path_factory.mktemp("train") / "tiny-ner"
     printed = run(
         environment, "-m", "accelerate.commands.launch", "train_sft.py", "--model_name_or_path", str(tiny_student),

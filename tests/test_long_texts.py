@@ -14,7 +14,7 @@ from open_ner import pipeline as open_ner_pipeline
 from open_ner.decoding import Answer, Request
 from open_ner.long_texts import Window, cut, fitting_window, merge
 from open_ner.pipeline import OpenNERPipeline
-from tiny import SENTENCES, WINDOW
+from tiny import SENTENCES, MAX_POSITIONS
 
 PROSE = " ".join(SENTENCES[:5])
 Entities = list[dict[str, Any]]
@@ -236,7 +236,7 @@ def test_windows_never_exceed_the_positions_of_the_model(
     monkeypatch.setattr(tagger.decoder, "answer", answer)
     types = {"city": "a town " * 100, "person": "someone"}
     assert tagger(text, types=types, window=100_000, max_new_tokens=100, dataset="MIT Movie") == []
-    assert WINDOW * 0.8 < longest + 100 <= WINDOW
+    assert MAX_POSITIONS * 0.8 < longest + 100 <= MAX_POSITIONS
 
 
 def test_a_model_without_a_bound_has_the_window_alone(tagger: OpenNERPipeline) -> None:

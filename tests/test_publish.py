@@ -1,4 +1,4 @@
-"""Publishing a dataset folder over HTTP: private, only what changed, nothing stale, loadable by name, resumable."""
+"""Publishing a dataset folder over HTTP: private, incremental, without stale files, loadable by name, resumable."""
 
 import json
 import subprocess
@@ -58,7 +58,7 @@ def test_a_second_push_sends_only_what_changed_and_deletes_what_is_gone(hub: Fak
     assert before == {str(p.relative_to(local)): p.read_bytes() for p in local.rglob("*") if p.is_file()}
     assert f'load_dataset("{REPO}"' in before["README.md"].decode()
     hub.requests.clear()
-    again = push(hub, recipe, PYTHONHASHSEED="2")  # nothing may hang on the order of a set
+    again = push(hub, recipe, PYTHONHASHSEED="2")  # results may not depend on the order of a set
     assert again.returncode == 0, again.stderr
     assert not [path for method, path in hub.requests if method == "PUT"]  # no LFS bytes
     assert hub.files("dataset", REPO) == before

@@ -1,4 +1,4 @@
-"""An output folder belongs to one run, and a run goes on from its newest whole checkpoint."""
+"""An output folder belongs to one run, and a run resumes from its newest complete checkpoint."""
 
 import json
 from pathlib import Path
@@ -20,15 +20,15 @@ def write_checkpoint(folder: Path, step: int, state: str | None = '{"global_step
     return path
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path) is None
     write_checkpoint(tmp_path, 9)
-    whole = write_checkpoint(tmp_path, 20)
+    newest = write_checkpoint(tmp_path, 20)
     write_checkpoint(tmp_path, 100, state=None)
     write_checkpoint(tmp_path, 110, state='{"global_st')
     (tmp_path / "checkpoint-last").mkdir()
     assert (
-        find_checkpoint(tmp_path) == choose_checkpoint(tmp_path, None) == choose_checkpoint(tmp_path, "true") == whole
+        find_checkpoint(tmp_path) == choose_checkpoint(tmp_path, None) == choose_checkpoint(tmp_path, "true") == newest
     )
     assert choose_checkpoint(tmp_path, str(tmp_path / "checkpoint-9")) == tmp_path / "checkpoint-9"
     with pytest.raises(UserError, match="checkpoint-100' is not a complete checkpoint"):

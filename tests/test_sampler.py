@@ -1,4 +1,4 @@
-"""The order of rows: the stock one, and one order for any number of processes."""
+"""The order of rows equals the stock one and does not depend on the number of processes."""
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler

@@ -1,4 +1,4 @@
-"""A saved student: whole, merged, of no machine, and loadable by anyone."""
+"""A saved student is complete, merged, free of local paths and secrets, and loads without our code."""
 
 import json
 import os
@@ -28,7 +28,7 @@ ROWS = [build_conversation("Obama met Merkel.", [("person", ["Obama", "Merkel"])
 
 
 def arguments(student: Path, folder: Path, *options: str) -> tuple:
-    """What train_sft reads of a recipe and of these options."""
+    """Parse a small recipe with these options."""
     recipe = folder.with_suffix(".yaml")
     recipe.write_text("bf16: false\nuse_cpu: true\nreport_to: none\nsave_strategy: 'no'\nmax_steps: 1\n")
     given = ["--model_name_or_path", str(student), "--dataset_name", str(folder.parent), "--output_dir", str(folder)]
@@ -36,7 +36,7 @@ def arguments(student: Path, folder: Path, *options: str) -> tuple:
 
 
 def trained(student: Path, folder: Path, *options: str) -> tuple:
-    """A trainer after a step, its tokenizer, and its arguments."""
+    """Return a trainer after one step, its tokenizer, and its arguments."""
     from trl import get_peft_config
 
     script, config, model_config = arguments(student, folder, *options)
@@ -55,7 +55,7 @@ def trained(student: Path, folder: Path, *options: str) -> tuple:
 
 @pytest.fixture(scope="module", params=["chat", "gpt2_like", "llama_like"])
 def saved(request: pytest.FixtureRequest, tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    """`(folder, trainer)` of a chat model's student and of base models'."""
+    """`(folder, trainer)` of a student from a chat model and from base models."""
     home = tmp_path_factory.mktemp(request.param)
     base = tiny_student if request.param == "chat" else kinds.base_student(tiny_student, request.param, home / "base")
     (home / "types.json").write_text(json.dumps({"person": 9, "river": 1}))
@@ -165,7 +165,7 @@ def test_the_recipe_runs_again_with_the_same_options(
 
 def test_options_left_at_their_defaults_are_in_no_recipe(tiny_student: Path, tmp_path: Path) -> None:
     script, config, model_config = arguments(tiny_student, tmp_path / "model")
-    on_cpu = {"use_cpu", "dataloader_pin_memory"}  # the first turns the second off
+    on_cpu = {"use_cpu", "dataloader_pin_memory"}  # use_cpu turns off the other
     assert used_recipe([config]).keys() == {"output_dir", "bf16", "save_strategy", "max_steps", *on_cpu}
     assert used_recipe([script, model_config]).keys() == {"dataset_name", "model_name_or_path"}
 

@@ -1,4 +1,4 @@
-"""Training on several processes, and after kill -9: the same losses and the same weights as on one, undisturbed."""
+"""Training on several processes, and after kill -9, gives the losses and weights of one undisturbed process."""
 
 import json
 import os
@@ -23,7 +23,7 @@ STEPS = EPOCHS * CONVERSATIONS // BATCH
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Conversations of uneven length. A whole number of batches: accelerate fills the last up with first rows."""
+    """Conversations of uneven length in full batches, because accelerate fills a partial one with the first rows."""
     folder = tmp_path_factory.mktemp("dataset")
     draw = random.Random(0)
     with (folder / "train.jsonl").open("w") as lines:
@@ -36,7 +36,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(student: Path, dataset: Path, folder: Path, processes: int) -> subprocess.Popen:
-    """Training into `folder`/student on so many processes, always with the same global batch."""
+    """Start training into `folder`/student on 1 or 2 processes with the same global batch."""
     launch = ["-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/cpu.yaml"]
     with (folder / "log").open("w") as output:
         return subprocess.Popen(
@@ -77,7 +77,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(dataset: Path, tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process that nobody disturbs."""
+    """A run of one process without interruption."""
     folder = tmp_path_factory.mktemp("one")
     assert start(tiny_student, dataset, folder, processes=1).wait() == 0, log(folder)
     assert [step for step, _ in losses(folder)] == list(range(1, STEPS + 1))
@@ -90,7 +90,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_same_global_batch(
 ) -> None:
     ended = start(tiny_student, dataset, tmp_path, processes=2)
     assert ended.wait() == 0, log(tmp_path)
-    assert log(tmp_path).count("trained in") == 1  # saved by one of them alone
+    assert log(tmp_path).count("trained in") == 1  # only one of them saves
     assert losses(tmp_path) == [(step, pytest.approx(loss, abs=1e-5)) for step, loss in losses(undisturbed)]
 
 
@@ -107,7 +107,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_student(
     killed.wait()
     assert not (tmp_path / "student" / "training.json").exists()
     left = checkpoints(tmp_path)[-1]
-    # what a kill in the middle of a checkpoint leaves: the newest one without what is written last
+    # what a kill while writing a checkpoint leaves: the newest one without its last files
     torn = left.with_name(f"checkpoint-{step_of(left) + 5}")
     shutil.copytree(left, torn)
     for name in ("trainer_state.json", "optimizer.pt"):
@@ -121,7 +121,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_student(
     if processes == 1:
         assert losses(tmp_path) == losses(undisturbed)
         assert all(tensor.equal(theirs[name]) for name, tensor in ours.items())
-    else:  # sums of gradients in another order
+    else:  # gradients are summed in another order
         assert losses(tmp_path) == [(step, pytest.approx(loss, abs=1e-5)) for step, loss in losses(undisturbed)]
         assert all(tensor.allclose(theirs[name], atol=1e-4) for name, tensor in ours.items())
 

@@ -1,4 +1,4 @@
-"""The narrowed loss is TRL's."""
+"""The loss over labeled positions equals TRL's."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Conversations as they are trained on: checked, whole, counted."""
+"""Tokenized conversations are checked, not truncated, and counted."""
 
 import datasets
 import pytest
@@ -91,7 +91,7 @@ def test_the_row_of_a_mistake_is_named(processes: int | None, tokenizer: AutoTok
     [
         ([], "has the roles \\(none\\)"),
         ([{"role": "user", "content": "Text: a"}], "roles user:"),
-        (CONVERSATIONS[0][:3], "roles user, assistant:"),  # nothing is asked: nothing would be learned
+        (CONVERSATIONS[0][:3], "roles user, assistant:"),  # no query, so nothing to learn
         ([{"role": "assistant", "content": "[]"}, {"role": "user", "content": "a"}] * 2, "roles assistant, user"),
         ([*CONVERSATIONS[0], {"role": "user", "content": "a"}], "assistant, user: want"),
         ([*CONVERSATIONS[0][:-1], {"role": "assistant", "content": '["a", 1]'}], "not a JSON list of strings"),

@@ -1,4 +1,4 @@
-"""The student's tokenizer: made ready, or refused in one line before any weight is read."""
+"""The student's tokenizer: prepared for training, or rejected with one line before any weights are read."""
 
 import json
 import shutil

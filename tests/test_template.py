@@ -1,4 +1,4 @@
-"""A template's answers begin where its prompt ends, whatever kind of template and tokenizer it is."""
+"""With any chat template and tokenizer, learned answers begin where the prompt of inference ends."""
 
 from pathlib import Path
 
@@ -87,13 +87,13 @@ def test_templates_that_cannot_be_trained_exactly_are_refused(template: str, nam
 
 
 def test_a_prompt_whose_end_is_read_differently_before_an_answer_is_refused(tiny_student: Path) -> None:
-    # a byte-level tokenizer reads two spaces at the end as one token, before a word as two
+    # a byte-level tokenizer reads two spaces as one token at the end of a text, and as two before a word
     joined = CHAT_TEMPLATE.replace("assistant\n", "assistant:  ").replace(
         "message['role'] + '\n'", "message['role'] + (':  ' if message['role'] == 'assistant' else '\n')"
     )
     tokenizer = kinds.with_template(tiny_student, joined)
     tokenizer.add_tokens("assistant:  ")
-    Template(tokenizer)  # one token there, whatever follows
+    Template(tokenizer)  # one token, whatever follows
     tokenizer = kinds.with_template(tiny_student, joined)
     tokenizer.add_tokens('  ["')
     with pytest.raises(UserError, match="differently when an answer follows"):

@@ -1,4 +1,4 @@
-"""train_sft.py as a command: a mistake is one line before any weight is loaded; two stages are one command."""
+"""The command train_sft.py reports mistakes in one line before loading weights, and runs two stages as one command."""
 
 import json
 import shutil
@@ -138,7 +138,7 @@ def test_the_stage_before_is_trained_first_and_once(
     assert "stage 1 of 2: " in capsys.readouterr().out
     one, two = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two"))
     assert (one["base_model"], two["base_model"]) == (str(tiny_student), str(tmp_path / "one"))
-    assert two["history"][0]["loss"] < one["history"][0]["loss"]  # it starts where the first stage ended
+    assert two["history"][0]["loss"] < one["history"][0]["loss"]  # it continues from the first stage's student
     command(monkeypatch, second)
     assert "stage 1 of 2: " in (printed := capsys.readouterr().out) and "exists already" in printed
 
@@ -155,7 +155,7 @@ def test_an_evaluation_of_held_out_passages_is_in_the_results(
     assert all(0 <= entry["eval_entity_f1"] <= 1 for entry in evaluated)
     assert training["trained_on"]["queries"] == 8 and training["run"]["branches"] is True
     assert (tmp_path / "out" / "figures" / "learning_curve.png").exists()
-    assert "dataset_kwargs" not in (tmp_path / "out" / "recipe.yaml").read_text()  # nobody gave it
+    assert "dataset_kwargs" not in (tmp_path / "out" / "recipe.yaml").read_text()  # not given by the user
 
 
 def test_packed_rows_hold_every_conversation(

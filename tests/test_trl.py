@@ -1,4 +1,4 @@
-"""The dataset needs none of our code to be trained on: TRL's own command line reads it as it is."""
+"""TRL's own command line trains on the dataset without our code."""
 
 import json
 import os

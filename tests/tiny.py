@@ -1,4 +1,4 @@
-"""A student small enough for tests: a random two-layer Llama and a byte-level tokenizer trained on the spot.
+"""A student small enough for tests: a random two-layer Llama and a byte-level tokenizer trained on a few sentences.
 
 `python tests/tiny.py FOLDER` writes one from the shell, for a script or a machine that has no pytest.
 """
@@ -16,18 +16,18 @@ SENTENCES = [
     "A virtual assistant answers questions from a user based on the provided text. Text: I've read this text.",
     '["Angela Merkel", "Barack Obama"] ["Paris", "Rome"] ["Google"] [] [] ["5 June 2013", "1903"] ["Berlin", "Tokyo"]',
 ]
-CHAT_TEMPLATE = (  # SmolLM2's own
+CHAT_TEMPLATE = (  # as in SmolLM2
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
     "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 VOCABULARY = 600
-WINDOW = 2048
+MAX_POSITIONS = 2048
 
 
 def make_tiny_student(folder: Path, seed: int = 0) -> Path:
-    """Write a random float32 student with its tokenizer into `folder` and return it; the same seed, the same files."""
+    """Write a random float32 student and its tokenizer to `folder`; the same seed gives the same files."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -47,7 +47,7 @@ def make_tiny_student(folder: Path, seed: int = 0) -> Path:
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         pad_token="<|im_end|>",
-        model_max_length=WINDOW,
+        model_max_length=MAX_POSITIONS,
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
@@ -63,7 +63,7 @@ def make_tiny_student(folder: Path, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=WINDOW,
+        max_position_embeddings=MAX_POSITIONS,
         tie_word_embeddings=True,
         initializer_range=0.15,  # wide, so that greedy answers differ between prompts instead of echoing one token
         **tokens,
