@@ -42,8 +42,9 @@ def main() -> None:
         show_plan(models, benchmarks, suite)
         return
     is_first = int(os.environ.get("RANK", 0)) == 0
-    if is_first:
-        show_rejects(benchmarks)
+    for benchmark in benchmarks:
+        if is_first and benchmark.rejects:
+            print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
     students = [model.name for model in models if model.record["kind"] == "student"]
     source = args.seen_types or (students[-1] if students else None)
     seen_types = training_types(source) if source else None
@@ -154,13 +155,6 @@ def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: 
             print(f"{model.name}: {requests} requests are open, ${cost:.4f} at most")
         else:
             print(f"{model.name}: in process")
-
-
-def show_rejects(benchmarks: list[Benchmark]) -> None:
-    """Print the number of rejects by reason, which is also in the results."""
-    for benchmark in benchmarks:
-        if benchmark.rejects:
-            print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
 
 
 def training_types(source: str) -> set[str] | None:
