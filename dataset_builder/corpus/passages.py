@@ -200,7 +200,7 @@ def public_name(path: str) -> str:
 def _is_outdated(folder: Path) -> bool:
     """Whether an older version wrote the passages: with other fields, or without a file of rejects."""
     first = next(read_jsonl(folder / "passages.jsonl"), {})
-    return set(first) != {field.name for field in fields(Passage)} or not (folder / "rejected_passages.jsonl").exists()
+    return set(first) != {one.name for one in fields(Passage)} or not (folder / "rejected_passages.jsonl").exists()
 
 
 class StoredPassages(Collection[Passage]):
