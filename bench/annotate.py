@@ -1,12 +1,12 @@
-"""The teacher beside other ways to ask an endpoint, on a local server with a fixed latency: one table a question.
+"""Compare the teacher's client with other ways to ask an endpoint, on a local server with a fixed latency.
 
     python bench/annotate.py                                  # against the plain client; about five minutes
-    python bench/annotate.py --others flexllm curator          # also these, each in a virtual environment made for it
+    python bench/annotate.py --others flexllm curator          # also these, each in its own virtual environment
     python bench/annotate.py --parts throughput --in_flight 256 --runs 5
 
-Every way asks the same prompts of the same server in a process of its own, in turns; medians of the runs. The ideal is
-in_flight / latency answers a second. CPU is the client's after its imports. Parts: throughput, faults, limit, kill,
-memory. Results also go to --output as JSON.
+Every way asks the same prompts of the same server, each run in a new process, in turns; the tables show medians. The
+ideal is in_flight / latency replies per second. CPU is the client's, after its imports. Parts: throughput, faults,
+limit, kill, memory. --output also writes the results as JSON.
 """
 
 import argparse
@@ -20,48 +20,56 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.parts.local_endpoint import FAULTS, LocalEndpoint  # noqa: E402
 from dataset_builder.teacher.questions import build_messages  # noqa: E402
+from open_ner.tools.files import write_json  # noqa: E402
 
 OURS, PLAIN = "uniner-distill", "plain AsyncOpenAI"
 PACKAGES = {"flexllm": "flexllm", "curator": "bespokelabs-curator"}
-SLOW = 300  # seconds after which a way is taken for hanging
-Result = dict[str, Any]
+SLOW = 300  # seconds; a run that takes longer is considered hanging
+BenchRow = dict[str, str | float]
+
+
+class AskResult(TypedDict):
+    """One run of one way: replies, seconds, CPU seconds, MiB of memory."""
+
+    answers: int
+    seconds: float
+    cpu: float
+    mib: float
 
 
 def main() -> None:
     args = parse_arguments()
     pythons = {OURS: sys.executable, PLAIN: sys.executable}
     pythons |= {name: environment(name, args.environments) for name in args.others}
-    parts = {"throughput": throughput, "faults": faults, "limit": limit, "kill": kill, "memory": memory}
-    results: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "hardware": f"{os.cpu_count()} cores"}
-    results["python"] = platform.python_version()
+    results: dict[str, str | list[BenchRow]] = {"command": " ".join(["python", *sys.argv])}
+    results |= {"hardware": f"{os.cpu_count()} cores", "python": platform.python_version()}
     for name in args.parts:
-        results[name] = parts[name](pythons, args)
+        results[name] = PARTS[name](pythons, args)
         if args.output:
             args.output.parent.mkdir(parents=True, exist_ok=True)
-            args.output.write_text(json.dumps(results, indent=1) + "\n")
+            write_json(args.output, results)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ["throughput", "faults", "limit", "kill", "memory"]
-    parser.add_argument("--parts", nargs="+", choices=every, default=every)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
     parser.add_argument("--answers", type=int, default=3000, help="prompts of a throughput run")
     parser.add_argument("--in_flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--others", nargs="+", choices=sorted(PACKAGES), default=[])
     parser.add_argument("--environments", type=Path, default=Path("runs/bench/environments"))
-    parser.add_argument("--output", type=Path, help="JSON file of all numbers")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
     return parser.parse_args()
 
 
 def environment(name: str, folder: Path) -> str:
-    """The interpreter of a virtual environment with one other package, made where it is not there: it pins its own."""
+    """Python of a virtual environment with one other package, whose pins differ from ours; created if missing."""
     python = folder / name / "bin" / "python"
     if not python.exists():
         print(f"installing {PACKAGES[name]} into {folder / name}", flush=True)
@@ -71,7 +79,8 @@ def environment(name: str, folder: Path) -> str:
 
 
 def write_passages(folder: Path, count: int) -> Path:
-    """A run's folder with `count` passages, and the same as prompts for the other ways."""
+    """Write a run's folder with `count` passages, and the same prompts for the other ways."""
+    (folder / "rejected_passages.jsonl").touch()
     text = "Ada Lovelace wrote notes on the Analytical Engine in London. " * 8
     with (folder / "passages.jsonl").open("w") as passages, (folder / "prompts.jsonl").open("w") as prompts:
         for i in range(count):
@@ -83,24 +92,16 @@ def write_passages(folder: Path, count: int) -> Path:
 
 def command(way: str, python: str, url: str, data: Path, in_flight: int, folder: str | Path) -> list[str]:
     file = data / ("passages.jsonl" if way == OURS else "prompts.jsonl")
-    return [
-        python,
-        str(Path(__file__).parent / "parts" / "annotate_ways.py"),
-        way,
-        url,
-        str(file),
-        str(in_flight),
-        str(folder),
-    ]
+    script = Path(__file__).parent / "parts" / "annotate_ways.py"
+    return [python, str(script), way, url, str(file), str(in_flight), str(folder)]
 
 
-def ask(way: str, python: str, url: str, data: Path, in_flight: int) -> Result:
-    """One run of one way; `answers` is 0 where it never ended."""
+def ask(way: str, python: str, url: str, data: Path, in_flight: int) -> AskResult:
+    """Run one way once; `answers` is 0 if it did not end."""
     with tempfile.TemporaryDirectory() as folder:
+        line = command(way, python, url, data, in_flight, folder)
         try:
-            done = subprocess.run(
-                command(way, python, url, data, in_flight, folder), capture_output=True, text=True, timeout=SLOW
-            )
+            done = subprocess.run(line, capture_output=True, text=True, timeout=SLOW)
             return json.loads(done.stdout.splitlines()[-1])
         except subprocess.TimeoutExpired:
             return {"answers": 0, "seconds": float(SLOW), "cpu": 0.0, "mib": 0.0}
@@ -108,10 +109,10 @@ def ask(way: str, python: str, url: str, data: Path, in_flight: int) -> Result:
             sys.exit(f"{way}: {done.stderr[-2000:]}")
 
 
-def throughput(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
-    rows = []
+def throughput(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
+    rows: list[BenchRow] = []
     for in_flight in args.in_flight:
-        runs: dict[str, list[Result]] = {way: [] for way in pythons}
+        runs: dict[str, list[AskResult]] = {way: [] for way in pythons}
         with tempfile.TemporaryDirectory() as folder, LocalEndpoint(args.latency) as endpoint:
             data = write_passages(Path(folder), args.answers)
             for _ in range(args.runs):
@@ -119,23 +120,23 @@ def throughput(pythons: dict[str, str], args: argparse.Namespace) -> list[Result
                     runs[way].append(ask(way, python, endpoint.base_url, data, in_flight))
         ideal = in_flight / args.latency
         print(f"\nthroughput, {in_flight} in flight at {1000 * args.latency:.0f} ms, {args.answers} answers")
+        ours = 0.0
         for way, results in runs.items():
             rate = statistics.median(result["answers"] / result["seconds"] for result in results)
             cpu = statistics.median(1000 * result["cpu"] / max(1, result["answers"]) for result in results)
             rows.append({"way": way, "in_flight": in_flight, "rate": rate, "of_ideal": rate / ideal, "cpu": cpu})
-        ours = next(row for row in rows if row["way"] == OURS and row["in_flight"] == in_flight)
-        for row in rows:
-            if row["in_flight"] == in_flight:
-                print(
-                    f"  {row['way']:<18} {row['rate']:7.1f} answers/s, {row['of_ideal']:.2f} of the ideal, "
-                    f"{row['cpu']:.2f} CPU s per 1,000; ours has {ours['rate'] / row['rate']:.2f} x its rate",
-                    flush=True,
-                )
+            ours = rate if way == OURS else ours
+            print(
+                f"  {way:<18} {rate:7.1f} answers/s, {rate / ideal:.2f} of the ideal, {cpu:.2f} CPU s per 1,000; "
+                f"ours has {ours / rate:.2f} x its rate",
+                flush=True,
+            )
     return rows
 
 
-def faults(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
-    count, rows = 640, []
+def faults(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
+    rows: list[BenchRow] = []
+    count = 640
     print(f"\nlost of {count} answers when one prompt in four first meets one of: {', '.join(FAULTS)}")
     with tempfile.TemporaryDirectory() as folder:
         data = write_passages(Path(folder), count)
@@ -150,8 +151,9 @@ def faults(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
     return rows
 
 
-def limit(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
-    count, rows = 640, []
+def limit(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
+    rows: list[BenchRow] = []
+    count = 640
     for stated in (True, False):
         print(f"\na limit of 6,000 requests a minute, {'stated in headers' if stated else 'not stated'}, 64 workers")
         with tempfile.TemporaryDirectory() as folder:
@@ -159,15 +161,16 @@ def limit(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
             for way, python in pythons.items():
                 with LocalEndpoint(args.latency, per_minute=6000, headers=stated) as endpoint:
                     result = ask(way, python, endpoint.base_url, data, 64)
-                    refused = endpoint.stats()["refused"]
+                    limited = endpoint.stats()["rate_limited"]
                 lost, share = count - result["answers"], result["answers"] / result["seconds"] / 100
-                rows.append({"way": way, "stated": stated, "lost": lost, "refused": refused, "of_limit": share})
-                print(f"  {way:<18} lost {lost}, {refused} times 429, {share:.2f} of the limit", flush=True)
+                rows.append({"way": way, "stated": stated, "lost": lost, "refused": limited, "of_limit": share})
+                print(f"  {way:<18} lost {lost}, {limited} times 429, {share:.2f} of the limit", flush=True)
     return rows
 
 
-def kill(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
-    count, rows = 1280, []
+def kill(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
+    rows: list[BenchRow] = []
+    count = 1280
     print(f"\nkill -9 at half-way of {count} answers, 64 in flight, then the same command again")
     with tempfile.TemporaryDirectory() as folder:
         data = write_passages(Path(folder), count)
@@ -195,8 +198,8 @@ def kill(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
     return rows
 
 
-def memory(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
-    rows = []
+def memory(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
+    rows: list[BenchRow] = []
     print("\nmemory of annotating, everything included, at no latency and 64 in flight")
     for count in (5_000, 50_000):
         with tempfile.TemporaryDirectory() as folder, LocalEndpoint(0.0) as endpoint:
@@ -205,6 +208,8 @@ def memory(pythons: dict[str, str], args: argparse.Namespace) -> list[Result]:
         print(f"  {count:>7,} passages: {result['mib']:.1f} MiB, {result['answers']:,} answers", flush=True)
     return rows
 
+
+PARTS = {"throughput": throughput, "faults": faults, "limit": limit, "kill": kill, "memory": memory}
 
 if __name__ == "__main__":
     main()

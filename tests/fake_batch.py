@@ -1,4 +1,4 @@
-"""A stand-in of a provider's Batch API over real HTTP, beside the chat completions of fake_teacher.
+"""A fake of a provider's Batch API over real HTTP, beside the chat completions of fake_teacher.
 
     with FakeBatch(lambda request: "[]", polls=2) as provider:
         client = openai.OpenAI(base_url=provider.base_url, api_key="test")
@@ -6,7 +6,7 @@
     assert provider.paid["some custom_id"] == 1
 
 Routes: POST /v1/files (multipart), GET /v1/files/{id}/content, POST and GET /v1/batches, GET /v1/batches/{id}. The
-list is newest first and understands `after` and `limit`. A batch is answered, and paid, when it is created.
+list is newest first and supports `after` and `limit`. A batch is answered, and paid, when it is created.
 """
 
 import json
@@ -19,40 +19,47 @@ from urllib.parse import parse_qs, urlsplit
 
 from fake_teacher import FakeTeacher, _fault, _Handler, completion
 
-EXPIRED: dict[str, Any] = {"expired": True}  # an answer: the request is not reached before the batch's time is up
+EXPIRED: dict[str, Any] = {"expired": True}  # a reply: the batch expires before it reaches the request
 
 
 class FakeBatch(FakeTeacher):
-    """The provider while the `with` block runs.
+    """The provider runs inside the `with` block.
 
-    answers: as for FakeTeacher, called for each line's body; a dict with a `status` of 400 or more becomes an error
-        line with its `body`, `EXPIRED` an expired one, and the batch then ends `expired` instead of `completed`.
-    polls: how often a batch is found in progress before it has ended.
-    shuffle: output lines in another order than the input's.
-    refuse: `refuse(lines)` gives the validation errors of a batch, which then fails; none: it runs.
-    created: called with each batch after it is created and before the client hears of it; True: it never does.
-    trouble: `trouble("GET /v1/batches")` gives an answer to send in place of the real one, or None.
-    page: batches a page of the list, whatever the client asks for.
+    Args:
+        replies: As for FakeTeacher, called with the body of each line. A dict with a `status` of 400 or more becomes
+            an error line with its `body`, `EXPIRED` an expired line, and the batch then ends `expired`.
+        polls: How often a batch is reported as in progress before it ends.
+        shuffle: Write the output lines in another order than the input's.
+        validate: Returns the validation errors of a batch's lines; with any, the batch fails.
+        created: Called with each new batch before the client gets a response; True: the client gets none.
+        trouble: Called with a route such as "GET /v1/batches"; returns a response to send instead of the real one.
+        page: Maximum number of batches in a page of the list.
 
     `files` holds contents by id, `batches` every batch in order, `paid` how often each custom_id was answered.
     """
 
     def __init__(
         self,
-        answers: Callable[[dict[str, Any]], Any] | dict[str, Any],
+        replies: Callable[[dict[str, Any]], Any] | dict[str, Any],
         polls: int = 0,
         shuffle: bool = False,
-        refuse: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda lines: [],
+        validate: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda lines: [],
         created: Callable[[dict[str, Any]], Any] = lambda batch: None,
         trouble: Callable[[str], dict[str, Any] | None] = lambda route: None,
         page: int = 100,
     ) -> None:
-        super().__init__(answers)
-        self.polls, self.shuffle, self.refuse, self.created, self.trouble = polls, shuffle, refuse, created, trouble
+        super().__init__(replies)
+        self.polls, self.shuffle, self.validate, self.created, self.trouble = (
+            polls,
+            shuffle,
+            validate,
+            created,
+            trouble,
+        )
         self.page = page
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
-        self.ends: dict[str, dict[str, Any]] = {}  # what becomes of a batch once it has been polled often enough
+        self.ends: dict[str, dict[str, Any]] = {}  # how a batch ends, after enough polls
         self.seen: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
         self._server.RequestHandlerClass = type("BatchHandler", (_BatchHandler,), {"teacher": self})
@@ -63,7 +70,7 @@ class FakeBatch(FakeTeacher):
         return name
 
     def create(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """Create a batch, and answer its requests at once: whoever forgets it has paid for it."""
+        """Create a batch and answer its requests at once: they are paid even if the client forgets the batch."""
         lines = [json.loads(line) for line in self.files[wanted["input_file_id"]].splitlines()]
         batch = {
             "id": f"batch_{len(self.batches)}",
@@ -77,23 +84,23 @@ class FakeBatch(FakeTeacher):
             "request_counts": {"total": len(lines), "completed": len(lines) // 2, "failed": 0},
         }
         self.batches[batch["id"]] = batch
-        errors = self.refuse(lines)
+        errors = self.validate(lines)
         if errors:
             self.ends[batch["id"]] = {"status": "failed", "errors": {"object": "list", "data": errors}}
             return batch
         output, faults = [], []
         for line in lines:
             self.requests.append(line["body"])
-            answer = self.answer(line["body"])
-            if isinstance(answer, str):
-                answer = {"body": completion(answer, line["body"])}
+            reply = self.reply(line["body"])
+            if isinstance(reply, str):
+                reply = {"body": completion(reply, line["body"])}
             row = {"id": "batch_req", "custom_id": line["custom_id"], "response": None, "error": None}
-            if answer is EXPIRED:
+            if reply is EXPIRED:
                 row["error"] = {"code": "batch_expired", "message": "This request could not be executed in time."}
                 faults.append(row)
                 continue
-            status = answer.get("status", 200)
-            row["response"] = {"status_code": status, "request_id": "r", "body": answer["body"]}
+            status = reply.get("status", 200)
+            row["response"] = {"status_code": status, "request_id": "r", "body": reply["body"]}
             self.paid[line["custom_id"]] += status == 200
             (output if status == 200 else faults).append(row)
         if self.shuffle:
@@ -101,7 +108,7 @@ class FakeBatch(FakeTeacher):
         expired = any(row["error"] for row in faults)
         end: dict[str, Any] = {"status": "expired" if expired else "completed"}
         for name, rows in (("output_file_id", output), ("error_file_id", faults)):
-            # not ASCII alone: a line separator inside an answer is no end of a line
+            # not only ASCII: a line separator inside a reply does not end the line
             content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             end[name] = self.add_file(content.encode()) if rows else None
         self.ends[batch["id"]] = end
@@ -149,17 +156,17 @@ class _BatchHandler(_Handler):
         if self.path == "/v1/batches":
             try:
                 batch = self.teacher.create(json.loads(body))
-            except Exception as error:  # the test's own code, in a thread: hand it to the test
+            except Exception as error:  # an error of the test's own code: raise it there, not in this thread
                 self.teacher.errors.append(error)
-                return self._send(_fault(400, repr(error), "answer_failed"))
+                return self._send(_fault(400, repr(error), "reply_failed"))
             if self.teacher.created(batch):
                 self.close_connection = True
                 return None
             return self._send({"body": batch})
         kind = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-        fields = {
+        fields: dict[Any, Any] = {
             part.get_param("name", header="content-disposition"): part.get_payload(decode=True)
-            for part in BytesParser().parsebytes(kind + body).get_payload()
+            for part in BytesParser().parsebytes(kind + body).walk()
         }
         if fields["purpose"] != b"batch":
             return self._send(_fault(400, "purpose must be batch", "invalid_purpose"))
@@ -168,7 +175,7 @@ class _BatchHandler(_Handler):
         return self._send({"body": file | {"purpose": "batch", "status": "processed"}})
 
     def _in_the_way(self, route: str) -> bool:
-        """Send what stands in the way of this request, if anything does."""
+        """Send an error if the token is missing or the test prepared one for this route; True if it did."""
         fault = None if self._has_token() else _fault(401, "Incorrect API key provided.", "invalid_api_key")
         fault = fault or self.teacher.trouble(route)
         if fault:

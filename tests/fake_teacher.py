@@ -1,12 +1,12 @@
-"""A stand-in of an OpenAI-compatible endpoint: a real HTTP server on 127.0.0.1, because the openai client's own
-transport is not one that the usual mocking libraries intercept.
+"""A fake OpenAI-compatible endpoint: a real HTTP server on 127.0.0.1, because the usual mocking libraries do not
+intercept the transport of the openai client.
 
     with FakeTeacher(lambda request: "[]") as teacher:
         client = openai.OpenAI(base_url=teacher.base_url, api_key="test")
         ...
     assert len(teacher.requests) == 1
 
-Routes: POST /v1/chat/completions (not streaming), GET /v1/models. Both want `Authorization: Bearer <anything>`.
+Routes: POST /v1/chat/completions (not streaming), GET /v1/models. Both need `Authorization: Bearer <anything>`.
 """
 
 import json
@@ -20,28 +20,32 @@ from typing import Any
 from quiet_server import QuietServer
 
 MODEL = "fake-teacher"
-Answer = str | dict[str, Any]
+FakeReply = str | dict[str, Any]
 
 
 class FakeTeacher:
-    """The endpoint while the `with` block runs.
+    """The endpoint runs inside the `with` block.
 
-    answers: `answer(request_json)` for each request, or a dict from a piece of the last message to its answer (the
-        first piece found there counts). An answer is either
-        - a str: the content of a normal completion, or
-        - a dict, sent as it is: `status` (200), `headers`, and either `body` (anything JSON can hold, e.g. from
-          `completion`) or `raw` (str or bytes, e.g. a proxy's HTML page).
-    latency: seconds before each answer.
+    Args:
+        replies: Called with the JSON of each request, from several threads at once; or a dict from a part of the last
+            message to its reply, of which the first match counts. A reply is either
+            - a str: the content of a normal completion, or
+            - a dict, sent as it is: `status` (200), `headers`, and either `body` (JSON, such as from `completion`) or
+              `raw` (str or bytes, such as a proxy's HTML page).
+            If it raises or nothing matches, the client gets a 400, which it does not repeat, and the `with` block
+            raises at its end.
+        latency: Seconds before each reply.
 
-    `requests` holds the parsed bodies in order of arrival. `answers` is called from several threads at once. When it
-    raises, or no piece fits, the client gets a 400, which it does not repeat, and the `with` block raises at its end.
+    `requests` holds the parsed bodies in order of arrival.
     """
 
-    def __init__(self, answers: Callable[[dict[str, Any]], Answer] | dict[str, Answer], latency: float = 0.0) -> None:
+    def __init__(
+        self, replies: Callable[[dict[str, Any]], FakeReply] | dict[str, FakeReply], latency: float = 0.0
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.errors: list[Exception] = []
         self.latency = latency
-        self._answers = answers
+        self._replies = replies
         self._server = QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"teacher": self}))
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
@@ -55,20 +59,20 @@ class FakeTeacher:
         if self.errors and error is None:
             raise self.errors[0]
 
-    def answer(self, request: dict[str, Any]) -> Answer:
-        """The prepared answer to one request."""
-        if not isinstance(self._answers, dict):
-            return self._answers(request)
+    def reply(self, request: dict[str, Any]) -> FakeReply:
+        """The prepared reply to one request."""
+        if not isinstance(self._replies, dict):
+            return self._replies(request)
         asked = _text(request["messages"][-1])
-        for piece, answer in self._answers.items():
-            if piece in asked:
-                return answer
-        raise LookupError(f"no answer is prepared for: {asked[:200]!r}")
+        for part, reply in self._replies.items():
+            if part in asked:
+                return reply
+        raise LookupError(f"no reply is prepared for: {asked[:200]!r}")
 
 
 def completion(content: str, request: dict[str, Any], finish_reason: str = "stop") -> dict[str, Any]:
     """A chat completion as the API sends it. Token counts are estimates: one token for four characters."""
-    prompt, answer = sum(len(_text(message)) for message in request["messages"]) // 4, len(content) // 4
+    prompt, reply = sum(len(_text(message)) for message in request["messages"]) // 4, len(content) // 4
     message = {"role": "assistant", "content": content}
     return {
         "id": "chatcmpl-fake",
@@ -76,7 +80,7 @@ def completion(content: str, request: dict[str, Any], finish_reason: str = "stop
         "created": 1767225600,
         "model": request.get("model", MODEL),
         "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer},
+        "usage": {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply},
     }
 
 
@@ -94,7 +98,7 @@ def _fault(status: int, message: str, code: str) -> dict[str, Any]:
 class _Handler(BaseHTTPRequestHandler):
     teacher: FakeTeacher
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else every answer waits 40 ms for the client's acknowledgement
+    disable_nagle_algorithm = True  # otherwise every reply waits 40 ms for the client's acknowledgment
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the test output quiet."""
@@ -104,39 +108,39 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._has_token():
             return self._send(_fault(401, "Incorrect API key provided.", "invalid_api_key"))
         if self.path != "/v1/models":
-            return self._send(_fault(404, f"Unknown address: GET {self.path}", "not_found"))
+            return self._send(_fault(404, f"Unknown path: GET {self.path}", "not_found"))
         model = {"id": MODEL, "object": "model", "created": 1767225600, "owned_by": "tests"}
         return self._send({"body": {"object": "list", "data": [model]}})
 
     def do_POST(self) -> None:
         """Complete a chat."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))  # even for a 401: the connection stays
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))  # even for a 401: the connection is reused
         if not self._has_token():
             return self._send(_fault(401, "Incorrect API key provided.", "invalid_api_key"))
         if self.path != "/v1/chat/completions":
-            return self._send(_fault(404, f"Unknown address: POST {self.path}", "not_found"))
+            return self._send(_fault(404, f"Unknown path: POST {self.path}", "not_found"))
         request = json.loads(body)
         self.teacher.requests.append(request)
         if request.get("stream"):
-            return self._send(_fault(400, "This stand-in does not stream.", "unsupported"))
+            return self._send(_fault(400, "This fake does not stream.", "unsupported"))
         try:
-            answer = self.teacher.answer(request)
-        except Exception as error:  # the test's own code, in a thread: hand it to the test instead of printing it
+            reply = self.teacher.reply(request)
+        except Exception as error:  # an error of the test's own code: raise it there, not in this thread
             self.teacher.errors.append(error)
-            return self._send(_fault(400, repr(error), "answer_failed"))
+            return self._send(_fault(400, repr(error), "reply_failed"))
         time.sleep(self.teacher.latency)
-        return self._send(answer if isinstance(answer, dict) else {"body": completion(answer, request)})
+        return self._send(reply if isinstance(reply, dict) else {"body": completion(reply, request)})
 
     def _has_token(self) -> bool:
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         return scheme == "Bearer" and bool(token.strip())
 
-    def _send(self, answer: dict[str, Any]) -> None:
-        raw = answer["raw"] if "raw" in answer else json.dumps(answer.get("body", {}))
+    def _send(self, reply: dict[str, Any]) -> None:
+        raw = reply["raw"] if "raw" in reply else json.dumps(reply.get("body", {}))
         content = raw.encode() if isinstance(raw, str) else raw
-        kind = "text/html" if "raw" in answer else "application/json"
-        self.send_response(answer.get("status", 200))
-        headers = {"Content-Type": kind, "Content-Length": str(len(content))} | answer.get("headers", {})
+        kind = "text/html" if "raw" in reply else "application/json"
+        self.send_response(reply.get("status", 200))
+        headers = {"Content-Type": kind, "Content-Length": str(len(content))} | reply.get("headers", {})
         for key, value in headers.items():
             self.send_header(key, str(value))
         self.end_headers()

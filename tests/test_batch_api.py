@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import TeacherConfig
-from dataset_builder.corpus.passages import Passage
+from dataset_builder.corpus.cutting import Passage
 from dataset_builder.teacher import batch as batch_api
 from dataset_builder.teacher import batch_provider
 from dataset_builder.teacher.batch_files import BatchFolder
@@ -67,7 +67,7 @@ def content(request: dict[str, Any]) -> str:
     return request["messages"][-1]["content"]
 
 
-def test_answers_arrive_once_with_their_usage_and_a_second_run_asks_nothing(
+def test_replies_arrive_once_with_their_usage_and_a_second_run_asks_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with FakeBatch(lambda request: f"[{content(request)[-9:]}\u2028]", polls=2, shuffle=True) as provider:
@@ -229,7 +229,7 @@ def test_a_part_never_submitted_leaves_nothing_behind(tmp_path: Path, monkeypatc
     assert {path.name for path in (tmp_path / "batches").iterdir()} == {"state.json"}
 
 
-def test_answers_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeBatch(lambda request: "[]") as provider:
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_on(patch, batch_api._Run, "wait", 1, True)
@@ -310,7 +310,7 @@ def test_a_repetition_that_could_not_be_created_is_not_found_in_the_part_before(
     assert (counts.asked, counts.failed, len(provider.batches)) == (6, 0, 2)
 
 
-def test_final_answers_keep_their_reason(tmp_path: Path) -> None:
+def test_final_replies_keep_their_reason(tmp_path: Path) -> None:
     def answer(request: dict[str, Any]) -> Any:
         text = content(request)
         if "number 0" in text:
@@ -451,10 +451,10 @@ def test_a_request_that_is_wrong_is_not_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lost_state", [False, True], ids=["", "state-lost"])
 def test_a_batch_that_fails_validation_is_said_and_not_met_again(lost_state: bool, tmp_path: Path) -> None:
     errors = [{"code": "invalid_json_line", "message": "This line is not valid.", "line": 3}]
-    with FakeBatch(lambda request: "[]", refuse=lambda lines: errors) as provider:
+    with FakeBatch(lambda request: "[]", validate=lambda lines: errors) as provider:
         with pytest.raises(UserError, match=r"refuses batch batch_0: This line is not valid. \(line 3\)"):
             ask(tmp_path, provider)
-        provider.refuse = lambda lines: []
+        provider.validate = lambda lines: []
         if lost_state:
             (tmp_path / "batches" / "state.json").unlink()
         _, records = ask(tmp_path, provider)
@@ -468,10 +468,10 @@ def test_parts_the_accounts_queue_does_not_take_become_smaller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_api, "SMALLEST_PART", 2)
-    with FakeBatch(lambda request: "[]", refuse=lambda lines: FULL if len(lines) > 3 else []) as provider:
+    with FakeBatch(lambda request: "[]", validate=lambda lines: FULL if len(lines) > 3 else []) as provider:
         _, records = ask(tmp_path, provider, count=10)
         once(provider, records, 10)
-        provider.refuse = lambda lines: FULL
+        provider.validate = lambda lines: FULL
         with pytest.raises(UserError, match="has no room for even 2 requests: Enqueued token limit reached."):
             ask(tmp_path, provider, count=10, start=10)
 
@@ -481,15 +481,15 @@ def test_no_more_batches_are_under_way_than_the_accounts_queue_takes(
 ) -> None:
     monkeypatch.setattr(batch_api, "PART_REQUESTS", 2)
 
-    def refuse(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def validate(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         before = list(provider.batches)[:-1]
         waiting = [name for name in before if "errors" not in provider.ends[name] and not provider.seen[name]]
         return FULL if len(waiting) >= 2 else []
 
-    with FakeBatch(lambda request: "[]", refuse=refuse) as provider:
+    with FakeBatch(lambda request: "[]", validate=validate) as provider:
         _, records = ask(tmp_path, provider, count=10)
     once(provider, records, 10)
-    assert len(provider.batches) == 5 + 3  # three are refused in the first round, none after it
+    assert len(provider.batches) == 5 + 3  # three are rejected in the first round, none after it
 
 
 def test_a_cancelled_batch_gives_what_it_has_and_is_not_repeated(tmp_path: Path) -> None:

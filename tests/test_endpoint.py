@@ -1,4 +1,4 @@
-"""What an endpoint's refusals mean: wait, ask again, give up this passage, or stop everything with one line."""
+"""What an endpoint's errors mean: wait, ask again, give up this passage, or stop the run with one line."""
 
 import asyncio
 import json
@@ -122,7 +122,7 @@ def test_an_address_that_is_none_is_one_line(base_url: str) -> None:
         asyncio.run(main())
 
 
-def test_an_address_the_client_refuses_is_one_line() -> None:
+def test_an_address_the_client_rejects_is_one_line() -> None:
     with pytest.raises(UserError, match="is not a valid address"):
         open_endpoint(TeacherConfig(base_url="http://[::1", model="m"), KEY)
 

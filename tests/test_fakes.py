@@ -131,13 +131,13 @@ def hub_client(folder: Path) -> None:
         with pytest.raises(error):
             call()
     anonymous = HfApi(token=False)
-    for refused in (
+    for forbidden in (
         lambda: anonymous.create_repo("org/other"),
         lambda: anonymous.upload_file(path_or_fileobj=b"", path_in_repo="x", repo_id="org/things"),
         lambda: anonymous.model_info("org/things"),  # private
     ):
         with pytest.raises(hub_errors.HfHubHTTPError) as unauthorized:
-            refused()
+            forbidden()
         assert unauthorized.value.response.status_code == 401
 
 
@@ -235,7 +235,7 @@ def ask(client: Any, text: str, **options: Any) -> Any:
     return client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}], **options)
 
 
-def test_teacher_answers() -> None:
+def test_teacher_replies() -> None:
     import openai
 
     with FakeTeacher(lambda request: request["messages"][-1]["content"].upper(), latency=0.2) as teacher:

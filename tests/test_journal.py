@@ -41,7 +41,7 @@ def written(path: Path, count: int) -> Path:
     return path
 
 
-def test_answers_come_back_verbatim_and_a_second_run_adds_to_them(tmp_path: Path) -> None:
+def test_replies_come_back_verbatim_and_a_second_run_adds_to_them(tmp_path: Path) -> None:
     path = written(tmp_path / "journal.jsonl", 3)
     with Journal(path) as journal:
         assert journal.keys == {"k0", "k1", "k2"}
@@ -187,7 +187,7 @@ def test_a_journal_of_an_older_version_opens_and_nothing_is_paid_again(tmp_path:
     assert [(c["replies"], c["entities_read"], c["no_entities"]) for c in counts] == [(4, 8, 1), (4, 8, 1)]
 
 
-def test_answers_are_brought_to_the_disk_within_a_tenth_of_a_second_or_so(
+def test_replies_are_brought_to_the_disk_within_a_tenth_of_a_second_or_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = threading.Event()

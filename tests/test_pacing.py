@@ -1,4 +1,4 @@
-"""The pacer: shared slots, limits learned from headers or from refusals; time is simulated."""
+"""The pacer: shared slots, limits learned from headers or from 429s; time is simulated."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -95,7 +95,7 @@ def test_retry_after_holds_everyone_and_they_do_not_wake_at_once(seconds: float,
     run(main())
 
 
-def test_an_unknown_limit_is_guessed_from_the_pace_of_answers_and_recovers(clock: Clock) -> None:
+def test_an_unknown_limit_is_guessed_from_the_pace_of_replies_and_recovers(clock: Clock) -> None:
     pacer = Pacer()
     for _ in range(20):
         clock.now += 0.1
@@ -112,7 +112,7 @@ def test_an_unknown_limit_is_guessed_from_the_pace_of_answers_and_recovers(clock
     assert guessed < pacer.requests < 1.5 * guessed
 
 
-def test_one_429_among_answers_pauses_only_its_request(clock: Clock) -> None:
+def test_one_429_among_replies_pauses_only_its_request(clock: Clock) -> None:
     async def main() -> None:
         pacer = Pacer(requests=6000)
         for _ in range(20):

@@ -44,7 +44,7 @@ def ask(folder: Path, endpoint: FakeTeacher | None, count: int = 4, **options: A
         return counts, list(journal.records())
 
 
-def test_answers_are_journaled_with_their_usage_and_paid_once(tmp_path: Path) -> None:
+def test_replies_are_journaled_with_their_usage_and_paid_once(tmp_path: Path) -> None:
     with FakeTeacher(lambda request: "[]") as endpoint:
         counts, records = ask(tmp_path, endpoint, price_input=1.0, price_output=2.0)
         again, _ = ask(tmp_path, endpoint, price_input=1.0, price_output=2.0)
@@ -142,7 +142,7 @@ def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().err.count("trying again") == 1  # said at once, and once for all workers
 
 
-def test_final_answers_keep_their_reason(tmp_path: Path) -> None:
+def test_final_replies_keep_their_reason(tmp_path: Path) -> None:
     def answer(request: dict[str, Any]) -> Any:
         text = request["messages"][-1]["content"]
         if "number 0" in text:
@@ -183,7 +183,7 @@ def test_without_a_key_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.Monk
     assert endpoint.requests == []
 
 
-def test_recorded_answers_cost_nothing_and_a_corrected_one_replaces_the_old(tmp_path: Path) -> None:
+def test_recorded_replies_cost_nothing_and_a_corrected_one_replaces_the_old(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
 
     def write(reply: str) -> None:
@@ -213,7 +213,7 @@ def test_a_recorded_answer_that_turns_out_cut_short_is_corrected(tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", ["{broken\n", '{"text_sha256": "a"}\n', "[1]\n"])
-def test_a_broken_file_of_recorded_answers_is_named(content: str, tmp_path: Path) -> None:
+def test_a_broken_file_of_recorded_replies_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(content)
     with pytest.raises(UserError, match="line 1 is not a recorded reply"):
         ask(tmp_path, None, recorded=str(tmp_path / "answers.jsonl"))
@@ -381,7 +381,7 @@ def test_passages_are_counted_so_an_iterator_is_rejected(tmp_path: Path, monkeyp
         annotate(iter(passages(2)), journal, TeacherConfig(model="m"))
 
 
-def test_passages_are_read_as_answers_arrive(tmp_path: Path) -> None:
+def test_passages_are_read_as_replies_arrive(tmp_path: Path) -> None:
     class Watched(list):
         read = 0
 

@@ -30,7 +30,7 @@ class EndpointModel:
     """A model at `teacher.base_url`, asked in the dialogue or with the prompts of a baseline.
 
     After `ask`, `record["served_as"]` holds the names the endpoint gives the model. `replies` counts replies that did
-    not end normally (cut, filtered, refused), questions without a reply, and answers about types that were not asked.
+    not end normally (truncated, filtered), questions without a reply, and answers about types that were not asked.
     """
 
     in_process = False

@@ -1,9 +1,9 @@
-"""One way to ask a local endpoint, as a process of its own, for bench/annotate.py; not meant to be run by hand.
+"""One way to ask a local endpoint, in a new process, for bench/annotate.py; not meant to be run by hand.
 
     python bench/parts/annotate_ways.py WAY BASE_URL PASSAGES IN_FLIGHT OUTPUT_FOLDER
 
-PASSAGES is a JSONL file of prompts. The last line printed is a JSON object: `answers` got, `seconds` and `cpu` seconds
-after the imports, `mib` of memory at most. This file imports nothing of the project but in its own way.
+PASSAGES is a JSONL file of prompts. The last line printed is a JSON object: `answers` received, `seconds` and `cpu`
+seconds after the imports, `mib` of memory at most. Only the project's own way imports anything of the project.
 """
 
 import asyncio
@@ -13,18 +13,19 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-TIMEOUT = 3.0  # seconds for one answer: a hanging server is part of the bench
+TIMEOUT = 3.0  # seconds for one reply; the bench contains a hanging server
 MODEL = "bench"
 
 
-def read_prompts(path: str) -> list[list[dict]]:
+def read_prompts(path: str) -> list[Any]:
     """The messages of every question."""
     return [json.loads(line)["messages"] for line in Path(path).open()]
 
 
 def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
-    """This project's teacher, with its journal; it reads the passages as they are needed."""
+    """This project's teacher with its journal; it reads the passages when it needs them."""
     sys.path.insert(0, str(Path(__file__).parent.parent.parent))
     import aiohttp  # noqa: F401
     import openai  # noqa: F401
@@ -44,20 +45,18 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
 
 
 def plain(base_url: str, passages: str, in_flight: int, folder: str):
-    """What people write themselves: a client, a semaphore, gather; a file at the end."""
+    """What users write themselves: a client, a semaphore, gather, and a file at the end."""
     import openai
 
     async def main() -> int:
         gate = asyncio.Semaphore(in_flight)
         async with openai.AsyncOpenAI(base_url=base_url, timeout=TIMEOUT) as client:
 
-            async def one(messages: list[dict]) -> str | None:
+            async def one(messages: Any) -> str | None:
                 async with gate:
                     try:
-                        completion = await client.chat.completions.create(
-                            model=MODEL, messages=messages, temperature=0
-                        )
-                        return completion.choices[0].message.content
+                        done = await client.chat.completions.create(model=MODEL, messages=messages, temperature=0)
+                        return done.choices[0].message.content
                     except Exception:
                         return None
 
@@ -69,19 +68,14 @@ def plain(base_url: str, passages: str, in_flight: int, folder: str):
 
 
 def flexllm(base_url: str, passages: str, in_flight: int, folder: str):
-    """PyPI `flexllm`, writing its results as they come."""
-    from flexllm import LLMClient
+    """PyPI `flexllm`, which writes its results when they arrive."""
+    from flexllm import LLMClient  # pyright: ignore[reportMissingImports]  # in an environment of bench/annotate.py --others
 
     async def main() -> int:
         client = LLMClient(
-            base_url=base_url,
-            api_key="bench",
-            model=MODEL,
-            provider="openai",
-            concurrency_limit=in_flight,
-            max_qps=100_000,
-            timeout=int(TIMEOUT),
-        )
+            base_url=base_url, api_key="bench", model=MODEL, provider="openai", concurrency_limit=in_flight,
+            max_qps=100_000, timeout=int(TIMEOUT),
+        )  # fmt: skip
         prompts = read_prompts(passages)
         results = await client.chat_batch(prompts, show_progress=False, output_jsonl=f"{folder}/replies.jsonl")
         return sum(bool(getattr(result, "content", result)) for result in results)
@@ -92,10 +86,11 @@ def flexllm(base_url: str, passages: str, in_flight: int, folder: str):
 def curator(base_url: str, passages: str, in_flight: int, folder: str):
     """PyPI `bespokelabs-curator`, with its cache."""
     os.environ |= {"CURATOR_DISABLE_CACHE": "false", "TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
-    import litellm  # comes with curator; its wheel holds the encoding that tiktoken would download
+    # curator depends on litellm, whose wheel contains the encoding that tiktoken would download
+    import litellm  # pyright: ignore[reportMissingImports]  # in an environment of bench/annotate.py --others
 
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(litellm.__file__).parent / "litellm_core_utils" / "tokenizers")
-    from bespokelabs import curator
+    os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(str(litellm.__file__)).parent / "litellm_core_utils" / "tokenizers")
+    from bespokelabs import curator  # pyright: ignore[reportMissingImports]  # as above
 
     def ask() -> int:
         model = curator.LLM(
@@ -103,15 +98,11 @@ def curator(base_url: str, passages: str, in_flight: int, folder: str):
             backend="openai",
             generation_params={"temperature": 0},
             backend_params={
-                "base_url": base_url,
-                "api_key": "bench",
-                "max_concurrent_requests": in_flight,
-                "max_requests_per_minute": 1_000_000,
-                "max_tokens_per_minute": 1_000_000_000,
-                "request_timeout": int(TIMEOUT),
-                "require_all_responses": False,
+                "base_url": base_url, "api_key": "bench", "max_concurrent_requests": in_flight,
+                "max_requests_per_minute": 1_000_000, "max_tokens_per_minute": 1_000_000_000,
+                "request_timeout": int(TIMEOUT), "require_all_responses": False,
             },
-        )
+        )  # fmt: skip
         rows = model(read_prompts(passages), working_dir=folder)
         rows = getattr(rows, "dataset", rows)
         return sum(bool(row["response"]) for row in rows)

@@ -1,7 +1,6 @@
-"""An OpenAI-compatible endpoint on 127.0.0.1 for bench/annotate.py: fixed latency, a rate limit, and faults to order.
+"""An OpenAI-compatible endpoint on 127.0.0.1 for bench/annotate.py, with a fixed latency, a rate limit and faults.
 
-It is written on bare asyncio, so that one core serves more than any client here can ask. `GET /stats` tells what was
-served: `requests`, `refused` (429), and how often each prompt's answer was delivered whole.
+It uses bare asyncio, so that one core serves more than any client here can ask. `GET /stats` returns what was served.
 """
 
 import asyncio
@@ -11,16 +10,26 @@ import multiprocessing
 import time
 from collections import Counter
 from types import TracebackType
+from typing import TypedDict
 
 REPLY = '[("Ada Lovelace", "person"), ("London", "city"), ("Analytical Engine", "invention")]'
 FAULTS = ("429", "500", "reset mid-body", "hang", "truncated body")  # one in four prompts meets one, once
 
 
-class LocalEndpoint:
-    """The endpoint in a process of its own while the `with` block runs; `base_url` is its address.
+class EndpointStats(TypedDict):
+    """What was served: `delivered` counts the complete replies to each prompt, by its hash."""
 
-    latency: seconds before an answer. per_minute: a token bucket that holds a second's worth; above it a 429 with
-    `Retry-After: 1`. headers: whether answers state that limit. faults: whether prompts meet one of FAULTS first.
+    requests: int
+    rate_limited: int  # with a 429
+    delivered: dict[str, int]
+
+
+class LocalEndpoint:
+    """The endpoint runs in its own process inside the `with` block; `base_url` is its address.
+
+    It replies after `latency` seconds. Above `per_minute`, a token bucket of one second, it sends a 429 with
+    `Retry-After: 1`; `headers` states that limit in the replies. With `faults`, one prompt in four first meets one of
+    FAULTS.
     """
 
     def __init__(
@@ -39,8 +48,8 @@ class LocalEndpoint:
         self._process.kill()
         self._process.join()
 
-    def stats(self) -> dict:
-        """What was served so far."""
+    def stats(self) -> EndpointStats:
+        """Return what was served so far."""
         from urllib.request import urlopen
 
         with urlopen(self.base_url.removesuffix("/v1") + "/stats") as response:
@@ -51,13 +60,13 @@ class _State:
     def __init__(self, latency: float, per_minute: float | None, headers: bool, faults: bool) -> None:
         self.latency, self.rate, self.faults = latency, (per_minute or 0) / 60, faults
         self.headers = f"x-ratelimit-limit-requests: {per_minute:g}\r\n" if per_minute and headers else ""
-        self.requests = self.refused = 0
+        self.requests = self.rate_limited = 0
         self.delivered: Counter[str] = Counter()
         self.met: set[str] = set()
         self.bucket, self.filled = self.rate, time.monotonic()
 
     def over_the_limit(self) -> bool:
-        """Take one from the bucket, or say that it is empty."""
+        """Take one from the bucket; True if it is empty."""
         if not self.rate:
             return False
         now = time.monotonic()
@@ -68,7 +77,7 @@ class _State:
         return False
 
     def fault(self, prompt: str) -> str | None:
-        """The fault a prompt meets the first time it is asked."""
+        """The fault that a prompt meets when it is asked for the first time."""
         number = int(prompt[:8], 16)
         if not self.faults or number % 4 or prompt in self.met:
             return None
@@ -77,12 +86,13 @@ class _State:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: a request, its answer after the latency, the next request."""
+    """One connection: a request, its reply after the latency, the next request."""
 
     def __init__(self, state: _State) -> None:
-        self.state, self.buffer, self.transport = state, b"", None
+        self.state, self.buffer = state, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -96,8 +106,8 @@ class _Connection(asyncio.Protocol):
             return
         self.buffer = body[length:]
         if b"/stats" in head.split(b"\r\n")[0]:
-            counts = {"requests": self.state.requests, "refused": self.state.refused}
-            self.send(200, json.dumps({**counts, "delivered": self.state.delivered}))
+            names = ("requests", "rate_limited", "delivered")
+            self.send(200, json.dumps({name: getattr(self.state, name) for name in names}))
         elif b"chat/completions" not in head.split(b"\r\n")[0]:
             self.send(404, '{"error": {"message": "no such address"}}')
         else:
@@ -108,7 +118,7 @@ class _Connection(asyncio.Protocol):
         prompt = hashlib.sha256(body[body.rfind(b"Passage: ") :].split(b'"')[0]).hexdigest()
         fault = self.state.fault(prompt)
         if fault == "429" or self.state.over_the_limit():
-            self.state.refused += 1
+            self.state.rate_limited += 1
             self.send(429, '{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', "Retry-After: 1\r\n")
         elif fault == "500":
             self.send(500, '{"error": {"message": "internal"}}')
@@ -116,7 +126,7 @@ class _Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self.state.latency, self.complete, prompt, fault)
 
     def complete(self, prompt: str, fault: str | None) -> None:
-        """Send a completion, or what a fault leaves of it; a whole one counts as delivered."""
+        """Send a completion, or a part of it as the fault demands; a whole one counts as delivered."""
         if self.transport.is_closing():
             return
         choice = {"index": 0, "message": {"role": "assistant", "content": REPLY}, "finish_reason": "stop"}
@@ -138,9 +148,11 @@ class _Connection(asyncio.Protocol):
         self.transport.write(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
 
 
-def _serve(port: "multiprocessing.Queue[int]", *settings: float) -> None:
+def _serve(
+    port: "multiprocessing.Queue[int]", latency: float, per_minute: float | None, headers: bool, faults: bool
+) -> None:
     async def main() -> None:
-        state = _State(*settings)
+        state = _State(latency, per_minute, headers, faults)
         server = await asyncio.get_running_loop().create_server(
             lambda: _Connection(state), "127.0.0.1", 0, backlog=1024
         )

@@ -27,7 +27,7 @@ from .batch_provider import Provider, read_line
 from .http_errors import RateLimited, RequestRejected, TransientError
 from .journal import Journal
 from .records import ReplyCounts, make_record
-from .requests import Question, request_ceiling
+from .requests import Question
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -128,10 +128,9 @@ class _Run:
         if not self.folder.part_path(part).exists():
             self.provider.download(file_id, self.folder.part_path(part))
         batch = _Batch(name, part, {}, 0.0)
-        for question, body in self.folder.read_part(part):
+        for question, ceiling in self.folder.read_part(part, self.config):
             batch.questions[question.key] = self.todo.get(question.key, question)
-            if question.key not in self.journal.keys:
-                batch.ceiling += request_ceiling(question, self.config, body)
+            batch.ceiling += ceiling if question.key not in self.journal.keys else 0
         return batch
 
     def submit(self) -> None:

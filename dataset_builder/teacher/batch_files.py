@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from open_ner.tools.errors import UserError
 
@@ -88,12 +88,13 @@ class BatchFolder:
         draft.replace(self.part_path(part))
         return part, taken, ceiling
 
-    def read_part(self, part: str) -> Iterator[tuple[Question, dict[str, Any]]]:
-        """The questions of an input file, with the bodies that were sent; it does not name variant and passage."""
+    def read_part(self, part: str, config: TeacherConfig) -> Iterator[tuple[Question, float]]:
+        """The questions of an input file, which does not name variant and passage, and the most each can cost."""
         with self.part_path(part).open("rb") as lines:
             for line in lines:
                 row = json.loads(line)
-                yield Question(row["custom_id"], "", "", row["body"]["messages"]), row["body"]
+                question = Question(row["custom_id"], "", "", row["body"]["messages"])
+                yield question, request_ceiling(question, config, row["body"])
 
     def delete_parts(self, kept: Collection[str]) -> None:
         """Delete the input files of other parts: a run that stopped before it created their batches wrote them."""

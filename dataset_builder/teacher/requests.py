@@ -19,8 +19,11 @@ def _object_schema(**properties: Any) -> Any:
 
 
 PAIR_SCHEMA = _object_schema(entity={"type": "string"}, type={"type": "string"})
-# the root of a schema must be an object
-ENTITIES_SCHEMA = {"strict": True, "schema": _object_schema(entities={"type": "array", "items": PAIR_SCHEMA})}
+ENTITIES_SCHEMA = {
+    "name": "entities",
+    "strict": True,
+    "schema": _object_schema(entities={"type": "array", "items": PAIR_SCHEMA}),  # the root must be an object
+}
 
 
 @dataclass
@@ -44,11 +47,10 @@ def request_parameters(config: TeacherConfig) -> dict[str, Any]:
 
     Raises UserError if they set no limit for the reply's length, because its cost would have no bound.
     """
-    parameters: dict[str, Any] = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
+    parameters = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
     if config.response_format == "json_schema":
-        parameters["response_format"] = {"type": "json_schema", "json_schema": {"name": "entities", **ENTITIES_SCHEMA}}
-    parameters |= config.parameters
-    parameters = {name: value for name, value in parameters.items() if value is not None}
+        parameters |= {"response_format": {"type": "json_schema", "json_schema": ENTITIES_SCHEMA}}
+    parameters = {name: value for name, value in (parameters | config.parameters).items() if value is not None}
     longest_reply(parameters)
     return parameters
 
