@@ -14,7 +14,7 @@ from open_ner import pipeline as open_ner_pipeline
 from open_ner.decoding import Answer, Request
 from open_ner.long_texts import Window, cut, fitting_window, merge
 from open_ner.pipeline import OpenNERPipeline
-from tiny import SENTENCES, MAX_POSITIONS
+from tiny import MAX_POSITIONS, SENTENCES
 
 PROSE = " ".join(SENTENCES[:5])
 Entities = list[dict[str, Any]]
