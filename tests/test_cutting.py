@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from dataset_builder.corpus import cutting
-from dataset_builder.corpus.cutting import PassageCutter, counts_add_up, load_tokenizer
+from dataset_builder.corpus.cutting import PassageCutter, Piece, load_tokenizer
 from open_ner.tools.errors import UserError
 
 TEXTS = ["the quick brown fox jumps over the lazy dog.\n\nthe dog's 12 foxes; 345 (the end)." * 5]
@@ -54,6 +54,10 @@ SPACES = [" ", "\n", "\n\n", "  ", "\t ", "\xa0", "\x85", "\u2028", "\u3000", "\
 DOCUMENTS = st.lists(st.sampled_from(WORDS + SPACES * 2), max_size=120).map("".join)
 
 
+def cut(tokenizer: Tokenizer, limit: int, document: str) -> list[Piece]:
+    return list(PassageCutter(tokenizer, limit).cut(document))
+
+
 @pytest.mark.parametrize("name", TOKENIZERS)
 @given(documents=st.lists(DOCUMENTS | st.text(max_size=60), max_size=4), limit=st.integers(1, 30))
 def test_pieces_cover_the_document_in_whole_words_within_the_limit(
@@ -61,7 +65,8 @@ def test_pieces_cover_the_document_in_whole_words_within_the_limit(
 ) -> None:
     tokenizer = TOKENIZERS[name]
     documents = [text.encode("utf-8", "replace").decode() for text in documents]
-    for document, found in zip(documents, PassageCutter(tokenizer, limit).cut(documents), strict=True):
+    for document in documents:
+        found = cut(tokenizer, limit, document)
         assert [word for a, b, _ in found for word in document[a:b].split()] == document.split()
         for start, end, tokens in found:
             text = document[start:end]
@@ -73,33 +78,33 @@ def test_pieces_cover_the_document_in_whole_words_within_the_limit(
 @given(st.lists(DOCUMENTS, min_size=1, max_size=5), st.integers(1, 30))
 def test_pieces_do_not_depend_on_what_was_cut_before(documents: list[str], limit: int) -> None:
     for tokenizer in (GPT2, LLAMA3):
-        together = PassageCutter(tokenizer, limit).cut(documents)
-        assert together == [PassageCutter(tokenizer, limit).cut([document])[0] for document in documents]
+        cutter = PassageCutter(tokenizer, limit)
+        assert [list(cutter.cut(document)) for document in documents] == [
+            cut(tokenizer, limit, document) for document in documents
+        ]
 
 
-def test_only_a_tokenizer_that_splits_at_spaces_first_is_trusted_to_add_up(tiny_student: Path) -> None:
-    trusted = {name for name, tokenizer in TOKENIZERS.items() if counts_add_up(tokenizer)}
-    assert trusted == {"gpt2"} and counts_add_up(load_tokenizer(str(tiny_student)))
-    greedy = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))
-    from tokenizers import AddedToken
-
-    greedy.add_tokens([AddedToken("<sep>", lstrip=True)])
-    assert not counts_add_up(greedy)
+@given(DOCUMENTS, st.integers(1, 30))
+def test_the_next_word_would_not_have_fitted(document: str, limit: int) -> None:
+    found = cut(GPT2, limit, document)
+    for (start, _, _), (following, end, _) in zip(found, found[1:], strict=False):
+        word = document[following:end].split()[0]
+        assert len(GPT2.encode(document[start : following + len(word)], add_special_tokens=False)) > limit
 
 
 def test_pieces_are_full(tiny_student: Path) -> None:
     document = " ".join(TEXTS * 20)
-    (found,) = PassageCutter(load_tokenizer(str(tiny_student)), 50).cut([document])
+    found = cut(load_tokenizer(str(tiny_student)), 50, document)
     assert min(tokens for _, _, tokens in found[:-1]) >= 40
 
 
 def test_a_long_document_and_a_long_word_are_cut_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
     document = "the quick fox " * 300
-    whole = PassageCutter(GPT2, 20).cut([document])
+    whole = cut(GPT2, 20, document)
     monkeypatch.setattr(cutting, "LONGEST_WORD", 100)
-    assert PassageCutter(GPT2, 20).cut([document]) == whole
+    assert cut(GPT2, 20, document) == whole
     text = "the " * 40 + "x" * 1000 + " fox"
-    (found,) = PassageCutter(GPT2, 20).cut([text])
+    found = cut(GPT2, 20, text)
     assert [text[a:b] for a, b, tokens in found if tokens > 20] == ["x" * 1000]
     assert " ".join(text[a:b] for a, b, _ in found).split() == text.split()
 
@@ -107,7 +112,7 @@ def test_a_long_document_and_a_long_word_are_cut_like_any(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("document", ["x" * 10**7, " " * 10**7, "ab " * 10**5, "\n".join(["y" * 76] * 10**3)])
 def test_monstrous_documents_end(document: str) -> None:
     started = time.process_time()
-    (found,) = PassageCutter(GPT2, 256).cut([document])
+    found = cut(GPT2, 256, document)
     assert [b for _, b, _ in found][-1:] == ([len(document.rstrip())] if document.strip() else [])
     assert time.process_time() - started < 120  # seconds where time is linear, hours where it is quadratic
 

@@ -18,9 +18,8 @@ from ..rejects import Reject
 from .cutting import Passage, PassageCutter, load_tokenizer
 from .filters import Filter, Screen, make_filter, make_is_new
 from .sampling import draw
-from .sources import Document, fingerprint, read_documents, sources_of, text_sha256
+from .sources import fingerprint, read_documents, sources_of, text_sha256
 
-BATCH = 500_000  # characters of documents cut together
 HELD = 1_000  # characters kept of a rejected document while a sample is drawn
 
 
@@ -37,27 +36,16 @@ def read_passages(config: CorpusConfig, documents: Counter[int]) -> Iterator[tup
     """Yield every passage of the corpus, unfiltered, with the number of its source; counts documents by source."""
     cutter = PassageCutter(load_tokenizer(config.tokenizer), config.max_tokens)
     for number, source in enumerate(sources_of(config)):
-        batch, characters = [], 0
         for item in read_documents(source, config):
             documents[number] += 1
-            batch.append(item)
-            characters += len(item.text)
-            if characters >= BATCH:
-                yield from ((number, passage) for passage in _cut(batch, cutter))
-                batch, characters = [], 0
-        yield from ((number, passage) for passage in _cut(batch, cutter))
-
-
-def _cut(batch: list[Document | Reject], cutter: PassageCutter) -> Iterator[Passage | Reject]:
-    found = iter(cutter.cut([item.text for item in batch if isinstance(item, Document)]))
-    for item in batch:
-        if isinstance(item, Reject):
-            yield item
-            continue
-        pieces = next(found)
-        for start, end, tokens in pieces:
-            name = item.id if len(pieces) == 1 else f"{item.id}:{start}"
-            yield Passage(name, item.text[start:end], item.source, item.id, item.license, start, end, tokens)
+            if isinstance(item, Reject):
+                yield number, item
+                continue
+            pieces = list(cutter.cut(item.text))
+            for start, end, tokens in pieces:
+                name = item.id if len(pieces) == 1 else f"{item.id}:{start}"
+                text = item.text[start:end]
+                yield number, Passage(name, text, item.source, item.id, item.license, start, end, tokens)
 
 
 def make_passages(
