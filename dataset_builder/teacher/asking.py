@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from open_ner.tools.errors import UserError
@@ -26,24 +26,18 @@ class Asking:
     """Asks the questions of an iterator, up to `config.concurrency` at a time.
 
     Whatever ends the run early (a wrong key, no quota, a full disk, Ctrl-C), it waits for the requests in flight and
-    journals their replies, because they are paid. Only a second Ctrl-C abandons them. `count` returns the number of
-    questions in `todo`, as far as known.
+    journals their replies, because they are paid. Only a second Ctrl-C abandons them.
     """
 
     def __init__(
-        self,
-        todo: Iterator[Question],
-        count: Callable[[], int],
-        journal: Journal,
-        config: TeacherConfig,
-        counts: ReplyCounts,
+        self, todo: Iterator[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts,
         endpoint: ChatEndpoint,
-    ) -> None:
-        self.todo, self.count, self.upcoming = todo, count, next(todo, None)
+    ) -> None:  # fmt: skip
+        self.todo, self.upcoming = todo, next(todo, None)
         self.journal, self.config, self.counts, self.endpoint = journal, config, counts, endpoint
         self.parameters = request_parameters(config)
         self.pacer = Pacer(config.requests_per_minute, config.tokens_per_minute)
-        self.progress = Progress(counts, count, config.model or "", self._note)
+        self.progress = Progress(counts, config.model or "", self._note)
         self.workers: list[asyncio.Task[None]] = []
         self.idle: set[asyncio.Task[None]] = set()  # workers that wait without a request in flight
         self.in_flight = 0
@@ -57,7 +51,7 @@ class Asking:
     async def run(self) -> None:
         """Ask everything; raises UserError if a retry cannot help, KeyboardInterrupt after Ctrl-C."""
         async with self.endpoint:
-            count = min(self.config.concurrency, self.count())
+            count = min(self.config.concurrency, self.counts.to_ask)
             self.workers = [asyncio.create_task(self._work(first=number == 0)) for number in range(count)]
             ticker = asyncio.create_task(self.progress.keep_showing())
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)

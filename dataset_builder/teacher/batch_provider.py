@@ -113,7 +113,8 @@ class Provider:
             try:
                 return request()
             except openai.APIStatusError as error:
-                response, said = error.response, read_error(error.response.content)
+                response, (code, message) = error.response, read_error(error.response.content)
+                said = code, message.replace(self.client.api_key, "***")
                 fault = exception_of(response.status_code, said, response.headers, self.url, self.config, unknown)
             except (openai.APIError, httpx2.HTTPError, ValueError) as error:
                 cause = error.__cause__ or error

@@ -39,23 +39,20 @@ class TeacherClient:
         return {record["key"]: record for record in self.journal.records() if record["key"] in keys}
 
     def fetch(self, questions: Iterable[Question], total: int) -> None:
-        """Like `ask`, but leave the replies in the journal; few questions are in memory at a time."""
+        """Like `ask`, but for `total` questions of which few are in memory; leave the replies in the journal."""
+        self.counts.total += total
         todo = self._open(questions, self.counts)
         first = next(todo, None) if self.config.model else None
         if first:
             todo = chain([first], todo)
-
-            def count() -> int:  # questions not read yet count as open
-                return total - self.counts.known - self.counts.recorded
-
-            key = read_key(self.config, count())
+            key = read_key(self.config, self.counts.to_ask)
             if self.config.batch:
                 from .batch import annotate_batch
 
                 annotate_batch(list(todo), self.journal, self.config, self.counts, key)
             else:
                 endpoint = open_endpoint(self.config, key)
-                asyncio.run(Asking(todo, count, self.journal, self.config, self.counts, endpoint).run())
+                asyncio.run(Asking(todo, self.journal, self.config, self.counts, endpoint).run())
         for _ in todo:  # count what stays open: the cap was met, or there is no model
             pass
 

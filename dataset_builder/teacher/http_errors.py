@@ -16,7 +16,7 @@ QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_
 DENIED_CODES = ("invalid_api_key", "model_not_found")
 # codes that concern one passage alone: the code is journaled as its reply, and the passage is not asked again
 FINAL_CODES = ("content_filter", "context_length_exceeded")
-Error = tuple[str | None, str]  # code and message, as the API gives them
+ApiError = tuple[str | None, str]  # code and message, as the API gives them
 TOO_LONG = re.compile(r"context.length|maximum context|too many tokens|prompt is too long", re.IGNORECASE)
 
 
@@ -40,7 +40,7 @@ class RequestRejected(Exception):
         self.code = code
 
 
-def read_error(body: bytes) -> Error:
+def read_error(body: bytes) -> ApiError:
     """Read an error body: the API's own form, a bare message, or a proxy's page."""
     try:
         return find_error(json.loads(body))
@@ -48,7 +48,7 @@ def read_error(body: bytes) -> Error:
         return None, body[:120].decode("utf-8", "replace")
 
 
-def find_error(data: Any) -> Error:
+def find_error(data: Any) -> ApiError:
     """Find code and message in the JSON of an error."""
     error = data.get("error", data) if isinstance(data, dict) else data
     if not isinstance(error, dict):
@@ -58,7 +58,7 @@ def find_error(data: Any) -> Error:
 
 
 def exception_of(
-    status: int, error: Error, headers: Mapping[str, str], url: str, config: TeacherConfig, unknown: str = ""
+    status: int, error: ApiError, headers: Mapping[str, str], url: str, config: TeacherConfig, unknown: str = ""
 ) -> Exception:
     """Map an HTTP error to the exception to raise; UserError if every other request would meet the same error.
 

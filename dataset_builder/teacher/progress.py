@@ -13,15 +13,12 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Shows replies, failures, tokens, cost, rate and time left, and the text that `note` returns.
+    """Shows replies, failures, tokens, cost, rate and time left, and the text that `note` returns."""
 
-    `counts` is updated elsewhere; `count` returns the number of questions.
-    """
-
-    def __init__(self, counts: ReplyCounts, count: Callable[[], int], name: str, note: Callable[[], str]) -> None:
-        self.counts, self.count, self.note, self.started = counts, count, note, time.monotonic()
+    def __init__(self, counts: ReplyCounts, name: str, note: Callable[[], str]) -> None:
+        self.counts, self.note, self.started = counts, note, time.monotonic()
         self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=count(), unit=" answers", desc=name, disable=not self.terminal, smoothing=0.05)
+        self.bar = tqdm(total=counts.to_ask, unit=" answers", desc=name, disable=not self.terminal, smoothing=0.05)
 
     async def keep_showing(self) -> None:
         """Update the display until cancelled."""
@@ -34,7 +31,7 @@ class Progress:
         counts = self.counts
         state = f"{counts.prompt_tokens + counts.reply_tokens:,} tokens, ${counts.cost_before + counts.cost:.4f}, "
         state += f"{counts.failed} failed{self.note()}"
-        done, total = counts.asked + counts.failed, self.count()
+        done, total = counts.asked + counts.failed, counts.to_ask
         if self.terminal:
             self.bar.total = total
             self.bar.set_postfix_str(state, refresh=False)

@@ -33,6 +33,7 @@ class JournalRecord(TypedDict):
 class ReplyCounts:
     """Counts of one run of the teacher, and its cost in dollars."""
 
+    total: int = 0  # questions
     known: int = 0  # replies that were in the journal already
     recorded: int = 0  # replies from recorded files
     asked: int = 0  # replies paid for
@@ -43,6 +44,11 @@ class ReplyCounts:
     cost: float = 0.0
     cost_before: float = 0.0  # of the replies that were in the journal already
     last_fault: str = ""  # why the last failed question got no reply
+
+    @property
+    def to_ask(self) -> int:
+        """Questions that the teacher must be asked, as far as they have been read: the others count."""
+        return self.total - self.known - self.recorded
 
     def __str__(self) -> str:
         taken = f"{self.known + self.recorded} replies came from the journal and recorded files"
