@@ -14,7 +14,7 @@ from open_ner.conversation import build_conversation, order_strings, passage_tur
 from ..annotation.annotate import AnnotationRow
 from ..config import DatasetConfig
 from ..rejects import Reject
-from .negatives import ORDER, NegativeSampler, passage_keys, uniform
+from .negatives import ORDER, NegativeSampler, random_numbers
 from .token_budget import AnsweredQuery, TokenBudget
 
 ROWS_AT_ONCE = 2000
@@ -75,10 +75,12 @@ def to_conversations(
     """
     rows = iter(rows)
     while block := list(islice(rows, ROWS_AT_ONCE)):
-        asked = choose_queries(block, samplers, options, counts)
+        sets = [row.get("dataset", "") for row in block]
+        asked = [
+            choose_queries(row, samplers[name], options[name], counts) for row, name in zip(block, sets, strict=True)
+        ]
         costs = _query_costs(asked, budget) if budget else [[] for _ in asked]
-        for row, queries, prices in zip(block, asked, costs, strict=True):
-            dataset = row.get("dataset", "")
+        for row, dataset, queries, prices in zip(block, sets, asked, costs, strict=True):
             line = dataset if dataset_line and dataset else None
             if not queries:
                 counts.rejects.append(Reject(row["id"], "nothing_to_ask"))
@@ -99,47 +101,21 @@ def to_conversations(
 
 
 def choose_queries(
-    rows: list[AnnotationRow],
-    samplers: Mapping[str, NegativeSampler],
-    options: Mapping[str, DatasetConfig],
-    counts: ConversationCounts,
-) -> list[list[AnsweredQuery]]:
-    """Return the queries of each row in the order asked; present types beyond `max_queries` are counted."""
-    present: list[dict[str, list[tuple[int, str]]]] = []
-    members: dict[str, list[int]] = {}
-    for i, row in enumerate(rows):
-        members.setdefault(row.get("dataset", ""), []).append(i)
-        found: dict[str, list[tuple[int, str]]] = {}
-        for mention in row["entities"]:
-            found.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
-        present.append(found)
-    queries = [[(name, order_strings(strings)) for name, strings in found.items()] for found in present]
-    keys = passage_keys(row["id"] for row in rows)
-    for dataset, places in members.items():
-        sampler, how = samplers[dataset], options[dataset]
-        codes = [[sampler.index[name] for name in present[i] if name in sampler.index] for i in places]
-        owners = np.repeat(np.arange(len(places)), [len(own) for own in codes])
-        flat = np.array([code for own in codes for code in own], dtype=np.int64)
-        fixed = how.negatives_per_passage
-        wanted = [math.ceil(how.negative_ratio * len(present[i])) if fixed is None else fixed for i in places]
-        drawn = sampler.draw(keys[places], owners, flat, np.array(wanted, dtype=np.int64))
-        for place, code in zip(*(column.tolist() for column in drawn), strict=True):
-            queries[places[place]].append((sampler.types[code], []))
-        orders = _random_orders(keys[places], [len(queries[i]) for i in places], how.seed)
-        for i, order in zip(places, orders, strict=True):
-            kept = order[: how.max_queries]
-            counts.types_not_asked += sum(bool(queries[i][j][1]) for j in order[len(kept) :])
-            queries[i] = [queries[i][j] for j in kept]
-    return queries
-
-
-def _random_orders(keys: np.ndarray, lengths: list[int], seed: int) -> list[list[int]]:
-    """A permutation of each length, drawn from the random numbers of the passage's key."""
-    rows, begins = np.repeat(np.arange(len(lengths)), lengths), np.cumsum(lengths) - lengths
-    positions = np.arange(len(rows)) - begins[rows]
-    order = np.lexsort((uniform(keys[rows], positions, ORDER, seed), rows))
-    flat = positions[order].tolist()
-    return [flat[begin : begin + length] for begin, length in zip(begins.tolist(), lengths, strict=True)]
+    row: AnnotationRow, sampler: NegativeSampler, options: DatasetConfig, counts: ConversationCounts
+) -> list[AnsweredQuery]:
+    """Return the queries of a row in the order asked; present types beyond `max_queries` are counted."""
+    present: dict[str, list[tuple[int, str]]] = {}
+    for mention in row["entities"]:
+        present.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
+    queries = [(name, order_strings(strings)) for name, strings in present.items()]
+    wanted = options.negatives_per_passage
+    if wanted is None:
+        wanted = math.ceil(options.negative_ratio * len(present))
+    queries += [(name, []) for name in sampler.draw(row["id"], present, wanted)]
+    order = np.argsort(random_numbers(row["id"], len(queries), ORDER, options.seed)).tolist()
+    kept = order[: options.max_queries]
+    counts.types_not_asked += sum(bool(queries[place][1]) for place in order[len(kept) :])
+    return [queries[place] for place in kept]
 
 
 def _query_costs(asked: list[list[AnsweredQuery]], budget: TokenBudget) -> list[list[int]]:
