@@ -61,8 +61,7 @@ class ScriptArguments:
 def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, ModelConfig]":
     """Read a recipe and the command line, which overrides it.
 
-    Raises:
-        UserError: For an unknown option, a value of the wrong type, and options that exclude each other.
+    Raises UserError for an unknown option, a value of the wrong type, and options that exclude each other.
     """
     from trl import ModelConfig, SFTConfig, TrlParser
 
@@ -76,7 +75,7 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
         raise UserError(f"{message}: see train_sft.py --help")
 
     parser.error = refuse
-    recipe = dict(zip(arguments, arguments[1:], strict=False)).get("--config", "")
+    recipe = dict(zip(arguments, arguments[1:], strict=False)).get("--config") or refuse("--config needs a recipe")
     values = read_yaml(recipe)
     refuse_unknown(values, {action.dest for action in parser._actions} | {"env"}, recipe)
     check_types(values, kinds, recipe)
@@ -126,9 +125,7 @@ def prepare_data(
 ) -> "tuple[Dataset, dict[str, int], Dataset | None, HeldOut | None]":
     """Tokenize the training rows and, for a run that evaluates, the held-out rows.
 
-    Returns:
-        The training rows and what they contain (sft.conversations.tokenize), and the held-out rows as tokens and as
-        conversations.
+    Returns the training rows with their counts, and the held-out rows as tokens and as conversations.
     """
     from sft.conversations import load_conversations, tokenize
     from sft.evaluation import HeldOut, count_entities
@@ -153,13 +150,12 @@ def run_identity(
     script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig", data_hash: str
 ) -> "dict[str, Scalar]":
     """Collect what determines the result of a run."""
+    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     return {
         "model_name_or_path": model_config.model_name_or_path,
         "data_hash": data_hash,
         "branches": script.branches,
-        "global_batch_size": (
-            config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-        ),
+        "global_batch_size": batch * config.world_size,
         **{name: getattr(config, name) for name in IDENTITY},
         **{name: getattr(model_config, name) for name in ("use_peft", "lora_r", "lora_alpha", "load_in_4bit")},
     }

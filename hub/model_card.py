@@ -17,12 +17,9 @@ MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 
 
 def write_model_card(folder: Path, results: RunResults | None = None, table: str = "Not evaluated yet.") -> None:
-    """Write a student's `README.md` from its training.json and the results of an evaluation.
+    """Write a student's `README.md` from its training.json and from evaluation results, which are copied beside it.
 
-    Args:
-        folder: The student's folder; the results are copied to its `results/`.
-        results: The student's results.
-        table: Markdown table of all models of that evaluation.
+    `table` is the Markdown table of all models of that evaluation.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -66,10 +63,8 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
 def write_eval_results(folder: Path, results: RunResults) -> Path | None:
     """Write `.eval_results/<run>.yaml`, the Hub's format for results on benchmarks that are Hub datasets.
 
-    Samples of a benchmark are excluded, because the Hub shows a value as that of the whole benchmark.
-
-    Returns:
-        The file, or None if no benchmark qualifies.
+    Samples of a benchmark are excluded, because the Hub shows a value as that of the whole benchmark. Returns None if
+    no benchmark is left.
     """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml

@@ -18,11 +18,8 @@ def publish_folder(
         private: Whether a new repository is private.
         stale: Patterns of files to delete from the repository if they are not in the folder.
 
-    Returns:
-        One line with the repository and the revision.
-
-    Raises:
-        UserError: For a missing folder, token or permission, and for a Hub that cannot be reached.
+    Returns one line with the repository and the revision. Raises UserError for a missing folder, token or permission,
+    and for a Hub that cannot be reached.
     """
     from httpx2 import TransportError
     from huggingface_hub import HfApi

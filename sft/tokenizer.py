@@ -19,10 +19,8 @@ def load_tokenizer(name: str, revision: str = "main") -> PreTrainedTokenizerBase
     """Load the tokenizer of a student (folder or Hub id) with a pad token and a chat template.
 
     A base model gets the plain-text template of UniversalNER's authors: system text, `USER: `, `ASSISTANT: `, and the
-    tokenizer's own end token.
-
-    Raises:
-        UserError: For an adapter, and for a tokenizer without character offsets or an end token.
+    tokenizer's own end token. Raises UserError for an adapter, and for a tokenizer without character offsets or an end
+    token.
     """
     refuse_adapter(name, revision)
     tokenizer = load_or_explain(AutoTokenizer, name, revision=revision)

@@ -29,13 +29,8 @@ class AnswerTrainer(SFTTrainer):
 
     On CPU, TRL's fused head scores every position of a sequence (trl/trainer/utils.py, `compact`), which makes a step
     about five times slower for short answers and a vocabulary of 49k. On GPU, TRL selects the labeled positions itself
-    and nothing is changed.
-
-    Args:
-        branches: Whether the rows come from `branches.lay_out`.
-        held_out: Conversations on which every evaluation also measures `eval_entity_f1`, so that
-            `metric_for_best_model: entity_f1` and early stopping can use it.
-        args, kwargs: Those of SFTTrainer.
+    and nothing is changed. With `branches`, the rows come from `branches.lay_out`. With `held_out`, every evaluation
+    also measures `eval_entity_f1`, which `metric_for_best_model: entity_f1` and early stopping can use.
     """
 
     args: SFTConfig

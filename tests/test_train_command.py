@@ -92,6 +92,21 @@ def test_a_mistake_is_named_before_any_weight_is_loaded(
         command(monkeypatch, recipe, *options)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("learning_rate: [1]", r"learning_rate: \[1\] is not of type float"),
+        ("save_steps: {a: 1}", r"save_steps: \{'a': 1\} is not of type float"),
+        ("logging_strategy: no", "logging_strategy: False is not of type"),  # YAML reads an unquoted no as False
+        ("licence: mit", "unknown option licence: did you mean license"),
+    ],
+)
+def test_a_wrong_value_in_a_recipe_is_named(line: str, said: str, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path, tmp_path / "out", f"{line}\n")
+    with pytest.raises(UserError, match=said):
+        train_sft.parse_arguments(["--config", str(recipe)])
+
+
 @pytest.mark.usefixtures("no_weights")
 def test_students_that_cannot_be_tuned_are_named(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
