@@ -241,7 +241,7 @@ def test_replies_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypat
 
 
 def some_fail(fault: Any, times: int) -> Callable[[dict[str, Any]], Any]:
-    """Answers, but a fault so many times to passages 1 and 4."""
+    """Replies to every passage, but a fault the first `times` times for passages 1 and 4."""
     seen: Counter[str] = Counter()
 
     def answer(request: dict[str, Any]) -> Any:

@@ -62,7 +62,7 @@ def exception_of(
 ) -> Exception:
     """Map an HTTP error to the exception to raise; UserError if every other request would meet the same error.
 
-    `status` is 0 if a batch ended without one; `unknown` is the message for status 404, where it concerns no model.
+    `status` is 0 if a batch ended without one; `unknown` replaces the message for status 404 if no model is concerned.
     """
     code, message = error[0], " ".join(error[1].split())[:300] or f"status {status}"
     wait = retry_after(headers)
