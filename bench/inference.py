@@ -1,13 +1,13 @@
-"""How long a passage takes: one `generate()` per type, left-padded batches, and this project's decoder, side by side.
+"""Compare the time per passage of one `generate()` per type, left-padded batches, and this project's decoder.
 
     python bench/inference.py --model runs/quickstart/model [--types 12 30] [--passages 4] [--runs 3]
         [--gliner] [--environments runs/bench/environments] [--output results/bench/inference.json]
 
-For each number of types, passages of some 150 tokens are asked the most frequent types of the embedded sample. The
-ways take turns passage by passage; medians are over passages, for whole batches over runs. Answers are compared token
-by token with those of one `generate()` per type. `--gliner` adds GLiNER's published small architecture with random
-weights, in an environment that is made where it is not there. Then peak memory by token budget and number of types,
-each in a process of its own. On a GPU the student is loaded in bfloat16, on a CPU in float32.
+For each number of types, passages of about 150 tokens are asked for the most frequent types of the embedded sample.
+The ways take turns after each passage; medians are over passages, or over runs for whole batches. Answers are compared
+token by token with those of one `generate()` per type. `--gliner` adds GLiNER's published small architecture with
+random weights, in a virtual environment of its own. The last table shows peak memory by token budget and number of
+types, each in a new process. The student is loaded in bfloat16 on a GPU, in float32 on a CPU.
 """
 
 import argparse
@@ -22,21 +22,32 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from bench.parts.environment import run_in_environment  # noqa: E402
 from open_ner.conversation import build_query  # noqa: E402
 from open_ner.decoding import Decoder, Request  # noqa: E402
+from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
 
 SAMPLE = ROOT / "dataset_builder" / "sample"
 BASELINE, PADDED, ALONE = "one generate() per type", "left-padded batch", "shared passage, one at a time"
 FREE, GROUNDED = "shared passage", "shared passage, grounded"
 GLINER = "GLiNER small, random weights"
-Tokens = list[list[list[int]]]  # of each passage's answers
+AnswerTokens = list[list[list[int]]]  # of each passage's answers
+
+
+class Comparison(TypedDict):
+    """All ways with one number of types."""
+
+    types: int
+    queries: int
+    answers_not_empty: int
+    ways: dict[str, dict[str, Any]]
 
 
 def main() -> None:
@@ -45,7 +56,13 @@ def main() -> None:
         print(json.dumps({"mib": peak_memory(args, *args.worker)}))
         return
     bench = Bench(args)
-    results: dict[str, Any] = {
+    rows = []
+    for number in args.types:
+        rows.append(bench.compare(number))
+        show(rows[-1])
+    if args.gliner:
+        add_gliner(rows, bench, args)
+    results = {
         "command": " ".join(["python", *(part for part in sys.argv if part != str(args.output))]),
         "model": Path(args.model).name,
         "hardware": bench.hardware(),
@@ -53,18 +70,12 @@ def main() -> None:
         "max_new_tokens": args.max_new_tokens,
         "passages": len(bench.texts),
         "tokens_a_passage": statistics.median(len(bench.tokenizer.encode(text)) for text in bench.texts),
-        "speed": [],
+        "speed": rows,
+        **({"memory": memory(args)} if args.memory else {}),
     }
-    for number in args.types:
-        results["speed"].append(bench.compare(number))
-        show(results["speed"][-1])
-    if args.gliner:
-        add_gliner(results["speed"], bench, args)
-    if args.memory:
-        results["memory"] = memory(args)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(args.output, results)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,49 +83,47 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=str(ROOT / "models" / "smollm2-135m-instruct"))
     parser.add_argument("--types", type=int, nargs="+", default=[12, 30])
     parser.add_argument("--passages", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=150, help="passages nearest to this length are taken")
-    parser.add_argument("--runs", type=int, default=3, help="of each way over all passages; 1 of the slow ways")
+    parser.add_argument("--tokens", type=int, default=150, help="take the passages closest to this length")
+    parser.add_argument("--runs", type=int, default=3, help="runs over all passages; the slow ways have only one")
     parser.add_argument("--max_new_tokens", type=int, default=48)
-    parser.add_argument("--gliner", action="store_true", help="measure GLiNER beside it")
+    parser.add_argument("--gliner", action="store_true", help="also measure GLiNER")
     parser.add_argument("--environments", type=Path, default=Path("runs/bench/environments"))
-    parser.add_argument(
-        "--memory", type=int, nargs="*", default=[2048, 16384], help="token budgets; none to leave out"
-    )
-    parser.add_argument("--output", type=Path, help="JSON file of all numbers")
+    parser.add_argument("--memory", type=int, nargs="*", default=[2048, 16384], help="token budgets; none: no table")
+    parser.add_argument("--output", type=Path, help="JSON file for all numbers")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 class Bench:
-    """The student, the passages and the types, and the ways of asking."""
+    """The student, the passages, the types, and the ways to ask."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.device = args, "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
         self.tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
-        self.model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype).to(self.device).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, device_map=self.device)
         self.decoder = Decoder(self.model, self.tokenizer)
-        rows = read_jsonl("held_out.jsonl") + read_jsonl("passages.jsonl")
+        rows = [*read_jsonl(SAMPLE / "held_out.jsonl"), *read_jsonl(SAMPLE / "passages.jsonl")]
         self.texts = sorted(
             dict.fromkeys(row["text"] for row in rows),
             key=lambda text: abs(len(self.tokenizer.encode(text)) - args.tokens),
         )[: args.passages]
-        replies = " ".join(row["reply"] for row in read_jsonl("answers.jsonl"))
+        replies = " ".join(row["reply"] for row in read_jsonl(SAMPLE / "answers.jsonl"))
         self.types = [name for name, _ in Counter(re.findall(r'", "([^"]+)"\)', replies)).most_common()]
 
-    def compare(self, number: int) -> dict[str, Any]:
-        """All ways with so many types."""
+    def compare(self, number: int) -> Comparison:
+        """Measure all ways with this number of types."""
         types, texts = self.types[:number], self.texts
         if len(types) < number:
-            sys.exit(f"--types {number}: the sample names {len(types)}")
+            sys.exit(f"--types {number}: the sample has {len(types)}")
         alone: dict[str, Callable[[str], list[list[int]]]] = {
             BASELINE: lambda text: [self.generate([text], [name])[0] for name in types],
             PADDED: lambda text: self.generate([text] * number, types),
             ALONE: lambda text: self.decode([text], types, grounded=False)[0],
         }
-        self.decode(texts[:1], types[:1], grounded=True)  # tables made once, memory touched
+        self.decode(texts[:1], types[:1], grounded=True)  # build cached tables, touch the memory
         seconds: dict[str, list[float]] = {way: [] for way in [*alone, FREE, GROUNDED]}
-        answers: dict[str, Tokens] = {way: [] for way in alone}
+        answers: dict[str, AnswerTokens] = {way: [] for way in alone}
         for text in texts:
             for way, ask in alone.items():
                 spent, found = timed(lambda ask=ask, text=text: ask(text))
@@ -142,14 +151,14 @@ class Bench:
             },
         }
 
-    def decode(self, texts: list[str], types: list[str], grounded: bool) -> Tokens:
-        """Answers by this project's decoder, one call."""
+    def decode(self, texts: list[str], types: list[str], grounded: bool) -> AnswerTokens:
+        """Answers of this project's decoder, in one call."""
         requests = [Request(text, types) for text in texts]
         answers = self.decoder.answer(requests, grounded=grounded, max_new_tokens=self.args.max_new_tokens)
         return [[answer.tokens for answer in row] for row in answers]
 
     def generate(self, texts: list[str], types: list[str]) -> list[list[int]]:
-        """Answers by transformers' own `generate()`, one batch, without the end token and what is padded after it."""
+        """Answers of transformers' `generate()`, in one batch, without the end token and the padding after it."""
         queries = [build_query(text, name) for text, name in zip(texts, types, strict=True)]
         inputs = self.tokenizer.apply_chat_template(
             queries, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
@@ -160,7 +169,7 @@ class Bench:
         return [line[: next((i for i, token in enumerate(line) if token in ends), len(line))] for line in lines]
 
     def hardware(self) -> str:
-        """What the student ran on."""
+        """The processor and the precision."""
         if self.device == "cuda":
             return f"{torch.cuda.get_device_name(0)}, bfloat16"
         return f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} cores, float32"
@@ -174,17 +183,8 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
-def read_jsonl(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (SAMPLE / name).read_text(encoding="utf-8").splitlines()]
-
-
-def add_gliner(rows: list[dict[str, Any]], bench: Bench, args: argparse.Namespace) -> None:
-    """GLiNER's seconds a passage with the same texts and types."""
-    python = args.environments / "gliner" / "bin" / "python"
-    if not python.exists():
-        print(f"installing gliner into {args.environments / 'gliner'}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "gliner"], check=True)
+def add_gliner(rows: list[Comparison], bench: Bench, args: argparse.Namespace) -> None:
+    """Add GLiNER's seconds per passage with the same texts and types."""
     task = {
         "tokenizer": str(Path(args.model).absolute()),
         "texts": bench.texts,
@@ -192,24 +192,20 @@ def add_gliner(rows: list[dict[str, Any]], bench: Bench, args: argparse.Namespac
         "runs": args.runs,
         "threads": torch.get_num_threads(),
     }
-    script = str(Path(__file__).parent / "parts" / "gliner_way.py")
-    done = subprocess.run([python.absolute(), script], input=json.dumps(task), capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{GLINER}: {done.stderr[-2000:]}")
-    for row, seconds in zip(rows, json.loads(done.stdout.splitlines()[-1])["seconds"], strict=True):
+    result = run_in_environment(args.environments / "gliner", ["gliner"], "gliner_way.py", task)
+    for row, seconds in zip(rows, result["seconds"], strict=True):
         ours = {way: row["ways"][way]["seconds_a_passage"] / seconds for way in (FREE, GROUNDED)}
         row["ways"][GLINER] = {"seconds_a_passage": seconds, "times_its_time": ours}
         compared = ", ".join(f"{way} takes {times:.2f} x that" for way, times in ours.items())
         print(f"{GLINER}, {row['types']} types: {seconds:.3f} s a passage; {compared}", flush=True)
 
 
-def show(row: dict[str, Any]) -> None:
+def show(row: Comparison) -> None:
     print(f"\n{row['types']} types: {row['queries']} queries, {row['answers_not_empty']} answers not empty")
     for way, numbers in row["ways"].items():
         line = f"  {way:<30} {numbers['seconds_a_passage']:7.3f} s a passage, {numbers['times_faster']:5.2f} x one per"
         line += f" type, {numbers['times_faster_than_padded']:5.2f} x padded"
-        print(f"{line}, {numbers['identical_answers']} identical")
-    sys.stdout.flush()
+        print(f"{line}, {numbers['identical_answers']} identical", flush=True)
 
 
 def memory(args: argparse.Namespace) -> list[dict[str, float]]:
@@ -231,20 +227,18 @@ def peak_memory(args: argparse.Namespace, budget: int, number: int) -> float:
     """MiB that asking takes at its peak, in this process, which does nothing else."""
     bench = Bench(args)
     requests = [Request(text, bench.types[:number]) for text in bench.texts]
-    list(bench.decoder.answer(requests[:1], max_new_tokens=1, token_budget=1))  # tables made once
-    if bench.device == "cuda":
-        before = torch.cuda.memory_allocated()
-        list(bench.decoder.answer(requests, max_new_tokens=16, token_budget=budget))
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far was that of loading the student
-    before = peak_kib()
+    list(bench.decoder.answer(requests[:1], max_new_tokens=1, token_budget=1))  # build cached tables
+    cuda = bench.device == "cuda"
+    if not cuda:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading the student
+    before = torch.cuda.memory_allocated() if cuda else peak_bytes()
     list(bench.decoder.answer(requests, max_new_tokens=16, token_budget=budget))
-    return (peak_kib() - before) / 2**10
+    return ((torch.cuda.max_memory_allocated() if cuda else peak_bytes()) - before) / 2**20
 
 
-def peak_kib() -> int:
+def peak_bytes() -> int:
     """The most memory this process has held since its peak was reset (Linux)."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A served student beside the same one in process: the same answers? how many prompt tokens does the server encode?
+"""Compare a served student with the same one in process: identical answers, prompt tokens that the server encodes.
 
     llama-server -m student.gguf --port 8080 -c 8192 -np 1       # or vLLM, see docs/serving.md
     python bench/served.py --model runs/quickstart/model --base_url http://localhost:8080/v1 --label "llama.cpp -np 1"
 
-Passages of the embedded sample, the types of the first ones, free decoding on both sides. Each run replaces the row of
-its label in results/bench/served.json. A cold server is assumed: start it anew before each run.
+Both decode freely the first passages of the embedded sample. Each run replaces the row of its label in
+results/bench/served.json. Restart the server before each run, so that its cache is empty.
 """
 
 import argparse
@@ -14,24 +14,27 @@ import threading
 import time
 from pathlib import Path
 
-from transformers import pipeline
+from openai.types.chat import ChatCompletion
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from open_ner.pipeline import OpenNERPipeline  # noqa: E402
+import open_ner  # noqa: E402
+from open_ner.conversation import Message  # noqa: E402
+from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
 from open_ner.tools.served import ServedNER  # noqa: E402
 
 TYPES = ["person", "organization", "location", "date", "event", "product", "animal", "chemical", "disease", "device"]
 
 
 class Counted(ServedNER):
-    """Adds up what the server says of its prompt tokens."""
+    """Adds up the server's counts of prompt tokens."""
 
     prompt = cached = 0
     lock = threading.Lock()
 
-    def _complete(self, *args, **kwargs):
-        completion = super()._complete(*args, **kwargs)
+    def _complete(self, messages: list[Message]) -> ChatCompletion:
+        completion = super()._complete(messages)
+        assert completion.usage is not None, "the server does not report its usage"
         details = completion.usage.prompt_tokens_details
         with self.lock:
             self.prompt += completion.usage.prompt_tokens
@@ -50,16 +53,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench" / "served.json")
     args = parser.parse_args()
     if not (args.model and args.base_url):
-        return print("bench/served.py is left out: it needs a server, --model and --base_url")
-    sample = (ROOT / "dataset_builder" / "sample" / "passages.jsonl").read_text(encoding="utf-8").splitlines()
-    texts, types = [json.loads(line)["text"] for line in sample[: args.passages]], TYPES[: args.types]
+        return print("bench/served.py was not run: it needs a server, --model and --base_url")
+    sample = read_jsonl(ROOT / "dataset_builder" / "sample" / "passages.jsonl")
+    texts, types = [row["text"] for row in sample][: args.passages], TYPES[: args.types]
 
-    bounds = {"max_new_tokens": args.max_new_tokens}
-    served = Counted(args.base_url, tokenizer=args.model, **bounds)
+    served = Counted(args.base_url, tokenizer=args.model, max_new_tokens=args.max_new_tokens)
     started = time.perf_counter()
     there = served(texts, types, return_raw=True)
     seconds = time.perf_counter() - started
-    tagger = pipeline("open-ner", model=args.model, pipeline_class=OpenNERPipeline, grounded=False, **bounds)
+    tagger = open_ner.load(args.model, grounded=False, max_new_tokens=args.max_new_tokens)
     started = time.perf_counter()
     here = tagger(texts, types=types, return_raw=True)
     in_process = time.perf_counter() - started
@@ -87,7 +89,7 @@ def main() -> None:
     }
     rows = json.loads(args.output.read_text()) if args.output.exists() else {}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(rows | {args.label: row}, indent=1) + "\n", encoding="utf-8")
+    write_json(args.output, rows | {args.label: row})
     print(json.dumps(row, indent=1))
 
 

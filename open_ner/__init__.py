@@ -30,7 +30,6 @@ def load(
     device: "int | str | torch.device | None" = None,
     dtype: "str | torch.dtype" = "auto",
     revision: str | None = None,
-    token: str | bool | None = None,
     **options: Any,
 ) -> "OpenNERPipeline":
     """Load a student with the code of this package; code saved with the model is never run.
@@ -40,9 +39,8 @@ def load(
         device: such as "cpu", "cuda:1" or "mps"; default: the first accelerator, or the CPU if there is none.
         dtype: such as "bfloat16"; default: that of the saved weights.
         revision: branch, tag or commit of a Hub model.
-        token: access token for a private Hub model; default: that of `hf auth login`.
-        options: defaults for calls (see `OpenNERPipeline`), or arguments of `transformers.pipeline` such as
-            `device_map`.
+        options: defaults for calls (see `OpenNERPipeline`), or arguments of `transformers.pipeline`, such as `token`
+            or `device_map`.
 
     Raises:
         OSError: there is no such model.
@@ -53,8 +51,8 @@ def load(
     from .pipeline import TASK, OpenNERPipeline
 
     build: Any = transformers.pipeline  # its overloads list only transformers' own tasks
-    chosen = {"model": os.fspath(model), "device": device, "dtype": dtype, "revision": revision, "token": token}
-    return build(TASK, pipeline_class=OpenNERPipeline, trust_remote_code=False, **chosen, **options)
+    options |= {"device": device, "dtype": dtype, "revision": revision}
+    return build(TASK, model=os.fspath(model), pipeline_class=OpenNERPipeline, trust_remote_code=False, **options)
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above

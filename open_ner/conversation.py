@@ -97,16 +97,10 @@ def read_answer(raw: str) -> list[str] | None:
 
 
 def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, case: Case = CASE) -> list[Span]:
-    """Find where `string` occurs in `text`; matches inside words count only if none is on word boundaries.
+    """Return the spans `(start, end)` in characters, end exclusive, where `string` occurs in `text`.
 
-    Args:
-        text: the passage.
-        string: what to find.
-        occurrences: "all", or only the "first".
-        case: "exact" compares letters with their case, "any" without, "else_any" without only if "exact" finds none.
-
-    Returns:
-        Spans `(start, end)` in characters, end exclusive; an empty list if the string does not occur.
+    Matches inside words count only if none is on word boundaries. `case` is "exact"; "any", which ignores the case of
+    letters; or "else_any", which ignores it only if "exact" finds nothing.
     """
     if not string:
         return []

@@ -105,16 +105,9 @@ class Decoder:
     ) -> Iterator[list[Answer]]:
         """Yield, for each request in order, its answers in the order of its types.
 
-        Args:
-            requests: passages with their types; read as answers are consumed.
-            dataset: name for the `Dataset:` line of students tuned on several human-annotated sets.
-            grounded: allow only JSON lists of substrings of the passage (`grammar.py`).
-            max_new_tokens: bound of one answer.
-            token_budget: bound of the key/value cache, in tokens. Passages are batched up to it; a passage with more
-                types than fit is read several times.
-
-        Raises:
-            ValueError: a passage and its answer need more positions than the model has.
+        `token_budget` bounds the key/value cache, in tokens: passages are batched up to it, and a passage with more
+        types than fit is read several times. Raises ValueError if a passage and an answer of `max_new_tokens` need
+        more positions than the model has.
         """
         batch: list[_BatchRow] = []
         waiting: list[list[_OpenQuery]] = []  # queries of each request that has not been yielded yet

@@ -1,9 +1,8 @@
 """The grammar of a grounded answer: a JSON list of distinct strings, each a substring of the passage, in order.
 
-It works on bytes, because a byte-level token may end inside a character, and on a suffix automaton of the passage's
-JSON-escaped bytes, built once: each byte costs one look-up, however often the string so far occurs. The vocabulary is
-never enumerated: the decoder tries the model's best tokens in turn and takes the first that is allowed, which is the
-greedy choice under the grammar.
+It works on bytes, because a byte-level token may end inside a character, and finds the open string in the passage's
+JSON-escaped bytes. The vocabulary is never enumerated: the decoder tries the model's best tokens in turn and takes the
+first that is allowed, which is the greedy choice under the grammar.
 
 Libraries express less or cost more: xgrammar has JSON lists of strings but no substrings; llguidance has substrings,
 but neither their order nor their distinctness, and fills a mask of the whole vocabulary for every token.
@@ -19,7 +18,7 @@ from enum import IntEnum
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 QUOTE, BACKSLASH = ord('"'), ord("\\")
-INNER = 256  # added to all bytes of a unit but the first, so that no match begins inside a character or an escape
+INNER = 256  # added to all bytes of a unit but the first, so that no match begins inside an escape
 
 
 class Phase(IntEnum):
@@ -41,16 +40,15 @@ class Phase(IntEnum):
 class State:
     """The state of an answer: its phase, its open string and its closed strings.
 
-    The open string has a node of the automaton, a length, and a number of bytes that its last character or escape
-    still needs (`left`). `last_start` is the first byte where the last closed string occurs in order.
+    `start` is the first byte of the passage where the open string occurs, or the last closed one, at or after the
+    strings before it; `left` is the number of bytes that the open string's last character or escape still needs.
     """
 
     phase: Phase = Phase.START
-    node: int = 0
+    start: int = 0
     length: int = 0
     left: int = 0
     closed: tuple[bytes, ...] = ()
-    last_start: int = 0
 
 
 class AnswerGrammar:
@@ -64,12 +62,8 @@ class AnswerGrammar:
             for character in text
         ]
         self.source = b"".join(units)
-        self.follow, self.last_end = _suffix_automaton(units)
-        self.cuts = {0}
-        end = 0
-        for unit in units:
-            end += len(unit)
-            self.cuts.add(end)
+        codes = (byte + INNER if place else byte for unit in units for place, byte in enumerate(unit))
+        self._codes = "".join(map(chr, codes))
 
     def advance(self, state: State, token: bytes) -> State | None:
         """Return the state after `token`, or None if the grammar forbids it."""
@@ -88,8 +82,7 @@ class AnswerGrammar:
         """Return at most `size` bytes that follow the open string where it first occurs; none between strings."""
         if state.phase is not Phase.STRING or not state.length:
             return b""
-        string = self._open_string(state)
-        begin = self.source.find(string, state.last_start) + len(string)
+        begin = state.start + state.length
         return self.source[begin : begin + size]
 
     def _between(self, state: State, byte: int) -> State | None:
@@ -101,7 +94,7 @@ class AnswerGrammar:
             case Phase.OPEN | Phase.AFTER if byte == ord("]"):
                 return replace(state, phase=Phase.END)
             case Phase.OPEN | Phase.ITEM if byte == QUOTE and self.source:
-                return State(Phase.STRING, closed=state.closed, last_start=state.last_start)
+                return replace(state, phase=Phase.STRING, length=0, left=0)
             case Phase.AFTER if byte == ord(","):
                 return replace(state, phase=Phase.SEPARATOR)
             case Phase.SEPARATOR if byte == ord(" "):
@@ -111,29 +104,22 @@ class AnswerGrammar:
         return None
 
     def _inside(self, state: State, byte: int) -> State | None:
-        """A byte of the open string, which must still occur at or after the start of the string before it."""
+        """A byte of the open string, which must occur at or after the start of the string before it."""
+        start, end = state.start, state.start + state.length
         if byte == QUOTE and state.left == 0:
-            return self._close(state) if state.length else None
-        node = self.follow[state.node].get(byte + INNER if state.left else byte)
-        if node is None or self.last_end[node] - state.length - 1 < state.last_start:
-            return None
+            string = self.source[start:end]
+            if string in state.closed:
+                return replace(state, phase=Phase.REPEAT)
+            return replace(state, phase=Phase.AFTER, closed=(*state.closed, string)) if string else None
+        code = chr(byte + INNER if state.left else byte)
+        if self._codes[end : end + 1] != code:
+            start = self._codes.find(self._codes[start:end] + code, start + 1 if state.length else start)
+            if start < 0:
+                return None
         left = state.left - 1 if state.left else _more(byte)
         if state.left == 1 and byte == ord("u"):
             left = 4  # digits, as in \u001f
-        return State(Phase.STRING, node, state.length + 1, left, state.closed, state.last_start)
-
-    def _close(self, state: State) -> State:
-        string = self._open_string(state)
-        if string in state.closed:
-            return replace(state, phase=Phase.REPEAT)
-        start = self.source.find(string, state.last_start)
-        while start not in self.cuts:  # inside an escape, which may contain the same bytes
-            start = self.source.find(string, start + 1)
-        return State(Phase.AFTER, closed=(*state.closed, string), last_start=start)
-
-    def _open_string(self, state: State) -> bytes:
-        end = self.last_end[state.node]
-        return self.source[end - state.length : end]
+        return State(Phase.STRING, start, state.length + 1, left, state.closed)
 
 
 def _more(byte: int) -> int:
@@ -143,54 +129,10 @@ def _more(byte: int) -> int:
     return 0 if byte < 0xC0 else 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
 
 
-def _suffix_automaton(units: list[bytes]) -> tuple[list[dict[int, int]], list[int]]:
-    """Return each node's transitions, and the end of the last occurrence of its strings (Blumer et al. 1985).
-
-    Takes time linear in the length of the passage.
-    """
-    follow: list[dict[int, int]] = [{}]
-    link, length, last_end = [-1], [0], [0]
-    last = size = 0
-    for unit in units:
-        for place, byte in enumerate(unit):
-            code, size = byte + INNER if place else byte, size + 1
-            new = len(follow)
-            follow.append({})
-            link.append(0)
-            length.append(size)
-            last_end.append(size)
-            node = last
-            while node >= 0 and code not in follow[node]:
-                follow[node][code] = new
-                node = link[node]
-            if node >= 0:
-                other = follow[node][code]
-                if length[other] != length[node] + 1:
-                    clone = len(follow)
-                    follow.append(dict(follow[other]))
-                    link.append(link[other])
-                    length.append(length[node] + 1)
-                    last_end.append(last_end[other])
-                    while node >= 0 and follow[node].get(code) == other:
-                        follow[node][code] = clone
-                        node = link[node]
-                    link[other] = clone
-                    other = clone
-                link[new] = other
-            last = new
-    for node in sorted(range(1, len(follow)), key=length.__getitem__, reverse=True):
-        parent = link[node]
-        last_end[parent] = max(last_end[parent], last_end[node])
-    return follow, last_end
-
-
 def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]) -> list[bytes]:
-    """Return the bytes that each token writes, for at least `size` ids; no bytes for the `special` tokens.
+    """Return the bytes that each token writes, for at least `size` ids; none for special tokens.
 
-    Args:
-        vocabulary: ids by token; byte-level if it has "Ġ", else SentencePiece's with bytes as `<0x0A>`.
-        size: ids of the model, which may exceed the vocabulary.
-        special: tokens that no answer may contain.
+    The vocabulary is byte-level if it has "Ġ", else SentencePiece's, with bytes as `<0x0A>`.
     """
     table = [b""] * max(size, *(index + 1 for index in vocabulary.values()))
     byte_level = {character: byte for byte, character in bytes_to_unicode().items()}

@@ -55,14 +55,9 @@ class ChatTemplate:
         return cls(tokenizer.get_chat_template(), tokenizer.special_tokens_map, name)
 
     def render(self, messages: list[Message], prompt: bool = False) -> str:
-        """The text of the messages, as `apply_chat_template` renders them.
+        """Render messages as `apply_chat_template` does; `prompt` adds the opening of the assistant's turn.
 
-        Args:
-            messages: the turns of a conversation.
-            prompt: whether to end with the opening of an assistant turn (`add_generation_prompt`).
-
-        Raises:
-            ValueError: the template does not accept these messages.
+        Raises ValueError if the template does not accept the messages.
         """
         options: dict[str, Any] = {"add_generation_prompt": prompt, **self.tokens}
         try:
@@ -101,16 +96,9 @@ class Encoder:
     def encode(
         self, text: str, types: Sequence[str], dataset: str | None = None, longest: int | None = None
     ) -> Prompts:
-        """Encode the prompts that ask each of `types` of a passage.
+        """Encode the prompts that ask for each of `types` in a passage; just one if it has over `longest` tokens.
 
-        Args:
-            text: the passage.
-            types: what each query asks for, a type or a definition.
-            dataset: name for the `Dataset:` line of students tuned on several human-annotated sets.
-            longest: if the first prompt has more tokens than this, only that prompt is returned.
-
-        Raises:
-            ValueError: one of the texts contains a lone surrogate.
+        Raises ValueError if a text contains a lone surrogate.
         """
         refuse_surrogates(text, *types, dataset or "")
         if not types:

@@ -4,6 +4,7 @@ With the tiny student always, and by `-m slow` with the real student's tokenizer
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +181,13 @@ def test_the_grammar_has_no_dead_end(text: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("text", ["a" * 20_000, "ab" * 10_000, "\\" * 5_000, "💙" * 5_000, "a\n" * 5_000])
 def test_a_text_that_repeats_itself_costs_no_more_than_its_length(text: str) -> None:
-    """A suffix automaton of n bytes has fewer than 2n nodes and 3n transitions, whatever the text."""
+    """Each byte is found in one search of the passage, whatever the text: 4,000 of them take no second."""
+    started = time.process_time()
     grammar = AnswerGrammar(text)
-    assert len(grammar.follow) < 2 * len(grammar.source) + 2
-    assert sum(map(len, grammar.follow)) < 3 * len(grammar.source)
     state = feed(grammar, b'["' + grammar.source[:4000])
     assert state.phase is Phase.STRING
+    assert grammar.advance(state, b"z") is None
+    assert time.process_time() - started < 1
 
 
 def test_thousands_of_types_are_asked(tagger: OpenNERPipeline) -> None:

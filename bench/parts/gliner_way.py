@@ -1,10 +1,10 @@
-"""GLiNER at its small size over given texts and types, in an environment of its own (PyPI `gliner`).
+"""GLiNER at its small size over given texts and types, in a virtual environment of its own (PyPI `gliner`).
 
     python bench/parts/gliner_way.py < {"tokenizer": FOLDER, "texts": [...], "types": [[...], ...], "runs", "threads"}
 
 The architecture is that of gliner_small-v2.1 over deberta-v3-small, built from the configuration below with random
-weights, so that nothing is downloaded; what it finds is of no interest, the time it takes is. Its own tokenizer lives
-on the Hub too: the student's stands in. Prints, for each list of types, the median seconds a passage.
+weights, so that nothing is downloaded: only its time counts, not what it finds. Its tokenizer would be a download too,
+so the student's is used. Prints the median seconds per passage for each list of types.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 warnings.filterwarnings("ignore")
 
 import torch  # noqa: E402
-from gliner import GLiNER, GLiNERConfig  # noqa: E402
+from gliner import GLiNER, GLiNERConfig  # noqa: E402  # pyright: ignore[reportMissingImports]  # only there
 from transformers import AutoTokenizer  # noqa: E402
 
 ENCODER = {  # config.json of microsoft/deberta-v3-small

@@ -16,15 +16,8 @@ InputLine = dict[str, Any]  # the user's object, with any keys
 def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_size: int) -> None:
     """Print each line's record with its `entities`, as soon as its batch is answered; blank lines are ignored.
 
-    Args:
-        lines: JSON objects with a `text`, in UTF-8. A record's own `types` take precedence over `types`.
-        name: of the file, for error messages.
-        ask: finds the entities of texts.
-        types: what to find in records without `types`.
-        batch_size: lines answered together.
-
-    Raises:
-        UserError: some lines could not be answered. Each has an `error` in its record and on stderr.
+    A record's own `types` take precedence. Raises UserError at the end if some lines could not be answered; each of
+    them has an `error` in its record and on stderr.
     """
     broken = total = 0
     numbered = enumerate(lines, 1)
