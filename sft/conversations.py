@@ -96,19 +96,11 @@ def tokenize(
         desc="tokenizing conversations",
     )  # fmt: skip
     lengths = encoded["length"][:]
-    longest = max(lengths)
-    for limit, what, remedy in (
-        (max_length, "max_length", "raise max_length"),
-        (max_positions, "the student's max_position_embeddings", "choose a student with more positions"),
-    ):
-        if limit and longest > limit:
-            index = lengths.index(longest)
-            name = _row_name(index, rows[index].get("id", index))
-            raise UserError(
-                f"{name} has {longest} tokens and {what} is {limit} ({sum(n > limit for n in lengths)} of "
-                f"{len(lengths)} are longer): {remedy}, or build the dataset with a smaller "
-                "dataset.max_conversation_tokens"
-            )
+    index = lengths.index(max(lengths))
+    name = _row_name(index, rows[index].get("id", index))
+    _check_lengths(lengths, name, max_length, "max_length", "raise max_length")
+    limit = "the student's max_position_embeddings"
+    _check_lengths(lengths, name, max_positions, limit, "choose a student with more positions")
     report = {
         "conversations": len(encoded),
         "queries": sum(encoded["queries"]),
@@ -140,6 +132,15 @@ def check_conversation(messages: list[Message], name: str = "a conversation") ->
     for turn in turns[3::2]:
         if read_answer(turn["content"]) is None:
             raise UserError(f"{name}: an answer is not a JSON list of strings: {turn['content']!r:.80}")
+
+
+def _check_lengths(lengths: list[int], longest: str, limit: int | None, name: str, remedy: str) -> None:
+    """Raise UserError if a length exceeds the limit; `longest` and `name` are the names of the row and of the limit."""
+    if limit and max(lengths) > limit:
+        raise UserError(
+            f"{longest} has {max(lengths)} tokens and {name} is {limit} ({sum(n > limit for n in lengths)} of "
+            f"{len(lengths)} are longer): {remedy}, or build the dataset with a smaller dataset.max_conversation_tokens"
+        )
 
 
 def _row_name(index: int, identity: Any) -> str:
