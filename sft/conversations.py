@@ -135,11 +135,12 @@ def check_conversation(messages: list[Message], name: str = "a conversation") ->
 
 
 def _check_lengths(lengths: list[int], longest: str, limit: int | None, name: str, remedy: str) -> None:
-    """Raise UserError if a length exceeds the limit; `longest` and `name` are the names of the row and of the limit."""
+    """Raise UserError if a length exceeds a limit; `longest` and `name` name the longest row and the limit."""
     if limit and max(lengths) > limit:
         raise UserError(
-            f"{longest} has {max(lengths)} tokens and {name} is {limit} ({sum(n > limit for n in lengths)} of "
-            f"{len(lengths)} are longer): {remedy}, or build the dataset with a smaller dataset.max_conversation_tokens"
+            f"{longest} has {max(lengths)} tokens and {name} is {limit} ("
+            f"{sum(n > limit for n in lengths)} of {len(lengths)} are longer): {remedy}, or build the dataset with a "
+            "smaller dataset.max_conversation_tokens"
         )
 
 
