@@ -1,8 +1,8 @@
-"""What all tests share: a quiet, offline, single-threaded process, and one tiny student for the session."""
+"""Shared by all tests: an offline, single-threaded process, and one tiny student for the session."""
 
 import os
 
-# before anything imports torch or transformers, which read these once
+# before torch or transformers is imported, because they read these variables only once
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads under contention are slower than one
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -18,7 +18,7 @@ from tiny import make_tiny_student  # noqa: E402
 settings.register_profile(
     "project",
     deadline=None,
-    derandomize="CI" in os.environ,  # there, the same examples every time; at home, new ones
+    derandomize="CI" in os.environ,  # the same examples every time in CI; elsewhere new ones
     database=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -28,13 +28,13 @@ settings.load_profile("project")
 
 @pytest.fixture(scope="session")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random two-layer student and its tokenizer. Read only: copy it before changing it."""
+    """A folder with a random two-layer student and its tokenizer; copy it before you change it."""
     return make_tiny_student(tmp_path_factory.mktemp("tiny") / "student")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _forced_strings_stay() -> Iterator[None]:
-    """A random student would have written something else at every token: its grounded answers would all be dropped."""
+    """Keep forced strings: a random student prefers another token everywhere, so all its answers would be removed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("open_ner.answers.FORCED", 0.0)
         yield

@@ -1,4 +1,4 @@
-"""bench/choices.py: every policy's strict F1, from raw answers alone."""
+"""bench/choices.py computes the strict F1 of every policy from raw answers."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What every command promises the shell: its exit status and one line, never a traceback, for a user's mistake."""
+"""Commands end a user's mistake with an exit status and one line, never with a traceback."""
 
 import errno
 import os

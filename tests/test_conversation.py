@@ -1,4 +1,4 @@
-"""The dialogue: its turns, answers written and read, spans found, markers broken."""
+"""The dialogue: turns, writing and reading answers, finding spans, breaking special tokens."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def test_strings_are_ordered_by_first_occurrence_the_longer_first(
     st.lists(st.tuples(st.integers(0, 9), st.text("ab", min_size=1, max_size=3))), st.randoms(use_true_random=False)
 )
 def test_the_order_does_not_depend_on_the_order_of_mentions(mentions: list[tuple[int, str]], random) -> None:
-    # no two strings of one length at one place: nothing would order them
+    # no two strings of the same length at the same place, because their order is undefined
     at_one_place = [(start, text) for start, text in mentions if len(text) == 1 + start % 3]
     shuffled = random.sample(at_one_place, len(at_one_place))
     ordered = order_strings(dict.fromkeys(at_one_place))
@@ -116,7 +116,7 @@ def test_reading_never_fails(raw: str) -> None:
     [
         ("Paris, Paris!", "Paris", [(0, 5), (7, 12)]),
         ("Paris, Paris Parisian", "Paris", [(0, 5), (7, 12)]),
-        ("art of Bart's art", "art", [(0, 3), (14, 17)]),  # whole words only, when there is one
+        ("art of Bart's art", "art", [(0, 3), (14, 17)]),  # only whole words if there is one
         ("Bart and Marta", "art", [(1, 4), (10, 13)]),  # else inside words
         ("C C++ C# (C++)", "C++", [(2, 5), (10, 13)]),
         ("C C++ C#", "C#", [(6, 8)]),
@@ -124,12 +124,12 @@ def test_reading_never_fails(raw: str) -> None:
         ("cost $5 (approx. [1]) \\d", "\\d", [(22, 24)]),
         ("cost $5 (approx. [1])", "(approx. [1])", [(8, 21)]),
         ("Zürich Züricher", "Zürich", [(0, 6)]),
-        ("北京大学", "北京", [(0, 2)]),  # no spaces, no word boundaries
+        ("北京大学", "北京", [(0, 2)]),  # without spaces there are no word boundaries
         ("I 💙 NY 💙", "💙", [(2, 3), (7, 8)]),
         ("x_y x y", "x", [(4, 5)]),
-        ("aaaa", "aa", [(0, 2), (2, 4)]),  # occurrences do not overlap one another
+        ("aaaa", "aa", [(0, 2), (2, 4)]),  # occurrences do not overlap
         ("one\ntwo\r\n one two", "one\ntwo", [(0, 7)]),
-        ("paris", "Paris", [(0, 5)]),  # in another case, where the exact string does not occur
+        ("paris", "Paris", [(0, 5)]),  # in another case, because the exact string does not occur
         ("paris Paris", "Paris", [(6, 11)]),
         ("Paris", "", []),
         ("", "Paris", []),

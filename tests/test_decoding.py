@@ -1,4 +1,4 @@
-"""Decoding with a tiny random student: free answers equal `generate()`, grounded answers are in the passage."""
+"""Decoding with a tiny random student: free answers equal `generate()`, grounded answers quote the passage."""
 
 import math
 import random
@@ -29,7 +29,7 @@ REQUESTS = [Request(text, TYPES[: 1 + number % len(TYPES)]) for number, text in 
 
 @pytest.fixture(scope="module")
 def decoder(tiny_student: Path) -> Decoder:
-    """A decoder for which one token in twelve ends an answer, so that answers end at different steps."""
+    """A decoder with every twelfth token as an end token, so that answers end at different steps."""
     model = AutoModelForCausalLM.from_pretrained(tiny_student).eval()
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     model.generation_config.eos_token_id = [2, *range(10, len(tokenizer), 12)]
@@ -38,7 +38,7 @@ def decoder(tiny_student: Path) -> Decoder:
 
 @pytest.fixture(scope="module")
 def grounded(tiny_student: Path) -> Decoder:
-    """A decoder with the one real end token."""
+    """A decoder with only the real end token."""
     model = AutoModelForCausalLM.from_pretrained(tiny_student).eval()
     return Decoder(model, AutoTokenizer.from_pretrained(tiny_student))
 
@@ -65,7 +65,7 @@ def one_by_one(decoder: Decoder) -> list[list[list[int]]]:
 
 
 def test_the_reference_answers_differ_and_end_at_different_steps(one_by_one: list[list[list[int]]]) -> None:
-    """Without this the comparisons below would prove little."""
+    """Otherwise the comparisons below would prove little."""
     lengths = [len(tokens) for row in one_by_one for tokens in row]
     assert len(set(lengths)) >= 5
     assert 24 in lengths
@@ -174,7 +174,7 @@ def test_grounded_answers_always_hold_strings_of_the_passage_in_order(grounded: 
 
 
 def test_grounded_answers_find_something(grounded: Decoder) -> None:
-    """Without this the test above could pass on empty lists alone."""
+    """Otherwise the test above could pass with empty lists only."""
     answers = list(grounded.answer(REQUESTS, max_new_tokens=40))
     assert sum(len(read_answer(answer.text) or []) for row in answers for answer in row) >= 3
     assert any(answer.complete for row in answers for answer in row)
@@ -205,7 +205,7 @@ def test_a_student_that_wants_to_end_at_once_still_answers_with_a_list(
 
 @pytest.fixture
 def script(grounded: Decoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
-    """Let the model want to write one given text; returns a list that fills with the tokens read in each pass."""
+    """Make the model prefer a given text; returns a list to which each pass adds the tokens it reads."""
 
     def write(text: str) -> list[int]:
         tokens, begin, passes = [*grounded.tokenizer.encode(text), min(grounded.eos)], [], []
@@ -213,7 +213,7 @@ def script(grounded: Decoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 
         def scripted(packed: Packed, rows: list[Tokens], last: int) -> torch.Tensor:
             logits = torch.zeros_like(read(packed, rows, last))
-            begin.append(rows[0].positions[-1])  # of the first pass: the prompt's last token
+            begin.append(rows[0].positions[-1])  # in the first pass: that of the prompt's last token
             for place, position in enumerate(rows[0].positions[-last:]):
                 logits[0, place, tokens[min(position - begin[0], len(tokens) - 1)]] = 20.0
             passes.append(last)
@@ -246,7 +246,7 @@ def test_what_the_student_wants_to_say_is_what_it_says(
     assert answer.complete
     assert all(score > 0.99 for _, score in answer.scored_strings() or [])
     assert [string for string, _ in answer.scored_strings() or []] == strings
-    assert len(passes) <= len(answer.tokens) + free  # the end token costs a pass only where the grammar does not know
+    assert len(passes) <= len(answer.tokens) + free  # the end token costs a pass only without the grammar
 
 
 def test_what_the_passage_foretells_saves_passes_and_changes_nothing(
@@ -303,7 +303,7 @@ def test_a_string_the_grammar_forces_on_the_student_is_no_answer(
 def test_strings_are_dropped_by_what_the_student_would_have_written(
     deficit: float, kept: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A token a character, one of "oslo" overruled: by 3, the ratio of the six is 0.61, by 12 it is 0.14."""
+    """Each character is a token; one of "oslo" has a deficit: with 3, the mean ratio is 0.61, with 12 it is 0.14."""
     monkeypatch.setattr("open_ner.answers.FORCED", 0.5)
     text = '["Rome", "oslo"]'
     deficits = [deficit if begin == text.index("o", 9) else 0.0 for begin in range(len(text))]
@@ -331,7 +331,7 @@ def test_the_score_is_what_opens_the_list_times_the_mean_of_the_strings_own(open
     logprobs = [-0.1] * len(opening) + [-0.2, -0.4, -0.3, -1.0, -0.5]
     ends = [len("".join(tokens[: i + 1])) for i in range(len(tokens))]
     answer = Answer("".join(tokens), list(range(len(tokens))), logprobs, ends, True)
-    occurs = -0.1 * len(opening)  # that the list is not empty: all up to the first quote
+    occurs = -0.1 * len(opening)  # the tokens up to the first quote, which say that the list is not empty
     rome, oslo = math.exp(occurs - (0.1 + 0.2 + 0.4 + 0.3) / 4), math.exp(occurs - (0.3 + 1.0 + 0.5) / 3)
     assert answer.scored_strings() == [("Rome", pytest.approx(rome)), ("Oslo", pytest.approx(oslo))]
 

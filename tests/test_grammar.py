@@ -1,4 +1,4 @@
-"""The grammar of a grounded answer: it accepts what `write_answer` writes of a passage's strings, and nothing else."""
+"""The grammar of a grounded answer accepts exactly what `write_answer` writes for strings of the passage."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_every_ordered_list_of_substrings_is_accepted_whatever_the_chunks(
 def test_whatever_the_grammar_lets_through_is_an_answer_grounded_in_the_passage(
     text: str, data: st.DataObject
 ) -> None:
-    """A walk over bytes the grammar allows, as a model would take it, always ends in a list of new substrings."""
+    """A random walk over allowed bytes always gives a list of distinct substrings."""
     grammar, state, answer = AnswerGrammar(text), State(), b""
     alphabet = sorted(set(grammar.source) | set(b'[]", '))
     for _ in range(40):
@@ -139,7 +139,7 @@ def test_of_two_strings_that_begin_together_either_may_come_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "accepted", "refused"),
+    ("text", "accepted", "rejected"),
     [
         ("a\nb", ['["a\\nb"]', '["\\n"]', '["a", "b"]'], ['["n"]', '["nb"]', '["\\\\n"]', '["a\nb"]', '["\\u000a"]']),
         ("a\\nb", ['["a\\\\nb"]', '["\\\\"]', '["nb"]'], ['["\\n"]', '["\\\\\\\\"]']),
@@ -151,9 +151,9 @@ def test_of_two_strings_that_begin_together_either_may_come_first() -> None:
         ("x\ud83dy", ['["\ud83d"]', '["x\ud83dy"]'], ['["\\ud83d"]', '["\udc99"]']),
     ],
 )
-def test_escapes_and_characters_are_units(text: str, accepted: list[str], refused: list[str]) -> None:
+def test_escapes_and_characters_are_units(text: str, accepted: list[str], rejected: list[str]) -> None:
     assert [answer for answer in accepted if not accepts(text, answer)] == []
-    assert [answer for answer in refused if accepts(text, answer)] == []
+    assert [answer for answer in rejected if accepts(text, answer)] == []
 
 
 @given(st.text('aé京💙\n"\\\x00', min_size=1, max_size=8), st.data())

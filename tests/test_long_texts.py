@@ -1,4 +1,4 @@
-"""Long texts: windows that hold everything, spans that are whole, and a result that is that of the parts."""
+"""Long texts: windows cover everything, spans are whole, and the result is that of the windows."""
 
 import itertools
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ def test_a_word_without_end_is_cut_between_characters_as_seen(unit: str) -> None
     assert len(windows) > 10
     for part in parts(text, windows):
         assert part[0] == unit[0]
-        assert part == text[: len(part)]  # begins and ends where a unit does
+        assert part == text[: len(part)]  # begins and ends with a unit
 
 
 @pytest.mark.parametrize("text", ["x" * 400_000, "京。" * 200_000, "! " * 200_000, "e" + "\u0301" * 400_000])
@@ -179,7 +179,7 @@ def test_the_result_of_a_long_text_is_that_of_its_parts(
 
 
 def scripted(tagger: OpenNERPipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A stand-in for the decoder that finds every "Rome"; returns the sizes of its calls as they come."""
+    """A stand-in for the decoder that finds every "Rome"; returns a list that grows with the size of each call."""
     sizes: list[int] = []
     monkeypatch.setattr(open_ner_pipeline, "QUERIES_AT_A_TIME", 32)
 

@@ -1,4 +1,4 @@
-"""The command line: a text for a person, JSON for machines, files, standard input, JSON lines, and mistakes."""
+"""The command line: a marked text, JSON, files, standard input, JSON lines, and errors."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command in this process; returns its status and what it wrote on both outputs."""
+    """Run the command in this process; returns its status and both outputs."""
 
     def invoke(*arguments: str, stdin: str | bytes = b"") -> tuple[int, str, str]:
         data = stdin.encode() if isinstance(stdin, str) else stdin
@@ -151,7 +151,7 @@ def test_json_lines_are_answered_as_they_come(capsys: pytest.CaptureFixture[str]
             seen.append(number)
             yield b"\n" if number % 3 else b'{"text": "Rome"}'
             if number == 20:
-                assert len(capsys.readouterr().out.splitlines()) == 7  # of the batches before this one
+                assert len(capsys.readouterr().out.splitlines()) == 7  # those of the batches before this one
 
     answer_jsonl(lines(), "-", lambda texts, types: [[] for _ in texts], None, batch_size=5)
     assert len(capsys.readouterr().out.splitlines()) == 334 - 7
@@ -203,6 +203,13 @@ def test_a_mistake_is_one_line_and_status_two(call: Call, tiny_student: Path, ar
     assert said in last and "error: " in last and "Traceback" not in err
 
 
+def test_a_server_without_the_extra_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "open_ner.tools.served", raising=False)
+    status, _, err = call(TEXT, "--base_url", "http://127.0.0.1:1/v1")
+    assert status == 2 and "pip install 'open-ner[serve]'" in err
+
+
 def test_text_that_is_no_utf8_is_refused_by_its_place(call: Call, tiny_student: Path) -> None:
     status, _, err = call("--model", str(tiny_student), stdin=b"caf\xe9")
     assert status == 2 and "byte 3" in err
@@ -227,7 +234,7 @@ def test_types_are_names_definitions_or_json() -> None:
 
 
 class Terminal(io.StringIO):
-    """A terminal that keeps what is written on it."""
+    """A terminal that keeps its output."""
 
     def isatty(self) -> bool:
         return True

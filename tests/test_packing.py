@@ -1,4 +1,4 @@
-"""Packed questions with other kinds of models: each answer is what `generate()` gives for that question alone."""
+"""Packed queries with other kinds of models: each answer equals that of `generate()` for its query alone."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The `open-ner` pipeline: what it takes, what it returns, what it refuses, and that it travels with the weights."""
+"""The `open-ner` pipeline: inputs, results, errors, and saving its code with the weights."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def tagger(tiny_student: Path) -> OpenNERPipeline:
 
 @pytest.fixture
 def say(tagger: OpenNERPipeline, monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Put answers into the student's mouth, by what its question names; each character is a token of probability p."""
+    """Set the student's answers by what its query names; each character is a token of probability p."""
 
     def put(answers: dict[str, list[str] | str], p: float = 0.5) -> None:
         def answer(requests: list[Any], **options: Any) -> Iterator[list[Answer]]:
@@ -71,7 +71,7 @@ def test_every_occurrence_is_a_span_in_the_order_of_the_text(tagger: OpenNERPipe
         ("city", 0, 5), ("city", 10, 14), ("person", 16, 28), ("city", 16, 21), ("person", 34, 37), ("city", 41, 45),
     ]  # fmt: skip
     assert_sound(TEXT, entities)
-    # every token is one half sure: the two that open the list, and the mean of the string's own
+    # all tokens have probability 1/2: the two that open the list, and those of the string
     assert all(entity["score"] == pytest.approx(0.125) for entity in entities)
 
 
@@ -161,7 +161,7 @@ def test_types_and_options_given_at_construction_hold_for_every_call(tiny_studen
 
 
 def listen(tagger: OpenNERPipeline) -> list[dict[str, Any]]:
-    """The options of every call the decoder gets from now on."""
+    """Record the options of every call of the decoder from now on."""
     seen: list[dict[str, Any]] = []
     answer = tagger.decoder.answer
 
@@ -272,7 +272,7 @@ def test_no_input_can_open_or_close_a_turn(tiny_student: Path, text: str, types:
     [prompt] = prompts
     markers = [token for token in prompt if token in set(asked.tokenizer.all_special_ids)]
     start, end = asked.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
-    assert markers == [start, end] * 4 + [start]  # system, passage, acknowledgement, question; the answer is open
+    assert markers == [start, end] * 4 + [start]  # system, passage, acknowledgement, query; the answer is open
     assert_sound(text, result["entities"])
 
 
@@ -283,7 +283,7 @@ def test_offsets_are_those_of_the_text_as_given_markers_included(tagger: OpenNER
 
 
 def test_saving_and_loading_elsewhere_gives_the_same_spans(tiny_student: Path, tmp_path: Path) -> None:
-    """The folder alone is enough: another process that cannot import the project runs the code that travelled."""
+    """A process that cannot import the project runs the code that was saved in the folder."""
     saved, elsewhere = tmp_path / "student", tmp_path / "elsewhere"
     elsewhere.mkdir()
     model = AutoModelForCausalLM.from_pretrained(tiny_student)
@@ -307,7 +307,7 @@ from transformers import pipeline
 tagger = pipeline("open-ner", model={str(saved)!r}, trust_remote_code=True)
 module = type(tagger).__module__
 assert module.startswith("transformers_modules."), module
-sys.modules[module.removesuffix("pipeline") + "answers"].FORCED = 0.0  # as conftest.py has it here
+sys.modules[module.removesuffix("pipeline") + "answers"].FORCED = 0.0  # as in conftest.py
 json.dump(tagger({texts!r}), open("spans.json", "w"))
 tagger.save_pretrained("again")
 """

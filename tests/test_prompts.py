@@ -1,5 +1,7 @@
-"""Prompts tokenized in two parts: the tokens are those of the whole, whatever the template and the tokenizer."""
+"""Prompts tokenized in two parts have the tokens of the whole, for all templates and tokenizers."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +13,16 @@ from open_ner.conversation import build_query, neutralize
 from open_ner.prompts import Encoder
 from tiny import SENTENCES
 
-PLAIN = (  # the paper's, for a base model
+PLAIN = (  # the paper's, for base models
     "{% for message in messages %}{% if message.role == 'system' %}{{ message.content }}"
     "{% elif message.role == 'user' %}{{ ' ' if loop.index0 == 1 }}USER: {{ message.content }} ASSISTANT:"
     "{% else %} {{ message.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
-HEADERS = (  # of the kind of Llama 3, which trims
+HEADERS = (  # like Llama 3, which trims contents
     "{{ bos_token }}{% for message in messages %}{{ '<|im_start|>' + message.role + '<|im_start|>\n\n'"
     " + message.content | trim + '<|im_end|>' }}{% endfor %}{{ '<|im_start|>assistant<|im_start|>\n\n' }}"
 )
-THINKING = (  # of the kind of Qwen 3: earlier answers lose what the last one keeps
+THINKING = (  # like Qwen 3, which writes the last answer differently
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{% if message.role == 'assistant' %}"
     "{{ message.content.split('</think>')[-1].lstrip('\n') }}{% else %}{{ message.content }}{% endif %}"
     "{{ '<|im_end|>\n' }}{% endfor %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}"
@@ -45,7 +47,7 @@ def byte_level(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def sentence_piece(folder: Path) -> PreTrainedTokenizerBase:
-    """A tokenizer of Llama 2's kind: a mark before every piece, characters outside the vocabulary as bytes."""
+    """A tokenizer like Llama 2's: a mark before every piece, unknown characters as bytes."""
     bpe = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -56,7 +58,7 @@ def sentence_piece(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def greedy_about_spaces(folder: Path) -> PreTrainedTokenizerBase:
-    """Special tokens that swallow the white space beside them: a cut there would not be safe."""
+    """Special tokens that include the white space around them: a cut there is not safe."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.train_from_iterator(
@@ -97,7 +99,7 @@ def test_the_tokens_are_those_of_the_whole(
 def test_the_passage_is_tokenized_twice_however_many_types(
     tiny_student: Path, monkeypatch: pytest.MonkeyPatch, template: str | None
 ) -> None:
-    """Once whole, which proves the cut, and once as the head."""
+    """Once in the whole prompt, which checks the cut, and once in the head."""
     tokenizer = byte_level(tiny_student)
     tokenizer.chat_template = template or tokenizer.chat_template
     encoder, read = Encoder(tokenizer), []
@@ -119,3 +121,16 @@ def test_a_tokenizer_without_a_template_is_refused(tiny_student: Path) -> None:
 def test_no_types_no_tokens(tiny_student: Path) -> None:
     prompts = Encoder(byte_level(tiny_student)).encode("Rome", [])
     assert (prompts.prefix, prompts.suffixes, len(prompts)) == ([], [], 0)
+
+
+def test_a_template_that_rejects_the_dialogue_is_a_value_error(tiny_student: Path) -> None:
+    tokenizer = byte_level(tiny_student)
+    tokenizer.chat_template = "{{ raise_exception('system turns are not supported') }}"
+    with pytest.raises(ValueError, match="refuses a conversation: system turns are not supported"):
+        Encoder(tokenizer).encode("Rome", ["city"])
+
+
+def test_rendering_needs_no_torch() -> None:
+    """The builder renders templates too, and stays light."""
+    script = "import sys, open_ner.prompts; assert not {'torch', 'datasets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parent.parent)

@@ -1,4 +1,4 @@
-"""Whatever text and types come in, the runtime's promises hold: offsets, turns, grounded answers, an end.
+"""Properties of the runtime for any text and types: offsets, turns, grounded answers, termination.
 
 With the tiny student always, and by `-m slow` with the real student's tokenizer where it is in `models/`.
 """
@@ -161,7 +161,7 @@ def feed(grammar: AnswerGrammar, answer: bytes) -> State:
 
 @given(text=TEXTS, data=st.data())
 def test_the_grammar_has_no_dead_end(text: str, data: st.DataObject) -> None:
-    """However an answer begins, byte by byte as the grammar allows, it can end: no student is ever stuck."""
+    """After any bytes that the grammar allows an answer can still end, so a student is never stuck."""
     grammar, state = AnswerGrammar(text), State()
     alphabet = sorted(set(grammar.source) | set(b'[]", '))
     for _ in range(data.draw(st.integers(0, 30))):
@@ -181,7 +181,7 @@ def test_the_grammar_has_no_dead_end(text: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("text", ["a" * 20_000, "ab" * 10_000, "\\" * 5_000, "💙" * 5_000, "a\n" * 5_000])
 def test_a_text_that_repeats_itself_costs_no_more_than_its_length(text: str) -> None:
-    """Each byte is found in one search of the passage, whatever the text: 4,000 of them take no second."""
+    """Each byte costs at most one search of the passage: 4,000 bytes take less than a second."""
     started = time.process_time()
     grammar = AnswerGrammar(text)
     state = feed(grammar, b'["' + grammar.source[:4000])
@@ -250,4 +250,4 @@ def test_a_temperature_saved_with_the_model_moves_scores_and_not_their_order(tag
 
 def test_of_a_long_text_and_thousands_of_types_one_prompt_is_made(encoder: Encoder) -> None:
     prompts = encoder.encode("word " * 60_000, [f"type {number}" for number in range(5000)], longest=2000)
-    assert len(prompts) > 2000 and len(prompts.suffixes) == 1  # enough to say that it does not fit
+    assert len(prompts) > 2000 and len(prompts.suffixes) == 1  # enough for the message that it does not fit

@@ -1,4 +1,4 @@
-"""The served student: over real HTTP, the pipeline's call and the pipeline's result, request by request."""
+"""A served student over HTTP: its calls and results are those of the pipeline."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ Entities = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def student(tiny_student: Path) -> tuple[Any, Any]:
-    """The tiny student, taught the answers above in a few seconds: a random one never writes a list."""
+    """The tiny student, trained on the answers above in a few seconds; a random one never writes a list."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_student), AutoTokenizer.from_pretrained(tiny_student)
     rows = []
     for (text, kind), strings in ANSWERS.items():
@@ -63,7 +63,7 @@ def tagger(student: tuple[Any, Any]) -> OpenNERPipeline:
 
 @pytest.fixture(scope="module")
 def serve(student: tuple[Any, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What a server does with a request: template, `generate()`, text and probabilities in the API's shape."""
+    """Answer requests as a server does: template, `generate()`, text and probabilities in the API's format."""
     model, tokenizer = student
     spelled, lock = Decoder(model, tokenizer).token_bytes, threading.Lock()
 
@@ -103,7 +103,7 @@ def server(serve: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[FakeTe
 
 
 def assert_alike(found: Entities, expected: Entities) -> None:
-    """The same spans with the same scores, but for rounding in batches of other shapes."""
+    """Compare spans and scores; scores may differ by the rounding of batches with other shapes."""
     assert [{**span, "score": None} for span in found] == [{**span, "score": None} for span in expected]
     assert [span["score"] for span in found] == pytest.approx([span["score"] for span in expected], rel=1e-3)
 
@@ -156,7 +156,7 @@ def test_the_passage_comes_first_and_the_question_last(server: FakeTeacher) -> N
 
 
 def in_mouth(raw: str = '["Rome"]', **choice: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """A server that always says `raw`, and no probabilities."""
+    """A server that always answers `raw`, without probabilities."""
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         body = completion(raw, request)
@@ -175,7 +175,7 @@ def test_the_types_of_a_passage_are_in_flight_together_and_no_more_than_allowed(
         with lock:
             running += 1
             most = max(most, running)
-        meeting.wait()  # goes on only when four are here at once
+        meeting.wait()  # waits until four requests are in flight at once
         with lock:
             running -= 1
         return "[]"
@@ -210,7 +210,7 @@ def test_without_probabilities_there_is_no_score_and_no_threshold() -> None:
 
 
 def tokens_of(*pieces: bytes) -> dict[str, Any]:
-    """The probabilities of an answer in these pieces: the logarithms are -0.1, -0.2, ..."""
+    """Token probabilities of an answer in these pieces; their logarithms are -0.1, -0.2, ..."""
     return {"content": [{"token": "?", "bytes": list(p), "logprob": -0.1 * i} for i, p in enumerate(pieces, 1)]}
 
 
@@ -218,8 +218,8 @@ def tokens_of(*pieces: bytes) -> dict[str, Any]:
     ("pieces", "score"),
     [
         ((b'["', b"\xe4\xba", b"\xac", b'"]', b"<|im_end|>"), -0.1 - 0.25),  # a token ends inside the character
-        ((b"```", b"json\n", b'["', b"\xe4\xba\xac", b'"]'), -0.3 - 0.4),  # a fence the content lacks
-        ((b"Rome", b"."), None),  # tokens of something else
+        ((b"```", b"json\n", b'["', b"\xe4\xba\xac", b'"]'), -0.3 - 0.4),  # a code fence that is not in the content
+        ((b"Rome", b"."), None),  # tokens of another text
     ],
 )
 def test_scores_come_from_the_tokens_that_spell_the_answer(pieces: tuple[bytes, ...], score: float | None) -> None:
@@ -355,7 +355,7 @@ def test_the_defaults_saved_with_the_student_hold_as_in_the_pipeline(
     served = ServedNER(server.base_url, MODEL, tokenizer=str(tmp_path))
     for text in (SENTENCES[0], "\n\n".join([SENTENCES[0], SENTENCES[2], SENTENCES[3]])):
         found, expected = served(text), here(text)
-        assert found and max(span["score"] for span in found) < 0.9  # the student itself is surer
+        assert found and max(span["score"] for span in found) < 0.9  # the uncalibrated scores are higher
         assert_alike(found, expected)
     (tmp_path / "config.json").unlink()
     assert ServedNER(server.base_url, MODEL, tokenizer=str(tmp_path)).window == 256
