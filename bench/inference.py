@@ -12,7 +12,6 @@ types, each in a new process. The student is loaded in bfloat16 on a GPU, in flo
 
 import argparse
 import json
-import os
 import platform
 import re
 import statistics
@@ -33,6 +32,7 @@ from bench.parts.environment import run_in_environment  # noqa: E402
 from open_ner.conversation import build_query  # noqa: E402
 from open_ner.decoding import Decoder, Request  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
+from zero_shot.results import hardware  # noqa: E402
 
 SAMPLE = ROOT / "dataset_builder" / "sample"
 BASELINE, PADDED, ALONE = "one generate() per type", "left-padded batch", "shared passage, one at a time"
@@ -65,7 +65,7 @@ def main() -> None:
     results = {
         "command": " ".join(["python", *(part for part in sys.argv if part != str(args.output))]),
         "model": Path(args.model).name,
-        "hardware": bench.hardware(),
+        "hardware": f"{hardware()}, {torch.get_num_threads()} threads, {bench.model.dtype}",
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "max_new_tokens": args.max_new_tokens,
         "passages": len(bench.texts),
@@ -167,12 +167,6 @@ class Bench:
         lines = output[:, inputs["input_ids"].shape[1] :].tolist()
         ends = self.decoder.eos
         return [line[: next((i for i, token in enumerate(line) if token in ends), len(line))] for line in lines]
-
-    def hardware(self) -> str:
-        """The processor and the precision."""
-        if self.device == "cuda":
-            return f"{torch.cuda.get_device_name(0)}, bfloat16"
-        return f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} cores, float32"
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
