@@ -1,12 +1,10 @@
 """Compare free and grounded decoding of one student: quality and time.
 
     python bench/grounded.py --model runs/quickstart/model [--config recipes/eval/sample.yaml] [--data_dir DIR]
-        [--limit 48] [--libraries] [--environments runs/bench/environments] [--output results/bench/grounded.json]
+        [--limit 48] [--output results/bench/grounded.json]
 
 For each way: answers that are not lists, answered strings that are not in the passage, answers cut at the maximum
 length, F1, and seconds. Then the time of the grammar itself: to build it for a passage, and to advance it by a token.
-`--libraries` measures llguidance (whose `substring_chars` can require a substring of the passage) and xgrammar (which
-can only require a list of strings) on the same passages and answers, in a virtual environment of their own.
 """
 
 import argparse
@@ -17,8 +15,6 @@ from typing import TypedDict
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from bench.parts.environment import run_in_environment  # noqa: E402
-from bench.parts.grammar_ways import GrammarCase  # noqa: E402
 from command_line.recipes import read_recipe  # noqa: E402
 from hub.records import Scorer  # noqa: E402
 from ner_sets.benchmarks import BenchmarkPassage  # noqa: E402
@@ -69,23 +65,18 @@ def main() -> None:
         answers = list(decoder.answer(requests, grounded=way == "grounded", max_new_tokens=suite.max_new_tokens))
         ways[way] = {"seconds": time.perf_counter() - started, **describe(passages, answers, suite)}
         print(f"{way:<9} " + ", ".join(f"{name} {show(value)}" for name, value in ways[way].items()), flush=True)
-    cases: list[GrammarCase] = [
-        {"text": passage.text, "tokens": answer.tokens}
+    cases = [
+        (passage.text, answer.tokens)
         for passage, row in zip(passages, answers, strict=True)  # the grounded ones
         for answer in row
         if len(answer.tokens) > 1
     ]
-    grammars = {"open_ner": time_grammar(cases, decoder.token_bytes)}
-    if args.libraries:
-        task = {"tokenizer": str(Path(args.model).absolute()), "cases": cases}
-        packages = ["transformers", "llguidance", "xgrammar"]
-        grammars |= run_in_environment(args.environments / "grammars", packages, "grammar_ways.py", task)
-    for name, numbers in grammars.items():
-        print(f"{name:<11} " + ", ".join(f"{key} {show(value)}" for key, value in numbers.items()))
+    grammar = time_grammar(cases, decoder.token_bytes)
+    print("grammar   " + ", ".join(f"{key} {show(value)}" for key, value in grammar.items()))
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         about = {"model": Path(args.model).name, "suite": suite.name, "passages": len(passages)}
-        write_json(args.output, {**about, **ways, "grammar": grammars})
+        write_json(args.output, {**about, **ways, "grammar": grammar})
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -94,8 +85,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", default=str(ROOT / "recipes" / "eval" / "sample.yaml"))
     parser.add_argument("--data_dir", help="folder that the benchmarks' paths start from")
     parser.add_argument("--limit", type=int, default=8, help="passages of each benchmark")
-    parser.add_argument("--libraries", action="store_true", help="also measure llguidance and xgrammar")
-    parser.add_argument("--environments", type=Path, default=Path("runs/bench/environments"))
     parser.add_argument("--output", type=Path, help="JSON file for all numbers")
     return parser.parse_args()
 
@@ -128,17 +117,17 @@ def show(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def time_grammar(cases: list[GrammarCase], token_bytes: list[bytes]) -> dict[str, float]:
+def time_grammar(cases: list[tuple[str, list[int]]], token_bytes: list[bytes]) -> dict[str, float]:
     """Microseconds to build the grammar of a passage, and to advance it by one token of an answer."""
-    texts = sorted({case["text"] for case in cases})
+    texts = sorted({text for text, _ in cases})
     started = time.perf_counter()
     grammars = {text: AnswerGrammar(text) for text in texts}
-    built, tokens = time.perf_counter() - started, sum(len(case["tokens"]) for case in cases)
+    built, tokens = time.perf_counter() - started, sum(len(tokens) for _, tokens in cases)
     started = time.perf_counter()
-    for case in cases:
+    for text, answer in cases:
         state = State()
-        for token in case["tokens"]:
-            state = grammars[case["text"]].advance(state, token_bytes[token]) or state
+        for token in answer:
+            state = grammars[text].advance(state, token_bytes[token]) or state
     advanced = time.perf_counter() - started
     return {"build_us": 1e6 * built / len(texts), "token_us": 1e6 * advanced / tokens}
 

@@ -1,12 +1,11 @@
 """Compare the time per passage of one `generate()` per type, left-padded batches, and this project's decoder.
 
     python bench/inference.py --model runs/quickstart/model [--types 12 30] [--passages 4] [--runs 3]
-        [--gliner] [--environments runs/bench/environments] [--output results/bench/inference.json]
+        [--output results/bench/inference.json]
 
 For each number of types, passages of about 150 tokens are asked for the most frequent types of the embedded sample.
 The ways take turns after each passage; medians are over passages, or over runs for whole batches. Answers are compared
-token by token with those of one `generate()` per type. `--gliner` adds GLiNER's published small architecture with
-random weights, in a virtual environment of its own. The last table shows peak memory by token budget and number of
+token by token with those of one `generate()` per type. The last table shows peak memory by token budget and number of
 types, each in a new process. The student is loaded in bfloat16 on a GPU, in float32 on a CPU.
 """
 
@@ -28,7 +27,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from bench.parts.environment import run_in_environment  # noqa: E402
 from open_ner.conversation import build_query  # noqa: E402
 from open_ner.decoding import Decoder, Request  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
@@ -37,7 +35,6 @@ from zero_shot.results import hardware  # noqa: E402
 SAMPLE = ROOT / "dataset_builder" / "sample"
 BASELINE, PADDED, ALONE = "one generate() per type", "left-padded batch", "shared passage, one at a time"
 FREE, GROUNDED = "shared passage", "shared passage, grounded"
-GLINER = "GLiNER small, random weights"
 AnswerTokens = list[list[list[int]]]  # of each passage's answers
 
 
@@ -60,8 +57,6 @@ def main() -> None:
     for number in args.types:
         rows.append(bench.compare(number))
         show(rows[-1])
-    if args.gliner:
-        add_gliner(rows, bench, args)
     results = {
         "command": " ".join(["python", *(part for part in sys.argv if part != str(args.output))]),
         "model": Path(args.model).name,
@@ -86,8 +81,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=150, help="take the passages closest to this length")
     parser.add_argument("--runs", type=int, default=3, help="runs over all passages; the slow ways have only one")
     parser.add_argument("--max_new_tokens", type=int, default=48)
-    parser.add_argument("--gliner", action="store_true", help="also measure GLiNER")
-    parser.add_argument("--environments", type=Path, default=Path("runs/bench/environments"))
     parser.add_argument("--memory", type=int, nargs="*", default=[2048, 16384], help="token budgets; none: no table")
     parser.add_argument("--output", type=Path, help="JSON file for all numbers")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
@@ -175,23 +168,6 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started, result
-
-
-def add_gliner(rows: list[Comparison], bench: Bench, args: argparse.Namespace) -> None:
-    """Add GLiNER's seconds per passage with the same texts and types."""
-    task = {
-        "tokenizer": str(Path(args.model).absolute()),
-        "texts": bench.texts,
-        "types": [bench.types[: row["types"]] for row in rows],
-        "runs": args.runs,
-        "threads": torch.get_num_threads(),
-    }
-    result = run_in_environment(args.environments / "gliner", ["gliner"], "gliner_way.py", task)
-    for row, seconds in zip(rows, result["seconds"], strict=True):
-        ours = {way: row["ways"][way]["seconds_a_passage"] / seconds for way in (FREE, GROUNDED)}
-        row["ways"][GLINER] = {"seconds_a_passage": seconds, "times_its_time": ours}
-        compared = ", ".join(f"{way} takes {times:.2f} x that" for way, times in ours.items())
-        print(f"{GLINER}, {row['types']} types: {seconds:.3f} s a passage; {compared}", flush=True)
 
 
 def show(row: Comparison) -> None:

@@ -6,7 +6,6 @@ first that is allowed, which is the greedy choice under the grammar.
 
 Libraries express less or cost more: xgrammar has JSON lists of strings but no substrings; llguidance has substrings,
 but neither their order nor their distinctness, and fills a mask of the whole vocabulary for every token.
-`bench/grounded.py --libraries` measures both.
 """
 
 import json
