@@ -5,14 +5,14 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 RUN     := runs/quickstart
 LAUNCH  := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --quiet
-BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*/*.py dataset_builder/*.md dataset_builder/*/*/*.jinja dataset_builder/sample/*.jsonl ner_sets/*.py command_line/*.py) open_ner/conversation.py
+BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*/*.py dataset_builder/*.md dataset_builder/*/*/*.jinja dataset_builder/sample/*.jsonl ner_sets/*.py command_line/*.py) open_ner/conversation.py open_ner/prompts.py
 SENTENCE := Ada Lovelace and Charles Babbage met in London in June 1833; her notes on the Analytical Engine appeared in Taylor's Scientific Memoirs.
 
 define SUMMARY
 
 Done. What lies where:
   $(RUN)/data/dataset   the dataset: load_dataset("$(RUN)/data/dataset"); its card: README.md
-  $(RUN)/model          the student: pipeline("open-ner", model="$(RUN)/model", trust_remote_code=True)
+  $(RUN)/model          the student: open_ner.load("$(RUN)/model")
   $(RUN)/results        predictions, results.json, table and figure
 Your own corpus, key and model: set corpus.path and teacher.base_url in recipes/build/your_corpus.yaml, put the
 key in OPENAI_API_KEY, give another student by `make quickstart STUDENT=<folder or Hub id>`. Then, step by step:
