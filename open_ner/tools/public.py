@@ -1,0 +1,68 @@
+"""One cleaning for what may be published: no secrets, no credentials in addresses, no folders of this machine."""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HIDDEN = "***"
+SECRET_NAME = re.compile(r"(?:^|[._-])(?:(?:hub|hf|api|auth|access)[_-]?(?:token|key)|key|password|secret)$", re.I)
+SECRET = re.compile(r"\b(?:sk-|hf_|ghp_)(?=[\w-]*\d)[\w-]{8,}")  # the usual forms of keys and tokens
+ADDRESS = re.compile(r"""(\w+://)(?:[^\s/?#"'<>]*@)?([^\s?#"'<>]*)(?:[?#][^\s"'<>]*)?""")
+PATH = re.compile(r"""(?<![\w.~/&*-])(?:file://|~|\.\.)?/(?!/)[^\s"',;:=()\[\]{}<>|]*""")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # and marks of direction
+
+
+def public_path(path: str | Path) -> str:
+    """Return a path relative to the working directory; a path outside of it is cut to its name."""
+    text = os.fspath(path).removeprefix("file://")
+    if not (os.path.isabs(text) or text.startswith(("~", ".."))):
+        return text
+    full, here = Path(os.path.abspath(os.path.expanduser(text))), Path.cwd()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else full.name
+
+
+def public_url(url: str) -> str:
+    """Return an address, or a text with addresses, without user, password, query and fragment."""
+    return ADDRESS.sub(r"\1\2", url)
+
+
+def public_text(text: str) -> str:
+    """Clean a text of unknown origin: known and likely secrets, addresses, absolute paths, control characters."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and (SECRET_NAME.search(name) or name.endswith("_TOKEN")):
+            text = text.replace(value, HIDDEN)
+    text = SECRET.sub(HIDDEN, public_url(CONTROL.sub("\ufffd", text)))
+    if os.path.isabs(text) and "\n" not in text:  # a path as a whole may contain spaces
+        return public_path(text)
+    return PATH.sub(lambda found: public_path(found[0]), text)
+
+
+def public_command(arguments: Sequence[str]) -> str:
+    """Return a command line as one would type it, without the values of options for secrets; the rest is cleaned."""
+    words, hide = [], False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        secret = argument.startswith("-") and bool(SECRET_NAME.search(name.lstrip("-")))
+        if hide:
+            words.append(HIDDEN)
+        elif argument.startswith("-") and equals:
+            words.append(f"{name}={HIDDEN if secret else public_text(value)}")
+        else:
+            words.append(public_text(argument))
+        hide = secret and not equals
+    return shlex.join(words)
+
+
+def public_value(value: Any) -> Any:
+    """Clean every text in a JSON value; a value whose key names a secret is hidden."""
+    if isinstance(value, Mapping):
+        return {
+            public_text(str(key)): HIDDEN if item and SECRET_NAME.search(str(key)) else public_value(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [public_value(item) for item in value]
+    return public_text(value) if isinstance(value, str) else value
