@@ -112,24 +112,15 @@ def build(args: argparse.Namespace, folder: Path, validation: bool) -> None:
 
 
 def write_suite(args: argparse.Namespace, folder: Path) -> Path:
-    """Write the development set as a benchmark with offsets: each passage with its present and its absent types."""
-    from datasets import load_dataset
-
-    from open_ner.conversation import read_conversation
-    from open_ner.tools.files import write_jsonl
-
-    rows = load_dataset(str(ROOT / folder / "dataset"), "type", split="train", download_mode="force_redownload")
-    lines = []
-    for row in rows.to_list()[: args.dev_passages or None]:
-        types = [name for name, _ in read_conversation(row["messages"])[2]]
-        entities = [entity for entity in row["entities"] if entity["type"] in types]
-        lines.append({"id": row["id"], "text": row["text"], "types": types, "entities": entities})
-    write_jsonl(ROOT / folder / "queries.jsonl", lines)
-    benchmark = {"name": "dev", "path": str(folder / "queries.jsonl"), "format": "offsets", "domain": "mixed"}
+    """Write the suite of the development set; its dataset is the benchmark."""
+    benchmark = {
+        "name": "dev", "path": str(folder / "dataset"), "format": "conversations", "config": "type", "split": "train",
+        "domain": "mixed",
+    }  # fmt: skip
     (ROOT / folder / "dev.yaml").write_text(yaml.safe_dump(benchmark))
     suite = {
-        "name": "dev", "benchmarks": [str(ROOT / folder / "dev")], "protocol": "dev", "decoding": "free",
-        "max_new_tokens": args.max_new_tokens, "token_budget": args.token_budget,
+        "name": "dev", "benchmarks": [str(ROOT / folder / "dev.yaml")], "protocol": "dev", "decoding": "free",
+        "limit": args.dev_passages, "max_new_tokens": args.max_new_tokens, "token_budget": args.token_budget,
     }  # fmt: skip
     (ROOT / folder / "suite.yaml").write_text(yaml.safe_dump(suite))
     return folder / "suite.yaml"
