@@ -18,7 +18,7 @@ from huggingface_hub import DatasetCard
 from pyarrow import parquet
 
 from fake_batch import FakeBatch
-from fake_teacher import FakeTeacher
+from fake_teacher import FakeTeacher, completion
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "dataset_builder" / "sample"
@@ -307,6 +307,59 @@ def test_an_interrupted_run_asks_only_what_is_missing(workplace: Path) -> None:
         ended = build(*arguments, cwd=workplace, key="k")
         assert ended.returncode == 0, ended.stderr
         assert f"{12 - answered} were paid for" in ended.stdout
+
+
+def test_replies_of_todays_models_are_read_or_named(workplace: Path) -> None:
+    """Errors in a response of status 200 are faults; what is an answer is journaled once, whatever surrounds it."""
+
+    def answer(request: dict[str, Any]) -> Any:
+        pairs, body = reply(request), completion(reply(request), request)
+        choice = body["choices"][0]
+        if "Rome" in pairs:
+            return {"body": {"choices": []}}
+        if "Oslo" in pairs:
+            choice["finish_reason"] = "error"
+        if "Lima" in pairs:
+            choice["message"] = {"role": "assistant", "content": None, "reasoning_content": pairs}
+        if "Cairo" in pairs:
+            del choice["message"]
+            choice["finish_reason"] = "content_filter"
+        if "Quito" in pairs:
+            return {"body": {"error": {"message": "flagged", "code": "content_filter"}}}
+        if "Delhi" in pairs:
+            choice["finish_reason"] = "MAX_TOKENS"
+        if "Tunis" in pairs:
+            choice["finish_reason"] = {"why": 1}
+            body |= {"model": {"id": 1}, "usage": {"prompt_tokens": float("inf"), "completion_tokens": float("nan")}}
+        if "Minsk" in pairs:
+            choice["message"]["content"] = f'Or [("Minsk", "person")]?\n</think>\n\n{pairs}'
+            choice["finish_reason"] = "STOP"
+        if "Seoul" in pairs:
+            choice["message"]["content"] = [{"type": "thinking", "thinking": []}, {"type": "text", "text": pairs}]
+        return {"body": body}
+
+    broke = {"error": {"message": "Insufficient credits for k-9", "code": 402}}
+    with FakeTeacher(lambda request: {"body": broke}) as endpoint:
+        ended = build(*your_recipe(workplace, endpoint.base_url), "--stage", "all", cwd=workplace, key="k-9")
+    assert ended.returncode == 2 and ended.stderr.strip().endswith("is used up: Insufficient credits for ***")
+    assert len(endpoint.requests) == 1
+    with FakeTeacher(answer) as endpoint:
+        arguments = [*your_recipe(workplace, endpoint.base_url), "--teacher.max_retries", "0"]
+        ended = build(*arguments, "--stage", "annotate", cwd=workplace, key="k")
+        build(*arguments, "--stage", "annotate", cwd=workplace, key="k")
+    assert "3 failed" in ended.stdout
+    assert Counter(Counter(request["messages"][-1]["content"] for request in endpoint.requests).values()) == {
+        1: 9,
+        2: 3,
+    }
+    build(*arguments, "--stage", "build", cwd=workplace)
+    folder = workplace / "runs" / "my-dataset"
+    records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()[1:]]
+    finished = Counter(record["finish_reason"] for record in records)
+    assert finished == {"stop": 5, "content_filter": 2, "length": 1, "{'why': 1}": 1}
+    rows = [json.loads(line) for line in (folder / "annotations.type.jsonl").read_text().splitlines()]
+    types = {entity["text"]: entity["type"] for row in rows for entity in row["entities"]}
+    assert {types[name] for name in ("Paris", "Tunis", "Minsk", "Seoul", "Accra", "Dakar")} == {"city"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dataset_builder.teacher.parse import parse_reply
 
 ACME = [("Acme", "company"), ("Rome", "city")]
+LIST = '[("Acme", "company"), ("Rome", "city")]'
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,26 @@ ACME = [("Acme", "company"), ("Rome", "city")]
         'Companies: [("Acme", "company")]\nPlaces: [("Rome", "city")]',
         '<think>Maybe [("Eve", "person")], or ["...</think>[("Acme", "company"), ("Rome", "city")]',
         r"[('\x41cme', 'company'), ('Rome', 'city')]",
+        *(
+            thoughts.replace("DRAFT", 'Is Acme a city? [("Acme", "city")] no.') + "\n\n" + LIST
+            for thoughts in (
+                "DRAFT\n</think>",
+                "<think>DRAFT</think>\n<think>\nDRAFT</think>",
+                "\n<thinking>DRAFT</thinking>",
+                "[THINK]DRAFT[/THINK]",
+                "<think>DRAFT</think>" + LIST + "<think>DRAFT</think>",
+                "<thought>DRAFT</thought>",
+                "<|channel|>analysis<|message|>DRAFT<|end|><|start|>assistant<|channel|>final<|message|>",
+                "<|channel|>analysis<|message|>DRAFT<|end|><|channel|>final <|constrain|>json<|message|>",
+                "analysisDRAFTassistantfinal",
+                "◁think▷DRAFT◁/think▷",
+                "<|START_THINKING|>DRAFT<|END_THINKING|>",
+                "<|channel>thought\nDRAFT<channel|>",
+                "<seed:think>DRAFT</seed:think>",
+                "<Reasoning>DRAFT</Reasoning>",
+            )
+        ),
+        f"{LIST}\n<think>Or [(",  # the thoughts after the list have no end
     ],
 )
 def test_every_form_of_a_complete_list_is_read(reply: str) -> None:
@@ -46,6 +67,14 @@ def test_every_form_of_a_complete_list_is_read(reply: str) -> None:
     [
         ('[("Acme", "company"), ("Ro', "length", "truncated"),
         ('[("Acme", "company"), ("Rome", "city")]', "length", "truncated"),
+        *(
+            (LIST, name, "truncated")
+            for name in ("max_tokens", "MAX_TOKENS", "model_length", "FinishReason.MAX_TOKENS")
+        ),
+        *((LIST, name, "content_filter") for name in ("SAFETY", "RECITATION", "sensitive")),
+        *((LIST, name, "endpoint_error") for name in ("error", "ERROR", "abort", "network_error")),
+        ('<thinking>Maybe [("Eve", "person")]', "STOP", "no_list"),
+        ('<|channel|>analysis<|message|>Maybe [("Eve", "person")]', "end_turn", "no_list"),
         ('[("Acme", "company"), ("Ro', "stop", "malformed_list"),
         ('[("Acme", "company" "Rome", "city")]', "stop", "malformed_list"),
         ('[("Acme", company)]', "stop", "malformed_list"),

@@ -138,7 +138,7 @@ class Asking:
             try:
                 response, headers = await self.endpoint.complete(body)
                 self.pacer.learn(headers)
-                record = read_completion(question, response)
+                record = read_completion(question, response, self.endpoint.url, self.config)
                 record["seconds"] = round(time.monotonic() - started, 3)
                 break
             except RateLimited as limit:

@@ -113,8 +113,7 @@ class Provider:
             try:
                 return request()
             except openai.APIStatusError as error:
-                response, (code, message) = error.response, read_error(error.response.content)
-                said = code, message.replace(self.client.api_key, "***")
+                response, said = error.response, read_error(error.response.content)
                 fault = exception_of(response.status_code, said, response.headers, self.url, self.config, unknown)
             except (openai.APIError, httpx2.HTTPError, ValueError) as error:
                 cause = error.__cause__ or error
@@ -153,6 +152,6 @@ def read_line(row: Any, question: Question, config: TeacherConfig) -> JournalRec
     response = response if isinstance(response, dict) else {}
     status, body = response.get("status_code"), response.get("body")
     if status == 200 and not row.get("error"):
-        return read_completion(question, body)
+        return read_completion(question, body, "the endpoint", config)
     error = find_error(row.get("error") or body)
     raise exception_of(status if isinstance(status, int) else 0, error, {}, "the endpoint", config)

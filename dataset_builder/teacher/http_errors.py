@@ -1,6 +1,7 @@
 """What an HTTP error of an endpoint means: wait, try again, give up this request, or stop the run."""
 
 import json
+import os
 import random
 import re
 import time
@@ -64,7 +65,7 @@ def exception_of(
 
     `status` is 0 if a batch ended without one; `unknown` replaces the message for status 404 if no model is concerned.
     """
-    code, message = error[0], " ".join(error[1].split())[:300] or f"status {status}"
+    code, message = error[0], " ".join(mask(error[1], config).split())[:300] or f"status {status}"
     wait = retry_after(headers)
     if code in QUOTA_CODES or status == 402:
         return UserError(f"the account's quota is used up: {message}")
@@ -75,12 +76,18 @@ def exception_of(
     if status in (401, 403, 404) or code in DENIED_CODES:
         return UserError(f"{url} refuses model {config.model!r} or the key in ${config.api_key_env}: {message}")
     if 300 <= status < 400:
-        return UserError(f"{url} moved to {headers.get('Location', '?')!r:.200}: set teacher.base_url")
+        return UserError(f"{url} moved to {mask(headers.get('Location', '?'), config)!r:.200}: set teacher.base_url")
     if status < 400 or status >= 500 or status in (408, 409):
         return TransientError(f"status {status}: {message}" if status else message)
     if code not in FINAL_CODES:
         code = "context_length_exceeded" if TOO_LONG.search(message) else None
     return RequestRejected(code, message)
+
+
+def mask(message: str, config: TeacherConfig) -> str:
+    """The message without the API key, which a server may repeat."""
+    key = os.environ.get(config.api_key_env, "").strip()
+    return message.replace(key, "***") if key else message
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -32,7 +32,30 @@ MAX_VALUES = 3 * MAX_PAIRS  # each pair is a list and two strings
 
 ENTITY_FIELDS = ("entity", "text", "span", "mention", "name")
 TYPE_FIELDS = ("type", "label", "entity_type", "category", "definition")
-FINAL = frozenset({"content_filter", "refusal", "context_length_exceeded"})
+FINAL = frozenset({"content_filter", "refusal", "context_length_exceeded", "endpoint_error"})
+# finish reasons of other APIs, in lower case and without a prefix such as `FinishReason.`
+REASONS = {
+    "stop": "stop end_turn eos eos_token stop_sequence complete completed finish_reason_stop",
+    "length": "length max_tokens max_length max_output_tokens max_new_tokens max_completion_tokens model_length"
+    " token_limit model_context_window_exceeded finish_reason_max_tokens incomplete",
+    "content_filter": "content_filter content_filtered safety recitation blocklist prohibited_content spii sensitive"
+    " error_toxic guardrail_intervened",
+    "endpoint_error": "error abort aborted network_error insufficient_system_resource timeout internal_error failed"
+    " cancelled canceled pause_turn malformed_function_call malformed_response endpoint_error",
+}
+PLAIN = {name: plain for plain, names in REASONS.items() for name in names.split()}
+# the end of a reasoning model's thoughts, in every form they come in, and the beginning of thoughts without an end
+NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis)"
+THOUGHT = re.compile(
+    rf"</{NAMES}\s*>|\[/(?:think|thinking|reasoning)\]|◁/think▷|<\|(?:end_thinking|end_of_thought)\|>|<channel\|>"
+    r"|<\|channel\|>\s*final\b[^\[({<]{0,40}(?:<\|constrain\|>\w*)?\s*<\|message\|>|assistantfinal",
+    re.IGNORECASE,
+)
+DRAFT = re.compile(
+    rf"^[ \t]*+(?:<{NAMES}\b[^<>]{{0,40}}>|\[(?:think|thinking|reasoning)\]|◁think▷|<\|(?:start|begin)_(?:of_)?think"
+    r"|<\|channel>|(?:<\|start\|>\s*\w*\s*)?<\|channel\|>\s*(?!final))",
+    re.IGNORECASE | re.MULTILINE,
+)
 REFUSAL = re.compile(r"\b(i'?m sorry|i am sorry|i can(?:no|')t|i am unable|i'm unable|as an ai)\b", re.IGNORECASE)
 ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -47,14 +70,14 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
 
     Returns:
         The pairs, or the reason to reject the reply: `truncated`, `content_filter`, `refusal`,
-        `context_length_exceeded`, `no_list`, `malformed_list`, `too_many_entities`, `no_entities`.
+        `context_length_exceeded`, `endpoint_error`, `no_list`, `malformed_list`, `too_many_entities`, `no_entities`.
     """
+    finish_reason = plain_reason(finish_reason)
     if finish_reason == "length":
         return "truncated"
     if finish_reason in FINAL:
         return finish_reason
-    if reply.lstrip().startswith("<think>"):  # ignore drafts in the thoughts of a reasoning model
-        reply = reply.partition("</think>")[2]
+    reply = without_thoughts(reply)
     passage, position = passage.casefold(), 0
     pairs: list[Pair] = []
     lists = 0
@@ -75,6 +98,19 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
             return "refusal"
         return "malformed_list" if "[" in reply else "no_list"
     return pairs or "no_entities"
+
+
+def plain_reason(finish_reason: str) -> str:
+    """A finish reason as `stop`, `length`, `content_filter` or `endpoint_error`; any other one as it is."""
+    return PLAIN.get(finish_reason.lower().rpartition(".")[2], finish_reason)
+
+
+def without_thoughts(reply: str) -> str:
+    """What follows the last thoughts of a reasoning model, which may hold drafts; thoughts without an end are cut."""
+    for end in [match.end() for match in THOUGHT.finditer(reply)][-1:]:
+        reply = reply[end:]
+    draft = DRAFT.search(reply)
+    return reply[: draft.start()] if draft else reply
 
 
 def _read_value(reply: str, position: int) -> tuple[Value, int]:

@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from ..config import TeacherConfig
+from .http_errors import FINAL_CODES, exception_of, find_error
+from .parse import FINAL, plain_reason
 from .requests import Question, price
+
+MOST_TOKENS = 10**9  # a larger count in a reply's usage is not a count
 
 
 class Usage(TypedDict):
@@ -67,28 +71,47 @@ class ReplyCounts:
         self.cost += record_cost(record, config)
 
 
-def read_completion(question: Question, response: Any) -> JournalRecord:
-    """Turn the JSON of a chat completion into a journal record; raises ValueError if it is anything else."""
-    choices = response.get("choices") if isinstance(response, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
-        raise ValueError(f"not a chat completion: {response!r:.100}")
-    refusal = message.get("refusal")
-    reply = message.get("content") or refusal or ""
+def read_completion(question: Question, response: Any, url: str, config: TeacherConfig) -> JournalRecord:
+    """Turn the JSON of a chat completion into a journal record, with the finish reason of `plain_reason`.
+
+    An error in the body raises what `exception_of` makes of it. Raises TransientError for anything else that is not an
+    answer to the passage, such as an empty completion.
+    """
+    body = response if isinstance(response, dict) else {}
+    choices, usage, model = body.get("choices"), body.get("usage"), body.get("model")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    message, given, fault = choice.get("message"), choice.get("finish_reason"), ""
+    finish_reason = plain_reason("stop" if given is None else str(given))
+    if not isinstance(message, dict):
+        message, fault = {}, "" if finish_reason == "content_filter" else f"not a chat completion: {response!r:.2000}"
+    finish_reason = "refusal" if message.get("refusal") else finish_reason
+    reply = message.get("content") or message.get("refusal") or ""
+    if isinstance(reply, list):  # parts, of which some may hold thoughts
+        texts = [part.get("text") for part in reply if isinstance(part, dict) and part.get("type", "text") == "text"]
+        reply = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(reply, str):
-        raise ValueError(f"the content of the completion is not text: {reply!r:.100}")
-    finish_reason = "refusal" if refusal else choice.get("finish_reason") or "stop"
-    usage = response.get("usage") or {}
-    if not isinstance(usage, dict):
-        raise ValueError(f"the usage of the completion is not an object: {usage!r:.100}")
+        fault = f"the content of the completion is not text: {reply!r:.2000}"
+    elif finish_reason == "endpoint_error":
+        fault = f"the completion ended with {given!r}"
+    elif not fault and not reply.strip() and finish_reason not in (*FINAL, "length"):
+        thoughts = " after reasoning" if message.get("reasoning_content") or message.get("reasoning") else ""
+        fault = f"the completion is empty{thoughts}, finish_reason {given!r}"
+    if fault:
+        raise exception_in_body(choice.get("error") or body.get("error") or fault, url, config)
+    usage = usage if isinstance(usage, dict) else {}
     used: Usage = {"prompt_tokens": 0, "completion_tokens": 0}
     for name in ("prompt_tokens", "completion_tokens"):
-        count = usage.get(name) or 0
-        if not isinstance(count, int) and not (isinstance(count, float) and count.is_integer()):
-            raise ValueError(f"{name} of the completion is not a count: {count!r:.100}")
-        used[name] = int(count)
-    return make_record(question, reply, finish_reason, response.get("model"), used)
+        count = usage.get(name)
+        if isinstance(count, int | float) and 0 <= count < MOST_TOKENS:  # not inf or NaN: the reply is paid, keep it
+            used[name] = int(count)
+    return make_record(question, reply, finish_reason, model if isinstance(model, str) else None, used)
+
+
+def exception_in_body(error: Any, url: str, config: TeacherConfig) -> Exception:
+    """What an error in a response of status 200 means: that of an HTTP error, whose status its code may give."""
+    found, number = find_error(error), str(error.get("code") if isinstance(error, dict) else "")
+    status = int(number) if number.isdecimal() else 400 if found[0] in FINAL_CODES else 0
+    return exception_of(status, found, {}, url, config)
 
 
 def make_record(
