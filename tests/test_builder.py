@@ -251,6 +251,15 @@ def test_a_dry_run_with_a_pilot_expects_and_a_prompt_of_ones_own_asks_again(
     own = build(*arguments, "--prompt", "type=own.jinja", cwd=workplace, key="k")
     assert own.returncode == 0 and "12 were paid for" in own.stdout, own.stderr
     assert {request["messages"][0]["content"] for request in teacher.requests[4:]} == {"S"}
+    (workplace / "own.jinja").write_text("{% block user %}Only a user. Passage: {{ passage }}{% endblock %}")
+    own = build(*arguments, "--prompt", "own.jinja", "--stage", "annotate", cwd=workplace, key="k")
+    assert own.returncode == 0 and "12 were paid for" in own.stdout, own.stderr
+    assert {tuple(m["role"] for m in request["messages"]) for request in teacher.requests[16:]} == {("user",)}
+    for code in ("passage.__class__.__mro__[1].__subclasses__()", "cycler.__init__.__globals__.os.popen('id').read()"):
+        (workplace / "own.jinja").write_text("{% block user %}{{ CODE }}{% endblock %}".replace("CODE", code))
+        own = build(*arguments, "--prompt", "own.jinja", "--stage", "annotate", cwd=workplace, key="k")
+        assert own.returncode == 2 and "unsafe" in own.stderr and "Traceback" not in own.stderr, own.stderr
+    assert len(teacher.requests) == 28
 
 
 @pytest.mark.parametrize("older", ["licence", "dropped_passages.jsonl"])

@@ -261,7 +261,7 @@ def test_a_prompt_of_ones_own_and_a_schema_ask_again(tmp_path: Path) -> None:
     [
         (None, "cannot be read"),
         ("{% block user %}", "cannot be read"),
-        ("{% block user %}x{% endblock %}", "needs a block `system`"),
+        ("{% block system %}x{% endblock %}", "needs a block `user`"),
         ("{% block system %}{% endblock %}{% block user %}{{ pasage }}{% endblock %}", "only variable is `passage`"),
     ],
 )

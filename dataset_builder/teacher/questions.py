@@ -25,21 +25,22 @@ RecordedReply = tuple[str, str]  # the teacher's words and the finish reason
 
 @cache
 def _template(prompt: str) -> "Template":
-    from jinja2 import Environment, StrictUndefined, TemplateError
+    from jinja2 import DictLoader, StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment  # the file may be a stranger's
 
     path = PROMPTS / f"{prompt}.jinja" if "." not in prompt and "/" not in prompt else Path(prompt)
     try:
         source = path.read_text(encoding="utf-8")
-        template = Environment(autoescape=False, undefined=StrictUndefined).from_string(source)
+        template = SandboxedEnvironment(undefined=StrictUndefined, loader=DictLoader({})).from_string(source)
     except (OSError, UnicodeDecodeError, TemplateError) as error:
         raise UserError(f"prompt {prompt!r} cannot be read: {error}") from None
-    if not {"system", "user"} <= set(template.blocks):
-        raise UserError(f"prompt {prompt!r} needs a block `system` and a block `user`, as in {PROMPTS / 'type.jinja'}")
+    if "user" not in template.blocks:
+        raise UserError(f"prompt {prompt!r} needs a block `user`, and perhaps a block `system`, as in `type.jinja`")
     return template
 
 
 def build_messages(prompt: str, text: str) -> list[Message]:
-    """Build the system and user message of a prompt: the name of a shipped one, or a path of the user's own.
+    """Build the messages of a prompt, the name of a shipped one or a path: system, if it has that block, and user.
 
     The passage's text is inserted as it is and never interpreted as a template.
     """
@@ -48,7 +49,8 @@ def build_messages(prompt: str, text: str) -> list[Message]:
     template = _template(prompt)
     try:
         context = template.new_context({"passage": text})
-        return [{"role": role, "content": "".join(template.blocks[role](context))} for role in ("system", "user")]
+        roles = [role for role in ("system", "user") if role in template.blocks]
+        return [{"role": role, "content": "".join(template.blocks[role](context))} for role in roles]
     except TemplateError as error:
         raise UserError(f"prompt {prompt!r}: {error}; the only variable is `passage`") from None
 
