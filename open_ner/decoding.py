@@ -83,7 +83,7 @@ class Decoder:
     """Greedy decoding of open-NER answers with a causal language model and its tokenizer."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        attention_kinds(model)  # raises ValueError for a model that cannot share a passage among queries
+        attention_kinds(model.config)  # raises ValueError for a model that cannot share a passage among queries
         self.model, self.tokenizer, self.encoder = model, tokenizer, Encoder(tokenizer)
         self.special_tokens = self.encoder.special_tokens
         eos = model.generation_config.eos_token_id

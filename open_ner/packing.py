@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 SHARED, NOBODY = -1, -2
@@ -132,10 +132,9 @@ class Packed:
 
     def _masks(self, visible: torch.Tensor, back: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Additive masks of shape (rows, 1, tokens, columns): one, or one for each kind of the model's layers."""
-        kinds, window = attention_kinds(self.model)
         masks = {}
-        for kind in kinds:
-            seen = visible & (back < window) if window and kind == "sliding_attention" else visible
+        for kind, window in attention_kinds(self.model.config).items():
+            seen = visible & (back < window) if window else visible
             mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
             masks[kind] = mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)[:, None]
         return masks if len(masks) > 1 else next(iter(masks.values()))
@@ -146,12 +145,13 @@ def cache_argument(model: PreTrainedModel) -> str:
     return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
 
 
-def attention_kinds(model: PreTrainedModel) -> tuple[list[str], int | None]:
-    """Return the kinds of attention of a model's layers, and the width of its sliding attention in tokens.
+def attention_kinds(config: PreTrainedConfig) -> dict[str, int | None]:
+    """Return the kinds of attention of a model's layers, each with the width of its window in tokens or None.
 
-    Raises ValueError for layers whose state the queries of a passage cannot share, such as linear attention.
+    A token attends to those before it that are fewer positions away than the width. Raises ValueError for layers whose
+    state the queries of a passage cannot share, such as linear attention.
     """
-    config = model.config.get_text_config()
+    config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
     default = ["sliding_attention" if window else "full_attention"]
     kinds: list[str] = list(dict.fromkeys(getattr(config, "layer_types", None) or default))
@@ -161,4 +161,4 @@ def attention_kinds(model: PreTrainedModel) -> tuple[list[str], int | None]:
             f"a student of the kind {config.model_type!r} ({', '.join(other) or 'ALiBi'}) cannot be asked: "
             f"its layers must have {' or '.join(ATTENTION)} and rotary or learned positions"
         )
-    return kinds, window
+    return {kind: window if kind == "sliding_attention" else None for kind in kinds}

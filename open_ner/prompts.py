@@ -8,7 +8,7 @@ such a place the renderings are tokenized whole, so the tokens always equal thos
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,11 @@ from .conversation import LONE_SURROGATE, Message, build_query, neutralize, pass
 # through transformers, because the files that travel with the weights import nothing but torch and transformers;
 # its stub allows for a missing jinja2, which torch requires
 TemplateError = chat_template_utils.jinja2.TemplateError  # pyright: ignore[reportAttributeAccessIssue]
+
+SYSTEM_TO_USER = (
+    "{%- if messages and messages[0]['role'] == 'system' %}{%- set messages = [{'role': 'user', 'content': "
+    "messages[0]['content'] + '\\n\\n' + messages[1]['content']}] + messages[2:] %}{%- endif %}"
+)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -48,11 +53,21 @@ class ChatTemplate:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> "ChatTemplate":
-        """The template of a loaded tokenizer; raises ValueError if it has none."""
+        """The template of a loaded tokenizer; raises ValueError if it has none.
+
+        A template that refuses or omits a system turn is extended to write its text in the user turn.
+        """
         name = tokenizer.name_or_path or type(tokenizer).__name__
         if tokenizer.chat_template is None:
             raise ValueError(f"{name} has no chat template: it cannot be asked in the dialogue")
-        return cls(tokenizer.get_chat_template(), tokenizer.special_tokens_map, name)
+        template = cls(tokenizer.get_chat_template(), tokenizer.special_tokens_map, name)
+        probe = [{"role": "system", "content": "system text"}, {"role": "user", "content": "user text"}]
+        try:
+            if "system text" in template.render(probe, prompt=True):
+                return template
+        except ValueError:
+            pass
+        return replace(template, source=SYSTEM_TO_USER + template.source)
 
     def render(self, messages: list[Message], prompt: bool = False) -> str:
         """Render messages as `apply_chat_template` does; `prompt` adds the opening of the assistant's turn.
