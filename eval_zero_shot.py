@@ -17,12 +17,10 @@ from pathlib import Path
 
 from command_line.recipes import describe, parse_overrides, read_recipe
 from hub.records import RunResults, run_name
-from ner_sets.benchmarks import find_benchmark
 from open_ner.tools.errors import UserError, run
-from open_ner.tools.files import write_json
-from zero_shot.predict import EvaluatedModel, folder_name, predict
-from zero_shot.records import PredictionLine
-from zero_shot.suite import Benchmark, SuiteConfig, load_benchmark
+from zero_shot.predict import EvaluatedModel, finish, folder_name, predict
+from zero_shot.records import PredictionLine, read_results
+from zero_shot.suite import Benchmark, SuiteConfig, load_benchmarks
 
 
 def main() -> None:
@@ -36,8 +34,8 @@ def main() -> None:
     suite = read_suite(args, rest)
     if args.push_to_hub:
         require_uploadable(args.model[-1])
-    benchmarks = [load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks]
-    models = [make_model(name, suite) for name in args.model]
+    benchmarks = load_benchmarks(suite)
+    models = [make_model(name, suite, args.overwrite) for name in args.model]
     if args.dry_run:
         show_plan(models, benchmarks, suite)
         return
@@ -65,7 +63,7 @@ def main() -> None:
                 results["gains"] = compare(predicted.lines, baseline, seen_types, suite.seed)
             else:
                 baseline = predicted.lines
-            write_json(folder / "results.json", results)
+            finish(predicted.folder, results)
             runs.append(results)
     if is_first:
         report(runs, args, Path(suite.output_dir))
@@ -121,7 +119,7 @@ def require_uploadable(model: str) -> None:
     require_token()
 
 
-def make_model(name: str, suite: SuiteConfig) -> EvaluatedModel:
+def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel:
     """Make the model of a name on the command line; this module's description has the rule."""
     is_yaml = name.endswith((".yaml", ".yml"))
     if not is_yaml and (not suite.endpoint.base_url or Path(name).is_dir()):
@@ -135,7 +133,7 @@ def make_model(name: str, suite: SuiteConfig) -> EvaluatedModel:
     if baseline and baseline.where != "endpoint":
         model = LocalBaseline(baseline)
     else:
-        model = EndpointModel(name, suite.endpoint, baseline)
+        model = EndpointModel(name, suite.endpoint, baseline, overwrite)
     if suite.decoding == "grounded":
         raise UserError(f"--decoding grounded: {model.name} cannot be held to a grammar here; use free")
     return model
@@ -159,7 +157,7 @@ def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: 
 
 def training_types(source: str) -> set[str] | None:
     """Read the types of a training set from the `types.json` that is kept with it and with students trained on it."""
-    from sft.saving import read_types
+    from sft.origin import read_types
 
     return {name.lower() for name in read_types(source)} or None
 
@@ -172,7 +170,7 @@ def report(runs: list[RunResults], args: argparse.Namespace, output_dir: Path) -
     table = write_report(runs, output_dir)
     print(f"\n{table}\n\nresults: {output_dir}")
     for name, results in zip(args.model, runs, strict=True):
-        if (Path(name) / "training.json").exists():
+        if (Path(name) / "training.json").exists() and not replaces_whole(Path(name), results):
             write_model_card(Path(name), results, table)
             print(f"model card: {Path(name) / 'README.md'}")
             if args.eval_results:
@@ -182,6 +180,16 @@ def report(runs: list[RunResults], args: argparse.Namespace, output_dir: Path) -
         from hub.publish import publish_folder
 
         print(publish_folder(args.model[-1], args.push_to_hub))
+
+
+def replaces_whole(folder: Path, results: RunResults) -> bool:
+    """Whether results on samples (`--limit`) would replace a student's results on whole benchmarks; say so."""
+    kept = folder / "results" / f"{run_name(results['suite'], results['protocol'], results['decoding'])}.json"
+    sampled = any(part["sampled"] for part in results["benchmarks"].values())
+    if not sampled or not kept.exists() or any(part["sampled"] for part in read_results(kept)["benchmarks"].values()):
+        return False
+    print(f"model card: not changed, because {kept} has the results on whole benchmarks")
+    return True
 
 
 if __name__ == "__main__":
