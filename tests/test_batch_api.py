@@ -384,13 +384,37 @@ def test_what_is_under_way_counts_against_the_cap(tmp_path: Path, monkeypatch: p
 )
 @pytest.mark.parametrize("route", ["POST /v1/files", "POST /v1/batches"])
 def test_what_will_not_pass_is_one_line(route: str, status: int, code: str, said: str, tmp_path: Path) -> None:
-    fault = {"status": status, "body": {"error": {"message": "no luck", "code": code}}}
+    fault = {"status": status, "body": {"error": {"message": "no luck with key sk-secret", "code": code}}}
     with (
         FakeBatch(lambda request: "[]", trouble=lambda asked: fault if asked == route else None) as provider,
-        pytest.raises(UserError, match=said),
+        pytest.raises(UserError, match=said) as caught,
     ):
         ask(tmp_path, provider, max_retries=2)
-    assert not provider.paid
+    assert not provider.paid and "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+def test_passages_and_key_never_follow_a_redirect_and_downloads_do(status: int, tmp_path: Path) -> None:
+    forwarded: set[str] = set()
+
+    def trouble(route: str) -> dict[str, Any] | None:
+        method, path = route.split(" /v1")
+        if route in moved:
+            return {"status": status, "headers": {"Location": other.base_url.replace("127.0.0.1", "localhost") + path}}
+        if not path.endswith("/content") or path in forwarded:
+            return None
+        forwarded.add(path)
+        return {"status": status, "headers": {"Location": provider.base_url + path}}
+
+    moved, reached = [""], list[str]()
+    with FakeBatch(lambda request: "[]", trouble=trouble) as provider, FakeBatch({}, trouble=reached.append) as other:
+        for moved[0] in ("POST /v1/files", "POST /v1/batches"):
+            with pytest.raises(UserError, match="moved to .*localhost.*: set teacher.base_url"):
+                ask(tmp_path, provider)
+        moved.clear()
+        _, records = ask(tmp_path, provider)
+    once(provider, records)
+    assert reached == [] and forwarded
 
 
 def test_faults_and_rate_limits_pass(tmp_path: Path) -> None:

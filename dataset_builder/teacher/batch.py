@@ -24,7 +24,7 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from .batch_files import BatchFolder
 from .batch_provider import Provider, read_line
-from .http_errors import RateLimited, RequestRejected, TransientError
+from .http_errors import RateLimited, RequestRejected, TransientError, mask
 from .journal import Journal
 from .records import ReplyCounts, make_record
 from .requests import Question
@@ -55,8 +55,11 @@ def annotate_batch(
 
     with journal.path.open("rb") as lines:
         run = hashlib.sha256(lines.readline()).hexdigest()[:32]
-    # the client's own retries are off: a repeated `create` would be a second batch, and paid
-    with openai.OpenAI(api_key=key, base_url=config.base_url, max_retries=0, timeout=config.timeout) as client:
+    # without redirects, which would send the passages to a host that the user did not name, and without the client's
+    # own retries: a repeated `create` would be a second batch, and paid
+    options = {"max_retries": 0, "timeout": config.timeout}
+    http = openai.DefaultHttpxClient(follow_redirects=False)
+    with openai.OpenAI(api_key=key, base_url=config.base_url, http_client=http, **options) as client:
         _Run(todo, journal, config, counts, Provider(client, config, run)).work()
 
 
@@ -183,7 +186,7 @@ class _Run:
         """Queue the questions of a batch again if the account's queue was full; UserError for any other reason."""
         self.close(batch)
         errors = (found.errors and found.errors.data) or []
-        message = "; ".join(f"{error.message} (line {error.line or '-'})" for error in errors[:3])
+        message = mask("; ".join(f"{error.message} (line {error.line or '-'})" for error in errors[:3]), self.config)
         if not any(error.code == QUEUE_FULL for error in errors):
             raise UserError(f"the provider refuses batch {batch.id}: {message or 'it gives no reason'}")
         self.queue |= {key: question for key, question in batch.questions.items() if key in self.todo}

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from .http_errors import RateLimited, RequestRejected, TransientError, backoff, exception_of, find_error, read_error
+from .http_errors import (
+    RateLimited,
+    RequestRejected,
+    TransientError,
+    backoff,
+    exception_of,
+    find_error,
+    mask,
+    read_error,
+)
 from .records import JournalRecord, read_completion
 from .requests import Question, request_body
 
@@ -42,7 +51,7 @@ class Provider:
             page = json.loads(self.client.batches.with_raw_response.list(limit=100, after=after).content)
             rows = page.get("data") if isinstance(page, dict) else None
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise ValueError(f"not a list of batches: {page!r:.60}")
+                raise ValueError(f"not a list of batches: {page!r:.2000}")
             batches = [_checked(Batch.construct(**row), id=str, status=str) for row in rows]
             found += [batch for batch in batches if batch.metadata and batch.metadata.get("run") == self.run]
             if not batches or not page.get("has_more"):
@@ -81,16 +90,22 @@ class Provider:
 
     def download(self, file_id: str, path: Path) -> None:
         """Download a file, completely or not at all; it may be larger than memory."""
+        import openai
+
         draft = path.with_suffix(".draft")
 
         def fetch() -> None:
-            with self.client.files.with_streaming_response.content(file_id) as response:
+            # providers redirect a download to their storage; the key is not sent to another host
+            with (
+                openai.DefaultHttpxClient() as http,
+                self.client.with_options(http_client=http).files.with_streaming_response.content(file_id) as response,
+            ):
                 response.stream_to_file(draft)
             with draft.open("rb") as lines:
                 for line in lines:  # reading a proxy's page as the file would lose the replies
                     row = json.loads(line) if line.strip() else {"custom_id": ""}
                     if not isinstance(row, dict) or "custom_id" not in row:
-                        raise ValueError(f"not a line of a batch: {line[:60]!r}")
+                        raise ValueError(f"not a line of a batch: {line[:2000]!r}")
 
         self._call(fetch, file_id)
         draft.replace(path)
@@ -118,8 +133,10 @@ class Provider:
             except (openai.APIError, httpx2.HTTPError, ValueError) as error:
                 cause = error.__cause__ or error
                 if "CERTIFICATE_VERIFY_FAILED" in str(cause):
-                    raise UserError(f"{self.url} has a certificate that is not trusted: {cause}") from None
-                fault = TransientError(f"{cause!r:.200}")
+                    raise UserError(
+                        f"{self.url} has a certificate that is not trusted: {mask(str(cause), self.config)}"
+                    ) from None
+                fault = TransientError(mask(repr(cause), self.config)[:200])
             if isinstance(fault, UserError):
                 raise fault
             if isinstance(fault, RequestRejected):
@@ -136,7 +153,7 @@ def _checked(result: Result, **types: type) -> Result:
     """Check for these attributes: the client builds its objects from any JSON, and leaves a proxy's page a string."""
     for name, expected in types.items():
         if not isinstance(getattr(result, name, None), expected):
-            raise ValueError(f"no {name} in the response: {result!r:.60}")
+            raise ValueError(f"no {name} in the response: {result!r:.2000}")
     return result
 
 
