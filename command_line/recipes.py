@@ -2,10 +2,11 @@
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from open_ner.tools.errors import UserError
 
@@ -42,7 +43,8 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
     Args:
         cls: The dataclass of the recipe's options.
         path: The YAML file.
-        overrides: Values that replace those of the file, by dotted option such as `corpus.path`.
+        overrides: Values that replace those of the file, by dotted option such as `corpus.path`. A string is taken as
+            it is by an option of type string, and read as YAML by any other.
 
     Raises:
         UserError: For an unknown option, with the nearest known one; for a missing or wrongly typed value.
@@ -52,11 +54,13 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
     data = read_yaml(path)
     for dotted, value in (overrides or {}).items():
         *parents, last = dotted.split(".")
-        target = data
-        for parent in parents:
+        target, kinds = data, _kinds_below([cls], dotted.split(".")[0])
+        for parent, name in zip(parents, dotted.split(".")[1:], strict=True):
             target[parent] = target.get(parent) or {}
-            target = target[parent]
-        target[last] = value
+            target, kinds = target[parent], _kinds_below(kinds, name)
+            if not kinds or not isinstance(target, dict):
+                raise UserError(f"{path}: unknown option {dotted}: {parent} has no options of its own")
+        target[last] = _read_value(dotted, value, kinds) if isinstance(value, str) else value
     _refuse_unknown_nested(cls, data, path)
     try:
         # YAML reads 5 where a float is meant
@@ -79,18 +83,42 @@ def describe(cls: type, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def parse_overrides(arguments: list[str]) -> dict[str, Any]:
-    """`["--corpus.path", "x.jsonl"]` as `{"corpus.path": "x.jsonl"}`; values are read as YAML scalars."""
+def parse_overrides(arguments: list[str]) -> dict[str, str]:
+    """`["--corpus.path", "x.jsonl"]` as `{"corpus.path": "x.jsonl"}`; `read_recipe` reads the values."""
+    overrides = {}
+    rest = iter(arguments)
+    for given in rest:
+        name, equals, value = given.partition("=")
+        value = value if equals else next(rest, "--")
+        if not name.startswith("--") or (not equals and value.startswith("--")):
+            raise UserError(f"unknown argument {given!r}: options of the recipe are written --option VALUE")
+        overrides[name[2:]] = value
+    return overrides
+
+
+def _kinds_below(kinds: Iterable[Any], name: str) -> list[Any]:
+    """The types of an option below one of these types, which are dataclasses or dicts; none if it cannot be there."""
+    for kind in kinds:
+        below = get_args(kind)[1] if get_origin(kind) is dict else Any if kind is Any else None
+        if dataclasses.is_dataclass(kind):  # an unknown name is refused later
+            below = {field.name: found for field, found in _fields(kind)}.get(name, Any)
+        if below is not None:
+            return [*get_args(below)] if get_origin(below) in (types.UnionType, typing.Union) else [below]
+    return []
+
+
+def _read_value(dotted: str, value: str, kinds: list[Any]) -> Any:
+    """The value of an option on the command line, of one of these types."""
     import yaml
 
-    overrides = {}
-    rest = iter([part for given in arguments for part in (given.split("=", 1) if given.startswith("--") else [given])])
-    for name in rest:
-        value = next(rest, None)
-        if not name.startswith("--") or value is None:
-            raise UserError(f"unknown argument {name!r}: options of the recipe are written --option VALUE")
-        overrides[name[2:]] = yaml.safe_load(value)
-    return overrides
+    is_text = str in kinds or any(get_origin(kind) is Literal for kind in kinds)
+    is_mapping = value.startswith("{") and any(get_origin(kind) is dict for kind in kinds)
+    if is_text and not is_mapping and (value != "null" or type(None) not in kinds):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--{dotted} {value}: not readable as YAML: {error}") from None
 
 
 def refuse_unknown(data: Iterable[str], known: Collection[str], path: str | Path, where: str = "") -> None:
@@ -110,7 +138,7 @@ def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path,
             _refuse_unknown_nested(known[key], value, path, f"{where}{key}.")
 
 
-def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
+def _fields(cls: Any) -> list[tuple[dataclasses.Field, Any]]:
     kinds = typing.get_type_hints(cls)
     return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
 

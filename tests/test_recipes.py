@@ -259,8 +259,52 @@ def test_options_on_the_command_line_have_the_last_word(tmp_path: Path) -> None:
     config = read_recipe(BuildConfig, RECIPES / "build" / "sample.yaml", overrides)
     assert (config.corpus.path, config.dataset.negative_ratio) == ("mine.jsonl", 2.0)
     assert parse_overrides(["--corpus.path", "a=b.jsonl"]) == {"corpus.path": "a=b.jsonl"}
-    with pytest.raises(UserError, match="stray"):
-        parse_overrides(["stray"])
+    for stray in (["stray"], ["--corpus.path"], ["--corpus.path", "--name", "x"]):
+        with pytest.raises(UserError, match=f"unknown argument '{stray[0]}'"):
+            parse_overrides(stray)
+
+
+def test_an_option_of_type_string_takes_its_value_as_it_is() -> None:
+    given = {
+        "corpus.path": "*.jsonl", "teacher.model": "@cf/meta/llama-3.1-8b-instruct", "name": "Notes #2",
+        "license": "a: b", "teacher.base_url": "{x", "teacher.prompts.type": "&a.jinja", "corpus.license": "0123",
+        "output_dir": "2023-01-05", "dataset_dir": "yes", "corpus.source": "null", "corpus.language": "null",
+        "teacher.recorded": "{type: a, definition: b}", "corpus.max_markup": "null", "teacher.max_cost": "5",
+        "teacher.price_input": "2",
+        "teacher.variants": "[type]", "teacher.parameters.seed": "7", "dataset.negatives": "none",
+    }  # fmt: skip
+    arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
+    config = read_recipe(BuildConfig, RECIPES / "build" / "sample.yaml", parse_overrides(arguments))
+    assert (config.corpus.path, config.teacher.model, config.name) == (
+        "*.jsonl", "@cf/meta/llama-3.1-8b-instruct", "Notes #2",
+    )  # fmt: skip
+    assert (config.license, config.teacher.base_url, config.teacher.prompts) == ("a: b", "{x", {"type": "&a.jinja"})
+    assert (config.corpus.license, config.output_dir, config.dataset_dir) == ("0123", "2023-01-05", "yes")
+    assert (config.corpus.source, config.corpus.language, config.corpus.max_markup) == ("null", None, None)
+    assert config.teacher.recorded == {"type": "a", "definition": "b"} and config.dataset.negatives == "none"
+    assert (config.teacher.max_cost, config.teacher.variants) == (5.0, ["type"])
+    assert config.teacher.parameters == {"seed": 7}
+    same = parse_overrides([f"--{name}={value}" for name, value in given.items()])
+    assert read_recipe(BuildConfig, RECIPES / "build" / "sample.yaml", same) == config
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("name.x", "1", "unknown option name.x: name has no options of its own"),
+        ("teacher.model.x", "1", "unknown option teacher.model.x: model has no options"),
+        ("nme.x", "1", "unknown option nme: did you mean name?"),
+        ("teacher.max_cost", "[", "--teacher.max_cost [: not readable as YAML"),
+        ("teacher.max_cost", "*x", "not readable as YAML"),
+        ("teacher.max_cost", "much", "teacher.max_cost"),
+        ("corpus.max_tokens", "256.5", "corpus.max_tokens"),
+        ("", "1", "unknown option"),
+        ("teacher.", "1", "unknown option teacher."),
+    ],
+)
+def test_a_wrong_override_is_one_line(option: str, value: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_recipe(BuildConfig, RECIPES / "build" / "sample.yaml", parse_overrides([f"--{option}", value]))
 
 
 def test_help_lists_every_option_of_a_build() -> None:
