@@ -6,22 +6,21 @@
 
 Without arguments it runs the first command. Every option of SFTConfig and ModelConfig can be set in the recipe or on
 the command line, which overrides the recipe. After an interruption the same command resumes from the newest
-checkpoint.
+checkpoint, and a finished run is not trained again.
 """
 
 import dataclasses
+import json
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, NoReturn
 
 from command_line.pretrained import load_or_explain
-from command_line.recipes import option, read_yaml, refuse_unknown
+from command_line.recipes import read_yaml, refuse_unknown
 from open_ner.tools.errors import UserError, run
+from sft.options import ScriptArguments, check_options, check_types
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,25 +38,6 @@ IDENTITY = (
 )  # fmt: skip
 
 
-@dataclass
-class ScriptArguments:
-    """What to train on. Conversations are used as they are in the dataset."""
-
-    dataset_name: str = option("", "folder or Hub id of a dataset with a `messages` column")
-    dataset_config: str = option("type", "config of the dataset")
-    dataset_train_split: str = option("train", "split to train on")
-    dataset_eval_split: str = option("validation", "split with held-out passages")
-    eval_passages: int = option(100, "number of held-out conversations that each evaluation (eval_strategy) scores")
-    early_stopping_patience: int | None = option(
-        None, "stop after this many evaluations without a better metric_for_best_model, such as entity_f1"
-    )
-    branches: bool = option(True, "train each query of a passage without the other queries in view, as at inference")
-    after: str | None = option(None, "recipe of the previous stage; it is trained first unless its student exists")
-    license: str = option("other", "license of the trained model, in the Hub's spelling")
-    cpu_threads: int | None = option(None, "threads per process on CPU; default: cores divided by processes")
-    max_conversations: int | None = option(None, "train on the first N conversations only, for a trial")
-
-
 def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, ModelConfig]":
     """Read a recipe and the command line, which overrides it.
 
@@ -65,6 +45,9 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
     """
     from trl import ModelConfig, SFTConfig, TrlParser
 
+    arguments = [
+        part for given in arguments for part in (given.split("=", 1) if given[:9] == "--config=" else [given])
+    ]
     if "--config" not in arguments:
         print(f"no --config given: running {DEFAULT_RECIPE}")
         arguments = ["--config", DEFAULT_RECIPE, *arguments]
@@ -88,36 +71,6 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
         model_config.model_name_or_path = read_yaml(script.after).get("output_dir")
     check_options(script, config, model_config)
     return script, config, model_config
-
-
-def check_types(values: Mapping[str, object], kinds: list[type], recipe: str) -> None:
-    """Raise UserError for a recipe value of the wrong type. Strings pass: the parser converts or rejects them."""
-    from dacite.types import is_instance
-
-    for name, hint in (item for kind in kinds for item in get_type_hints(kind).items()):
-        if name in values and not isinstance(values[name], str) and not is_instance(values[name], hint):
-            wanted = hint.__name__ if isinstance(hint, type) else hint
-            raise UserError(f"{recipe}: {name}: {values[name]!r} is not of type {wanted}")
-
-
-def check_options(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig") -> None:
-    """Raise UserError for options that are missing or exclude each other."""
-    if not script.dataset_name:
-        raise UserError("no dataset: give dataset_name, a folder or a Hub id")
-    if not model_config.model_name_or_path:
-        raise UserError("no student: give model_name_or_path, a folder or a Hub id")
-    for tracker in config.report_to or []:  # the Trainer notices only after the weights are loaded
-        if tracker in ("trackio", "tensorboard", "wandb", "mlflow") and find_spec(tracker) is None:
-            raise UserError(f"report_to {tracker} needs the package: pip install {tracker}, or set report_to: none")
-    if script.branches and config.packing:
-        raise UserError("branches and packing exclude each other: set packing: false")
-    if script.branches and model_config.attn_implementation not in (None, "sdpa", "flex_attention"):
-        raise UserError(f"branches need sdpa or flex_attention, not {model_config.attn_implementation!r}")
-    if script.early_stopping_patience is not None and not (config.load_best_model_at_end and config.save_total_limit):
-        raise UserError(
-            "early_stopping_patience goes back to the best checkpoint: set load_best_model_at_end: true, "
-            "metric_for_best_model: entity_f1 and a save_total_limit"
-        )
 
 
 def prepare_data(
@@ -161,12 +114,15 @@ def run_identity(
     }
 
 
-def main_options(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig") -> "dict[str, Scalar]":
+def main_options(
+    script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig", license_: str
+) -> "dict[str, Scalar]":
     """Collect the options that the model card shows."""
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     return {
         **{name: getattr(model_config, name) for name in ("model_name_or_path", "dtype", "use_peft")},
         **dataclasses.asdict(script),
+        "license": license_,
         **{name: getattr(config, name) for name in (*IDENTITY, *batch, "max_length", "bf16")},
     }
 
@@ -187,21 +143,12 @@ def main() -> None:
         train(script, config, model_config)
 
 
-def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig") -> None:
-    """Load, tokenize, train, save and push one stage."""
+def prepare_run(script: ScriptArguments, config: "SFTConfig") -> str | None:
+    """Check the machine, and set threads and seed. Returns the repository to publish to, or None."""
     import torch
-    from transformers import AutoModelForCausalLM, EarlyStoppingCallback, set_seed
-    from trl import get_peft_config
+    from transformers import set_seed
 
-    from hub.model_card import write_model_card
-    from hub.publish import publish_folder, require_token
-    from sft.adapters import quantization
-    from sft.disk import require_space
-    from sft.learning_curve import plot_learning_curve
-    from sft.resume import choose_checkpoint, claim, hash_tokens
-    from sft.saving import answering_config, save_student
-    from sft.tokenizer import load_tokenizer
-    from sft.trainer import AnswerTrainer
+    from hub.publish import require_token
 
     repo_id = config.hub_model_id if config.push_to_hub else None
     if config.push_to_hub:
@@ -209,19 +156,68 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         if not repo_id:
             raise UserError("--push_to_hub needs --hub_model_id org/name")
     config.push_to_hub = False  # hub.publish uploads the folder, with our card
+    if config.n_gpu > 1:  # the Trainer would use DataParallel, which our changes to forward do not survive
+        raise UserError(f"{config.n_gpu} GPUs and one process: run `accelerate launch train_sft.py`, or set "
+                        "CUDA_VISIBLE_DEVICES=0")  # fmt: skip
     if config.device.type == "cpu":
         if config.bf16:
             raise UserError("bf16 on a CPU is several times slower: set bf16: false")
         # `accelerate launch` sets one thread, whatever the number of cores
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
+    return repo_id
+
+
+def present(folder: Path, repo_id: str | None, config: "SFTConfig") -> None:
+    """Write card and learning curve of a finished student, and publish it. Only publishing can fail the command."""
+    from hub.model_card import write_model_card
+    from hub.publish import publish_folder
+    from sft.learning_curve import plot_learning_curve
+    from sft.saving import FINISHED
+
+    history = json.loads((folder / FINISHED).read_text(encoding="utf-8"))["history"]
+    curve = folder / "figures" / "learning_curve.png"
+    for write in (lambda: plot_learning_curve(history, curve), lambda: write_model_card(folder)):
+        try:
+            write()
+        except Exception as error:  # the student is complete, whatever a template, a font or the disk does
+            print(f"{folder} is complete but for its card: {type(error).__name__}: {error}", file=sys.stderr)
+    if repo_id:
+        print(publish_folder(folder, repo_id, private=config.hub_private_repo is not False))
+
+
+def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig") -> None:
+    """Load, tokenize, train, save and push one stage."""
+    import torch
+    from transformers import AutoModelForCausalLM, EarlyStoppingCallback
+    from trl import get_peft_config
+
+    from sft.adapters import quantization
+    from sft.disk import require_space
+    from sft.origin import read_facts
+    from sft.resume import choose_checkpoint, claim, hash_tokens
+    from sft.saving import answering_config, save_student
+    from sft.tokenizer import load_tokenizer
+    from sft.trainer import AnswerTrainer
+
+    repo_id = prepare_run(script, config)
     base, quantized = str(model_config.model_name_or_path), quantization(model_config)
-    tokenizer = load_tokenizer(base, model_config.model_revision)
+    tokenizer = load_tokenizer(base, model_config.model_revision, config)
     rows, report, eval_rows, held_out = prepare_data(script, config, model_config, tokenizer)
     folder = Path(str(config.output_dir))
     identity = run_identity(script, config, model_config, hash_tokens(rows))
-    checkpoint = choose_checkpoint(folder, config.resume_from_checkpoint)
-    claim(folder, identity)
+    main_process = config.process_index == 0
+    with config.main_process_first(local=False, desc="run"):
+        finished = claim(folder, identity, script.overwrite_output_dir, main_process)
+    if finished:
+        print(f"{folder}: finished before; --overwrite_output_dir trains it anew")
+        if main_process and (repo_id or not (folder / "README.md").exists()):
+            present(folder, repo_id, config)
+        return
+    checkpoint, facts = choose_checkpoint(folder, config.resume_from_checkpoint), read_facts(script.dataset_name)
+    license_ = script.license or facts.license or "other"
+    if facts.license and license_ != facts.license:
+        print(f"license {license_} is stated, and that of the dataset is {facts.license}: see that both allow it")
     print(
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
         f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
@@ -229,8 +225,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     attention = "flex_attention" if script.branches and config.device.type == "cuda" else "sdpa"
     model = load_or_explain(
         AutoModelForCausalLM, base, revision=model_config.model_revision, quantization_config=quantized,
-        dtype=getattr(torch, model_config.dtype or "float32"),
-        attn_implementation=model_config.attn_implementation or attention,
+        dtype=model_config.dtype or "float32", attn_implementation=model_config.attn_implementation or attention,
     )  # fmt: skip
     model.generation_config = answering_config(tokenizer)  # evaluations end answers like the saved student
     require_space(folder, model, config)
@@ -244,7 +239,6 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     if checkpoint:
         print(f"resuming from {checkpoint}")
     metrics = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
-    history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     record: TrainingRecord = {
         "seconds": round(time.monotonic() - started, 1),
         "resumed_from": checkpoint.name if checkpoint else None,
@@ -253,19 +247,18 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         "name": (config.hub_model_id or f"{base}-open-ner").rstrip("/").split("/")[-1],
         "base_model": base,
         "dataset": script.dataset_name,
+        "language": facts.language,
         "trained_on": report,
-        "history": history,
+        "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
         "run": identity,
-        "recipe": main_options(script, config, model_config),
+        "recipe": main_options(script, config, model_config, license_),
     }
-    save_student(trainer, tokenizer, folder, script.dataset_name, record, (script, config, model_config))
-    if trainer.accelerator.is_main_process:
-        write_model_card(folder)
-        plot_learning_curve(history, folder / "figures" / "learning_curve.png")
-        losses = [entry["loss"] for entry in history if "loss" in entry]
+    options = (script, config, model_config)
+    save_student(trainer, tokenizer, folder, script.dataset_name, record, options, facts.window)
+    if main_process:
+        losses = [entry["loss"] for entry in record["history"] if "loss" in entry] or [metrics["train_loss"]]
         print(f"trained in {record['seconds']:.0f} s, loss {losses[0]:.3f} -> {losses[-1]:.3f}: {folder}")
-        if repo_id:
-            print(publish_folder(folder, repo_id, private=config.hub_private_repo is not False))
+        present(folder, repo_id, config)
     trainer.accelerator.wait_for_everyone()
 
 

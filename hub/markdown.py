@@ -2,10 +2,12 @@
 
 import html
 
+from open_ner.tools.public import CONTROL
+
 
 def escape(text: str) -> str:
     """Escape text for a line or a table cell: no HTML, cell, emphasis, formula, link or image can start in it."""
-    escaped = html.escape(" ".join(str(text).split()), quote=False)
+    escaped = html.escape(" ".join(CONTROL.sub("\ufffd", str(text)).split()), quote=False)
     for character in "\\`*_[]|~$":
         escaped = escaped.replace(character, "\\" + character)
     # Markdown turns bare addresses into links
@@ -14,4 +16,4 @@ def escape(text: str) -> str:
 
 def code(text: str) -> str:
     """Make text safe between backticks."""
-    return " ".join(text.replace("`", "'").split())
+    return " ".join(CONTROL.sub("\ufffd", text.replace("`", "'")).split())

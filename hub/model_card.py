@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from open_ner.conversation import build_query
 from open_ner.tools.files import write_atomic, write_json
+from open_ner.tools.public import public_value
 
 from .markdown import code, escape
 from .records import SCORERS, RunResults, TrainingRecord, run_name
@@ -23,15 +24,15 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    training: TrainingRecord = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    training: TrainingRecord = public_value(json.loads((folder / "training.json").read_text(encoding="utf-8")))
     options = json.loads((folder / "config.json").read_text(encoding="utf-8"))["open_ner"]
     if results:
         (folder / "results").mkdir(exist_ok=True)
-        write_json(folder / "results" / f"{_run(results)}.json", results)
+        write_json(folder / "results" / f"{_run(results)}.json", public_value(results))
     metadata = ModelCardData(
         model_name=training["name"],
         license=str(training["recipe"]["license"]),
-        language=["en"],
+        language=training.get("language") or None,
         library_name="transformers",
         pipeline_tag="text-generation",  # token-classification would load a random head
         base_model=_hub_id(training["base_model"]),
@@ -39,7 +40,7 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
         tags=["named-entity-recognition", "open-ner", "universal-ner"],
         eval_results=_eval_results(results) if results else None,
     )
-    losses = [entry["loss"] for entry in training["history"] if "loss" in entry]
+    losses = [f"{entry['loss']:.3f}" for entry in training["history"] if "loss" in entry] or ["not logged"]
     card = ModelCard.from_template(
         metadata,
         template_path=str(MODEL_TEMPLATE),
@@ -48,8 +49,9 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
         dataset=code(training["dataset"]),
         trained_on=training["trained_on"],
         minutes=f"{training['seconds'] / 60:.1f}",
-        first_loss=f"{losses[0]:.3f}",
-        last_loss=f"{losses[-1]:.3f}",
+        first_loss=losses[0],
+        last_loss=losses[-1],
+        language=escape(", ".join(training.get("language", []))),
         recipe=json.dumps(training["recipe"], indent=1),
         results=results,
         results_table=table,

@@ -157,6 +157,7 @@ class RunResults(TypedDict):
     calibration: Calibration | None
     versions: dict[str, str]
     hardware: str
+    dtype: NotRequired[str | None]  # of the weights; None at an endpoint
     seconds: float
     seed: int
     command: str
@@ -176,6 +177,7 @@ class TrainingRecord(TypedDict):
     name: str
     base_model: str
     dataset: str
+    language: NotRequired[list[str]]  # of the dataset, from its card
     trained_on: dict[str, int]
     history: list[dict[str, float]]
     run: dict[str, Scalar]

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from open_ner.conversation import ACKNOWLEDGEMENT, Message
+from open_ner.packing import attention_kinds
 
 from . import IGNORED
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
+
+    AttentionMask = torch.Tensor | BlockMask
 
 PREFIX, PADDING = 0, -1  # branch numbers of tokens that all branches attend to, and of tokens that none attends to
 
@@ -76,25 +79,38 @@ def positions(branches: list[int]) -> list[int]:
     return result
 
 
-def attention_mask(branches: torch.Tensor, implementation: str | None) -> "torch.Tensor | BlockMask":
-    """Mask that lets a token attend to the prefix and to its own branch up to itself.
+def attention_mask(
+    branches: torch.Tensor, position_ids: torch.Tensor, config: PreTrainedConfig
+) -> "AttentionMask | dict[str, AttentionMask]":
+    """Mask that lets a token attend to the prefix and to its own branch up to itself, within the layer's window.
 
-    `branches` has shape (batch, length). Returns a boolean tensor of shape (batch, 1, length, length) for sdpa, or the
-    block mask of flex_attention, which skips fully masked blocks. Raises ValueError for another implementation.
+    `branches` and `position_ids` have shape (batch, length). Returns a boolean tensor of shape (batch, 1, length,
+    length) for sdpa, or the block mask of flex_attention, which skips fully masked blocks; one for each kind of the
+    model's layers if there are several. Raises ValueError for another implementation.
     """
-    if implementation == "flex_attention":
-        from torch.nn.attention.flex_attention import create_block_mask
+    masks = {}
+    for kind, window in attention_kinds(config).items():
+        reach = window or branches.shape[1]
+        if config._attn_implementation == "flex_attention":
+            masks[kind] = _block_mask(branches, position_ids, reach)
+        elif config._attn_implementation == "sdpa":
+            seen, back = branches[:, None, :], position_ids[:, :, None] - position_ids[:, None, :]
+            masks[kind] = (((seen == PREFIX) | (seen == branches[:, :, None])) & (back < reach)).tril()[:, None]
+        else:
+            raise ValueError(f"branches need sdpa or flex_attention, not {config._attn_implementation}")
+    return masks if len(masks) > 1 else next(iter(masks.values()))
 
-        def visible(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-            own, seen = branches[row, query], branches[row, key]
-            return (key <= query) & ((seen == PREFIX) | (seen == own))
 
-        rows, length = branches.shape
-        return create_block_mask(visible, rows, None, length, length, device=branches.device)
-    if implementation != "sdpa":
-        raise ValueError(f"branched training needs attn_implementation sdpa or flex_attention, not {implementation}")
-    seen = branches[:, None, :]
-    return ((seen == PREFIX) | (seen == branches[:, :, None])).tril()[:, None]
+def _block_mask(branches: torch.Tensor, position_ids: torch.Tensor, reach: int) -> "BlockMask":
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def visible(row: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        own, seen = branches[row, query], branches[row, key]
+        near = position_ids[row, query] - position_ids[row, key] < reach
+        return (key <= query) & ((seen == PREFIX) | (seen == own)) & near
+
+    rows, length = branches.shape
+    return create_block_mask(visible, rows, None, length, length, device=branches.device)
 
 
 def see_own_branch_only(model: PreTrainedModel) -> None:
@@ -103,7 +119,7 @@ def see_own_branch_only(model: PreTrainedModel) -> None:
 
     def forward(*args: Any, branches: torch.Tensor | None = None, **kwargs: Any) -> Any:
         if branches is not None:
-            kwargs["attention_mask"] = attention_mask(branches, model.config._attn_implementation)
+            kwargs["attention_mask"] = attention_mask(branches, kwargs["position_ids"], model.config)
         return inner(*args, **kwargs)
 
     model.forward = forward

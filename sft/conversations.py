@@ -74,7 +74,7 @@ def tokenize(
             messages = neutralize(messages, template.special_tokens)
             own = single_queries(messages) if branches else [messages]
             parts.append(len(own))
-            for text, answers in map(template.spans, own):
+            for text, answers in map(template.single if branches else template.spans, own):
                 texts.append(text)
                 spans.append(answers)
         encoding = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)

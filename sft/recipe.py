@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from transformers.trainer_pt_utils import AcceleratorConfig
+
+from open_ner.tools.public import public_text
 
 SECRETS = ("hub_token",)
 # values that SFTConfig fills in itself; creating an SFTConfig to compare with would reset accelerate's state mid-run
@@ -48,7 +49,4 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
-    if isinstance(value, (str, Path)) and Path(value).is_absolute():
-        path = Path(value)
-        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
-    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+    return value if value is None or isinstance(value, (bool, int, float)) else public_text(str(value))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -10,6 +11,7 @@ import datasets
 
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_json
+from open_ner.tools.public import public_value
 
 from .saving import FINISHED
 
@@ -29,25 +31,41 @@ def hash_tokens(rows: datasets.Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def claim(folder: Path, identity: Mapping[str, str | float | bool | None]) -> None:
+def claim(
+    folder: Path, identity: Mapping[str, str | float | bool | None], anew: bool = False, write: bool = True
+) -> bool:
     """Write to `folder` which run it belongs to, given the options that determine the result of the run.
 
-    Raises UserError if the folder has checkpoints or the student of another run.
+    `anew` deletes an earlier run. Only one process may `write`, before the others call this.
+
+    Returns whether the run has finished before. Raises UserError if the folder has checkpoints or the student of
+    another run.
     """
-    path = folder / RUN
-    identity = json.loads(json.dumps(identity))
-    if find_checkpoint(folder) or (folder / FINISHED).exists():
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            earlier = {}
-        if changed := [name for name in identity if identity[name] != earlier.get(name)]:
-            raise UserError(
-                f"{folder} holds another run ({changed[0]} was {earlier.get(changed[0])!r}, now it is "
-                f"{identity[changed[0]]!r}): choose another --output_dir or delete that folder"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, identity)
+    path, identity = folder / RUN, json.loads(json.dumps(public_value(identity)))
+    if anew and write:
+        for name in (
+            FINISHED,
+            RUN,
+            "results",
+            ".eval_results",
+            *(found.name for found in folder.glob("checkpoint-*")),
+        ):
+            shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
+    try:
+        earlier = public_value(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        earlier = {}
+    finished = (folder / FINISHED).exists()
+    changed = [name for name in identity if identity[name] != earlier.get(name)]
+    if changed and (finished or find_checkpoint(folder)):
+        raise UserError(
+            f"{folder} holds another run ({changed[0]} was {earlier.get(changed[0])!r}, now it is "
+            f"{identity[changed[0]]!r}): choose another --output_dir, or train anew by --overwrite_output_dir"
+        )
+    if changed and write:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, identity)
+    return finished
 
 
 def choose_checkpoint(folder: Path, given: str | None) -> Path | None:

@@ -1,6 +1,7 @@
 """The student as a folder that anyone can load: merged weights, stock template, pipeline files, provenance."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +14,10 @@ from trl import ModelConfig
 from open_ner.pipeline import DEFAULTS, OpenNERPipeline
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic, write_json
+from open_ner.tools.public import public_value
 
 from .adapters import merge_adapter
+from .origin import read_types
 from .recipe import used_recipe
 from .template import Template
 
@@ -30,13 +33,15 @@ def save_student(
     dataset: str,
     training: Mapping[str, object],
     arguments: Sequence[Any],
+    window: int | None = None,
 ) -> None:
     """Write a trained student to `folder`. Every process must call this, because the weights may be sharded.
 
     The folder gets merged weights in safetensors, the tokenizer with its template, the open-NER pipeline,
-    `recipe.yaml` (from the parsed `arguments`, one of them TRL's ModelConfig), the dataset's `types.json`, and
-    `training.json` (`training`, a hub.records.TrainingRecord). `generation_config` is greedy and ends at the end token
-    of answers, so that `pipeline("text-generation")` answers like the open-NER pipeline.
+    `recipe.yaml` (from the parsed `arguments`, one of them TRL's ModelConfig), `types.json` (of the dataset and of a
+    base model that is a student), and `training.json` (`training`, a hub.records.TrainingRecord), none with paths of
+    this machine. `generation_config` is greedy and ends at the end token of answers, so that
+    `pipeline("text-generation")` answers like the open-NER pipeline. `window` is the dataset's longest passage.
     """
     state = gather_weights(trainer)
     if trainer.accelerator.is_main_process:
@@ -44,8 +49,11 @@ def save_student(
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         if hasattr(model, "peft_config"):
             model, state = merge_adapter(model, state, model_config), None
-        types = read_types(dataset)
-        model.config.update({"open_ner": {**DEFAULTS, "types": list(types)[:DEFAULT_TYPES] or DEFAULTS["types"]}})
+        base = str(model_config.model_name_or_path)  # its types, if it is a student, are not forgotten
+        counted = Counter(read_types(dataset)) + Counter(read_types(base, ["model"]))
+        types = dict(counted.most_common())
+        options = {"types": list(types)[:DEFAULT_TYPES] or DEFAULTS["types"], "window": window or DEFAULTS["window"]}
+        model.config.update({"open_ner": {**DEFAULTS, **options}})
         model.generation_config = answering_config(tokenizer)
         tokens = {name: getattr(model.generation_config, name) for name in TOKENS}
         model.config.update({"use_cache": True, **tokens})
@@ -56,7 +64,7 @@ def save_student(
         recipe = yaml.safe_dump(used_recipe(arguments), sort_keys=False, allow_unicode=True)
         write_atomic(folder / "recipe.yaml", recipe)
         write_atomic(folder / "types.json", json.dumps(types, indent=0, ensure_ascii=False))
-        write_json(folder / FINISHED, training)
+        write_json(folder / FINISHED, public_value(training))
     trainer.accelerator.wait_for_everyone()
 
 
@@ -90,27 +98,3 @@ def gather_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     state = cast("dict[str, torch.Tensor]", state or {})  # under DeepSpeed the other processes get None
     # gathering copies a tied weight, so that the two names no longer share a tensor
     return {name: tensor for name, tensor in state.items() if not (sharded and tied.get(name) in state)}
-
-
-def read_types(dataset: str) -> dict[str, int]:
-    """Read the `types.json` of a dataset or student, a folder or Hub id: entity types with their frequencies.
-
-    Returns an empty dict if there is no such file.
-    """
-    path = Path(dataset) / "types.json"
-    if not Path(dataset).is_dir():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        for kind in ("dataset", "model"):
-            try:
-                path = Path(hf_hub_download(dataset, "types.json", repo_type=kind))
-                break
-            except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
-                continue
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(f"{path}: not readable: {error}") from None

@@ -7,7 +7,6 @@ is in no prompt). A user turn is therefore appended before rendering and cut off
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,7 +14,7 @@ from open_ner.conversation import Message, Span, build_conversation
 from open_ner.prompts import ChatTemplate, special_tokens
 from open_ner.tools.errors import UserError
 
-PROBE = build_conversation("a", [("b", ["c"]), ("d", [])])
+PROBE = build_conversation("a", [("b", ["c"])])
 NEXT = {"role": "user", "content": "next"}
 
 
@@ -54,7 +53,16 @@ class Template:
         self.template = ChatTemplate.from_tokenizer(tokenizer)
         self.special_tokens = set(special_tokens(tokenizer))
         self._layouts: dict[tuple[str, ...], Layout | None] = {}
-        self._check_tokens()
+        content, prompt = PROBE[-1]["content"], self.render(PROBE[:-1], prompt=True)
+        text = self.render([*PROBE, NEXT])
+        begin = text.rfind(content)
+        if begin < 0:
+            raise UserError(f"the chat template of {self.name} writes {text[-60:]!r} where {content!r} stands")
+        self.closing = self._closing(text[begin + len(content) :])
+        # white space that the prompt lacks, as after `ASSISTANT:`; other text (a channel, thoughts) is not generated
+        between = text[len(prompt) : begin] if text.startswith(prompt) else ""
+        self.lead = "" if between.strip() else between
+        self._check_tokens(*self.single(PROBE))
 
     def render(self, messages: list[Message], prompt: bool = False) -> str:
         """Return the text of the messages; `prompt` adds the opening of an assistant turn."""
@@ -62,6 +70,12 @@ class Template:
             return self.template.render(messages, prompt)
         except ValueError as error:
             raise UserError(str(error)) from None
+
+    def single(self, messages: list[Message]) -> tuple[str, list[Span]]:
+        """Return inference's prompt, the answer and its end token for a conversation with one query; any template."""
+        prompt = self.render(messages[:-1], prompt=True)
+        text = prompt + self.lead + messages[-1]["content"] + self.closing
+        return text, [(len(prompt), len(text))]
 
     def spans(self, messages: list[Message]) -> tuple[str, list[Span]]:
         """Return the text of a valid conversation up to its last end token, and the spans of its answers.
@@ -86,28 +100,29 @@ class Template:
             if not text.startswith(prompt):
                 raise UserError(
                     f"the chat template of {self.name} renders an answer's prompt differently if turns follow it: "
-                    "a conversation with several answers cannot be trained on"
+                    "a conversation with several answers cannot be trained on; set branches: true"
                 )
             answer = text[len(prompt) :].lstrip()
             if not answer.startswith(content):
                 raise UserError(
                     f"the chat template of {self.name} writes {answer[:40]!r} where {content!r:.40} stands"
                 )
-            tail = answer[len(content) :].lstrip()
-            ends = [token for token in self.special_tokens if token and tail.startswith(token)]
-            if not ends:
-                raise UserError(
-                    f"the chat template of {self.name} writes no end token after an answer, but {tail[:40]!r}"
-                )
-            spans.append((len(prompt), len(text) - len(tail) + max(map(len, ends))))
+            begin = len(text) - len(answer) + len(content)
+            spans.append((len(prompt), begin + len(self._closing(text[begin:]))))
         return text[: spans[-1][1]] if spans else text, spans
 
-    @cached_property
+    def _closing(self, tail: str) -> str:
+        """Return what ends an answer: the beginning of `tail`, the text after it, through the end token."""
+        rest = tail.lstrip()
+        ends = [token for token in self.special_tokens if token and rest.startswith(token)]
+        if not ends:
+            raise UserError(f"the chat template of {self.name} writes no end token after an answer, but {rest[:40]!r}")
+        return tail[: len(tail) - len(rest) + max(map(len, ends))]
+
+    @property
     def end_token_id(self) -> int:
         """Id of the token that ends an answer; it may differ from the tokenizer's `eos_token` (Gemma)."""
-        text, _ = self._spans_by_prompts(PROBE)
-        token = max((token for token in self.special_tokens if token and text.endswith(token)), key=len)
-        token_id = self.tokenizer.convert_tokens_to_ids(token)
+        token_id = self.tokenizer.convert_tokens_to_ids(self.closing.lstrip())
         assert isinstance(token_id, int)
         return token_id
 
@@ -116,6 +131,7 @@ class Template:
         contents = [f'["content-{index}."]' for index in range(len(roles))]
         messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
         text, spans = self._spans_by_prompts(messages)
+        self._check_tokens(text, spans)
         before, place = [], 0
         for content in contents:
             if text.count(content) != 1 or (begin := text.find(content)) < place:
@@ -128,9 +144,8 @@ class Template:
             lead[index], tail[index] = start - begin, end - start - len(contents[index])
         return Layout(before, lead, tail, text[place:])
 
-    def _check_tokens(self) -> None:
+    def _check_tokens(self, text: str, spans: list[Span]) -> None:
         """Raise UserError if the tokens of a prompt depend on the answer after it: inference would see others."""
-        text, spans = self._spans_by_prompts(PROBE)
         ids = self.ids(text)
         for begin, _ in spans:
             prompt = self.ids(text[:begin])

@@ -2,42 +2,83 @@
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 import open_ner
 from command_line.pretrained import load_or_explain
+from open_ner.packing import attention_kinds
+from open_ner.prompts import ChatTemplate
 from open_ner.tools.errors import UserError
+
+if TYPE_CHECKING:
+    from trl import SFTConfig
 
 UNINER = Path(open_ner.__file__).parent / "chat_templates" / "uniner.jinja"
 GENERATION_MARK = re.compile(r"\{% (end)?generation %\}")  # read by TRL's own command line; servers may reject it
+TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+DATE = datetime(2024, 7, 26)  # what Llama 3.2 writes where there is no clock
 
 
-def load_tokenizer(name: str, revision: str = "main") -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str = "main", options: "SFTConfig | None" = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a student (folder or Hub id) with a pad token and a chat template.
 
     A base model gets the plain-text template of UniversalNER's authors: system text, `USER: `, `ASSISTANT: `, and the
-    tokenizer's own end token. Raises UserError for an adapter, and for a tokenizer without character offsets or an end
-    token.
+    tokenizer's own end token. `options` may name another template and other tokens. The template always writes the
+    same date, so that prompts do not change from day to day, and has a place for the system text. Raises UserError for
+    an adapter, for options that do not fit, and for a tokenizer without character offsets or an end token.
     """
     refuse_adapter(name, revision)
     tokenizer = load_or_explain(AutoTokenizer, name, revision=revision)
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer of {name} has no character offsets: choose a student with a tokenizer.json")
+    for option in ("eos_token", "pad_token"):
+        if token := options and getattr(options, option):
+            if token not in tokenizer.get_vocab():
+                raise UserError(f"{option} {token!r} is not in the vocabulary of {name}")
+            setattr(tokenizer, option, token)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{name} has no end-of-sequence token, so answers could not end: choose another student")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.chat_template is None:
+    if path := options and options.chat_template_path:
+        tokenizer.chat_template = _read_template(path)
+    elif tokenizer.chat_template is None:
         tokenizer.chat_template = GENERATION_MARK.sub("", UNINER.read_text(encoding="utf-8"))
+    try:
+        source = TODAY.sub(lambda found: repr(DATE.strftime(found[2])), ChatTemplate.from_tokenizer(tokenizer).source)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if "strftime_now(" in source:
+        raise UserError(f"the chat template of {name} writes the day of each call: give another chat_template_path")
+    tokenizer.chat_template = source
     return tokenizer
 
 
+def _read_template(path: str) -> str:
+    """Read the template of a Jinja file, or of a tokenizer (folder or Hub id)."""
+    if Path(path).is_file():
+        return Path(path).read_text(encoding="utf-8")
+    template = None if path.endswith((".jinja", ".j2")) else load_or_explain(AutoTokenizer, path).chat_template
+    if template is None:
+        raise UserError(f"chat_template_path {path}: no file and no tokenizer with a chat template")
+    return template
+
+
 def read_max_positions(name: str, revision: str = "main") -> int | None:
-    """Read a student's `max_position_embeddings` from its config.json; None if the config has no such limit."""
+    """Return a student's `max_position_embeddings` from its config.json; None if the config has no such limit.
+
+    Raises UserError for a student whose layers the runtime cannot ask.
+    """
     config = load_or_explain(AutoConfig, name, revision=revision)
+    try:
+        attention_kinds(config)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -45,15 +86,11 @@ def refuse_adapter(name: str, revision: str = "main") -> None:
     """Raise UserError if `name` is an adapter without a model; the message names the base model to use instead."""
 
     def find(file: str) -> str | None:
+        quiet = dict.fromkeys(
+            [f"_raise_exceptions_for_{what}" for what in ("gated_repo", "missing_entries", "connection_errors")], False
+        )
         try:
-            return cached_file(
-                name,
-                file,
-                revision=revision,
-                _raise_exceptions_for_gated_repo=False,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
+            return cached_file(name, file, revision=revision, **quiet)
         except OSError:  # the folder or repository does not exist: loading it gives the better message
             return None
 

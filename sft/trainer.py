@@ -7,7 +7,7 @@ import datasets
 import torch
 from accelerate.utils import DistributedType
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput
@@ -24,6 +24,14 @@ SPECIAL_HEADS = (
 )  # fmt: skip
 
 
+class LogEnds(TrainerCallback):
+    """Logs the first and the last step, whatever logging_steps is: the card shows their losses."""
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Request a log entry."""
+        control.should_log |= state.global_step in (1, state.max_steps)
+
+
 class AnswerTrainer(SFTTrainer):
     """SFTTrainer that, on CPU, computes vocabulary logits at labeled positions only.
 
@@ -37,11 +45,15 @@ class AnswerTrainer(SFTTrainer):
     processing_class: PreTrainedTokenizerBase
 
     def __init__(self, *args: Any, branches: bool = False, held_out: HeldOut | None = None, **kwargs: Any) -> None:
+        kwargs["args"] = config = copy(kwargs["args"])  # the caller's object is published as the recipe, unchanged
+        # done already: by sft.tokenizer.load_tokenizer, and by the labels
+        config.chat_template_path = config.eos_token = config.pad_token = config.completion_only_loss = None
+        config.assistant_only_loss = False
         if branches:
             kwargs["data_collator"] = BranchCollator(kwargs["processing_class"].pad_token_id)
-            kwargs["args"] = copy(kwargs["args"])  # the caller's object is published as the recipe, unchanged
-            kwargs["args"].dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
+            config.dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
         super().__init__(*args, **kwargs)
+        self.add_callback(LogEnds())
         self.branches, self.held_out = branches, held_out
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         assert isinstance(model, PreTrainedModel)
@@ -70,8 +82,13 @@ class AnswerTrainer(SFTTrainer):
         # sharded parameters need all processes in every forward pass, so each process scores all conversations
         sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         own = (0, 1) if sharded else (accelerator.process_index, accelerator.num_processes)
+        trained_with = model.config._attn_implementation
+        if trained_with == "flex_attention":  # would compile again for the shape of each pass
+            model.set_attn_implementation("sdpa")
         with accelerator.autocast():
             counts = held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
+        if trained_with == "flex_attention":
+            model.set_attn_implementation(trained_with)
         return f1(counts.tolist() if sharded else torch.as_tensor(accelerator.reduce(counts, "sum")).tolist())
 
     def _get_train_sampler(

@@ -40,6 +40,25 @@ NO_END = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor
 NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}" + (
     "{% endif %}{{ m.content }}<|im_end|>{% endfor %}"
 )
+# like Gemma 2: refuses a system turn and two turns of one role
+ALTERNATE = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('must alternate') }}{% endif %}<|turn|>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ m.content | trim }}<|/turn|>\n{% endfor %}{% if add_generation_prompt %}<|turn|>model\n{% endif %}"
+)
+# like DeepSeek R1: the prompt opens the thoughts, which no turn of a conversation has
+THINKING = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}<|head|>{{ m.content + '<|eot|>' }}"
+    "{% else %}{{ m.content + '<|/head|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|head|><think>\n{% endif %}"
+)
+# like gpt-oss: an answer is written in a channel, and ends in another token if it is the last turn
+CHANNELS = (
+    "{% for m in messages %}<|head|>{{ m.role }}{{ '<|turn|>final' if m.role == 'assistant' }}<|/head|>{{ m.content }}"
+    "{{ '<|endoftext|>' if m.role == 'assistant' and loop.last else '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|head|>assistant{% endif %}"
+)
 MARKS = ["<|head|>", "<|/head|>", "<|eot|>", "<|turn|>", "<|/turn|>"]
 
 

@@ -3,7 +3,7 @@
 import datasets
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig
 
 from kinds import encode_conversation
@@ -90,7 +90,8 @@ def test_the_passage_is_there_once(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def test_a_token_sees_the_prefix_and_its_own_branch_up_to_itself() -> None:
     branches = torch.tensor([[PREFIX, PREFIX, 1, 1, 2, PADDING]])
-    seen = attention_mask(branches, "sdpa")[0, 0].int().tolist()
+    places = torch.tensor([[0, 1, 2, 3, 2, 0]])
+    seen = attention_mask(branches, places, LlamaConfig(attn_implementation="sdpa"))[0, 0].int().tolist()
     assert seen == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -101,7 +102,7 @@ def test_a_token_sees_the_prefix_and_its_own_branch_up_to_itself() -> None:
     ]
     assert positions(branches[0].tolist()[:5]) == [0, 1, 2, 3, 2]
     with pytest.raises(ValueError, match="sdpa or flex_attention, not eager"):
-        attention_mask(branches, "eager")
+        attention_mask(branches, places, LlamaConfig(attn_implementation="eager"))
 
 
 def test_training_on_branches_learns_the_single_queries(

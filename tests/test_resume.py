@@ -55,6 +55,17 @@ def test_a_folder_where_nothing_was_trained_is_free(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["learning_rate"] == 1e-3
 
 
+def test_one_process_writes_and_only_what_has_changed(tmp_path: Path) -> None:
+    claim(tmp_path, RUN, write=False)
+    assert not (tmp_path / "run.json").exists()
+    claim(tmp_path, RUN)
+    before = (tmp_path / "run.json").stat()
+    claim(tmp_path, RUN)
+    claim(tmp_path, RUN | {"learning_rate": 1e-3}, write=False)
+    after = (tmp_path / "run.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
 def test_the_hash_sees_ids_rows_and_their_order() -> None:
     def of(*rows: list[int]) -> str:
         return hash_tokens(datasets.Dataset.from_dict({"input_ids": list(rows), "other": [0] * len(rows)}))

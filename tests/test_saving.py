@@ -18,8 +18,9 @@ from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
 from sft import saving
 from sft.conversations import tokenize
+from sft.origin import read_types
 from sft.recipe import used_recipe
-from sft.saving import gather_weights, read_types, save_student
+from sft.saving import gather_weights, save_student
 from sft.tokenizer import load_tokenizer
 from sft.trainer import AnswerTrainer
 from train_sft import parse_arguments

@@ -1,7 +1,9 @@
 """With any chat template and tokenizer, learned answers begin where the prompt of inference ends."""
 
+import shutil
 from pathlib import Path
 
+import datasets
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from transformers.pipelines.text_generation import Chat
@@ -11,8 +13,11 @@ from kinds import encode_conversation
 from open_ner.conversation import build_conversation, build_query
 from open_ner.decoding import Decoder, Request
 from open_ner.grammar import AnswerGrammar, Phase, State
+from open_ner.prompts import Encoder
 from open_ner.tools.errors import UserError
 from sft import IGNORED
+from sft.branches import PREFIX, single_queries
+from sft.conversations import tokenize
 from sft.template import Template
 from sft.tokenizer import load_tokenizer
 from tiny import CHAT_TEMPLATE
@@ -76,14 +81,37 @@ def test_most_conversations_cost_one_rendering(tiny_student: Path, monkeypatch: 
     [
         (kinds.MISTRAL, "renders an answer's prompt differently"),
         (kinds.NO_END, "writes no end token after an answer"),
-        (kinds.NO_SYSTEM, "System role not supported"),
         (CHAT_TEMPLATE.replace("message['content']", "message['content'] | upper"), "where .* stands"),
         (None, "no chat template"),
     ],
 )
 def test_templates_that_cannot_be_trained_exactly_are_refused(template: str, named: str, tiny_student: Path) -> None:
     with pytest.raises(UserError, match=named):
-        Template(kinds.with_template(tiny_student, template))
+        Template(kinds.with_template(tiny_student, template)).spans(CONVERSATION)
+
+
+@pytest.mark.parametrize("name", ["MISTRAL", "NO_SYSTEM", "ALTERNATE", "THINKING", "CHANNELS", "QWEN3", "GEMMA"])
+def test_with_branches_any_template_gives_the_prompt_of_inference_the_answer_and_its_end(
+    name: str, tiny_student: Path, tmp_path: Path
+) -> None:
+    student = tmp_path / name
+    shutil.copytree(tiny_student, student)
+    kinds.with_template(tiny_student, getattr(kinds, name)).save_pretrained(student)
+    tokenizer = load_tokenizer(str(student))
+    encoder = Encoder(tokenizer)
+    rows, _ = tokenize(datasets.Dataset.from_list([{"messages": CONVERSATION}]), tokenizer, None, branches=True)
+    row = rows[0]
+    end = encoder.tokenizer.decode(Template(tokenizer).end_token_id)
+    for number, query in enumerate(single_queries(CONVERSATION), start=1):
+        own = [place for place, branch in enumerate(row["branches"]) if branch in (PREFIX, number)]
+        learned = [row["labels"][place] for place in own if row["labels"][place] != IGNORED]
+        prompts = encoder.encode(PASSAGE, [QUERIES[number - 1][0]])
+        assert [row["input_ids"][place] for place in own] == prompts.prefix + prompts.suffixes[0] + learned
+        assert tokenizer.decode(learned).strip() == query[-1]["content"] + end
+        # what servers and pipeline("text-generation") are asked, with the template that is saved
+        asked = tokenizer.apply_chat_template(query[:-1], add_generation_prompt=True, return_dict=False)
+        assert asked == prompts.prefix + prompts.suffixes[0]
+        assert tokenizer.decode(asked).count("virtual assistant answers questions") == 1
 
 
 def test_a_prompt_whose_end_is_read_differently_before_an_answer_is_refused(tiny_student: Path) -> None:

@@ -3,15 +3,22 @@
 import json
 import shutil
 import sys
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import transformers
-from transformers import AutoTokenizer
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoTokenizer, Qwen3NextConfig
+from transformers.utils import chat_template_utils
+from trl import SFTConfig
 
 import train_sft
 from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
+from tiny import CHAT_TEMPLATE
 
 GOOD = build_conversation("Ada met Alan in Rome.", [("person", ["Ada", "Alan"]), ("river", [])])
 RECIPE = """
@@ -72,6 +79,12 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"messages": GOOD}, ["--load_in_4bit", "true"], "use_peft"),
         ({"messages": GOOD}, ["--attn_implementation", "eager"], "sdpa or flex_attention"),
         ({"messages": GOOD}, ["--report_to", "wandb"], "pip install wandb"),
+        ({"messages": GOOD}, ["--padding_free", "true"], "padding_free cannot be used"),
+        ({"messages": GOOD}, ["--trust_remote_code", "true"], "trust_remote_code cannot be used"),
+        ({"messages": GOOD}, ["--model_init_kwargs", '{"dtype": "auto"}'], "model_init_kwargs cannot be used"),
+        ({"messages": GOOD}, ["--completion_only_loss", "false"], "the loss covers answers only"),
+        ({"messages": GOOD}, ["--eos_token", "<|absent|>"], "eos_token '<|absent|>' is not in the vocabulary"),
+        ({"messages": GOOD}, ["--chat_template_path", "absent.jinja"], "chat_template_path absent.jinja: no file"),
         ({"text": "Ada"}, [], "no `messages`"),
         ({"messages": [GOOD[0], GOOD[2], GOOD[1], *GOOD[3:]]}, [], "row 0 has the roles assistant, user"),
         ({"messages": [*GOOD[:4], {"role": "assistant", "content": "Ada, Alan"}]}, [], "not a JSON list of strings"),
@@ -102,6 +115,8 @@ def test_a_mistake_is_named_before_any_weight_is_loaded(
     ],
 )
 def test_a_wrong_value_in_a_recipe_is_named(line: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--config needs a recipe"):
+        train_sft.parse_arguments(["--config"])
     recipe = write_recipe(tmp_path / "r.yaml", tmp_path, tmp_path, tmp_path / "out", f"{line}\n")
     with pytest.raises(UserError, match=said):
         train_sft.parse_arguments(["--config", str(recipe)])
@@ -124,6 +139,64 @@ def test_students_that_cannot_be_tuned_are_named(
     tokenizer.save_pretrained(endless)
     with pytest.raises(UserError, match="no end-of-sequence token"):
         command(monkeypatch, write_recipe(tmp_path / "e.yaml", endless, dataset, tmp_path / "out"))
+    hybrid = tmp_path / "hybrid"
+    shutil.copytree(tiny_student, hybrid)
+    Qwen3NextConfig(num_hidden_layers=4).save_pretrained(hybrid)
+    with pytest.raises(UserError, match="linear_attention.* cannot be asked"):
+        command(monkeypatch, write_recipe(tmp_path / "h.yaml", hybrid, dataset, tmp_path / "out"))
+    recipe = write_recipe(tmp_path / "g.yaml", tiny_student, dataset, tmp_path / "out")
+    monkeypatch.setattr(SFTConfig, "n_gpu", 2)
+    with pytest.raises(UserError, match="2 GPUs and one process: run `accelerate launch"):
+        command(monkeypatch, recipe)
+
+
+def test_a_finished_student_is_never_lost(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With fewer steps than logging_steps, a card or figure that fails, the same command again, and then anew."""
+    dataset, out = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4), tmp_path / "out"
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_student, dataset, out)
+    sparse = ["--logging_steps", "100", "--max_steps", "3"]
+    with monkeypatch.context() as patch:
+        for name in ("hub.model_card.write_model_card", "sft.learning_curve.plot_learning_curve"):
+            patch.setattr(name, lambda *_: 1 / 0)
+        command(patch, recipe, *sparse)
+    assert capsys.readouterr().err.count("out is complete but for its card: ZeroDivisionError") == 2
+    history = json.loads((out / "training.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [1, 3] and not (out / "README.md").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("loaded"))
+        command(patch, recipe, *sparse)
+        assert "finished before" in capsys.readouterr().out
+        assert f"loss was {history[0]['loss']:.3f}" in " ".join((out / "README.md").read_text().split())
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+        command(patch, recipe, *sparse)
+        assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    (out / "results").mkdir()
+    command(monkeypatch, recipe, "--max_steps", "1", "--overwrite_output_dir")
+    assert [entry["step"] for entry in json.loads((out / "training.json").read_text())["history"]] == [1]
+    assert not (out / "results").exists()
+
+
+def test_options_of_trl_that_change_the_conversation_work(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = tmp_path / "t.jinja"
+    template.write_text("{% set today = strftime_now('%d %b %Y') %}{{ today }}: " + CHAT_TEMPLATE)
+    dataset, out = write_dataset(tmp_path / "data", {"messages": GOOD}), tmp_path / "out"
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_student, dataset, out)
+    options = ["--chat_template_path", str(template), "--dtype", "auto", "--assistant_only_loss", "true"]
+    options += ["--eos_token", "<|endoftext|>"]
+    monkeypatch.setattr(sys, "argv", ["train_sft.py", f"--config={recipe}", *options])
+    train_sft.main()
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    assert tokenizer.eos_token == "<|endoftext|>"  # the tokenizer's; answers end as the template ends them
+    assert tokenizer.apply_chat_template(GOOD[:2], tokenize=False).startswith("26 Jul 2024: <|im_start|>system")
+    saved = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert saved["chat_template_path"] == "t.jinja" and saved["assistant_only_loss"] is True
+    monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda: datetime(2031, 1, 1)))
+    command(monkeypatch, recipe, *options)  # on another day it is the same run
+    assert "finished before" in capsys.readouterr().out
 
 
 def test_the_folder_of_another_run_is_not_touched(
@@ -147,14 +220,25 @@ def test_the_stage_before_is_trained_first_and_once(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4)
-    first = write_recipe(tmp_path / "first.yaml", tiny_student, dataset, tmp_path / "one")
-    second = write_recipe(tmp_path / "second.yaml", tmp_path / "one", dataset, tmp_path / "two", f"after: {first}\n")
+    (dataset / "types.json").write_text('{"person": 4, "river": 2}')
+    (dataset / "README.md").write_text("---\nlicense: cc-by-sa-4.0\nlanguage: [de]\n---\n")
+    (dataset / "stats.json").write_text('{"passage_options": {"max_tokens": 96}}')
+    (last := write_dataset(tmp_path / "last", *[{"messages": GOOD}] * 4)).joinpath("types.json").write_text('{"a": 3}')
+    first = write_recipe(tmp_path / "first.yaml", tiny_student, dataset, tmp_path / "one", "license: mit\n")
+    second = write_recipe(tmp_path / "second.yaml", tmp_path / "one", last, tmp_path / "two", f"after: {first}\n")
     command(monkeypatch, second)
-    assert "stage 1 of 2: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stage 1 of 2: " in printed and "license mit is stated, and that of the dataset is cc-by-sa-4.0" in printed
     one, two = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two"))
-    assert (one["base_model"], two["base_model"]) == (str(tiny_student), str(tmp_path / "one"))
+    assert (one["base_model"], two["base_model"]) == (tiny_student.name, "one")
     assert two["history"][0]["loss"] < one["history"][0]["loss"]  # it continues from the first stage's student
-    command(monkeypatch, second)
+    assert [one["recipe"]["license"], two["recipe"]["license"]] == ["mit", "other"]
+    assert json.loads((tmp_path / "two" / "types.json").read_text()) == {"person": 4, "a": 3, "river": 2}
+    card = ModelCard.load(tmp_path / "one" / "README.md")
+    assert card.data.language == ["de"] and "The text it was trained on is in de." in card.text
+    saved = [json.loads((tmp_path / name / "config.json").read_text())["open_ner"] for name in ("one", "two")]
+    assert [config["window"] for config in saved] == [96, 256] and saved[1]["types"] == ["person", "a", "river"]
+    command(monkeypatch, second, "--overwrite_output_dir")
     assert "stage 1 of 2: " in (printed := capsys.readouterr().out) and "exists already" in printed
 
 

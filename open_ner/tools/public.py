@@ -59,10 +59,8 @@ def public_command(arguments: Sequence[str]) -> str:
 def public_value(value: Any) -> Any:
     """Clean every text in a JSON value; a value whose key names a secret is hidden."""
     if isinstance(value, Mapping):
-        return {
-            public_text(str(key)): HIDDEN if item and SECRET_NAME.search(str(key)) else public_value(item)
-            for key, item in value.items()
-        }
+        hidden = [key for key, item in value.items() if item and SECRET_NAME.search(str(key))]
+        return {key: HIDDEN if key in hidden else public_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [public_value(item) for item in value]
     return public_text(value) if isinstance(value, str) else value
