@@ -1,6 +1,8 @@
 """Mentions: spans with a type, and how tag sequences are decoded to them."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NotRequired, TypedDict
 
 
@@ -22,19 +24,28 @@ class RawMention(TypedDict):
     text: NotRequired[str]
 
 
+SplitTag = Callable[[str], tuple[str, str]]
+PLAIN = re.compile(r"(?P<place>[BIESLUM])-(?P<label>.+)", re.DOTALL)
+SHAPES = [
+    re.compile(shape, re.IGNORECASE | re.DOTALL)
+    for shape in (r"(?P<place>[BIESLUM])[-_:](?P<label>.+)", r"(?P<label>.+)[-_:](?P<place>[BIESLUM])")
+]
+FOLLOWING = frozenset("IELM")  # places that a mention cannot begin with where there is a B
 BEGINS, ENDS = frozenset("BSU"), frozenset("ESLU")  # of BIO, BIOES and BILOU
 
 
-def decode_tags(tags: Sequence[str]) -> list[tuple[int, int, str]]:
+def decode_tags(tags: Sequence[str], split: SplitTag | None = None) -> list[tuple[int, int, str]]:
     """Mentions `(first token, last token, label)` of BIO (IOB2), IOB1, BIOES, BILOU or bare IO tags.
 
-    The rules of conlleval cover all of them: an I- tag after O or after another label starts a mention.
+    The rules of conlleval cover all of them: an I- tag after O or after another label starts a mention. `split` is
+    what `tag_shape` returns for the tags of the whole set.
     """
+    split = split or split_tag
     mentions: list[tuple[int, int, str]] = []
     opened: tuple[int, str] | None = None
     closed = True  # whether the previous tag ended its mention
     for position, tag in enumerate([*tags, "O"]):
-        prefix, label = split_tag(tag)
+        prefix, label = split(tag)
         if opened and (not label or closed or prefix in BEGINS or label != opened[1]):
             mentions.append((opened[0], position - 1, opened[1]))
             opened = None
@@ -44,10 +55,29 @@ def decode_tags(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     return mentions
 
 
-def split_tag(tag: str) -> tuple[str, str]:
+def split_tag(tag: str, shape: re.Pattern[str] | None = PLAIN) -> tuple[str, str]:
     """`B-PER` as `("B", "PER")`; a bare label (`art-film`) continues itself; `O` has no label."""
     if tag.strip().upper() in ("O", ""):
         return "O", ""
-    if tag[:1] in "BIESLUM" and tag[1:2] == "-" and tag[2:]:
-        return tag[0], tag[2:]
-    return "I", tag
+    match = shape.fullmatch(tag) if shape else None
+    return (match["place"].upper(), match["label"]) if match else ("I", tag)
+
+
+def tag_shape(tags: Collection[str]) -> SplitTag:
+    """How to split the tags of a set, of which `tags` are all: by `B-PER`, `b-per`, `B_PER`, `PER-B`, or not at all.
+
+    A shape counts if some label has both a first and a following tag in it, or if all tags are like `B-PER`. Otherwise
+    labels such as `E-mail` and `B-cell` stay whole. Raises ValueError for places without a label.
+    """
+    named = {tag for tag in tags if split_tag(tag)[1]}
+    if {"B", "I"} & {tag.strip().upper() for tag in named} and all(len(tag.strip()) == 1 for tag in named):
+        raise ValueError(f"the tags {sorted(named)} name no type")
+    for shape in SHAPES:
+        places: dict[str, set[str]] = {}
+        for match in filter(None, map(shape.fullmatch, named)):
+            places.setdefault(match["label"], set()).add(match["place"].upper())
+        if any("B" in found and found & FOLLOWING for found in places.values()):
+            return partial(split_tag, shape=shape)
+    begun = {split_tag(tag)[1] for tag in named if tag[0] in "BI"}
+    plain = all(PLAIN.fullmatch(tag) and (tag[0] in "BISU" or tag[2:] in begun) for tag in named)
+    return partial(split_tag, shape=PLAIN if plain else None)

@@ -1,17 +1,23 @@
 """Rows of the files that sets come in: JSON, JSONL, CoNLL, Parquet and datasets of the Hub."""
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import zstandard
 
 from open_ner.tools.errors import UserError
 
 from .config import SetConfig
 
+LONGEST_LINE = 2**27  # bytes
 Row = dict[str, Any]  # as the file has it; sets.py and benchmarks.py check the columns they read
 
 
@@ -47,9 +53,13 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
         if columns and config.comment and line.startswith(config.comment):
             continue
         if columns and columns[0] != "-DOCSTART-":
-            tokens.append(columns[0])
+            size = len(columns)
+            word, mark = (n + size if n < 0 else n for n in (config.token_column, config.tag_column))
+            if word == mark and size > 1:
+                raise UserError(f"{path}: token_column and tag_column are the same column of {columns}")
+            tokens.append(columns[word] if 0 <= word < size else "")
             # a line without a tag makes the lengths differ: the sentence is rejected as tags_do_not_match_tokens
-            tags += [columns[config.tag_column].strip()] if len(columns) > max(1, config.tag_column) else []
+            tags += [columns[mark].strip()] if size > max(1, word, mark) and mark >= 0 else []
         elif tokens:
             number += 1
             name = f"{path.name.split('.')[0]}_{number}"
@@ -57,20 +67,44 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             tokens, tags = [], []
 
 
-def _lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Lines of a file, which is decompressed by its suffix, without a byte order mark; only a newline ends a line.
+
+    Raises UserError for a file that cannot be read and for a line of more than `LONGEST_LINE` bytes, which a small
+    compressed file can hold.
+    """
     number = 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):  # noqa: B007  (named in the error below)
-                yield line
+        with OPENERS.get(path.suffix, open)(path, "rb") as file:
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    raise UserError(f"{path}: line {number} has more than {LONGEST_LINE >> 20} MiB")
+                yield line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, zlib.error, EOFError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         raise UserError(f"{path}: not readable after line {number}: {error}") from None
 
 
-def read_datasets(config: SetConfig, source: str) -> tuple[Iterable[Row], list[str]]:
-    """Rows of a Parquet file or a Hub dataset, streamed, and the names of its numbered tags.
+def _open_zstd(path: Path, mode: str) -> io.BufferedReader:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
+    return io.BufferedReader(decompressor.stream_reader(path.open(mode), read_across_frames=True, closefd=True))
+
+
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
+
+
+def _lines(path: Path) -> Iterator[str]:
+    for number, line in enumerate(read_lines(path)):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not readable after line {number}: {error}") from None
+
+
+def read_datasets(config: SetConfig, source: str) -> tuple[Callable[[], Iterable[Row]], list[str]]:
+    """A function that streams the rows of a Parquet file or a Hub dataset, and the names of its numbered tags.
 
     Raises UserError for a source that `datasets` cannot read, and for numbered tags whose names are unknown.
     """
@@ -102,4 +136,4 @@ def read_datasets(config: SetConfig, source: str) -> tuple[Iterable[Row], list[s
         names = tags.names
     elif config.format == "tags" and "int" in str(getattr(tags, "dtype", "")) and not names:
         raise UserError(f"set {config.name}: column {config.tags_column!r} holds numbers: set tag_names")
-    return guarded(), names
+    return guarded, names

@@ -5,17 +5,19 @@ here: a row that cannot be read is returned with the problem named, and the call
 """
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from open_ner.tools.errors import UserError
 
 from .config import SetConfig
-from .mentions import RawMention, decode_tags
+from .mentions import RawMention, SplitTag, decode_tags, tag_shape
 from .rows import Row, read_conll, read_datasets, read_json_rows
 
-FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt", ".tsv", ".gz")
+Source = tuple[str, Callable[[], Iterable[Row]], Sequence[str]]  # its name, its rows, the names of its numbered tags
+FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt", ".tsv", ".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass
@@ -45,18 +47,38 @@ def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
     files = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
     if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
         raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir it starts from")
-    if not files:
-        yield from _read_rows(config, config.path, *read_datasets(config, config.path))
-    for file in files:
-        if config.format == "conll":
-            yield from _read_rows(config, str(file), read_conll(file, config), config.tag_names)
-        elif file.suffix == ".parquet":
-            yield from _read_rows(config, str(file), *read_datasets(config, str(file)))
+    sources: list[Source] = []
+    for file in files or [config.path]:
+        if isinstance(file, str) or (config.format != "conll" and file.suffix == ".parquet"):
+            rows, names = read_datasets(config, str(file))
+            sources.append((str(file), rows, names))
         else:
-            yield from _read_rows(config, str(file), read_json_rows(file), config.tag_names)
+            read = partial(read_conll, file, config) if config.format == "conll" else partial(read_json_rows, file)
+            sources.append((str(file), read, config.tag_names))
+    split = None if config.format == "offsets" else _tag_shape(config, sources)
+    for name, rows, names in sources:
+        yield from _read_rows(config, name, rows(), names, split)
 
 
-def _read_rows(config: SetConfig, source: str, rows: Iterable[Row], names: Sequence[str]) -> Iterator[SetPassage]:
+def _tag_shape(config: SetConfig, sources: list[Source]) -> SplitTag:
+    """The shape of the set's tags, for which all of its rows are read unless the names of its tags are known."""
+    tags: set[str] = set()
+    for _, rows, names in sources:
+        if names:
+            tags.update(names)
+            continue
+        for row in rows():
+            given = row.get(config.tags_column)
+            tags.update(tag for tag in given if isinstance(tag, str)) if isinstance(given, list) else None
+    try:
+        return tag_shape(tags)
+    except ValueError as error:
+        raise UserError(f"set {config.name}: {error}: set the columns, or tag_names") from None
+
+
+def _read_rows(
+    config: SetConfig, source: str, rows: Iterable[Row], names: Sequence[str], split: SplitTag | None
+) -> Iterator[SetPassage]:
     offsets = config.format == "offsets"
     columns = (config.text_column, config.entities_column) if offsets else (config.tokens_column, config.tags_column)
     for number, row in enumerate(rows, 1):
@@ -69,7 +91,7 @@ def _read_rows(config: SetConfig, source: str, rows: Iterable[Row], names: Seque
         given = row.get(config.id_column)
         first, second = (row[column] if column else [] for column in columns)
         name = "" if given is None else str(given)
-        passage = from_offsets(name, first, second) if offsets else from_tags(name, first, second, names)
+        passage = from_offsets(name, first, second) if offsets else from_tags(name, first, second, names, split)
         own = row.get("types")
         passage.types = own if isinstance(own, list) and all(isinstance(one, str) for one in own) else None
         yield passage
@@ -98,7 +120,9 @@ def from_offsets(name: str, text: object, entities: object) -> SetPassage:
     return SetPassage(name, text, mentions)
 
 
-def from_tags(name: str, tokens: object, tags: object, names: Sequence[str] = ()) -> SetPassage:
+def from_tags(
+    name: str, tokens: object, tags: object, names: Sequence[str] = (), split: SplitTag | None = None
+) -> SetPassage:
     """A passage of tokens and their tags, which are strings or indices into `names`.
 
     Problems: `tokens_are_no_strings`, `tags_do_not_match_tokens`, `tag_without_name`.
@@ -118,6 +142,6 @@ def from_tags(name: str, tokens: object, tags: object, names: Sequence[str] = ()
         starts.append(starts[-1] + len(word) + 1)
     entities: list[RawMention] = [
         {"start": starts[first], "end": starts[last] + len(words[last]), "type": label}
-        for first, last, label in decode_tags(labels)
+        for first, last, label in decode_tags(labels, split)
     ]
     return SetPassage(name, text, entities)

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
@@ -92,12 +93,15 @@ def test_files_of_json_lines_lists_and_gzip_read_the_same(tmp_path: Path) -> Non
     (tmp_path / "a.jsonl").write_text(f"\ufeff{lines}\n")
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     (tmp_path / "c.json").write_text(json.dumps(rows, indent=1))
-    for name in ("a.jsonl", "b.jsonl.gz", "c.json"):
+    (tmp_path / "d [v2].jsonl.zst").write_bytes(
+        zstandard.compress(lines[:70].encode()) + zstandard.compress(lines[70:].encode())
+    )
+    for name in ("a.jsonl", "b.jsonl.gz", "c.json", "d [v2].jsonl.zst"):
         assert [(p.id, p.text, p.entities) for p in read_set(config(name, "offsets"), str(tmp_path))] == [
             ("1", TEXT, MENTIONS), ("2", "Oslo", []),
         ]  # fmt: skip
     both = list(read_set(config("*.json*", "offsets"), str(tmp_path)))
-    assert len(both) == 6
+    assert len(both) == 8
 
 
 def test_labels_and_columns_go_by_other_names(tmp_path: Path) -> None:
@@ -126,6 +130,50 @@ def test_conll_files_in_columns(separator: str, tmp_path: Path) -> None:
     assert (second.id, second.entities) == ("a_2", [{"start": 0, "end": 4, "type": "LOC"}])
     (middle, _) = read_set(config("a.conll", "conll", comment="# id", tag_column=1), str(tmp_path))
     assert [entity["type"] for entity in middle.entities] == ["x"]
+
+
+def test_a_token_column_other_than_the_first(tmp_path: Path) -> None:
+    lines = [*([str(i), *pair] for i, pair in enumerate(zip(TOKENS, SCHEMES["BIO"], strict=True), 1)), ["6", "lost"]]
+    (tmp_path / "a.tsv").write_text("\n".join("\t".join(line) for line in lines[:-1]) + "\n\n6\tlost\n")
+    (tmp_path / "b.bio").write_text(
+        "\n".join(f"{tag}\t{word}" for word, tag in zip(TOKENS, SCHEMES["BIO"], strict=True))
+    )
+    first, short = read_set(config("a.tsv", "conll", token_column=1, tag_column=2), str(tmp_path))
+    assert (first.text, first.entities, short.problem) == (TEXT, MENTIONS, "tags_do_not_match_tokens")
+    (first,) = read_set(config("b.bio", "conll", token_column=-1, tag_column=0), str(tmp_path))
+    assert (first.text, first.entities) == (TEXT, MENTIONS)
+    for same in ({"token_column": -1}, {"tag_column": 0}, {"token_column": 2}):
+        with pytest.raises(UserError, match=r"a\.tsv: token_column and tag_column are the same column"):
+            list(read_set(config("a.tsv", "conll", **same), str(tmp_path)))
+
+
+def tagged(tmp_path: Path, *sentences: list[str]) -> list[list[tuple[str, str]]]:
+    """The mentions and types of a set that has these tags, in two files."""
+    for number, tags in enumerate(sentences):
+        lines = [f"{word} {tag}" for word, tag in zip(TOKENS, tags, strict=False)]
+        (tmp_path / f"{number}.conll").write_text("\n".join(lines))
+    passages = read_set(config("*.conll", "conll"), str(tmp_path))
+    return [[(p.text[e["start"] : e["end"]], e["type"]) for e in p.entities] for p in passages]
+
+
+@pytest.mark.parametrize("form", ["{0}-{1}", "{2}-{1}", "{1}-{0}", "{0}_{1}", "{1}_{2}", "{0}:{1}"])
+def test_the_shape_of_tags_is_that_of_the_whole_set(form: str, tmp_path: Path) -> None:
+    spelled = [
+        [tag if tag == "O" else form.format(tag[0], tag[2:], tag[0].lower()) for tag in tags]
+        for tags in (SCHEMES["BIOES"], ["O", "B-PER", "I-PER"], ["S-LOC"])
+    ]
+    assert tagged(tmp_path, *spelled) == [
+        [("Ada Byron", "PER"), ("Rome", "LOC"), ("Oslo", "LOC")], [("Byron met", "PER")], [("Ada", "LOC")],
+    ]  # fmt: skip
+
+
+def test_labels_of_a_set_without_such_a_shape_stay_whole(tmp_path: Path) -> None:
+    assert tagged(tmp_path, ["E-mail", "E-mail", "O", "B-cell"]) == [[("Ada Byron", "E-mail"), ("Rome", "B-cell")]]
+    assert tagged(tmp_path, ["B-cell", "O", "art-film"]) == [[("Ada", "B-cell"), ("met", "art-film")]]
+    assert tagged(tmp_path, ["B-PER", "O", "B-LOC"]) == [[("Ada", "PER"), ("met", "LOC")]]
+    assert tagged(tmp_path, ["vitamin-B", "O", "group_1"]) == [[("Ada", "vitamin-B"), ("met", "group_1")]]
+    with pytest.raises(UserError, match=r"set set: the tags \['B', 'I'\] name no type"):
+        tagged(tmp_path, ["B", "I", "O"])
 
 
 def test_a_conll_line_without_a_tag_rejects_its_sentence_alone(tmp_path: Path) -> None:
