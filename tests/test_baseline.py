@@ -100,8 +100,11 @@ def test_a_causal_and_a_seq2seq_baseline_run_in_process(tiny_student: Path, tmp_
         assert asker.record["kind"] == "baseline" and asker.record["revision"]
 
 
-def test_a_prompt_beyond_the_models_positions_is_one_line(tiny_student: Path) -> None:
-    long = BenchmarkPassage("p", "word " * 5000, [Query("city", "[]", [])])
-    data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), [long], 1)
-    with pytest.raises(UserError, match="positions"):
-        list(LocalBaseline(config(where="causal", model=str(tiny_student))).ask([(data, long)], SUITE))
+def test_a_prompt_beyond_the_models_positions_counts_as_unread_and_stops_nothing(tiny_student: Path) -> None:
+    texts = (TEXT, "word " * 5000, TEXT)
+    passages = [BenchmarkPassage(str(n), text, [Query("city", "[]", [])]) for n, text in enumerate(texts)]
+    data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), passages, 3)
+    asker = LocalBaseline(config(where="causal", model=str(tiny_student)))
+    lines = [line for own in asker.ask([(data, passage) for passage in passages], SUITE) for line in own]
+    assert asker.replies["too_long"] == 1 and lines[1]["parse_failure"] and lines[1]["raw"] == ""
+    assert lines[0]["raw"] == lines[2]["raw"] != ""

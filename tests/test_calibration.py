@@ -34,7 +34,7 @@ def drawn(temperature: float, bias: float, size: int = 20_000) -> tuple[np.ndarr
     return scores, rng.uniform(size=size) < np.array([calibrate(score, temperature, bias) for score in scores])
 
 
-def line(spans: list[tuple[int, int, float]], gold: list[tuple[int, int]] | None, passage: int = 0) -> dict:
+def line(spans: list[tuple[int, int, float | None]], gold: list[tuple[int, int]] | None, passage: int = 0) -> dict:
     spans = [{"start": start, "end": end, "score": score} for start, end, score in spans]
     head = {"benchmark": "b", "passage_id": str(passage), "text": "Rome", "type": "city", "raw": "[]"}
     return {**head, "parse_failure": False, "spans": spans, "gold": "[]", "gold_spans": gold}
@@ -136,19 +136,26 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "open_ner": {"types": ["city"]}}))
-    lines = drawn_lines(2.0, -0.5, 400)
+    lines = [*drawn_lines(2.0, -0.5, 400), line([(0, 4, None)], [[0, 4]], 400)]
     predictions = tmp_path / "predictions.jsonl"
     predictions.write_text("\n".join(map(json.dumps, lines)))
     run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))
     assert run.returncode == 0, run.stderr
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **fit(*scored_spans(lines))}}
+    assert "1 spans have no score" in run.stdout and run.stdout.count("400 spans, ") == 1
     assert f"temperature {saved['open_ner']['temperature']}" in run.stdout and (tmp_path / "c.png").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
-    [(None, "No such file"), ("no json", "predictions.jsonl"), ('{"spans": 3}', "gold_spans"), ("", "0 spans")],
+    [
+        (None, "No such file"),
+        ("no json", "predictions.jsonl"),
+        ('{"spans": 3}', "gold_spans"),
+        ("", "0 spans"),
+        (json.dumps(line([(0, 4, None)] * 9, [[0, 4]])), "0 spans have a score"),
+    ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, content: str | None, named: str) -> None:
     (tmp_path / "config.json").write_text("{}")

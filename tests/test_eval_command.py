@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ from open_ner.tools.errors import UserError
 ROOT = Path(__file__).parent.parent
 
 
-def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def command(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
     return subprocess.run(
         [sys.executable, str(ROOT / "eval_zero_shot.py"), *arguments],
         capture_output=True,
@@ -67,13 +68,67 @@ def test_results_and_predictions_say_what_was_run(finished: tuple[Path, str], ti
 
 def test_a_finished_run_is_read_again(finished: tuple[Path, str], tiny_student: Path) -> None:
     predictions = next(finished[0].glob("*/*/predictions.jsonl"))
-    before = predictions.stat().st_mtime_ns
-    run = command(
-        "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student), "--limit", "3", "--max_new_tokens", "6",
+    before, path = predictions.stat().st_mtime_ns, predictions.with_name("results.json")
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps({**results, "hardware": "another machine", "commit": "c0ffee", "seconds": 7.5}))
+    arguments = [
+        "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student), "--max_new_tokens", "6",
         "--decoding", "grounded", "--output_dir", str(finished[0]),
-    )  # fmt: skip
+    ]  # fmt: skip
+    run = command(*arguments, "--limit", "3")
     assert run.returncode == 0, run.stderr
     assert "has finished before" in run.stdout and predictions.stat().st_mtime_ns == before
+    again = json.loads(path.read_text())
+    assert (again["hardware"], again["commit"], again["seconds"]) == ("another machine", "c0ffee", 7.5)
+    assert again["command"] == results["command"] and again["dtype"] == "float32"
+    # another limit, on a machine without git, overwrites nothing
+    run = command(*arguments, "--limit", "2", PATH="")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(path.read_text()) == again and predictions.stat().st_mtime_ns == before
+    [other] = [each for each in finished[0].glob("*/*/results.json") if each != path]
+    small = json.loads(other.read_text())
+    assert (small["commit"], small["benchmarks"]["sample"]["n_passages"]) == (None, 2)
+
+
+def test_one_passage_that_cannot_be_read_does_not_stop_a_run(tiny_student: Path, tmp_path: Path) -> None:
+    texts = ["Rome is a city.", "half \ud800 a character", "Rome and Oslo are cities. " * 400, "Rome."]
+    entities = [{"start": 0, "end": 4, "type": "city"}]
+    rows = [{"id": str(n), "text": text, "entities": entities} for n, text in enumerate(texts)]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.yaml").write_text("name: b\npath: b.jsonl\nformat: offsets\nversion: 1\ndomain: x\n")
+    run = command(
+        "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student), "--data_dir", str(tmp_path),
+        "--benchmarks", f"[{tmp_path}/b.yaml]", "--max_new_tokens", "4", "--decoding", "grounded",
+        "--output_dir", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    [path] = (tmp_path / "out").glob("*/*/results.json")
+    result = json.loads(path.read_text())["benchmarks"]["b"]
+    assert (result["n_passages"], result["skipped"]) == (3, {"lone_surrogate": 1})
+    lines = [json.loads(line) for line in path.with_name("predictions.jsonl").open()]
+    assert [line["passage_id"] for line in lines] == ["0", "2", "3"]
+    assert any(line["spans"] for line in lines)
+
+
+def test_nothing_private_is_in_the_files_of_a_run(tiny_student: Path, tmp_path: Path) -> None:
+    from fake_teacher import FakeTeacher
+
+    student = tmp_path / "student"
+    shutil.copytree(tiny_student, student)
+    with FakeTeacher(lambda request: "[]") as server:
+        address = server.base_url.replace("://", "://user:pass-word@") + "?api_key=query-key"
+        run = command(
+            "--config", str(ROOT / "recipes/eval/sample.yaml"), "--model", "m", str(student), "--base_url", address,
+            "--data_dir", str(ROOT), "--limit", "1", "--max_new_tokens", "4", "--output_dir", str(tmp_path / "out"),
+            cwd=tmp_path, OPENAI_API_KEY="sk-secret-0123456789",
+        )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sum(path.name == "results.json" for path in written) == 2
+    private = ("sk-secret", "pass-word", "query-key", str(Path.home()) + "/", str(tmp_path), str(ROOT))
+    for path in written:
+        content = path.read_text(encoding="utf-8", errors="replace")
+        assert not [word for word in private if word in content], path
 
 
 def test_processes_share_the_work_and_give_the_same_predictions(
@@ -161,6 +216,7 @@ def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path,
         ),
         (["--config", "recipes/eval/sample.yaml", "--model", "recipes/eval/baselines/none.yaml"], "none.yaml"),
         (["--config", "recipes/eval/sample.yaml", "--model", "m", "--push_to_hub", "org/m"], "m is not a student"),
+        (["--config", "recipes/eval/sample.yaml", "--model", "m", "--benchmarks", "[sample, sample]"], "'sample'"),
         (["--compare", "README.md"], "README.md: cannot be read as a results.json"),
     ],
 )
@@ -176,8 +232,6 @@ def test_mistakes_are_one_line(
 
 
 def test_a_model_without_a_chat_template_is_an_error(tiny_student: Path, tmp_path: Path) -> None:
-    import shutil
-
     bare = tmp_path / "bare"
     shutil.copytree(tiny_student, bare)
     (bare / "chat_template.jinja").unlink()

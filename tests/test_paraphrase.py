@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from zero_shot.paraphrase import paraphrase_table, paraphrases, plot_paraphrases
+from zero_shot.scoring import compare
 
 
 def line(passage: int, kind: str, wording: int, right: bool) -> dict:
@@ -34,6 +35,13 @@ def test_f1_by_wording_and_its_spread() -> None:
         "city": 4, "city 1": 2, "city 2": 0,
     }  # fmt: skip
     assert result["types"]["river"]["spread"]["strict"]["std"] == 0.0
+
+
+def test_gains_are_those_of_the_types_own_names() -> None:
+    worse = [{**each, "raw": "[]"} if "asked" in each else each for each in lines()]
+    gains = compare(lines(), worse, None, seed=0)
+    assert gains["all: official"]["gain"] == gains["all: strict"]["gain"] == 0.0
+    assert compare([each for each in lines() if "asked" not in each], worse, None, 0) == gains
 
 
 def test_nothing_paraphrased_is_none_and_types_without_wordings_are_left_out() -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
-from zero_shot.predict import Todo, _ask, _gather, _identity, predict
+from zero_shot.predict import Todo, _ask, _gather, _identity, finish, predict
 from zero_shot.records import PredictionLine
 from zero_shot.student import fingerprint
 from zero_shot.suite import Benchmark, SuiteConfig
@@ -51,7 +52,8 @@ def test_lines_come_in_the_benchmarks_order_not_in_the_order_of_asking(tmp_path:
     assert asker.asked != [p.id for p in data.passages] and sorted(asker.asked) == sorted(p.id for p in data.passages)
     written = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert written == run.lines
-    assert {path.name for path in tmp_path.iterdir()} == {"predictions.jsonl"}
+    finish(tmp_path, {"run": run.identity})
+    assert {path.name for path in tmp_path.iterdir()} == {"predictions.jsonl", "results.json"}
 
 
 @pytest.mark.parametrize(
@@ -72,8 +74,35 @@ def test_another_run_takes_nothing_from_a_partial_file(tmp_path: Path) -> None:
         predict(Echo(stop_after=5), [benchmark(40)], SUITE, tmp_path)
     asker = Echo()
     other = SuiteConfig(name="s", benchmarks=["b"], protocol="p", max_new_tokens=7)
-    predict(asker, [benchmark(40)], other, tmp_path)
-    assert len(asker.asked) == 40
+    run = predict(asker, [benchmark(40)], other, tmp_path / "s")
+    assert len(asker.asked) == 40 and run.folder == tmp_path / "s"
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_another_run_overwrites_nothing_unless_told(tmp_path: Path, is_finished: bool) -> None:
+    folder = tmp_path / "s"
+    with nullcontext() if is_finished else pytest.raises(KeyboardInterrupt):
+        whole = predict(Echo(stop_after=None if is_finished else 30), [benchmark(40)], SUITE, folder)
+        finish(folder, {"run": whole.identity, "seconds": 1.0})
+    sample = benchmark(40)
+    sample.passages = sample.passages[:3]
+    few = SuiteConfig(name="s", benchmarks=["b"], protocol="p", limit=3)
+    limited = predict(Echo(), [sample], few, folder)
+    assert limited.folder.parent == tmp_path and limited.folder != folder and len(limited.lines) == 6
+    finish(limited.folder, {"run": limited.identity, "seconds": 1.0})
+    asker = Echo()
+    assert len(predict(asker, [benchmark(40)], SUITE, folder).lines) == 80
+    assert len(asker.asked) == (0 if is_finished else 10)
+    asker = Echo()
+    assert predict(asker, [sample], few, folder).lines == limited.lines and asker.asked == []
+    replacing = SuiteConfig(name="s", benchmarks=["b"], protocol="p", seed=1)
+    assert predict(Echo(), [benchmark(3)], replacing, folder, overwrite=True).folder == folder
+
+
+def test_predictions_outlive_a_failure_before_the_results_are_written(tmp_path: Path) -> None:
+    run = predict(Echo(), [benchmark(3)], SUITE, tmp_path)
+    asker = Echo()
+    assert predict(asker, [benchmark(3)], SUITE, tmp_path).lines == run.lines and asker.asked == []
 
 
 def test_a_finished_run_is_read_and_overwrite_asks_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -113,7 +142,9 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
             predict(Echo(), [benchmark(1)], SUITE, tmp_path)
 
 
-def test_a_folder_is_known_by_its_weights_not_by_its_place_or_its_calibration(tmp_path: Path) -> None:
+def test_a_folder_is_known_by_what_decides_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
     def student(name: str, weights: bytes, config: dict) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -131,3 +162,14 @@ def test_a_folder_is_known_by_its_weights_not_by_its_place_or_its_calibration(tm
     ]
     assert fingerprint(str(first)) == fingerprint(str(same))
     assert len({fingerprint(str(folder)) for folder in [first, *others]}) == 4
+    seen = {fingerprint(str(first))}
+    (first / "README.md").write_text("a card")
+    assert fingerprint(str(first)) in seen
+    with (first / "model.safetensors").open("r+b") as file:  # in the middle of the weights
+        file.seek(3 << 19)
+        file.write(b"\x01")
+    for name in ("pytorch_model.bin", "tokenizer.json", "chat_template.jinja", "generation_config.json", None):
+        assert fingerprint(str(first)) not in seen
+        seen.add(fingerprint(str(first)))
+        if name:
+            (first / name).write_text("{}")

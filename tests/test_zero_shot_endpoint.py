@@ -12,8 +12,8 @@ from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
 from zero_shot.baseline import BaselineConfig
-from zero_shot.endpoint import EndpointModel, _public
-from zero_shot.predict import PredictionRun, predict
+from zero_shot.endpoint import EndpointModel
+from zero_shot.predict import PredictionRun, finish, predict
 from zero_shot.suite import Benchmark, SuiteConfig
 
 TEXT = "Rome and Oslo are cities of Italy and Norway."
@@ -67,7 +67,7 @@ def test_the_dialogue_is_asked_type_by_type_and_paid_once(tmp_path: Path) -> Non
         assert len(server.requests) == 3 and again.lines == run.lines
     assert [line["raw"] for line in run.lines] == ['["Rome", "Oslo"]', '["Italy", "Norway"]', "[]"]
     assert run.lines[0]["spans"] == [{"start": a, "end": b, "score": None} for a, b in TYPES["city"]]
-    journal = (tmp_path / "gpt" / "journal.jsonl").read_text()
+    [journal] = [path.read_text() for path in (tmp_path / "gpt").glob("journal*.jsonl")]
     assert "sk-secret" not in journal and journal.count('"reply"') == 3
 
 
@@ -153,5 +153,22 @@ def test_a_teacher_annotates_everything_in_one_request(tmp_path: Path) -> None:
 
 
 def test_an_address_is_told_without_its_secrets() -> None:
-    assert _public("https://user:pass@host:8000/v1?key=abc") == "https://host:8000/v1"
-    assert _public(None) is None
+    teacher = TeacherConfig(base_url="https://user:pass@host:8000/v1?key=abc")
+    assert EndpointModel("gpt", teacher).record["base_url"] == "https://host:8000/v1"
+    assert EndpointModel("gpt", TeacherConfig()).record["base_url"] is None
+
+
+def test_another_address_or_overwrite_asks_anew_and_keeps_what_is_there(tmp_path: Path) -> None:
+    with FakeTeacher(in_the_dialogue) as first, FakeTeacher(lambda request: "[]") as second:
+        one, two = (suite(tmp_path, base_url=server.base_url) for server in (first, second))
+        run = score(EndpointModel("gpt", one.endpoint), one)
+        finish(run.folder, {"run": run.identity, "seconds": 4.5, "hardware": "elsewhere"})
+        other = score(EndpointModel("gpt", two.endpoint), two)
+        assert (len(first.requests), len(second.requests)) == (3, 3)
+        assert [line["raw"] for line in other.lines] == ["[]"] * 3 and other.folder != run.folder
+        again = score(EndpointModel("gpt", one.endpoint), one)
+        assert len(first.requests) == 3 and again.lines == run.lines and again.saved["hardware"] == "elsewhere"
+        anew = EndpointModel("gpt", one.endpoint, anew=True)
+        assert anew.plan([(benchmark(), passage) for passage in benchmark().passages], one)[0] == 3
+        final = predict(anew, [benchmark()], one, tmp_path / "m" / "s-p-free", overwrite=True)
+        assert len(first.requests) == 6 and final.lines == run.lines and not final.saved

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from command_line.pretrained import load_or_explain
@@ -114,26 +115,28 @@ class LocalBaseline:
 
     def __init__(self, config: BaselineConfig) -> None:
         self.config, self.name, self.replies = config, config.name, Counter[str]()
-        self.loaded: tuple[Any, Any] | None = None
         revision = fingerprint(config.model)
         self.record: ModelRecord = {
             "id": config.model, "revision": revision, "kind": "baseline", "baseline": config.name,
         }  # fmt: skip
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
-        """Yield the lines of each passage, in order."""
+        """Yield the lines of each passage, in order; a prompt that the model cannot hold counts as unread."""
         rendered = [
             render(self.config, passage.text, [query.asked for query in queries])
             for _, passage in todo
             for queries in requests_of(self.config, passage)
         ]
         prompts = ["".join(message["content"] for message in messages) for messages in rendered]
-        batches = [prompts[begin : begin + BATCH] for begin in range(0, len(prompts), BATCH)]
-        replies = (reply for batch in batches for reply in self._generate(batch, suite))
+        fitting = [prompt for prompt in prompts if self._fits(prompt, suite)]
+        batches = [fitting[begin : begin + BATCH] for begin in range(0, len(fitting), BATCH)]
+        generated, held = (reply for batch in batches for reply in self._generate(batch, suite)), set(fitting)
+        replies = (next(generated) if prompt in held else ("", "too_long") for prompt in prompts)
         for benchmark, passage in todo:
             lines = []
             for queries in requests_of(self.config, passage):
                 reply, finish = next(replies)
+                self.replies[finish] += finish != "stop"
                 reading = read(self.config, reply, finish, passage.text, [query.type for query in queries])
                 lines += to_lines(self.config, benchmark.config.name, passage, queries, reading, reply, suite)
             yield lines
@@ -142,18 +145,10 @@ class LocalBaseline:
         """Return the reply and the finish reason of each prompt."""
         import torch
 
-        tokenizer, model = self.loaded = self.loaded or self._load()
+        tokenizer, model = self._loaded
         inputs = tokenizer(prompts, padding=True, return_tensors="pt").to(model.device)
-        is_causal, begin = self.config.where == "causal", 0
-        if is_causal:
-            begin = inputs["input_ids"].shape[1]
-            needed = begin + suite.max_new_tokens
-            positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-            if positions and needed > positions:
-                raise UserError(
-                    f"{self.name}: a prompt and its reply need {needed} positions, the model has {positions}"
-                )
-        with torch.inference_mode():
+        begin = inputs["input_ids"].shape[1] if self.config.where == "causal" else 0
+        with torch.no_grad():
             output = model.generate(**inputs, max_new_tokens=suite.max_new_tokens, do_sample=False)
         ends = model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends])
@@ -162,8 +157,17 @@ class LocalBaseline:
             for ids in (line[begin:].tolist() for line in output)
         ]
 
-    def _load(self) -> tuple[Any, Any]:
-        """Load the tokenizer and the model."""
+    def _fits(self, prompt: str, suite: SuiteConfig) -> bool:
+        """Whether the model's positions hold a prompt and its reply."""
+        tokenizer, model = self._loaded
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if self.config.where != "causal" or not positions:
+            return True
+        return len(tokenizer(prompt, verbose=False)["input_ids"]) + suite.max_new_tokens <= positions
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """The tokenizer and the model."""
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
         kind = AutoModelForCausalLM if self.config.where == "causal" else AutoModelForSeq2SeqLM

@@ -32,12 +32,16 @@ BIASES = (-10.0, 10.0)
 
 
 def scored_spans(predictions: Iterable[PredictionLine]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the score of every predicted span and whether it is right; queries without gold offsets do not count."""
+    """Return the score of every predicted span that has one, and whether the span is right.
+
+    Queries without gold offsets do not count.
+    """
     found = [
         (span["score"], [span["start"], span["end"]] in [list(gold) for gold in line["gold_spans"]])
         for line in predictions
         if line["gold_spans"] is not None
         for span in line["spans"]
+        if span["score"] is not None
     ]
     scores, right = zip(*found, strict=True) if found else ((), ())
     return np.array(scores, dtype=float), np.array(right, dtype=bool)
@@ -179,6 +183,10 @@ def main() -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"--model {args.model}: not a student's folder ({error})") from None
     lines = read_predictions(args.predictions)
+    if unscored := sum(span["score"] is None for line in lines for span in line["spans"]):
+        print(f"{unscored} spans have no score and are left out")
+    if not len(scored_spans(lines)[0]):
+        raise UserError(f"{args.predictions}: 0 spans have a score, so there is nothing to fit")
     fitted = fit(*scored_spans(lines))
     result = describe(lines, **fitted)
     assert result is not None  # fit() raises if there are no spans

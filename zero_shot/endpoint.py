@@ -1,14 +1,17 @@
 """A model behind an OpenAI-compatible endpoint, asked through the teacher's client: paced, capped, never paid twice.
 
-Its journal is in the model's results folder: all suites and protocols with the same questions share the replies.
+The journal of an address is in the model's results folder: all suites and protocols with the same questions share
+the replies.
 """
 
+import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dataset_builder.teacher.client import TeacherClient, TeacherConfig
 from dataset_builder.teacher.journal import Journal
@@ -19,6 +22,7 @@ from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.answers import Answer
 from open_ner.conversation import build_query
 from open_ner.tools.errors import UserError
+from open_ner.tools.public import public_url
 
 from .baseline import BaselineConfig, read, render, requests_of, to_lines
 from .predict import Todo, folder_name
@@ -27,7 +31,7 @@ from .suite import SuiteConfig
 
 
 class EndpointModel:
-    """A model at `teacher.base_url`, asked in the dialogue or with the prompts of a baseline.
+    """A model at `teacher.base_url`, asked in the dialogue or with the prompts of a baseline; `anew` pays again.
 
     After `ask`, `record["served_as"]` holds the names the endpoint gives the model. `replies` counts replies that did
     not end normally (truncated, filtered), questions without a reply, and answers about types that were not asked.
@@ -35,17 +39,20 @@ class EndpointModel:
 
     in_process = False
 
-    def __init__(self, name: str, teacher: TeacherConfig, baseline: BaselineConfig | None = None) -> None:
+    def __init__(
+        self, name: str, teacher: TeacherConfig, baseline: BaselineConfig | None = None, anew: bool = False
+    ) -> None:
         if teacher.batch or teacher.recorded:
             raise UserError("endpoint.batch and endpoint.recorded are the builder's: an evaluation asks at once")
         self.name, self.baseline, self.replies = baseline.name if baseline else name, baseline, Counter[str]()
         model = baseline.model if baseline else name
-        self.teacher = replace(teacher, model=model)
+        self.teacher, self.anew = replace(teacher, model=model), anew
+        address = teacher.base_url or os.environ.get("OPENAI_BASE_URL")
         self.record: ModelRecord = {
             "id": model,
             "revision": None,
             "kind": "endpoint",
-            "base_url": _public(teacher.base_url),
+            "base_url": public_url(address) if address else None,
             "baseline": baseline.name if baseline else None,
             "prompt": None if baseline is None else [baseline.system, baseline.user, baseline.per, baseline.reply],
         }
@@ -54,14 +61,20 @@ class EndpointModel:
         """Yield the lines of each passage, after all questions are asked; see `EvaluatedModel`."""
         questions = self._questions(todo, suite)
         with Journal(self._journal(suite)) as journal:
+            earlier = self._forget(journal, questions)
             client = TeacherClient(self._config(suite), journal)
-            records = client.ask(questions)
+            client.fetch(questions, len(questions))
+            keys = {question.key for question in questions}
+            records = {record["key"]: record for record in islice(journal.records(), earlier, None)}
+            records = {key: record for key, record in records.items() if key in keys}
         failed, missing = client.counts.failed, client.counts.unanswered.total() - client.counts.failed
         if missing:
             raise UserError(f"{self.name}: {missing} questions are left: raise --max_cost and run again to go on")
         if failed:
             print(f"{self.name}: {failed} questions got no reply ({client.counts.last_fault}): they count as unread")
-        self.record["served_as"] = sorted({record["model"] or self.name for record in records.values()})
+        served = self.record["served_as"] = sorted({record["model"] or self.name for record in records.values()})
+        if len(served) > 1:
+            print(f"{self.name}: its replies are of several models ({', '.join(served)}); --overwrite asks all again")
         yield from self._lines(todo, suite, [records.get(question.key) for question in questions])
 
     def plan(self, todo: Todo, suite: SuiteConfig) -> tuple[int, float]:
@@ -71,7 +84,16 @@ class EndpointModel:
             tempfile.TemporaryDirectory() as empty,  # a plan leaves no journal behind
             Journal(path if path.exists() else Path(empty) / path.name) as journal,
         ):
-            return TeacherClient(self._config(suite), journal).plan(self._questions(todo, suite))
+            questions = self._questions(todo, suite)
+            self._forget(journal, questions)
+            return TeacherClient(self._config(suite), journal).plan(questions)
+
+    def _forget(self, journal: Journal, questions: list[Question]) -> int:
+        """Open the journaled questions again if they are asked anew; return how many replies do not count."""
+        if not self.anew:
+            return 0
+        journal.keys -= {question.key for question in questions}
+        return sum(1 for _ in journal.records())
 
     def _lines(
         self, todo: Todo, suite: SuiteConfig, records: list[JournalRecord | None]
@@ -115,13 +137,6 @@ class EndpointModel:
         return replace(self.teacher, max_answer_tokens=suite.max_new_tokens)
 
     def _journal(self, suite: SuiteConfig) -> Path:
-        return Path(suite.output_dir) / folder_name(self.name) / "journal.jsonl"
-
-
-def _public(base_url: str | None) -> str | None:
-    """The address without user, password and query, which may be secret."""
-    if base_url is None:
-        return None
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        """Return the journal of this model's name at this address: a name may stand for another model elsewhere."""
+        place = re.sub(r"[^\w.]+", "-", (self.record.get("base_url") or "").partition("://")[2]).strip("-").lower()
+        return Path(suite.output_dir) / folder_name(self.name) / f"journal{place and '-'}{place}.jsonl"

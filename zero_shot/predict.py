@@ -11,17 +11,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from tqdm import tqdm
 
-from hub.records import ModelRecord
+from hub.records import ModelRecord, RunResults
 from ner_sets.benchmarks import BenchmarkPassage
 from open_ner.tools.errors import UserError
-from open_ner.tools.files import read_jsonl, write_jsonl
+from open_ner.tools.files import read_jsonl, write_json, write_jsonl
 
 from .records import PredictionLine
 from .suite import Benchmark, SuiteConfig
@@ -53,11 +54,16 @@ class PassageLines(TypedDict):
 
 @dataclass
 class PredictionRun:
-    """Predictions in the benchmarks' order, seconds of wall-clock time, and a hash of everything they depend on."""
+    """Predictions in the benchmarks' order, seconds of wall-clock time, and a hash of everything they depend on.
+
+    `folder` holds its files; `saved` are the results of the run that made the predictions, if it has finished before.
+    """
 
     lines: list[PredictionLine]
     seconds: float
     identity: str
+    folder: Path
+    saved: dict[str, Any] = field(default_factory=dict)
 
 
 def predict(
@@ -65,19 +71,23 @@ def predict(
 ) -> PredictionRun:
     """Make the predictions of one model; resume a killed run, and read a finished one.
 
-    Only the first process returns lines. Raises UserError if another program writes to `folder`.
+    A run that finds another run in `folder` gets a folder beside it, unless `overwrite` is set. Only the first process
+    returns lines. Raises UserError if another program writes to the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     identity = _identity(model, benchmarks, suite)
     rank, world, wait = _processes() if model.in_process else (0, 1, lambda: None)
+    folder = _own_folder(folder, identity, overwrite)
+    wait()  # all processes have chosen the folder before one writes to it
+    folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder) if rank == 0 else nullcontext():
+        finished = None if overwrite else _read_finished(folder, identity)
         # an endpoint is always asked again: its journal has the paid replies, and failed requests get another try
-        overwrite = overwrite or not model.in_process
-        if not overwrite and (finished := _read_finished(folder, identity)):
-            return finished if rank == 0 else PredictionRun([], 0.0, identity)
+        if finished and model.in_process:
+            print(f"{folder}: this run has finished before, its predictions are read; --overwrite asks again")
+            return finished if rank == 0 else PredictionRun([], 0.0, identity, folder)
         partial = folder / "predictions.partial.jsonl"
         if rank == 0:
-            _gather(folder, partial, identity, overwrite)
+            _gather(folder, partial, identity, overwrite or not model.in_process)
         wait()
         done = {_place(passage) for passage in _read_partial(partial, identity)}
         todo = [(b, p) for b in benchmarks for p in b.passages if (b.config.name, p.id) not in done]
@@ -87,13 +97,42 @@ def predict(
         _ask(model, todo, suite, partial.with_suffix(f".{rank}.jsonl") if rank else partial, identity, rank, world)
         wait()
         if rank:
-            return PredictionRun([], 0.0, identity)
+            return PredictionRun([], 0.0, identity, folder)
         predicted = {_place(passage): passage for passage in _gather(folder, partial, identity, overwrite=False)}
         ordered = [predicted[b.config.name, p.id] for b in benchmarks for p in b.passages]
         lines = [line for passage in ordered for line in passage["lines"]]
+        if finished and finished.lines == lines:
+            return finished
         write_jsonl(folder / "predictions.jsonl", lines)
-        partial.unlink()
-    return PredictionRun(lines, sum(passage["seconds"] for passage in ordered), identity)
+    return PredictionRun(lines, sum(passage["seconds"] for passage in ordered), identity, folder)
+
+
+def finish(folder: Path, results: RunResults) -> None:
+    """Write results.json; only then are the partial predictions not needed to resume."""
+    write_json(folder / "results.json", results)
+    (folder / "predictions.partial.jsonl").unlink(missing_ok=True)
+
+
+def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
+    """Return the folder that holds this run, else `folder` if it may be written to, else one beside it."""
+    beside = folder.with_name(f"{folder.name}-{identity[:8]}")
+    for own in (folder, beside):
+        if identity in _runs_in(own):
+            return own
+    if overwrite or not _runs_in(folder):
+        return folder
+    print(f"{folder} holds the predictions of other options or weights; this run is written to {beside}")
+    return beside
+
+
+def _runs_in(folder: Path) -> set[object]:
+    """Return the identities of the finished and the unfinished runs of a folder, None for one that is not known."""
+    runs: set[object] = {None} if (folder / "predictions.jsonl").exists() else set()
+    for path in (folder / "results.json", *folder.glob("predictions.partial*.jsonl")):
+        with suppress(OSError, ValueError):
+            rows = [json.loads(path.read_bytes())] if path.suffix == ".json" else read_jsonl(path)
+            runs |= {row.get("run") for row in islice(rows, 1) if isinstance(row, dict)}
+    return runs
 
 
 def folder_name(name: str) -> str:
@@ -169,8 +208,7 @@ def _read_finished(folder: Path, identity: str) -> PredictionRun | None:
         lines = list(read_jsonl(folder / "predictions.jsonl"))
     except (OSError, ValueError):
         return None
-    print(f"{folder}: this run has finished before, its predictions are read; --overwrite asks again")
-    return PredictionRun(lines, results["seconds"], identity)
+    return PredictionRun(lines, results["seconds"], identity, folder, results)
 
 
 def _gather(folder: Path, partial: Path, identity: str, overwrite: bool) -> list[PassageLines]:

@@ -5,21 +5,25 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
 from hub.records import BenchmarkResult, MeanScore, ModelRecord, RunResults, Scorer
+from open_ner.tools.public import public_command, public_path, public_value
 
 from . import calibration
 from .paraphrase import paraphrases
 from .predict import EvaluatedModel, PredictionRun
 from .records import PredictionLine
 from .scoring import average, evaluate_benchmark
+from .student import inference_dtype
 from .suite import Benchmark, SuiteConfig
 
 SCHEMA = 2
 PACKAGES = ("torch", "transformers", "datasets", "evaluate")
+PROVENANCE = ("replies", "versions", "hardware", "dtype", "seconds", "command", "commit")  # of the run that predicted
 
 
 def describe_run(
@@ -38,7 +42,7 @@ def describe_run(
             "domain": benchmark.config.domain,
             "dataset": {
                 "id": benchmark.hub_id,
-                "config": benchmark.config.config or benchmark.config.data_files,
+                "config": public_value(benchmark.config.config or benchmark.config.data_files),
                 "revision": benchmark.revision,
                 "digest": benchmark.digest,
             },
@@ -49,14 +53,12 @@ def describe_run(
         }
         if robustness := paraphrases(own):
             results[name]["paraphrases"] = robustness
-    scored = [
-        line for part in parts.values() for line in part if all(span["score"] is not None for span in line["spans"])
-    ]
+    scored = [line for part in parts.values() for line in part]
     saved = calibration.read_saved(model.name) if model.record["kind"] == "student" else {}
     record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
-    return {
+    described: RunResults = {
         "schema": SCHEMA,
-        "model": cast(ModelRecord, record),
+        "model": cast(ModelRecord, {**record, "id": public_path(model.record["id"])}),
         "suite": suite.name,
         "protocol": suite.protocol,
         "decoding": suite.decoding,
@@ -65,16 +67,18 @@ def describe_run(
         "average": average(parts, suite.seed) if len(parts) > 1 else None,
         "by_domain": _by_domain(benchmarks, parts, suite.seed),
         "replies": {reason: n for reason, n in model.replies.items() if n},
-        "calibration": calibration.describe(scored, **saved) if scored else None,
+        "calibration": calibration.describe(scored, **saved),
         "versions": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),
+        "dtype": None if model.record["kind"] == "endpoint" else str(inference_dtype()).removeprefix("torch."),
         "seconds": round(run.seconds, 1),
         "seed": suite.seed,
-        "command": " ".join(["python", *sys.argv]),
+        "command": public_command(["python", *sys.argv]),
         "commit": commit(),
         "data_hash": hashlib.sha256("".join(b.digest for b in benchmarks).encode()).hexdigest()[:16],
         "run": run.identity,
     }
+    return cast(RunResults, {**described, **{name: run.saved[name] for name in PROVENANCE if name in run.saved}})
 
 
 def _by_domain(
@@ -89,9 +93,11 @@ def _by_domain(
 
 
 def commit() -> str | None:
-    """Return the commit of this program if it runs from a clone."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return done.stdout.strip() or None
+    """Return the commit of this program if it runs from a clone and git is installed."""
+    with suppress(OSError):
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+        return done.stdout.strip() or None
+    return None
 
 
 def hardware() -> str:

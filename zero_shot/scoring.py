@@ -12,7 +12,7 @@ from metrics.entity_f1.entity_f1 import Counts, f1_official, f1_strict, official
 from .records import PredictionLine
 
 MAIN: tuple[Literal["official", "strict"], ...] = ("official", "strict")
-RESAMPLES = 2000
+RESAMPLES, BLOCK = 2000, 50  # draws in all, and at a time
 CountsByPassage = dict[tuple[str, str], Counts]  # by (benchmark, passage id)
 
 
@@ -154,8 +154,9 @@ def compare(
 ) -> dict[str, Gain]:
     """Compute the gain in F1 over a baseline, with its paired 95 % interval, on all, seen and held-out types.
 
-    Only queries in both runs are compared.
+    Only queries in both runs are compared, and only those that ask a type by its own name.
     """
+    run, baseline = ([line for line in part if "asked" not in line] for part in (run, baseline))
     both = set(map(_place, run)) & set(map(_place, baseline))
     run, baseline = ([line for line in part if _place(line) in both] for part in (run, baseline))
     parts = {"all": (run, baseline)}
@@ -184,13 +185,15 @@ def _by_passage(predictions: Iterable[PredictionLine]) -> dict[tuple[str, str], 
 def _resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:
     """Compute the F1 of each table over the same draws of passages."""
     passages = sorted(set.intersection(*(set(table) for table in tables)))
-    draws = np.random.default_rng(seed).integers(0, len(passages), size=(RESAMPLES, len(passages)))
-    # how often each passage was drawn: a matrix product then sums the counts, without a copy of the rows per draw
-    weights = np.array([np.bincount(draw, minlength=len(passages)) for draw in draws])
+    rows = [np.array([(c.tp, c.n_pred, c.n_gold) for c in (table[p] for p in passages)]) for table in tables]
+    rng, sums = np.random.default_rng(seed), []
+    for _ in range(0, RESAMPLES, BLOCK):  # all draws at once would take gigabytes
+        draws = rng.integers(0, len(passages), size=(BLOCK, len(passages)))
+        # how often each passage was drawn: a matrix product then sums the counts, without a copy of the rows per draw
+        weights = np.array([np.bincount(draw, minlength=len(passages)) for draw in draws])
+        sums.append([weights @ own for own in rows])
     values = []
-    for table in tables:
-        rows = np.array([(c.tp, c.n_pred, c.n_gold) for c in (table[passage] for passage in passages)])
-        counts = weights @ rows
+    for counts in map(np.concatenate, zip(*sums, strict=True)):
         found = counts[:, 1] + counts[:, 2]
         values.append(np.divide(2.0 * counts[:, 0], found, out=np.zeros(RESAMPLES), where=found > 0))
     return values

@@ -2,26 +2,38 @@
 
 import hashlib
 import json
+import os
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from command_line.pretrained import load_or_explain
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
-from open_ner.conversation import Occurrences, find_spans
+from open_ner.conversation import Occurrences, find_spans, write_answer
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import write_atomic
 
 from .predict import Todo
 from .records import PredictedSpan, PredictionLine, make_line
 from .suite import SuiteConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from open_ner.answers import Answer
     from open_ner.decoding import Decoder
+    from open_ner.long_texts import Window
 
-ENDS = 1 << 20  # bytes hashed at each end of a weights file; hashing whole files would take minutes
+# the files of a folder that decide an answer: weights, tokenizer, template, generation config
+DECISIVE = re.compile(
+    r".+\.(?:safetensors|bin|pth?|model|jinja|txt|tiktoken)|(?:generation_|adapter_)?config\.json"
+    r"|.*(?:token|vocab|merges|index|template).*\.json"
+)
 
 
 class Student:
@@ -35,26 +47,45 @@ class Student:
         self.record: ModelRecord = {"id": name, "revision": fingerprint(name), "kind": "student"}
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
-        """Yield the lines of each passage, in order; raises UserError for a passage that the model cannot hold."""
+        """Yield the lines of each passage, in order; raises UserError if a query leaves no room for a passage."""
         from open_ner.decoding import Request
 
         self.decoder = self.decoder or self._load()
-        requests = [Request(passage.text, [query.asked for query in passage.queries]) for _, passage in todo]
+        windows = [self._windows(passage, suite) for _, passage in todo]
+        requests = [
+            Request(passage.text[window.start : window.end], [query.asked for query in passage.queries])
+            for (_, passage), own in zip(todo, windows, strict=True)
+            for window in own
+        ]
         answers = self.decoder.answer(
             requests,
             grounded=suite.decoding == "grounded",
             max_new_tokens=suite.max_new_tokens,
             token_budget=suite.token_budget,
         )
-        for benchmark, passage in todo:
+        for (benchmark, passage), own in zip(todo, windows, strict=True):
             try:
-                own = next(answers)
+                answered = [next(answers) for _ in own]
             except ValueError as error:
                 raise UserError(f"{self.name}: {error}") from None
+            name, occurrences = benchmark.config.name, suite.occurrences
             yield [
-                to_line(benchmark.config.name, passage, query, answer, suite.occurrences)
-                for query, answer in zip(passage.queries, own, strict=True)
+                to_line(name, passage, query, parts[0], occurrences)
+                if len(own) == 1
+                else _line_of_windows(name, passage, query, list(zip(own, parts, strict=True)), occurrences)
+                for query, *parts in zip(passage.queries, *answered, strict=True)
             ]
+
+    def _windows(self, passage: BenchmarkPassage, suite: SuiteConfig) -> "list[Window]":
+        """Return the passage as one window, or cut as in the pipeline if the model's positions cannot hold it."""
+        from open_ner.long_texts import cut, fitting_window, token_counter
+
+        assert self.decoder is not None
+        model, tokenizer, special = self.decoder.model, self.decoder.tokenizer, self.decoder.special_tokens
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        asked = [query.asked for query in passage.queries]
+        limit = fitting_window(sys.maxsize, positions, tokenizer, special, asked, None, suite.max_new_tokens)
+        return list(cut(passage.text, token_counter(tokenizer, special), limit))
 
     def _load(self) -> "Decoder":
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -83,33 +114,76 @@ def to_line(
     return make_line(name, passage, query, answer.text, None if strings is None else spans)
 
 
+def _line_of_windows(
+    name: str,
+    passage: BenchmarkPassage,
+    query: Query,
+    answers: "list[tuple[Window, Answer]]",
+    occurrences: Occurrences,
+) -> PredictionLine:
+    """Make the line of a passage that was read in windows; one answer that cannot be parsed makes it a failure."""
+    from open_ner.answers import to_entities
+    from open_ner.long_texts import merge
+
+    text, strings = passage.text, [answer.scored_strings() for _, answer in answers]
+    found = merge((w, to_entities(text[w.start : w.end], query.type, each, occurrences)) for w, each in answers)
+    spans: list[PredictedSpan] = [
+        {"start": each["start"], "end": each["end"], "score": each["score"] and round(each["score"], 6)}
+        for each in found
+    ]
+    raw = write_answer(list(dict.fromkeys(string for own in strings for string, _ in own or [])))
+    return make_line(name, passage, query, raw, None if None in strings else spans)
+
+
 def load_model(kind: type, name: str) -> Any:
     """Load a model for inference on this process's device, in bfloat16 on a GPU and in float32 on a CPU."""
+    from accelerate import PartialState
+
+    return load_or_explain(kind, name, dtype=inference_dtype()).to(PartialState().device).eval()
+
+
+def inference_dtype() -> "torch.dtype":
+    """Return the type of the weights that `load_model` loads on this machine."""
     import torch
     from accelerate import PartialState
 
     device = PartialState().device
     assert device is not None  # PartialState() sets it
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return load_or_explain(kind, name, dtype=dtype).to(device).eval()
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def fingerprint(name: str) -> str:
-    """Return the commit of a Hub model, or a hash of a folder's config and of both ends of its weights files."""
+    """Return the commit of a Hub model, or a hash of all files of a folder that decide an answer."""
     folder = Path(name)
-    if folder.is_dir():
-        digest = hashlib.sha256()
-        config = folder / "config.json"
-        settings = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
-        settings.pop("open_ner", None)  # the pipeline's defaults and calibration do not change an answer
-        digest.update(json.dumps(settings, sort_keys=True).encode())
-        for path in sorted(folder.glob("*.safetensors")):
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                digest.update(f"{path.name} {size}".encode() + file.read(ENDS))
-                file.seek(max(ENDS, size - ENDS))
-                digest.update(file.read())
-        return digest.hexdigest()[:16]
-    from transformers import AutoConfig
+    if not folder.is_dir():
+        from transformers import AutoConfig
 
-    return getattr(load_or_explain(AutoConfig, name), "_commit_hash", None) or "unknown"
+        return getattr(load_or_explain(AutoConfig, name), "_commit_hash", None) or "unknown"
+    parts: list[str] = []
+    for path in sorted(path for path in folder.iterdir() if DECISIVE.fullmatch(path.name)):
+        if path.name in ("config.json", "adapter_config.json"):
+            settings = json.loads(path.read_bytes())
+            settings.pop("open_ner", None)  # the pipeline's defaults and calibration do not change an answer
+            base = settings.get("base_model_name_or_path") or "no folder"
+            parts += [path.name, json.dumps(settings, sort_keys=True)]
+            parts += [fingerprint(base)] if Path(base).is_dir() else []
+        elif path.name not in ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt"):
+            parts += [path.name, _digest(path)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _digest(path: Path) -> str:
+    """Hash a file; the hash is kept in the user's cache until the file's size or times change."""
+    stat = path.stat()
+    key = json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    kept = root / "open-ner" / "hashes" / hashlib.sha256(key.encode()).hexdigest()
+    with suppress(OSError):
+        if known := kept.read_text(encoding="ascii", errors="replace"):
+            return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, digest)
+    return digest

@@ -11,9 +11,9 @@ from typing import Literal
 
 from command_line.recipes import option, read_recipe
 from dataset_builder.teacher.client import TeacherConfig
-from ner_sets.benchmarks import BenchmarkPassage, Query, read_passages
+from ner_sets.benchmarks import BenchmarkPassage, Query, find_benchmark, read_passages
 from ner_sets.config import BenchmarkConfig
-from open_ner.conversation import OCCURRENCES, Occurrences
+from open_ner.conversation import LONE_SURROGATE, OCCURRENCES, Occurrences
 from open_ner.tools.errors import UserError
 
 
@@ -53,12 +53,24 @@ class Benchmark:
         return self.config.path if self.revision else None
 
 
+def load_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
+    """Read the suite's benchmarks; raises UserError if two have the same name, which their predictions are kept by."""
+    benchmarks = [load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks]
+    names = Counter(benchmark.config.name for benchmark in benchmarks)
+    if twice := [name for name, number in names.items() if number > 1]:
+        raise UserError(f"suite {suite.name}: two benchmarks have the name {twice[0]!r}: rename one of them")
+    return benchmarks
+
+
 def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
     """Read one benchmark; raises UserError if it is missing, broken or empty."""
     config = _under_protocol(read_recipe(BenchmarkConfig, recipe), suite.protocol, recipe)
     rejects: Counter[str] = Counter()
     passages, revision = read_passages(config, suite.data_dir, rejects)
     passages = _with_unique_ids([passage for passage in passages if passage.queries])
+    asked = [passage for passage in passages if not _has_surrogate(passage)]
+    rejects["lone_surrogate"] += len(passages) - len(asked)
+    passages, rejects = asked, +rejects
     if not passages:
         raise UserError(
             f"{config.path}: benchmark {config.name} has no passage to ask; rejects: {dict(rejects) or 'none'}"
@@ -83,6 +95,11 @@ def _under_protocol(config: BenchmarkConfig, protocol: str, recipe: Path) -> Ben
         if name not in known:
             raise UserError(f"{recipe}: protocols.{protocol}.{name} is not an option of a benchmark")
     return replace(config, **changes)
+
+
+def _has_surrogate(passage: BenchmarkPassage) -> bool:
+    """Whether half of a character is in the text or a type, so that no model can be asked about the passage."""
+    return any(LONE_SURROGATE.search(part) for part in (passage.text, *(query.type for query in passage.queries)))
 
 
 def _with_unique_ids(passages: list[BenchmarkPassage]) -> list[BenchmarkPassage]:
