@@ -23,7 +23,7 @@ key in OPENAI_API_KEY, give another student by `make quickstart STUDENT=<folder 
 endef
 export SUMMARY
 
-.PHONY: quickstart setup test lint bench readme zero_shot clean FORCE
+.PHONY: quickstart setup test lint readme zero_shot clean FORCE
 
 quickstart: $(RUN)/results/table.md
 	@echo && cat $(RUN)/results/table.md && echo && echo "== a first answer: $(SENTENCE)"
@@ -73,9 +73,6 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-
-bench: setup
-	for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
 
 readme: $(RUN)/results/table.md
 	mkdir -p results/quickstart/figures
