@@ -8,6 +8,7 @@ Any option of the recipe can be given as --section.option VALUE, for example --c
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def main() -> None:
             if journal.damaged:
                 print(f"{journal.path}: ignored {journal.damaged} damaged lines and asked their questions again")
         print(f"replies: {replies}")
+    whole = args.stage in ("annotate", "all") or args.push_to_hub
+    if whole and config.corpus.named and config.teacher.model and not args.allow_incomplete:
+        require_complete(config, folder)
     if args.stage in ("build", "all"):
         from hub.dataset_card import write_dataset_card
 
@@ -56,6 +60,16 @@ def main() -> None:
     if args.push_to_hub:
         dataset = Path(config.dataset_dir or folder / "dataset")
         print(publish_folder(dataset, args.push_to_hub, "dataset", stale=["*.parquet", "figures/*.png"]))
+
+
+def require_complete(config: BuildConfig, folder: Path) -> None:
+    """Exit with status 1 if passages have no reply, because of the cap or of failures."""
+    with Journal(folder / "journal.jsonl") as journal:
+        if left := estimate(load_passages(folder), journal, config.teacher)[0]:
+            sys.exit(
+                f"error: {left} questions have no reply, so nothing was built or uploaded: run the same command "
+                "again, with a higher --max_cost if it was met, or give --allow_incomplete"
+            )
 
 
 def screen_of(config: BuildConfig) -> Screen | None:
@@ -104,9 +118,14 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     parser.add_argument(
         "--pilot", type=int, default=0, metavar="N", help="with --dry_run: ask N passages to estimate cost and time"
     )
+    parser.add_argument(
+        "--allow_incomplete", action="store_true", help="build and upload although passages have no reply"
+    )
     parser.add_argument("--output_dir", help="folder of this run")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
+    if args.pilot and not args.dry_run:
+        raise UserError("--pilot asks a few passages to estimate the rest: give --dry_run too")
     overrides = parse_overrides(rest)
     for name in ("base_url", "model", "max_cost", "batch"):
         if getattr(args, name) is not None:

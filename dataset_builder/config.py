@@ -81,6 +81,17 @@ class TeacherConfig:
     price_output: float = option(0.0, "dollars per million reply tokens")
     max_cost: float | None = option(None, "budget in dollars; never exceeded, counting requests in flight")
 
+    def __post_init__(self) -> None:
+        """Raise UserError for values out of range, and for a budget without prices."""
+        ranges = {"price_input": 0, "price_output": 0, "max_cost": 0, "max_retries": 0, "concurrency": 1}
+        ranges |= {"timeout": 1e-3, "requests_per_minute": 1e-3, "tokens_per_minute": 1e-3, "batch_poll_seconds": 0}
+        for name, least in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise UserError(f"teacher.{name} is {value}: it must be a number of at least {least}")
+        if self.max_cost is not None and not self.price_input and not self.price_output:
+            raise UserError("max_cost needs prices: set price_input and price_output, dollars per million tokens")
+
 
 @dataclass
 class DatasetConfig:

@@ -61,7 +61,7 @@ def error(message: Any, code: Any = None) -> dict[str, Any]:
         (404, error("no such model"), UserError, "no such model"),
         (400, error("no such model", "model_not_found"), UserError, "refuses model 'm'"),
         (429, error("pay", "insufficient_quota"), UserError, "quota is used up: pay"),
-        (429, error("slow down", "rate_limit_exceeded"), RateLimited, "None"),
+        (429, error("slow down", "rate_limit_exceeded"), RateLimited, "rate limit: slow down"),
         (500, error("oops"), TransientError, "status 500: oops"),
         (529, "overloaded", TransientError, "status 529: overloaded"),
         (408, {"detail": "too slow"}, TransientError, "too slow"),

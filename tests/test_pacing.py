@@ -1,17 +1,23 @@
-"""The pacer: shared slots, limits learned from headers or from 429s; time is simulated."""
+"""The pacer: stated limits are kept, others are found by refusals; time is simulated."""
 
 import asyncio
-from collections.abc import Coroutine
+import itertools
+import random
+import selectors
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from dataset_builder.teacher import pacing
-from dataset_builder.teacher.pacing import SHARE, Pacer
+from dataset_builder.teacher.pacing import Pacer
+
+HEADERS = {"x-ratelimit-limit-requests": "6000"}
 
 
 class Clock:
-    """A clock that sleeping moves: tests neither wait nor depend on the machine."""
+    """A clock that an event loop moves instead of sleeping: tests neither wait nor depend on the machine."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -19,23 +25,87 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
-    async def sleep(self, seconds: float) -> None:
-        await self.real_sleep(0)  # let the others run
-        self.now += seconds
+    def run(self, main: Any) -> None:
+        clock = self
+
+        class Selector(selectors.SelectSelector):
+            def select(self, timeout: float | None = None) -> Any:
+                clock.now += timeout or 0.0
+                return super().select(0)
+
+        loop = asyncio.SelectorEventLoop(Selector())
+        loop.time = self.monotonic
+        try:
+            loop.run_until_complete(main)
+        finally:
+            loop.close()
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(pacing, "time", clock)
-    clock.real_sleep = asyncio.sleep
-    monkeypatch.setattr(pacing.asyncio, "sleep", clock.sleep)
     return clock
 
 
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner() as runner:
-        runner.run(coroutine)
+@dataclass
+class Endpoint:
+    """A simulated endpoint with a token bucket of one second, which also refuses a share of all requests."""
+
+    clock: Clock
+    per_second: float = 1e9
+    random_share: float = 0.0
+    latency: float = 0.2
+    headers: dict[str, str] = field(default_factory=dict)
+    refused: int = 0
+    most_tries: int = 0
+
+    def __post_init__(self) -> None:
+        self.bucket, self.filled, self.rng = self.per_second, self.clock.now, random.Random(0)
+
+    def refuses(self) -> bool:
+        if self.rng.random() < self.random_share:
+            return True
+        now = self.clock.now
+        self.bucket = min(self.per_second, self.bucket + (now - self.filled) * self.per_second)
+        self.filled = now
+        if self.bucket < 1:
+            return True
+        self.bucket -= 1
+        return False
+
+
+def ask(endpoint: Endpoint, count: int, workers: int = 64, wait: Callable[[int], float] = lambda tries: 1.0) -> float:
+    """Seconds that a run takes, as in `asking`; every question is answered at last."""
+    clock, pacer, questions = endpoint.clock, Pacer(), itertools.count()
+
+    async def work(opened: asyncio.Event, first: bool) -> None:
+        if not first:
+            await opened.wait()
+        while next(questions) < count:
+            tries = 1
+            while True:
+                await pacer.turn(0)
+                sent = clock.now
+                refused = endpoint.refuses()
+                await asyncio.sleep(0.005 if refused else endpoint.latency)
+                pacer.learn(endpoint.headers)
+                opened.set()
+                if not refused:
+                    pacer.answered(sent)
+                    break
+                endpoint.refused += 1
+                endpoint.most_tries = max(endpoint.most_tries, tries := tries + 1)
+                pacer.refused(sent, wait(tries))
+                await asyncio.sleep(wait(tries))
+
+    async def main() -> None:
+        opened = asyncio.Event()
+        await asyncio.gather(*[work(opened, number == 0) for number in range(workers)])
+
+    started = clock.now
+    clock.run(main())
+    return clock.now - started
 
 
 async def send(pacer: Pacer, clock: Clock, count: int, tokens: int = 0) -> list[float]:
@@ -46,27 +116,21 @@ async def send(pacer: Pacer, clock: Clock, count: int, tokens: int = 0) -> list[
     return times
 
 
-def test_a_known_limit_spreads_requests_evenly_below_it(clock: Clock) -> None:
+@pytest.mark.parametrize(("limits", "tokens"), [({"requests": 600}, 0), ({"tokens": 600_000}, 1000)])
+def test_a_known_limit_spreads_requests_evenly_below_it(limits: dict, tokens: int, clock: Clock) -> None:
     async def main() -> None:
-        times = await send(Pacer(requests=600), clock, 101)
-        assert times[-1] - times[0] == pytest.approx(100 / (10 * SHARE))
+        times = await send(Pacer(**limits), clock, 201, tokens)
+        assert 200 / 10 - 0.3 <= times[-1] - times[0] <= 200 / 9.8  # a quarter of a second may be caught up
+        assert sum(time < times[0] + 1 for time in times) <= 13  # no burst
 
-    run(main())
-
-
-def test_tokens_a_minute_count_too(clock: Clock) -> None:
-    async def main() -> None:
-        times = await send(Pacer(tokens=60_000), clock, 11, tokens=1000)
-        assert times[-1] - times[0] == pytest.approx(10 / SHARE)
-
-    run(main())
+    clock.run(main())
 
 
 def test_without_any_limit_nobody_waits(clock: Clock) -> None:
     async def main() -> None:
         assert len(set(await send(Pacer(), clock, 50))) == 1
 
-    run(main())
+    clock.run(main())
 
 
 def test_limits_are_learned_from_headers_and_rubbish_is_passed_over(clock: Clock) -> None:
@@ -75,86 +139,60 @@ def test_limits_are_learned_from_headers_and_rubbish_is_passed_over(clock: Clock
         pacer.learn({"x-ratelimit-limit-requests": value, "x-ratelimit-limit-tokens": value})
         assert pacer.requests is None and pacer.tokens is None
     pacer.learn({"x-ratelimit-limit-requests": "6000", "x-ratelimit-limit-tokens": "90000"})
-    assert (pacer.requests, pacer.tokens) == (6000 * SHARE, 90000 * SHARE)
+    assert (pacer.requests, pacer.tokens) == (6000, 90000)
     fixed = Pacer(requests=60)
     fixed.learn({"x-ratelimit-limit-requests": "6000"})
-    assert fixed.requests == 60 * SHARE
+    assert fixed.requests == 60
 
 
-@pytest.mark.parametrize("seconds", [3.0, 300.0])
-def test_retry_after_holds_everyone_and_they_do_not_wake_at_once(seconds: float, clock: Clock) -> None:
+@pytest.mark.parametrize("workers", [64, 256])
+@pytest.mark.parametrize("stated", [None, "60000"], ids=["not-stated", "ten-times-too-high"])
+def test_a_limit_that_is_not_stated_is_found_and_kept(stated: str | None, workers: int, clock: Clock) -> None:
+    headers = {"x-ratelimit-limit-requests": stated} if stated else {}
+    endpoint = Endpoint(clock, per_second=100, headers=headers)
+    seconds = ask(endpoint, 3000, workers)
+    assert 3000 / seconds >= 0.9 * 100 and endpoint.refused < 300 and endpoint.most_tries <= 4
+
+
+def test_a_stated_limit_is_hardly_ever_met(clock: Clock) -> None:
+    endpoint = Endpoint(clock, per_second=100, headers=HEADERS)
+    seconds = ask(endpoint, 3000)
+    assert 3000 / seconds >= 0.97 * 100 and endpoint.refused <= 5
+
+
+def test_refusals_that_do_not_depend_on_the_pace_do_not_lower_it(clock: Clock) -> None:
+    possible = 64 / 0.2
+    endpoint = Endpoint(clock, random_share=0.1)
+    seconds = ask(endpoint, 5000, wait=lambda tries: 0.05 * 2**tries)
+    assert 5000 / seconds >= 0.6 * possible and endpoint.most_tries < 8
+
+
+def test_a_slow_limit_is_found_without_giving_up_any_question(clock: Clock) -> None:
+    endpoint = Endpoint(clock, per_second=1)
+    seconds = ask(endpoint, 200)
+    assert 200 / seconds > 0.6 and endpoint.most_tries < 8
+
+
+@pytest.mark.parametrize("seconds", [3.0, 1e9, float("inf")])
+def test_refusals_in_a_row_hold_everyone_for_a_minute_at_most(seconds: float, clock: Clock) -> None:
     async def main() -> None:
         pacer = Pacer(requests=600)
-        await send(pacer, clock, 3)
-        before = clock.now
-        pacer.rate_limited(seconds)
+        sent = await send(pacer, clock, 20)
+        for moment in sent:
+            pacer.refused(moment, seconds)
         times = await send(pacer, clock, 5)
-        assert times[0] - before >= seconds
-        assert all(b - a == pytest.approx(0.1 / SHARE) for a, b in zip(times, times[1:], strict=False))
+        assert min(seconds, 60) - 2 <= times[0] - sent[-1] <= 61
+        assert all(b > a + 0.05 for a, b in itertools.pairwise(times[3:]))  # they do not wake at once
 
-    run(main())
-
-
-def test_an_unknown_limit_is_guessed_from_the_pace_of_replies_and_recovers(clock: Clock) -> None:
-    pacer = Pacer()
-    for _ in range(20):
-        clock.now += 0.1
-        pacer.answered()
-    pacer.rate_limited(None)
-    guessed = pacer.requests
-    assert guessed is not None and 400 < guessed < 640  # ten answers a second, a little less
-    for _ in range(40):
-        pacer.rate_limited(None)  # of requests that were under way together: no further drop
-    assert pacer.requests == guessed
-    for _ in range(100):
-        clock.now += 0.1
-        pacer.answered()
-    assert guessed < pacer.requests < 1.5 * guessed
+    clock.run(main())
 
 
-def test_one_429_among_replies_pauses_only_its_request(clock: Clock) -> None:
+def test_one_refusal_pauses_only_its_request(clock: Clock) -> None:
     async def main() -> None:
         pacer = Pacer(requests=6000)
-        for _ in range(20):
-            pacer.answered()
-        assert pacer.rate_limited(1.0) == 1.0
+        pacer.answered(clock.now)
+        pacer.refused(clock.now, 3600.0)
         before = clock.now
-        assert (await send(pacer, clock, 2))[0] - before < 0.1
-        for _ in range(5):
-            pacer.rate_limited(1.0)
-        assert (await send(pacer, clock, 1))[0] - before >= 1.0
+        assert (await send(pacer, clock, 2))[-1] - before < 0.1
 
-    run(main())
-
-
-def test_who_holds_a_slot_when_all_are_paused_takes_another(clock: Clock) -> None:
-    """Without that, those who wait would all meet the limit again within the time they were told to wait."""
-    pacer, sent = Pacer(requests=60), []
-
-    async def sender() -> None:
-        await pacer.turn(0)
-        sent.append(clock.now)
-
-    async def main() -> None:
-        await sender()
-        waiting = asyncio.ensure_future(sender())
-        await real_sleep(0)  # it has taken the slot a second ahead, and sleeps
-        pacer.rate_limited(100.0)
-        await waiting
-
-    real_sleep = clock.real_sleep
-    run(main())
-    assert sent[1] - sent[0] >= 100.0
-
-
-def test_slots_that_went_by_before_the_limit_was_known_are_made_up_for(clock: Clock) -> None:
-    async def main() -> None:
-        pacer = Pacer()
-        await send(pacer, clock, 1)
-        clock.now += 0.2
-        pacer.learn({"x-ratelimit-limit-requests": "6000"})
-        times = await send(pacer, clock, 101)
-        assert sum(moment == times[0] for moment in times) in (20, 21)  # a fifth of a second's
-        assert times[-1] - times[0] == pytest.approx(1 / SHARE - 0.2, abs=0.02)
-
-    run(main())
+    clock.run(main())

@@ -350,16 +350,30 @@ def test_an_endpoint_that_dies_stops_the_run_instead_of_failing_every_passage(la
         assert len(journal.keys) == 30 and len(endpoint.requests) < 60
 
 
-def test_one_passage_that_is_rejected_fails_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [400, 403, 413])
+def test_the_answer_of_one_passage_that_is_rejected_is_the_rejection(status: int, tmp_path: Path) -> None:
     def answer(request: dict[str, Any]) -> Any:
         bad = "number 3 " in request["messages"][-1]["content"]
-        return {"status": 400, "body": {"error": {"message": "not this"}}} if bad else "[]"
+        return {"status": status, "body": {"error": {"message": "not this"}}} if bad else "[]"
 
     with FakeTeacher(answer) as endpoint:
         counts, records = ask(tmp_path, endpoint, count=6)
-    assert (counts.asked, counts.failed, len(records)) == (5, 1, 5) and "1 failed, the last one: not this" in str(
-        counts
-    )
+        again, _ = ask(tmp_path, endpoint, count=6)
+    assert (counts.asked, counts.failed, counts.refused, again.known, len(endpoint.requests)) == (6, 0, 1, 6, 6)
+    assert "1 refused by the endpoint, the last one: " in str(counts) and "not this" in str(counts)
+    assert {r["passage_id"]: r["finish_reason"] for r in records}["p3"] == "refusal"
+
+
+def test_a_key_that_is_withdrawn_stops_the_run_and_no_passage_is_refused_for_good(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        withdrawn = len(endpoint.requests) > 20
+        return {"status": 403, "body": {"error": {"message": "key disabled"}}} if withdrawn else "[]"
+
+    with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=4)
+        with pytest.raises(UserError, match="key disabled"):
+            annotate(passages(100), journal, config)
+        assert len(journal.keys) == 20 and 30 <= len(endpoint.requests) <= 34
 
 
 def test_parameters_of_ones_own_are_sent_and_ask_again(tmp_path: Path) -> None:
@@ -413,9 +427,15 @@ def test_a_limit_of_tokens_a_minute_is_kept(tmp_path: Path) -> None:
 
     def answer(request: dict[str, Any]) -> Any:
         sent.append(time.monotonic())
-        return "[]"
+        body = completion("[]", request)
+        body["usage"] |= {"completion_tokens": 900 if whole else 230}
+        return {"body": body}
 
-    with FakeTeacher(answer) as endpoint:
-        ask(tmp_path, endpoint, count=8, tokens_per_minute=72_000, max_answer_tokens=1024 - 120)
-    gaps = [b - a for a, b in itertools.pairwise(sorted(sent))]
-    assert min(gaps[1:]) > 0.5
+    for whole in (True, False):
+        sent.clear()
+        with FakeTeacher(answer) as endpoint:
+            folder = tmp_path / str(whole)
+            ask(folder, endpoint, count=8, tokens_per_minute=72_000, max_answer_tokens=1024 - 120)
+        gaps = [b - a for a, b in itertools.pairwise(sorted(sent))]
+        assert min(gaps[2:]) > (0.5 if whole else 0.15)
+        assert whole or sum(gaps[2:]) < 0.5 * len(gaps[2:])  # what is reserved and not used is given back

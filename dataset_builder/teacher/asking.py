@@ -2,31 +2,36 @@
 
 import asyncio
 import json
+import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from .endpoint import ChatEndpoint
-from .http_errors import RateLimited, RequestRejected, TransientError, backoff
+from .http_errors import RateLimited, Refused, RequestRejected, TransientError, backoff
 from .journal import Journal
 from .pacing import Pacer
 from .progress import Progress
-from .records import ReplyCounts, make_record, read_completion
+from .records import JournalRecord, ReplyCounts, make_record, read_completion, record_cost
 from .requests import Question, longest_reply, request_body, request_ceiling, request_parameters
 
 GIVE_UP = 20  # failures in a row, or one per request in flight if that is more: the endpoint is considered down
 NEVER_ANSWERED = 3  # failures in a row, if the endpoint has not answered at all
+ALIKE = 10  # unusable replies before the first usable one, or refusals in a row: the others would fare no better
+UNREAD = 4  # tries of one question that may have been billed without a readable reply
+LIMITED, ALL_LIMITED, NEVER_LIMITED = 8, 30, 6  # tries after 429: others are answered, none now, none at all
+FIRST_SECONDS = 10.0  # the longest that all others wait for the first request
 
 
 class Asking:
     """Asks the questions of an iterator, up to `config.concurrency` at a time.
 
-    Whatever ends the run early (a wrong key, no quota, a full disk, Ctrl-C), it waits for the requests in flight and
-    journals their replies, because they are paid. Only a second Ctrl-C abandons them.
+    Whatever ends the run early (a wrong key, no quota, a full disk, Ctrl-C, SIGTERM), it waits for the requests in
+    flight and journals their replies, because they are paid. Only a second Ctrl-C abandons them.
     """
 
     def __init__(
@@ -41,40 +46,53 @@ class Asking:
         self.workers: list[asyncio.Task[None]] = []
         self.idle: set[asyncio.Task[None]] = set()  # workers that wait without a request in flight
         self.in_flight = 0
-        self.reserved = 0.0  # dollars; upper bound of the cost of the requests in flight
-        self.failures = 0  # in a row
+        self.reserved = self.noted = 0.0  # dollars; the most that the requests in flight can cost, and as noted
+        self.overrun = 1.0  # the largest cost of a reply as a multiple of its upper bound
+        self.failures = self.unread = 0  # in a row; unusable replies before the first usable one
         self.failing_since = 0.0  # when the first of them failed
-        self.stopping = self.interrupted = self.warned = False
+        self.refused: list[tuple[float, Question, str]] = []  # in a row: when, what, and the endpoint's words
+        self.stopping = self.interrupted = self.lost = self.capped = False
+        self.warned: set[type] = set()
         self.error: Exception | None = None  # the first one; it ended the run
-        self.first_reply = asyncio.Event()
+        self.first_outcome = asyncio.Event()
 
     async def run(self) -> None:
         """Ask everything; raises UserError if a retry cannot help, KeyboardInterrupt after Ctrl-C."""
+        loop, signals = asyncio.get_running_loop(), [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            signals.append(signal.SIGHUP)
         async with self.endpoint:
             count = min(self.config.concurrency, self.counts.to_ask)
             self.workers = [asyncio.create_task(self._work(first=number == 0)) for number in range(count)]
             ticker = asyncio.create_task(self.progress.keep_showing())
-            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt)
+            for number in signals:
+                loop.add_signal_handler(number, self._interrupt, number)
             try:
                 await asyncio.gather(*self.workers, return_exceptions=True)
             finally:
-                asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+                for number in signals:
+                    loop.remove_signal_handler(number)
                 for task in [*self.workers, ticker]:
                     task.cancel()
                 self.progress.close()
+        if self.noted and not self.lost:
+            self.journal.note({"in_flight": 0.0})
+        if self.refused and not (self.interrupted or self.error):
+            self._settle() if self.counts.asked else self._fail(self.refused[-1][2], len(self.refused))
         if self.interrupted:
             raise KeyboardInterrupt
         if self.error:
             raise self.error
         if self.failures and not self.counts.asked:
             raise self._down()
-        if self.upcoming is not None:
+        if self.capped:
             print(f"stopped below max_cost ${self.config.max_cost}: raise teacher.max_cost and run again to go on")
 
-    def _interrupt(self) -> None:
-        """On the first Ctrl-C, finish the requests in flight; on the second, abandon them."""
+    def _interrupt(self, number: int) -> None:
+        """On the first Ctrl-C or SIGTERM, finish the requests in flight; on a second Ctrl-C, abandon them."""
         if self.interrupted:
-            for worker in self.workers:
+            self.lost |= number == signal.SIGINT
+            for worker in self.workers if number == signal.SIGINT else ():
                 worker.cancel()
             return
         self.interrupted = True
@@ -90,98 +108,158 @@ class Asking:
     async def _work(self, first: bool) -> None:
         """Ask one question after another.
 
-        The others wait for the first worker's first reply: it shows the rate limits, or that key or model are wrong.
+        The others wait for the first worker's first outcome: it shows the rate limits, or that key or model are wrong.
         """
         try:
             if not first:
-                with self._waiting():
-                    await self.first_reply.wait()
+                with self._waiting(), suppress(TimeoutError):
+                    await asyncio.wait_for(self.first_outcome.wait(), FIRST_SECONDS)
             while taken := self._take():
-                question, ceiling = taken
-                self.reserved += ceiling
                 try:
-                    await self._ask(question)
+                    await self._ask(*taken)
                 finally:
-                    self.reserved -= ceiling
-                    self.first_reply.set()
+                    self.reserved -= taken[1]
         except Exception as error:
             self.error = self.error or error
+            self.lost |= isinstance(error, OSError)  # a reply that could not be journaled
             self._stop()
         finally:
-            self.first_reply.set()
+            self.first_outcome.set()
 
     def _take(self) -> tuple[Question, float] | None:
         """The next question and its maximum cost; None at the end, if the run stops, or if the cap could be exceeded.
 
-        The cap holds even if this request and all in flight cost their maximum. Near the cap, workers leave one by
-        one, and the last ones continue while the remainder suffices.
+        Near the cap, workers leave one by one, and the last ones continue while the remainder suffices.
         """
-        question, cap = self.upcoming, self.config.max_cost
+        question = self.upcoming
         if question is None or self.stopping:
             return None
-        ceiling = request_ceiling(question, self.config, self.parameters)
-        if cap is not None and self.counts.cost_before + self.counts.cost + self.reserved + ceiling > cap:
+        ceiling = request_ceiling(question, self.config, self.parameters) * self.overrun
+        if not self._allows(ceiling):
             return None
         self.upcoming = next(self.todo, None)
+        self.reserved += ceiling
+        if self.reserved > self.noted:  # what a kill may leave paid and unread
+            self.noted = self.reserved
+            self.journal.note({"in_flight": self.noted})
         return question, ceiling
 
-    async def _ask(self, question: Question) -> None:
-        """Ask until there is a reply, the request is rejected, or the retries are used up."""
+    def _allows(self, dollars: float) -> bool:
+        """Whether the cap holds even if this and all requests in flight cost their maximum."""
+        spent, cap = self.counts.cost_before + self.counts.cost, self.config.max_cost
+        allowed = cap is None or spent + self.reserved + dollars <= cap + 1e-9
+        self.capped |= not allowed
+        return allowed
+
+    async def _ask(self, question: Question, ceiling: float) -> None:
+        """Ask until there is a reply, the request is rejected, the cap is met, or the retries are used up."""
         body = json.dumps(request_body(question, self.config)).encode()
         tokens = sum(len(message["content"]) for message in question.messages) // 4 + longest_reply(self.parameters)
-        faults = 0
+        faults = unread = limited = 0
+        answered = self.counts.asked
         while True:
             with self._waiting():
                 await self.pacer.turn(tokens)
             self.in_flight += 1
-            started = time.monotonic()
+            started, response = time.monotonic(), None
             try:
                 response, headers = await self.endpoint.complete(body)
                 self.pacer.learn(headers)
-                record = read_completion(question, response, self.endpoint.url, self.config)
+                record = read_completion(question, response, self.endpoint.address, self.config)
                 record["seconds"] = round(time.monotonic() - started, 3)
                 break
             except RateLimited as limit:
-                pause = self.pacer.rate_limited(limit.retry_after)
-            except RequestRejected as rejection:
-                if rejection.code:  # the endpoint will never answer this passage: journal the reason as its reply
+                limited += 1
+                others = self.counts.asked - answered
+                if not self.counts.asked and max(limited, self.pacer.pauses) >= NEVER_LIMITED:
+                    raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later") from None
+                if limited >= (LIMITED if others >= LIMITED else ALL_LIMITED):
+                    return self._fail(str(limit))
+                self._warn(limit, "waiting, at most a minute each time")
+                self.pacer.refused(started, limit.retry_after or 0.0)
+                pause = 0.1 * 2**limited * random.random() if self.counts.asked else backoff(limited)
+                pause = pause if limit.retry_after is None else limit.retry_after
+            except (RequestRejected, Refused) as rejection:
+                self.pacer.failed(started)
+                if isinstance(rejection, RequestRejected) and rejection.code:  # of this passage, by its own words
                     record = make_record(question, "", rejection.code, self.config.model)
                     break
-                if not self.counts.asked:  # no request was ever accepted: the recipe is wrong, not this passage
-                    raise UserError(f"{self.endpoint.url} rejects the request: {rejection}") from None
-                return self._fail(str(rejection))
-            except (TransientError, ValueError) as fault:  # ValueError: the body is not a completion
-                faults += 1
-                if faults > self.config.max_retries:
+                return self._refuse(question, rejection, started)
+            except TransientError as fault:
+                self.pacer.failed(started)
+                billed = fault.billed or response is not None
+                faults, unread = faults + 1, unread + billed
+                if billed and not self._pay_unread(ceiling, fault):
+                    return None
+                if faults > self.config.max_retries or unread >= UNREAD:
                     return self._fail(str(fault))
-                if not self.counts.asked and not self.warned:
-                    self.warned = True
-                    self.progress.say(f"{self.endpoint.url}: {fault}; trying again")
+                self._warn(fault, "trying again")
                 pause = backoff(faults)
             finally:
                 self.in_flight -= 1
+                self.first_outcome.set()
             with self._waiting():
                 await asyncio.sleep(pause)
-        self.journal.append(record)
-        self.counts.count(record, self.config)
-        self.pacer.answered()
+        self._keep(record)
+        used = record["usage"]["prompt_tokens"] + record["usage"]["completion_tokens"] or tokens
+        self.pacer.answered(started, min(1.0, used / tokens))
+        if ceiling:
+            self.overrun = max(self.overrun, self.overrun * record_cost(record, self.config) / ceiling)
         # a late reply to a request sent before the endpoint began to fail does not show that it works again
         if started >= self.failing_since:
             self.failures = 0
+        if self.refused and started >= self.refused[-1][0]:
+            self._settle()
 
-    def _fail(self, why: str) -> None:
-        """Count a question without a reply; raises UserError after too many in a row."""
-        self.counts.failed += 1
+    def _keep(self, record: JournalRecord) -> None:
+        self.journal.append(record)
+        self.counts.count(record, self.config)
+
+    def _warn(self, fault: Exception, then: str) -> None:
+        """Show the endpoint's words, for the first fault of each kind."""
+        if type(fault) not in self.warned and (isinstance(fault, RateLimited) or not self.counts.asked):
+            self.warned.add(type(fault))
+            self.progress.say(f"{self.endpoint.address}: {fault}; {then}")
+
+    def _pay_unread(self, ceiling: float, fault: TransientError) -> bool:
+        """Count a request that may be billed although its reply cannot be read; whether the cap allows another."""
+        if ceiling:
+            self.journal.note({"unread": ceiling})
+        self.counts.cost += ceiling
+        self.counts.bound += ceiling
+        self.unread += not self.counts.asked
+        if self.unread >= ALIKE and not self.counts.asked:
+            raise UserError(f"none of the first {self.unread} replies of {self.endpoint.address} is usable: {fault}")
+        return self._allows(0.0)
+
+    def _refuse(self, question: Question, why: Exception, started: float) -> None:
+        """Count a refusal, which is the passage's answer if the endpoint goes on to answer others."""
+        self.refused.append((max(started, time.monotonic()), question, str(why)))
+        if len(self.refused) >= ALIKE or not (self.counts.asked or self.counts.known):
+            said = str(why) if isinstance(why, Refused) else f"{self.endpoint.address} rejects the request: {why}"
+            raise UserError(said) from None
+
+    def _settle(self) -> None:
+        """Journal the refusals of single passages, so that they are not asked again."""
+        for _, question, why in self.refused:
+            self._keep(make_record(question, why, "refusal", self.config.model))
+            self.counts.refused += 1
+            self.counts.last_fault = why
+        self.refused.clear()
+
+    def _fail(self, why: str, questions: int = 1) -> None:
+        """Count questions without a reply; raises UserError after too many in a row."""
+        self.counts.failed += questions
         self.counts.last_fault = why
         if not self.failures:
             self.failing_since = time.monotonic()
-        self.failures += 1
+        self.failures += questions
         if self.failures >= (max(GIVE_UP, self.config.concurrency) if self.counts.asked else NEVER_ANSWERED):
             raise self._down()
 
     def _down(self) -> UserError:
         return UserError(
-            f"{self.endpoint.url} gave no usable answer to {self.failures} requests in a row, the last one: "
+            f"{self.endpoint.address} gave no usable answer to {self.failures} requests in a row, the last one: "
             f"{self.counts.last_fault}; run again to go on from here"
         )
 
@@ -197,5 +275,5 @@ class Asking:
             self.idle.discard(task)
 
     def _note(self) -> str:
-        note = f", {self.pacer.rate_limits} times over the rate limit" if self.pacer.rate_limits else ""
+        note = f", {self.pacer.refusals} times over the rate limit" if self.pacer.refusals else ""
         return note + (f", waiting {self.pacer.waiting:.0f} s" if self.pacer.waiting > 2 else "")

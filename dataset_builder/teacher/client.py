@@ -7,9 +7,9 @@ from itertools import chain
 from ..config import TeacherConfig
 from .asking import Asking
 from .endpoint import open_endpoint, read_key
-from .journal import Journal
-from .records import JournalRecord, ReplyCounts, record_cost
-from .requests import Question, request_ceiling
+from .journal import Asked, Journal
+from .records import JournalRecord, ReplyCounts, record_bound, record_cost
+from .requests import LIMITS, Question, address, other_keys, request_ceiling, request_parameters
 
 __all__ = ["TeacherClient", "TeacherConfig"]
 
@@ -21,8 +21,24 @@ class TeacherClient:
     """
 
     def __init__(self, config: TeacherConfig, journal: Journal) -> None:
-        self.config, self.journal = config, journal
-        self.counts = ReplyCounts(cost_before=sum(record_cost(record, config) for record in journal.records()))
+        self.config, self.journal, self.counts = config, journal, ReplyCounts()
+        for record in journal.records():
+            self.counts.cost_before += record_cost(record, config)
+            self.counts.bound += record_bound(record)
+        self.counts.cost_before += journal.unread + journal.in_flight  # a kill left requests in flight
+        self.counts.bound += journal.unread + journal.in_flight
+        self.asked: Asked = {
+            "model": config.model,
+            "address": address(config),
+            "limits": {name: limit for name, limit in request_parameters(config).items() if name in LIMITS},
+        }
+        self.others = [asked["limits"] for asked in journal.asked if asked["limits"] != self.asked["limits"]]
+        earlier = {asked["address"] for asked in journal.asked if asked["model"] == config.model}
+        if config.model and earlier - {self.asked["address"]}:
+            print(
+                f"warning: {journal.path} holds replies of {config.model} at {', '.join(sorted(earlier))} and uses "
+                f"them for {self.asked['address']}: if that is another model, choose another --output_dir"
+            )
 
     def plan(self, questions: Iterable[Question]) -> tuple[int, float]:
         """Requests that asking these questions would send, and the most they can cost in dollars. Sends nothing."""
@@ -41,11 +57,15 @@ class TeacherClient:
     def fetch(self, questions: Iterable[Question], total: int) -> None:
         """Like `ask`, but for `total` questions of which few are in memory; leave the replies in the journal."""
         self.counts.total += total
+        if self.journal.in_flight:
+            self.journal.note({"unread": self.journal.in_flight, "in_flight": 0.0})
         todo = self._open(questions, self.counts)
         first = next(todo, None) if self.config.model else None
         if first:
             todo = chain([first], todo)
             key = read_key(self.config, self.counts.to_ask)
+            if self.asked not in self.journal.asked:
+                self.journal.note({"asked": self.asked})
             if self.config.batch:
                 from .batch import annotate_batch
 
@@ -62,7 +82,17 @@ class TeacherClient:
         for question in questions:
             if question.key in self.journal.keys or question.key in seen:
                 counts.known += 1
+            elif whole := self._whole_reply(question):
+                counts.known += 1
+                if counts is self.counts:
+                    copied: JournalRecord = {**whole, "key": question.key, "copy_of": whole["key"], "cost": 0.0}
+                    self.journal.append(copied)
             else:
                 seen.add(question.key)
                 counts.unanswered[question.variant] += 1
                 yield question
+
+    def _whole_reply(self, question: Question) -> JournalRecord | None:
+        """A reply to the question under another limit of its length, unless that limit cut it."""
+        found = (self.journal.get(key) for key in other_keys(question, self.config, self.others))
+        return next((record for record in found if record and record["finish_reason"] != "length"), None)

@@ -4,20 +4,24 @@ The `openai` client gives the address and the headers (key, organization, projec
 through aiohttp, because building the client's own request objects costs three times the CPU of the rest.
 """
 
+import base64
 import json
 import os
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
-from urllib.request import getproxies
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from open_ner.tools.errors import UserError
+from open_ner.tools.public import public_url
 
 from ..config import TeacherConfig
 from .http_errors import TransientError, exception_of, read_error
 
 CONNECT_SECONDS = 30.0
+LARGEST = 2**25  # bytes of a response; a reply has a few thousand
 
 
 def read_key(config: TeacherConfig, wanted: int) -> str:
@@ -44,18 +48,24 @@ def open_endpoint(config: TeacherConfig, key: str) -> "ChatEndpoint":
     headers = {name: value for name, value in headers.items() if isinstance(value, str)}
     # the parsed scheme is in lower case, however the address is spelled
     certificates = False if client.base_url.scheme == "http" else httpx2.create_ssl_context()
-    return ChatEndpoint(config, f"{client.base_url}chat/completions", headers, key, certificates)
+    parts = urlsplit(str(client.base_url))
+    if parts.username is not None:  # as the `openai` client does
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    url = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path}chat/completions").geturl()
+    return ChatEndpoint(config, url, headers, key, certificates)
 
 
 def _invalid_address(config: TeacherConfig) -> UserError:
-    address = config.base_url or os.environ.get("OPENAI_BASE_URL")
-    return UserError(f"teacher.base_url {address!r} is not a valid address: write http(s)://host/v1")
+    given = public_url(config.base_url or os.environ.get("OPENAI_BASE_URL") or "")
+    return UserError(f"teacher.base_url {given!r} is not a valid address: write http(s)://host/v1")
 
 
 class ChatEndpoint:
     """Chat completions as raw JSON; an async context manager.
 
-    `certificates` is what TLS trusts, False for plain HTTP alone; `key` is masked in messages.
+    `certificates` is what TLS trusts, False for plain HTTP alone; `key` is masked in messages, which name the endpoint
+    by its `address`, without credentials.
     """
 
     def __init__(
@@ -63,6 +73,7 @@ class ChatEndpoint:
     ) -> None:
         self.config, self.url, self.key, self.certificates = config, url, key, certificates
         self.headers = {**headers, "Content-Type": "application/json"}
+        self.address = public_url(url)
 
     async def __aenter__(self) -> "ChatEndpoint":
         import aiohttp
@@ -73,10 +84,16 @@ class ChatEndpoint:
             headers=self.headers,
             timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            # with True, aiohttp looks for a proxy in a thread, for every request
-            trust_env=bool(getproxies()),
+            proxy=self._proxy(),  # with trust_env, aiohttp would also read ~/.netrc, and reject the key beside it
         )
         return self
+
+    def _proxy(self) -> str | None:
+        try:
+            parts, proxies = urlsplit(self.url), getproxies()
+        except ValueError:
+            raise _invalid_address(self.config) from None
+        return None if proxy_bypass(parts.netloc) else proxies.get(parts.scheme) or proxies.get("all")
 
     async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()
@@ -89,22 +106,30 @@ class ChatEndpoint:
         """
         import aiohttp
 
+        reply, connecting = b"", (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
         try:
             async with self._session.post(self.url, data=body, allow_redirects=False) as response:
-                reply, headers, status = await response.read(), response.headers, response.status
+                async for chunk in response.content.iter_any():
+                    reply += chunk
+                    if len(reply) > LARGEST:
+                        raise TransientError(f"a response of more than {LARGEST:,} bytes", billed=True)
+                headers, status = response.headers, response.status
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise _invalid_address(self.config) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise UserError(f"{self.url} has a certificate that is not trusted: {self._mask(str(error))}") from None
+            said = self._mask(str(error))
+            raise UserError(f"{self.address} has a certificate that is not trusted: {said}") from None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise TransientError(self._mask(str(error) or f"no answer within {self.config.timeout:g} s")) from None
+            said = self._mask(str(error) or f"no answer within {self.config.timeout:g} s")
+            raise TransientError(said, billed=not isinstance(error, connecting)) from None
         if status == 200:
             try:
                 return json.loads(reply), headers
             except (ValueError, RecursionError):
-                raise TransientError(f"not JSON: {self._mask(reply[:60].decode('utf-8', 'replace'))!r}") from None
+                said = f"not JSON: {self._mask(reply[:2000].decode('utf-8', 'replace'))[:60]!r}"
+                raise TransientError(said, billed=True) from None
         code, message = read_error(reply)
-        raise exception_of(status, (code, self._mask(message)), headers, self.url, self.config)
+        raise exception_of(status, (code, self._mask(message)), headers, self.address, self.config)
 
     def _mask(self, message: str) -> str:
         """One line without the key, which a server may repeat."""

@@ -17,6 +17,8 @@ QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_
 DENIED_CODES = ("invalid_api_key", "model_not_found")
 # codes that concern one passage alone: the code is journaled as its reply, and the passage is not asked again
 FINAL_CODES = ("content_filter", "context_length_exceeded")
+GATEWAY = (408, 502, 504, 520, 522, 524)  # something before the model did not wait for its reply, which may be billed
+LONGEST_WAIT = 60.0  # seconds; whatever Retry-After says, the endpoint is tested again after a minute
 ApiError = tuple[str | None, str]  # code and message, as the API gives them
 TOO_LONG = re.compile(r"context.length|maximum context|too many tokens|prompt is too long", re.IGNORECASE)
 
@@ -25,12 +27,20 @@ class RateLimited(Exception):
     """The endpoint wants to be asked later: after `retry_after` seconds, or at a lower pace if that is None."""
 
     def __init__(self, retry_after: float | None, message: str = "") -> None:
-        super().__init__(f"rate limit (Retry-After: {retry_after}): {message}")
+        super().__init__(f"rate limit{f' for {retry_after:g} s' if retry_after else ''}: {message}")
         self.retry_after = retry_after
 
 
 class TransientError(Exception):
-    """A fault that may pass: a server error, a broken connection, a body that is not a completion."""
+    """A fault that may pass; `billed` if a reply that was not read may have been paid: a hang, a broken body."""
+
+    def __init__(self, message: str, billed: bool = False) -> None:
+        super().__init__(message)
+        self.billed = billed
+
+
+class Refused(UserError):
+    """Status 403: the key or the model is refused in every request, or a filter refuses one passage."""
 
 
 class RequestRejected(Exception):
@@ -70,15 +80,16 @@ def exception_of(
     if code in QUOTA_CODES or status == 402:
         return UserError(f"the account's quota is used up: {message}")
     if status == 429 or (status == 503 and wait is not None):
-        return RateLimited(wait, message)
+        return RateLimited(None if wait is None else min(LONGEST_WAIT, wait), message)
     if status == 404 and unknown:
         return UserError(f"{url} {unknown}: {message}")
     if status in (401, 403, 404) or code in DENIED_CODES:
-        return UserError(f"{url} refuses model {config.model!r} or the key in ${config.api_key_env}: {message}")
+        said = f"{url} refuses model {config.model!r} or the key in ${config.api_key_env}: {message}"
+        return Refused(said) if status == 403 else UserError(said)
     if 300 <= status < 400:
         return UserError(f"{url} moved to {mask(headers.get('Location', '?'), config)!r:.200}: set teacher.base_url")
     if status < 400 or status >= 500 or status in (408, 409):
-        return TransientError(f"status {status}: {message}" if status else message)
+        return TransientError(f"status {status}: {message}" if status else message, billed=status in GATEWAY)
     if code not in FINAL_CODES:
         code = "context_length_exceeded" if TOO_LONG.search(message) else None
     return RequestRejected(code, message)
@@ -99,7 +110,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             continue
     try:
         return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -14,13 +14,31 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
 from open_ner.tools.errors import UserError
 
 from .records import JournalRecord
 
 FORMAT = 1
+
+
+class Asked(TypedDict):
+    """Whom a run asked: the model by its name there, at an address, with limits of the reply's length."""
+
+    model: str | None
+    address: str
+    limits: dict[str, int]
+
+
+class Note(TypedDict, total=False):
+    """A line that is not a reply. Dollars are upper bounds."""
+
+    unread: float  # of requests that may have been billed without a readable reply; the notes add up
+    in_flight: float  # of the requests in flight from here on; still there after a kill
+    asked: Asked
+
+
 SYNC_SECONDS = 0.1
 
 
@@ -32,8 +50,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.keys: set[str] = set()
+        self._places: dict[str, int] = {}  # of the last reply of each key, in the file
+        self.keys = self._places.keys()
         self.damaged = 0
+        self.unread = self.in_flight = 0.0  # dollars, see Note
+        self.asked: list[Asked] = []
         self._unsynced = False
         self._fault: OSError | None = None
         self._closing = threading.Event()
@@ -47,8 +68,11 @@ class Journal:
             self._file.close()
             raise UserError(f"{self.path}: another process is writing this journal; wait for it to end") from None
         self._repair_torn_line()
-        for record in self.records():
-            self.keys.add(record["key"])
+        for place, record in self._lines():
+            if "journal" in record:
+                self._read_note(record)
+            else:
+                self._places[record["key"]] = place
         if self._file.seek(0, os.SEEK_END) == 0:
             self._write({"journal": FORMAT, "run": uuid.uuid4().hex, "created": _now()})
         self._syncer = threading.Thread(target=self._keep_synced, daemon=True)
@@ -66,22 +90,45 @@ class Journal:
 
     def append(self, record: JournalRecord) -> None:
         """Write a reply: it survives a kill of this process at once, and a power cut a tenth of a second later."""
+        place = self._file.seek(0, os.SEEK_END)
         self._write({**record, "time": _now()})
-        self.keys.add(record["key"])
+        self._places[record["key"]] = place
+
+    def note(self, note: Note) -> None:
+        """Write what is not a reply; earlier versions pass over such a line."""
+        self._write({"journal": FORMAT, **note})
+        self._read_note(note)
+
+    def _read_note(self, note: Note) -> None:
+        self.unread += note.get("unread", 0.0)
+        self.in_flight = note.get("in_flight", self.in_flight)
+        self.asked += [note["asked"]] if "asked" in note else []
+
+    def get(self, key: str) -> JournalRecord | None:
+        """The last reply of a key."""
+        if key not in self._places:
+            return None
+        with self.path.open("rb") as lines:
+            lines.seek(self._places[key])
+            return _read_line(lines.readline())
 
     def records(self) -> Iterator[JournalRecord]:
         """The journal's replies in the order they arrived; damaged lines are counted and left out."""
-        self.damaged = 0
+        return (record for _, record in self._lines() if "journal" not in record)
+
+    def _lines(self) -> Iterator[tuple[int, Any]]:
+        """Place and content of every line with a valid checksum."""
+        self.damaged = place = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines):
                 record = _read_line(line)
                 if record is None:
                     self.damaged += 1
-                elif number == 0 or "journal" in record:
-                    if record.get("journal") != FORMAT:
-                        raise self._foreign()
+                elif (number == 0 or "journal" in record) and record.get("journal") != FORMAT:
+                    raise self._foreign()
                 else:
-                    yield record
+                    yield place, record
+                place += len(line)
 
     def _foreign(self) -> UserError:
         return UserError(f"{self.path} is not a journal of this program; choose another --output_dir")
@@ -113,7 +160,7 @@ class Journal:
             position = max(0, position - 65536)
             self._file.seek(position)
             tail = self._file.read(size - position)
-        if size and b"\n" not in tail and not tail.startswith(b'{"journal"'):
+        if size and b"\n" not in tail and not b'{"journal"'.startswith(tail[:10]):
             raise self._foreign()
         if size and not tail.endswith(b"\n"):
             self._file.truncate(position + tail.rfind(b"\n") + 1)
@@ -127,7 +174,8 @@ def _checksum(body: str) -> str:
 def _read_line(line: bytes) -> Any:
     """The JSON object of a line, or None if its checksum fails."""
     body, mark, end = line.rpartition(b', "checksum": "')
-    if not mark or end[16:] != b'"}\n' or _checksum(body.decode("ascii", "replace") + "}").encode() != end[:16]:
+    whole = mark and end[16:] in (b'"}\n', b'"}\r\n')
+    if not whole or _checksum(body.decode("ascii", "replace") + "}").encode() != end[:16]:
         return None
     return json.loads(body + b"}")
 

@@ -1,129 +1,123 @@
-"""When to send: one schedule of slots that keeps requests and tokens per minute below an endpoint's limits.
+"""When to send: the limits an endpoint states are kept, and those that it does not state are found by its refusals.
 
-Releasing all workers at once after a pause would hit the limit again. Here every worker takes the next free slot of
-one schedule, so that requests stay spread out after a pause. The limits come from the recipe, from the endpoint's
-`x-ratelimit-*` headers, or, if neither gives them, from the rate of replies before the first 429.
+Every stated limit is a token bucket without a burst. Beside it, a rate grows with each answer, and falls to the rate
+of the answers when refusals (429) rise with the pace. Refusals that a lower pace does not lessen do not count.
 """
 
 import asyncio
+import math
 import time
-from collections import deque
 from collections.abc import Mapping
 
+from .http_errors import LONGEST_WAIT
+
 SHARE = 0.99  # of a stated limit: clocks differ, and exceeding it costs more than the rest is worth
-SPARE = 0.25  # seconds of unused slots that may be caught up once the limit is known: any token bucket holds them
-BACK_OFF = 0.9  # factor on the rate at which a 429 came
-RECOVERY, PROBING = 1.05, 1.02  # growth of a guessed rate per second, below and above the rate of the last 429
-TOLERATED = 0.2  # share of 429s among the last outcomes up to which only the limited request waits
-EVIDENCE = 20  # outcomes considered, and replies needed to estimate a rate
-LONG_WAIT = 2.0  # seconds; a Retry-After this long pauses all workers, not just one
-RATE_SECONDS = 3.0  # period over which the rate of replies is measured
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds, after a 429 without Retry-After
+SPARE = 0.25  # seconds of unused pace that may be caught up
+JUDGED, SECONDS = 20, 1.0  # outcomes and seconds after which the rate is judged
+LOWER = 0.97  # of the rate of answers, after refusals
+TEST = 0.6  # of the pace, after refusals twice in a row: do they depend on it?
+NEAR, SLOW, FAST = 1.15, 0.02, 0.2  # growth with each answer: slow up to NEAR times the rate that was last refused
+ALIKE = 0.6  # a share of refusals that does not fall below this part of the earlier one did not depend on the pace
+KNOWN = 0.95  # of the outcomes, before the rate is judged
+PAUSE = 8  # refusals in a row after which nobody sends
 
 
 class Pacer:
-    """Time slots for the requests to one endpoint. Limits are per minute; None means unknown."""
+    """Turns for the requests to one endpoint. The stated limits are per minute; None means unknown.
+
+    The rate is judged by the requests sent within a second or more, once their outcomes are known.
+    """
 
     def __init__(self, requests: float | None = None, tokens: float | None = None) -> None:
-        self.requests = requests * SHARE if requests else None
-        self.tokens = tokens * SHARE if tokens else None
-        self.fixed = requests is not None
-        self.rate_limits = 0  # 429s so far
-        self._guessed = False
-        self._next = 0.0  # next free slot
-        self._sent_until = 0.0  # next free slot if only the requests already sent had taken slots
-        self._paused_until, self._pauses = 0.0, 0
-        self._spare = self._first = 0.0
-        self._changed = self._lowered = 0.0  # when the guessed rate was last changed, and last lowered
-        self._limited_rate = 0.0  # guessed rate at the last 429
-        self._outcomes: deque[bool] = deque(maxlen=EVIDENCE)
-        self._waits = 0
-        self._replies: deque[float] = deque()
+        self.requests, self.tokens, self.fixed = requests, tokens, requests is not None
+        self.rate: float | None = None  # requests a second, after refusals
+        self.refusals = 0  # in all
+        self._line = asyncio.Lock()
+        self._next = self._next_tokens = self._paused_until = 0.0
+        self._used = 1.0  # share of the tokens a request may use that it does use
+        self.pauses = self._row = self._cuts = 0  # pauses, refusals and cuts in a row
+        self._share = self._usual = 0.0
+        self._limit = 1.0  # of refusals: at the first cut, at any pace; answers a second
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._until = time.monotonic(), math.inf
+        self._sent = self._answered = self._refused = 0
 
     async def turn(self, tokens: int) -> None:
-        """Wait for the next free slot; a slot taken before a pause is exchanged for one after it.
-
-        `tokens` is the maximum of the request, prompt and reply.
-        """
-        while True:
-            pauses = self._pauses
-            start = max(time.monotonic() - self._spare, self._next)
-            self._first = self._first or time.monotonic()
-            end = start + max(
-                60 / self.requests if self.requests else 0.0, 60 * tokens / self.tokens if self.tokens else 0.0
-            )
-            self._next = end
-            while (wait := start - time.monotonic()) > 0:
-                await asyncio.sleep(wait)
-            if pauses == self._pauses:
-                break
-        self._sent_until = max(self._sent_until, end)
+        """Wait until a request may be sent; `tokens` is the most it can use, prompt and reply."""
+        async with self._line:
+            while self.waiting > 0:
+                await asyncio.sleep(min(self.waiting, SPARE))
+            now = time.monotonic()
+            if self._until == math.inf:
+                self._since = self._since if self._sent else now
+                self._sent += 1
+                if self._sent >= JUDGED and now >= self._since + SECONDS:
+                    self._until = now
+            slots = (60 / (SHARE * self.requests) if self.requests else 0.0, 1 / self.rate if self.rate else 0.0)
+            self._next = max(self._next, now - SPARE) + max(slots)
+            if self.tokens:
+                slot = 60 * tokens * self._used / (SHARE * self.tokens)
+                self._next_tokens = max(self._next_tokens, now - SPARE) + slot
 
     @property
     def waiting(self) -> float:
-        """Seconds until the next free slot."""
-        return max(0.0, self._next - time.monotonic())
+        """Seconds until the next turn."""
+        return max(0.0, max(self._next, self._next_tokens, self._paused_until) - time.monotonic())
 
     def learn(self, headers: Mapping[str, str]) -> None:
         """Adopt the limits that an endpoint states in a response."""
-        if not self.fixed and (limit := _positive(headers.get("x-ratelimit-limit-requests"))):
-            if self.requests is None:  # slots that passed while the first reply was awaited may still be used
-                self._spare = min(SPARE, time.monotonic() - self._first)
-                self._next = max(self._next, time.monotonic()) - self._spare
-            self.requests, self._guessed = limit * SHARE, False
-        if limit := _positive(headers.get("x-ratelimit-limit-tokens")):
-            self.tokens = limit * SHARE
+        if not self.fixed:
+            self.requests = _positive(headers.get("x-ratelimit-limit-requests")) or self.requests
+        self.tokens = _positive(headers.get("x-ratelimit-limit-tokens")) or self.tokens
 
-    def answered(self) -> None:
-        """Count a reply; a guessed rate grows until the next 429, slowly above the rate of the last one."""
-        now = time.monotonic()
-        self._waits = 0
-        self._outcomes.append(True)
-        self._replies.append(now)
-        while self._replies[0] < now - RATE_SECONDS:
-            self._replies.popleft()
-        if self.requests is not None and self._guessed:
-            growth = RECOVERY if self.requests < self._limited_rate else PROBING
-            self.requests *= growth ** min(1.0, now - self._changed)
-            self._changed = now
+    def answered(self, sent: float, used: float = 1.0) -> None:
+        """Count an answer to a request sent at `sent`, which used this share of the tokens it might have used."""
+        self._used += (used - self._used) * (0.1 if self._used < 1 else 1)
+        self._row = self.pauses = 0
+        if self.rate and self._cuts < 2:  # it stays during a test
+            self.rate += SLOW if 1 / NEAR < self.rate / self._limit < NEAR else FAST
+        if self._since <= sent <= self._until:
+            self._answered += 1
+            self._judge()
 
-    def rate_limited(self, retry_after: float | None) -> float:
-        """Count a 429 and lower the rate if it was guessed or unknown.
+    def refused(self, sent: float, wait: float) -> None:
+        """Count a 429 to a request sent at `sent`; after several in a row, nobody sends for `wait` seconds."""
+        self.refusals += 1
+        self._row += sent >= self._paused_until  # those that were in flight before a pause count once
+        if self._row >= PAUSE:
+            self._row, self.pauses, now = 0, self.pauses + 1, time.monotonic()
+            self._paused_until = now + min(LONGEST_WAIT, max(wait, 0.25 * 2 ** min(self.pauses, 8)))
+            self._until = min(self._until, now)
+        if self._since <= sent <= self._until:
+            self._refused += 1
+            self._judge()
 
-        A single 429 among many replies shows that the rate is slightly too high: only this request waits. Several, or
-        a long Retry-After, show that no request is accepted now: all workers pause, and the 429s of requests that were
-        in flight together count once.
+    def failed(self, sent: float) -> None:
+        """Count a request without an outcome."""
+        self._sent -= self._since <= sent <= self._until
 
-        Returns:
-            Seconds that this request should wait; 0 if all workers pause.
-        """
-        self.rate_limits += 1
-        self._outcomes.append(False)
-        now = time.monotonic()
-        wait = retry_after if retry_after is not None else min(LONGEST_WAIT, FIRST_WAIT * 2**self._waits)
-        few = self._outcomes.count(False) <= TOLERATED * max(EVIDENCE, len(self._outcomes))
-        if now >= self._lowered + 1.0 and not (few and len(self._replies) < EVIDENCE):
-            self._lower(now)
-        if few and wait < LONG_WAIT:
-            return wait
-        if retry_after is None and now < self._paused_until:
-            return 0.0
-        self._waits += 1
-        if now + wait > self._paused_until:
-            self._paused_until = now + wait
-            self._pauses += 1
-            self._next = max(self._sent_until, self._paused_until)
-        return 0.0
-
-    def _lower(self, now: float) -> None:
-        """Guess the rate from that of the replies, or lower the guess; a stated limit is kept."""
-        if self.requests is None:
-            span = max(0.2, now - self._replies[0]) if self._replies else 1.0
-            self.requests, self._guessed = 60 * max(1, len(self._replies)) / span, True
-        if self._guessed:
-            self._limited_rate = self.requests
-            self.requests *= BACK_OFF
-        self._changed = self._lowered = now
+    def _judge(self) -> None:
+        """Lower the rate if more requests are refused than usual, unless lowering it did not help before."""
+        count = self._answered + self._refused
+        if self._until == math.inf or count < KNOWN * self._sent:
+            return
+        share = self._refused / count
+        if share <= self._usual + 0.01 + 2 * (max(self._usual, 0.01) / count) ** 0.5:
+            self._cuts = 0
+            self._usual = (self._usual + share) / 2 if self._usual > 0.01 else 0.0
+        elif self._cuts == 2 and share > ALIKE * self._share:
+            self.rate, self._usual, self._cuts = None, share, 0
+        else:
+            pace = self._sent / max(SECONDS, self._until - self._since)
+            self._limit, self._share = pace * max(0.05, 1 - share), share
+            self.rate = LOWER * self._limit / (1 - min(self._usual, 0.9))
+            self._cuts = self._cuts % 2 + 1
+            if self._cuts == 2:
+                self.rate = min(self.rate, TEST * pace)
+            self._next = time.monotonic()
+        self._begin()
 
 
 def _positive(text: str | None) -> float | None:

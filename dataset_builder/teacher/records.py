@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict
 from ..config import TeacherConfig
 from .http_errors import FINAL_CODES, exception_of, find_error
 from .parse import FINAL, plain_reason
-from .requests import Question, price
+from .requests import Question, address, price, request_ceiling
 
 MOST_TOKENS = 10**9  # a larger count in a reply's usage is not a count
 
@@ -29,6 +29,9 @@ class JournalRecord(TypedDict):
     finish_reason: str
     usage: Usage
     model: str | None  # as the endpoint names it
+    cost: NotRequired[float]  # dollars, at the prices when it was paid
+    address: NotRequired[str]  # of the endpoint, without credentials
+    copy_of: NotRequired[str]  # key of the reply, under another limit of its length, that this one repeats
     seconds: NotRequired[float]  # from request to reply
     time: NotRequired[str]  # UTC, ISO 8601; the journal sets it when the record is written
 
@@ -42,11 +45,13 @@ class ReplyCounts:
     recorded: int = 0  # replies from recorded files
     asked: int = 0  # replies paid for
     failed: int = 0  # questions without a reply after all retries
+    refused: int = 0  # of the replies: the endpoint refuses these passages for good
     unanswered: Counter[str] = field(default_factory=Counter)  # questions still without a reply, by variant
     prompt_tokens: int = 0
     reply_tokens: int = 0
     cost: float = 0.0
-    cost_before: float = 0.0  # of the replies that were in the journal already
+    cost_before: float = 0.0  # of what was in the journal already
+    bound: float = 0.0  # the part of both that is an upper bound
     last_fault: str = ""  # why the last failed question got no reply
 
     @property
@@ -58,6 +63,8 @@ class ReplyCounts:
         taken = f"{self.known + self.recorded} replies came from the journal and recorded files"
         paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked else "nothing was paid"
         paid += f", ${self.cost_before:.4f} in earlier runs" if self.cost_before else ""
+        paid += f" (${self.bound:.4f} of it is an upper bound, for what was not stated or read)" if self.bound else ""
+        paid += f"; {self.refused} refused by the endpoint, the last one: {self.last_fault}" if self.refused else ""
         rest = f"; {self.failed} failed, the last one: {self.last_fault}" if self.failed else ""
         rest += "".join(f"; {n} passages have no {variant} reply" for variant, n in self.unanswered.items() if n > 0)
         return f"{taken}, {paid}{rest}"
@@ -69,6 +76,7 @@ class ReplyCounts:
         self.prompt_tokens += record["usage"]["prompt_tokens"]
         self.reply_tokens += record["usage"]["completion_tokens"]
         self.cost += record_cost(record, config)
+        self.bound += record_bound(record)
 
 
 def read_completion(question: Question, response: Any, url: str, config: TeacherConfig) -> JournalRecord:
@@ -104,7 +112,13 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
         count = usage.get(name)
         if isinstance(count, int | float) and 0 <= count < MOST_TOKENS:  # not inf or NaN: the reply is paid, keep it
             used[name] = int(count)
-    return make_record(question, reply, finish_reason, model if isinstance(model, str) else None, used)
+    record = make_record(question, reply, finish_reason, model if isinstance(model, str) else None, used)
+    total = usage.get("total_tokens")
+    if isinstance(total, int | float) and 0 <= total < MOST_TOKENS:  # thoughts may be missing in completion_tokens
+        used["completion_tokens"] = max(used["completion_tokens"], int(total) - used["prompt_tokens"])
+    record["cost"] = price(**used, config=config) if _states_tokens(record) else request_ceiling(question, config)
+    record["address"] = address(config)
+    return record
 
 
 def exception_in_body(error: Any, url: str, config: TeacherConfig) -> Exception:
@@ -130,5 +144,15 @@ def make_record(
 
 
 def record_cost(record: JournalRecord, config: TeacherConfig) -> float:
-    """Dollars that a journaled reply cost at the recipe's prices; 0 for a recorded one."""
-    return price(record["usage"]["prompt_tokens"], record["usage"]["completion_tokens"], config)
+    """Dollars that a journaled reply cost; one of an earlier version costs as much as it would at today's prices."""
+    return record["cost"] if "cost" in record else price(**record["usage"], config=config)
+
+
+def record_bound(record: JournalRecord) -> float:
+    """The cost of a reply if it is an upper bound, because the endpoint did not state its tokens."""
+    return 0.0 if _states_tokens(record) else record.get("cost", 0.0)
+
+
+def _states_tokens(record: JournalRecord) -> bool:
+    usage, short = record["usage"], len(record["reply"]) < 16  # the tokens of a reply such as [] may be stated as 0
+    return usage["prompt_tokens"] > 0 and (usage["completion_tokens"] > 0 or short)

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
+from open_ner.tools.public import public_url
 
 from ..config import TeacherConfig
 
+LIMITS = ("max_tokens", "max_completion_tokens")
 WRAPPING_TOKENS = 16  # that an endpoint adds around two messages; the usual chat formats need 10
 
 
@@ -45,13 +49,17 @@ def request_key(model: str, parameters: dict[str, Any], messages: list[Message])
 def request_parameters(config: TeacherConfig) -> dict[str, Any]:
     """Parameters sent with the messages; `teacher.parameters` override the others, and null removes one.
 
-    Raises UserError if they set no limit for the reply's length, because its cost would have no bound.
+    Raises UserError if they set no limit for the reply's length, because its cost would have no bound, or more than
+    one reply, or what the recipe sets elsewhere.
     """
     parameters = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
     if config.response_format == "json_schema":
         parameters |= {"response_format": {"type": "json_schema", "json_schema": ENTITIES_SCHEMA}}
     parameters = {name: value for name, value in (parameters | config.parameters).items() if value is not None}
     longest_reply(parameters)
+    for name, only in (("n", 1), ("best_of", 1), ("stream", False), ("model", None), ("messages", None)):
+        if parameters.get(name, only) != only:
+            raise UserError(f"teacher.parameters: {name} is {parameters[name]!r}: it is not an option here; remove it")
     return parameters
 
 
@@ -62,12 +70,12 @@ def request_body(question: Question, config: TeacherConfig) -> dict[str, Any]:
 
 def longest_reply(parameters: dict[str, Any]) -> int:
     """Maximum number of tokens in a reply to a request with these parameters."""
-    longest = parameters.get("max_tokens", parameters.get("max_completion_tokens"))
-    if type(longest) is not int or longest < 1:
+    limits = [parameters[name] for name in LIMITS if name in parameters]
+    if not limits or any(type(limit) is not int or limit < 1 for limit in limits):
         raise UserError(
-            f"teacher.parameters set no limit for the length of a reply ({longest!r}): set max_completion_tokens"
+            f"teacher.parameters set no limit for the length of a reply ({limits}): set max_completion_tokens"
         )
-    return longest
+    return max(limits)
 
 
 def request_ceiling(question: Question, config: TeacherConfig, parameters: dict[str, Any] | None = None) -> float:
@@ -81,6 +89,17 @@ def request_ceiling(question: Question, config: TeacherConfig, parameters: dict[
     return price(size + schema + WRAPPING_TOKENS, longest_reply(parameters), config)
 
 
-def price(prompt_tokens: int, reply_tokens: int, config: TeacherConfig) -> float:
+def price(prompt_tokens: int, completion_tokens: int, config: TeacherConfig) -> float:
     """Dollars for these tokens at the recipe's prices."""
-    return (prompt_tokens * config.price_input + reply_tokens * config.price_output) / 1e6
+    return (prompt_tokens * config.price_input + completion_tokens * config.price_output) / 1e6
+
+
+def address(config: TeacherConfig) -> str:
+    """The endpoint's address without credentials."""
+    return public_url(config.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+
+
+def other_keys(question: Question, config: TeacherConfig, limits: Iterable[dict[str, int]]) -> Iterator[str]:
+    """The question's keys under other limits of the reply's length."""
+    rest = {name: value for name, value in request_parameters(config).items() if name not in LIMITS}
+    return (request_key(config.model or "", {**rest, **limit}, question.messages) for limit in limits)
