@@ -6,7 +6,8 @@ trainer, the decoder and the scorer all call these functions, so inference match
 
 import json
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring
 from typing import Literal
 
@@ -17,6 +18,7 @@ Case = Literal["exact", "else_any", "any"]
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no tokenizer or file accepts
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
+JOINERS = "\u200c\u200d"  # they join the characters around them into one, or a suffix to its word
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
 QUERY = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
@@ -102,18 +104,45 @@ def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, c
     Matches inside words count only if none is on word boundaries. `case` is "exact"; "any", which ignores the case of
     letters; or "else_any", which ignores it only if "exact" finds nothing.
     """
-    if not string:
-        return []
-    left = r"(?<!\w)" if re.match(r"\w", string) else ""
-    right = r"(?!\w)" if re.search(r"\w\Z", string) else ""
-    escaped = re.escape(string)
-    patterns = (left + escaped + right, escaped)
-    flags = {"exact": (re.NOFLAG,), "else_any": (re.NOFLAG, re.IGNORECASE), "any": (re.IGNORECASE,)}[case]
-    for flag in flags:
-        for pattern in patterns:
-            if spans := [match.span() for match in re.finditer(pattern, text, flag)]:
+    for ignore_case in {"exact": (False,), "else_any": (False, True), "any": (True,)}[case]:
+        for on_words in (True, False):
+            if spans := list(find_occurrences(text, string, on_words, ignore_case)):
                 return spans[:1] if occurrences == "first" else spans
     return []
+
+
+def find_occurrences(text: str, string: str, on_words: bool, ignore_case: bool = False) -> Iterator[Span]:
+    """Yield the occurrences of a string, without overlap, that begin and end on borders, from left to right."""
+    pattern = re.compile(re.escape(string), re.IGNORECASE) if ignore_case else None
+    start = 0
+    while string:
+        if pattern:
+            match = pattern.search(text, start)
+            begin, end = match.span() if match else (-1, -1)
+        else:  # faster than to compile a pattern for each string
+            begin = text.find(string, start)
+            end = begin + len(string)
+        if begin < 0:
+            return
+        start = begin + 1
+        if is_border(text, begin, on_words) and is_border(text, end, on_words):
+            yield begin, end
+            start = end
+
+
+def is_border(text: str, position: int, of_words: bool = False) -> bool:
+    """Whether a span may begin or end there: not inside a displayed character or, with `of_words`, inside a word."""
+    left, right = text[max(0, position - 1) : position], text[position : position + 1]
+    if not left or not right:
+        return True
+    if right > "\u02ff" and (unicodedata.category(right)[0] == "M" or right in JOINERS or "🏻" <= right <= "🏿"):
+        return False
+    return left != "\u200d" and not (of_words and is_word(left) and is_word(right))
+
+
+def is_word(character: str) -> bool:
+    r"""Whether a character belongs to a word: `\w` of the standard `re`, and combining marks."""
+    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 
 
 def neutralize(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:

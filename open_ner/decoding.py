@@ -9,6 +9,7 @@ one `generate()` per type.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -143,7 +144,7 @@ class Decoder:
         step = min(QUERIES_A_ROW, max(1, (token_budget - len(prompts.prefix)) // longest))
         return [_BatchRow(prompts.prefix, queries[begin : begin + step]) for begin in range(0, len(queries), step)]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # FSDP cannot train with tensors made in inference mode
     def _run(self, rows: list[_BatchRow], grounded: bool, max_new_tokens: int, token_budget: int) -> list[_BatchRow]:
         """Answer the queries of a batch; their answers are filled in place.
 
@@ -264,11 +265,18 @@ class Decoder:
             query.next += drafted[: max(0, min(size, max_new_tokens - len(tokens) - 1))]
 
     def _finish(self, query: _OpenQuery, grounded: bool) -> None:
-        """Write the text of an answer and where each token ends in it; a grounded answer that was cut is closed."""
+        """Write the text of an answer and where each token ends in it; a grounded answer that was cut is closed.
+
+        Ends are counted in the bytes of the tokens: while a character is incomplete, decoding gives another text.
+        """
         answer = query.answer
-        upto = [answer.tokens[: size + 1] for size in range(len(answer.tokens))]
-        texts = [*self.tokenizer.batch_decode(upto, clean_up_tokenization_spaces=False)] if upto else [""]
-        answer.text, answer.ends = texts[-1], [len(text) for text in texts[: len(upto)]]
+        answer.text = str(self.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False))
+        names = self.tokenizer.convert_ids_to_tokens(answer.tokens)  # `token_bytes` has none for special tokens
+        pieces = [self.token_bytes[i] or (name or "").encode() for i, name in zip(answer.tokens, names, strict=True)]
+        # SentencePiece's decoders leave out the first space
+        removed = int(b"".join(pieces[:1])[:1] == b" " and not answer.text.startswith(" "))
+        begun = accumulate(sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces)  # characters
+        answer.ends = [max(0, end - removed) for end in begun]
         if grounded:
             if query.state.phase is not Phase.END:
                 answer.text = write_answer(query.grammar.strings(query.state))

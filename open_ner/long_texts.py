@@ -5,15 +5,15 @@ windows are cut lazily, in one pass over any text: without sentence ends, withou
 """
 
 import re
-import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import NamedTuple, NotRequired, TypedDict
+from functools import partial
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
 from .answers import Answer, Entity, to_entities
-from .conversation import LONE_SURROGATE, Occurrences, Span, build_query, neutralize
+from .conversation import LONE_SURROGATE, Occurrences, Span, build_query, is_border, neutralize
 from .prompts import ChatTemplate
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text
@@ -74,14 +74,16 @@ def token_counter(tokenizer: PreTrainedTokenizerBase, special_tokens: Collection
 
     A lone surrogate counts as a character, because no tokenizer accepts it; the decoder rejects it later.
     """
+    return partial(_count_tokens, tokenizer, special_tokens)  # which can be pickled
 
-    def count(texts: Sequence[str]) -> list[int]:
-        contents = [{"content": LONE_SURROGATE.sub("?", text)} for text in texts]
-        safe = [message["content"] for message in neutralize(contents, special_tokens)]
-        encoded = tokenizer(safe, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
 
-    return count
+def _count_tokens(
+    tokenizer: PreTrainedTokenizerBase, special_tokens: Collection[str], texts: Sequence[str]
+) -> list[int]:
+    contents = [{"content": LONE_SURROGATE.sub("?", text)} for text in texts]
+    safe = [message["content"] for message in neutralize(contents, special_tokens)]
+    encoded = tokenizer(safe, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    return [len(ids) for ids in encoded["input_ids"]]
 
 
 def fitting_window(
@@ -192,6 +194,12 @@ def read_answers(
     return {"entities": entities, "raw": answers, "windows": [(window.start, window.end) for window, _ in raw]}
 
 
+def iterate(inputs: Any) -> Iterator[Any]:
+    """Iterate over inputs; a torch Dataset with a length has an end, although its iterator has none."""
+    get = getattr(inputs, "__getitem__", None)
+    return map(get, range(len(inputs))) if get and isinstance(inputs, Sized) else iter(inputs)
+
+
 def up_to_last_window(
     answers: Iterator[tuple[Window, Mapping[str, Answer]]],
 ) -> Iterator[tuple[Window, Mapping[str, Answer]]]:
@@ -233,14 +241,9 @@ def _end_of_piece(text: str, start: int, end_of_text: int, longest: int) -> tupl
         end -= 1
     if end == start:  # inside a word
         end = stop
-        while end > start and _is_joined(text[end - 1], text[end]):
+        while end > start and not is_border(text, end):
             end -= 1
     return (end, False) if end > start else (stop, False)
-
-
-def _is_joined(left: str, right: str) -> bool:
-    """Whether two characters are displayed as one: combining marks, joiners, the color of an emoji."""
-    return unicodedata.category(right)[0] == "M" or "\u200d" in (left, right) or "\U0001f3fb" <= right <= "\U0001f3ff"
 
 
 def _fitting(text: str, held: list[_Piece], count: Count, limit: int) -> int:

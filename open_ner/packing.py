@@ -103,7 +103,8 @@ class Packed:
         def kept(states: torch.Tensor | None) -> torch.Tensor:
             assert states is not None, "a layer that has read tokens has states"
             where = columns[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-            return states[index].gather(2, where)
+            # with device_map="auto", the layers are on several devices
+            return states[index.to(states.device)].gather(2, where.to(states.device))
 
         for layer in self.cache.layers:
             assert isinstance(layer, DynamicLayer), "a DynamicCache without a config has no other layers"

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NotRequired, TypedDict, cast
 
+from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .answers import Answer, Entity
 from .conversation import OCCURRENCES, Occurrences
 from .decoding import Decoder, Request
-from .long_texts import RawResult, Window, cut, fitting_window, read_answers, token_counter, up_to_last_window
+from .long_texts import RawResult, Window, cut, fitting_window, iterate, read_answers, token_counter, up_to_last_window
 
 TASK = "open-ner"
 
@@ -104,15 +105,22 @@ class OpenNERPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        assert self.tokenizer is not None, "_load_tokenizer is set"
-        self.defaults = saved_defaults(self.model.config)
-        self.decoder = Decoder(self.model, self.tokenizer)
-        self.count = token_counter(self.tokenizer, self.decoder.special_tokens)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Follow the model and the tokenizer, which the caller may have replaced."""
+        decoder = getattr(self, "decoder", None)
+        if decoder is None or decoder.model is not self.model or decoder.tokenizer is not self.tokenizer:
+            assert self.tokenizer is not None, "_load_tokenizer is set"
+            self.defaults = saved_defaults(self.model.config)
+            self.decoder = Decoder(self.model, self.tokenizer)
+            self.count = token_counter(self.tokenizer, self.decoder.special_tokens)
 
     def _sanitize_parameters(self, types: Any = None, **options: Any) -> tuple[dict, dict, dict]:
-        known = {*WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
-        if unknown := set(options) - known:
-            raise ValueError(f"unknown option {sorted(unknown)[0]!r}: choose from {sorted(known)}")
+        known = {"types", *WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
+        if unknown := sorted(set(options) - known):
+            hint = "give the entity types as types=[...]" if "label" in unknown[0] or "entit" in unknown[0] else ""
+            raise ValueError(f"unknown option {unknown[0]!r}: {hint or f'choose from {sorted(known)}'}")
         positive = {name: options.get(name) for name in ("window", "max_new_tokens", "token_budget")}
         check_options(options.get("threshold"), options.get("occurrences"), **positive)
         given = {key: value for key, value in options.items() if value is not None}
@@ -128,10 +136,14 @@ class OpenNERPipeline(Pipeline):
 
         Options are those of the class.
         """
+        self._prepare()
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
-        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes)):
-            inputs = list(inputs)  # a column of `datasets` is a sequence but not a list
+        if not isinstance(inputs, (str, bytes, Mapping, Dataset)):
+            if isinstance(inputs, Sequence):
+                inputs = list(inputs)  # a column of `datasets` is a sequence but not a list
+            elif isinstance(inputs, Iterable):
+                inputs = (each for each in inputs)  # a streamed column is not a generator
         if self._batch_size is None:
             kwargs.setdefault("batch_size", 32)  # texts given to the decoder at once, which batches by token budget
         return super().__call__(inputs, *args, **kwargs)
@@ -206,7 +218,7 @@ class OpenNERPipeline(Pipeline):
         postprocess: dict,
     ) -> Iterator[list[Entity] | RawResult]:
         """Give texts to the decoder `batch_size` at a time; there are no tensors to collate."""
-        stream = iter(inputs)
+        stream = iterate(inputs)
         while chunk := [self.preprocess(text, **preprocess) for text in islice(stream, batch_size)]:
             outputs: Any = self.forward(chunk, **forward)  # the base class announces tensors
             for output in outputs:

@@ -17,6 +17,7 @@ from transformers.utils import chat_template_utils
 
 from .conversation import LONE_SURROGATE, Message, build_query, neutralize, passage_turns, write_query
 
+MARKUP = re.compile(r"\s*[^\w\s▁]")  # not white space, which some tokenizers add as tokens, nor a word
 # through transformers, because the files that travel with the weights import nothing but torch and transformers;
 # its stub allows for a missing jinja2, which torch requires
 TemplateError = chat_template_utils.jinja2.TemplateError  # pyright: ignore[reportAttributeAccessIssue]
@@ -28,9 +29,13 @@ SYSTEM_TO_USER = (
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Strings that the tokenizer reads as one token wherever they occur, so that a text with them may open a turn."""
-    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-    return [*added, *tokenizer.all_special_tokens]
+    """Strings that may open or close a turn: special tokens, and added ones that begin like markup (`<think>`)."""
+    added = [
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special or MARKUP.match(token.content)
+    ]
+    return [token for token in (*added, *tokenizer.all_special_tokens) if token.strip()]
 
 
 def refuse_surrogates(*parts: str) -> None:

@@ -1,15 +1,16 @@
 """Entities are grounded to spans, and filtered."""
 
 import re
+import unicodedata
 
 import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_builder.annotation.grounding import _is_word, _occurrences, fold, ground
+from dataset_builder.annotation.grounding import fold, ground
 from dataset_builder.annotation.types import is_latin, merge_plurals, normalize_type, why_reject
-from open_ner.conversation import find_spans
+from open_ner.conversation import find_occurrences, find_spans, is_word
 
 
 @pytest.mark.parametrize(
@@ -83,13 +84,33 @@ def test_a_span_equals_the_string_after_folding(before: str, string: str, after:
 
 @given(st.text("ab_ é1.", max_size=40), st.text("ab_ é1.", min_size=1, max_size=4))
 def test_exact_matches_are_those_of_the_conversation(text: str, string: str) -> None:
-    on_words = list(_occurrences(text, string, on_words=True))
-    assert (on_words or list(_occurrences(text, string, on_words=False))) == find_spans(text, string)
+    on_words = list(find_occurrences(text, string, on_words=True))
+    assert (on_words or list(find_occurrences(text, string, on_words=False))) == find_spans(text, string, case="exact")
 
 
-def test_word_characters_are_those_of_re() -> None:
+def test_word_characters_are_those_of_re_and_combining_marks() -> None:
     word = re.compile(r"\w")
-    assert all(_is_word(c) == bool(word.match(c)) for c in map(chr, range(0x110000)))
+    for character in map(chr, range(0x110000)):
+        assert is_word(character) == bool(word.match(character) or unicodedata.category(character)[0] == "M")
+
+
+@pytest.mark.parametrize(
+    ("text", "string", "found"),
+    [
+        ("दिल्ली में दिल है", "दिल", [(11, 14)]),
+        ("दिल्ली", "दिल", []),
+        ("cafe\u0301 and cafe", "cafe", [(10, 14)]),
+        ("cafe\u0301s and cafe\u0301", "cafe\u0301", [(11, 16)]),
+        ("می\u200cخواهم می", "می", [(9, 11)]),
+        ("👩\u200d💻 👩 💻", "👩", [(4, 5)]),
+        ("👩\u200d💻 👩 💻", "💻", [(6, 7)]),
+        ("👍🏽 👍", "👍", [(3, 4)]),
+        ("a Cafe\u0301 CAFE", "cafe", [(8, 12)]),
+    ],
+)
+def test_no_span_of_the_builder_or_the_runtime_cuts_a_character(text: str, string: str, found: list) -> None:
+    assert find_spans(text, string) == found
+    assert ground(text, string) == (found or "not_in_passage")
 
 
 @given(WILD)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import regex
 
-from open_ner.conversation import Span
+from open_ner.conversation import Span, find_occurrences, is_border
 
 # quotes and dashes that NFKC does not unify
 FOLDED = str.maketrans({**dict.fromkeys("‘’ʼ‛`´", "'"), **dict.fromkeys("“”„‟", '"'), **dict.fromkeys("‐‑‒–—―−", "-")})
@@ -34,14 +34,15 @@ def ground(text: str, string: str) -> list[Span] | str:
     if not string or len(string) > 4 * len(text) + 100:  # invisible characters may make it longer, within limits
         return "not_in_passage"
     inside = string in text
-    if inside and (spans := _whole(text, _occurrences(text, string, on_words=True))):
+    if inside and (spans := _whole(text, find_occurrences(text, string, on_words=True))):
         return spans
     folded, starts, ends = _fold_passage(text)
     if needle := fold(string)[0].strip():
-        places = _occurrences(folded, needle, on_words=True)
-        if spans := [(starts[i], ends[j - 1]) for i, j in places if starts[i] >= 0 and ends[j - 1] >= 0]:
+        places = find_occurrences(folded, needle, on_words=True)
+        edges = ((starts[i], ends[j - 1]) for i, j in places if starts[i] >= 0 and ends[j - 1] >= 0)
+        if spans := [(i, j) for i, j in edges if is_border(text, i) and is_border(text, j)]:
             return spans
-    if inside and (spans := _whole(text, _occurrences(text, string, on_words=False))):
+    if inside and (spans := _whole(text, find_occurrences(text, string, on_words=False))):
         return spans
     return "not_in_passage"
 
@@ -89,30 +90,12 @@ _fold_short = lru_cache(maxsize=10_000)(_fold_piece)
 _fold_passage = lru_cache(maxsize=4)(fold)  # called for each entity of a passage in turn
 
 
-def _occurrences(text: str, string: str, on_words: bool) -> Iterator[Span]:
-    """Occurrences without overlap, from left to right; faster than to compile a pattern for each string."""
-    left, right = on_words and _is_word(string[0]), on_words and _is_word(string[-1])
-    start = text.find(string)
-    while start >= 0:
-        end = start + len(string)
-        if (left and start and _is_word(text[start - 1])) or (right and end < len(text) and _is_word(text[end])):
-            start = text.find(string, start + 1)
-        else:
-            yield start, end
-            start = text.find(string, end)
-
-
-def _is_word(character: str) -> bool:
-    r"""Whether `\w` of the standard `re` matches the character."""
-    return character.isalnum() or character == "_"
-
-
 def _whole(text: str, spans: Iterator[Span]) -> list[Span]:
     """Keep the spans that begin and end between graphemes."""
-    return [(start, end) for start, end in spans if _is_border(text, start) and _is_border(text, end)]
+    return [(start, end) for start, end in spans if _is_whole(text, start) and _is_whole(text, end)]
 
 
-def _is_border(text: str, position: int) -> bool:
+def _is_whole(text: str, position: int) -> bool:
     around = text[max(0, position - 1) : position + 1]
     return around.isascii() or SIMPLE.match(around) is not None or position in _borders(text)
 

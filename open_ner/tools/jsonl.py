@@ -16,8 +16,9 @@ InputLine = dict[str, Any]  # the user's object, with any keys
 def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_size: int) -> None:
     """Print each line's record with its `entities`, as soon as its batch is answered; blank lines are ignored.
 
-    A record's own `types` take precedence. Raises UserError at the end if some lines could not be answered; each of
-    them has an `error` in its record and on stderr.
+    A record's own `types` take precedence; its own `entities` and `error` become `input_entities` and `input_error`.
+    Raises UserError at the end if some lines could not be answered; each of them has an `error` in its record and on
+    stderr.
     """
     broken = total = 0
     numbered = enumerate(lines, 1)
@@ -25,7 +26,7 @@ def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_
         records = [(number, _record(line)) for number, line in batch if line.strip()]
         for number, record in _answered(records, ask, types):
             total += 1
-            if "entities" not in record:
+            if "error" in record:
                 broken += 1
                 print(f"{name}, line {number}: {record['error']}", file=sys.stderr)
             print(json.dumps(record, ensure_ascii=False))
@@ -40,9 +41,11 @@ def _record(line: bytes) -> InputLine:
         record = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return {"error": f"not JSON in UTF-8: {error}"}
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        return {"error": f'not an object with a "text" that is a string: {line[:60]!r}'}
-    return {key: value for key, value in record.items() if key not in ("entities", "error")}  # of an earlier run
+    fields = record if isinstance(record, dict) else {}
+    kept = {f"input_{key}" if key in ("entities", "error") else key: value for key, value in fields.items()}
+    if not isinstance(kept.get("text"), str):
+        kept["error"] = f'not an object with a "text" that is a string: {line[:60]!r}'
+    return kept
 
 
 def _answered(records: list[tuple[int, InputLine]], ask: Ask, types: Any) -> Iterator[tuple[int, InputLine]]:
@@ -50,7 +53,7 @@ def _answered(records: list[tuple[int, InputLine]], ask: Ask, types: Any) -> Ite
 
     def alike(numbered: tuple[int, InputLine]) -> tuple[bool, Any]:
         own = numbered[1].get("types")
-        return "text" in numbered[1], types if own is None else own
+        return "error" not in numbered[1], types if own is None else own
 
     for (askable, wanted), group in groupby(records, alike):
         same = list(group)

@@ -8,10 +8,11 @@ the other options and the result are the pipeline's.
 
 import json
 import logging
+import math
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
@@ -24,7 +25,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..answers import Answer, Entity
 from ..conversation import Message, Occurrences, build_query, neutralize
-from ..long_texts import Count, RawResult, Window, cut, read_answers, token_counter, up_to_last_window
+from ..long_texts import Count, RawResult, Window, cut, iterate, read_answers, token_counter, up_to_last_window
 from ..pipeline import DEFAULTS, Defaults, check_options, saved_defaults, to_queries
 from ..prompts import refuse_surrogates, special_tokens
 
@@ -122,14 +123,14 @@ class ServedNER:
         options = (queries, dataset, threshold, occurrences, return_raw)
         if isinstance(inputs, str):
             return next(self._read([inputs], *options))
-        if isinstance(inputs, (bytes, Mapping)) or not isinstance(inputs, Iterable):
+        if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable | Sized):
             raise ValueError(f"open-ner reads strings, not {type(inputs).__name__}: {inputs!r:.80}")
         results = self._read(inputs, *options)
         return list(results) if isinstance(inputs, Sequence) else results
 
     def _read(
         self,
-        texts: Iterable[Any],
+        texts: Iterable[Any] | Sized,
         queries: Mapping[str, str],
         dataset: str | None,
         threshold: float,
@@ -144,8 +145,8 @@ class ServedNER:
             of_this_text = up_to_last_window(chain([(window, answers)], rest))
             yield read_answers(text, of_this_text, threshold, occurrences, return_raw, calibration)
 
-    def _windows(self, texts: Iterable[Any]) -> Iterator[tuple[str, Window]]:
-        for text in texts:
+    def _windows(self, texts: Iterable[Any] | Sized) -> Iterator[tuple[str, Window]]:
+        for text in iterate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
             refuse_surrogates(text)
@@ -185,25 +186,33 @@ class ServedNER:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, messages: list[Message]) -> Answer:
-        """Return the answer to one query."""
-        return _to_answer(self._complete(messages), self.base_url)
+        """Return the answer to one query; without scores if the server refuses to give token probabilities."""
+        with _explained(self.base_url, self.client.api_key):
+            try:
+                completion = self._complete(messages, self.scores)
+            except openai.APIStatusError as error:
+                if not self.scores or "logprob" not in error.response.text.lower():
+                    raise
+                completion = self._complete(messages, scores=False)
+                self.scores = False
+                logger.warning("%s refuses logprobs: spans have no scores", self.base_url)
+        return _to_answer(completion, self.base_url)
 
-    def _complete(self, messages: list[Message]) -> ChatCompletion:
+    def _complete(self, messages: list[Message], scores: bool) -> ChatCompletion:
         """Request the chat completion of one query."""
         special = self.special_tokens
         if special is None:
             special = {marker for message in messages for marker in MARKER.findall(message["content"])}
         safe: Any = neutralize(messages, special)  # the client wants a TypedDict for each role
-        with _explained(self.base_url, self.client.api_key):
-            return self.client.chat.completions.create(
-                model=self.model,
-                messages=safe,
-                temperature=0,
-                max_tokens=self.max_new_tokens,
-                logprobs=True if self.scores else openai.omit,
-                response_format=ANSWER_FORMAT if self.structured else openai.omit,
-                extra_body=self.extra_body,
-            )
+        return self.client.chat.completions.create(
+            model=self.model,
+            messages=safe,
+            temperature=0,
+            max_tokens=self.max_new_tokens,
+            logprobs=True if scores else openai.omit,
+            response_format=ANSWER_FORMAT if self.structured else openai.omit,
+            extra_body=self.extra_body,
+        )
 
     def _only_model(self) -> str:
         """Return the name of the server's only model."""
@@ -228,7 +237,8 @@ def _to_answer(completion: ChatCompletion, base_url: str) -> Answer:
     # llama.cpp leaves a code fence before the list out of the content; vLLM's last token ends the turn
     begin = written.decode("utf-8", "replace").find(answer.text)
     if begin >= 0:
-        within = [(token.logprob, end - begin) for token, end in zip(tokens, ends, strict=True) if end > begin]
+        logs = [-math.inf if token.logprob is None else token.logprob for token in tokens]  # None: too small to send
+        within = [(log, end - begin) for log, end in zip(logs, ends, strict=True) if end > begin]
         answer.logprobs, answer.ends = [logprob for logprob, _ in within], [end for _, end in within]
     return answer
 
