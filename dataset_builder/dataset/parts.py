@@ -123,7 +123,7 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
     with Journal(path) as journal:
         for record in journal.records():
             if record["model"] != RECORDED:
-                cost["paid"] += 1
+                cost["paid"] += "copy_of" not in record
                 cost["cost"] += record_cost(record, teacher)
             if record["key"] in asked:
                 variant, passage_id = asked[record["key"]]
@@ -133,6 +133,7 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
                     "model": models.setdefault(record["model"], record["model"]),
                     "time": record.get("time", ""),
                 }
+        cost["cost"] += journal.unread + journal.in_flight
         if journal.damaged:
             print(f"{path}: ignored {journal.damaged} damaged lines; --stage annotate asks their questions again")
     passages = len(asked) // max(1, len(teacher.variants))
