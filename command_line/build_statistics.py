@@ -119,6 +119,8 @@ class BuildStatistics(Provenance):
 
     name: str
     license: str
+    language: NotRequired[str | None]
+    passage_options: NotRequired[dict[str, Any]]
     corpus: CorpusCounts
     answers: TeacherCost
     negatives: dict[str, Any]

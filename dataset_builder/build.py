@@ -13,9 +13,9 @@ from typing import Any
 from command_line.build_statistics import BuildStatistics, CorpusCounts
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_json
+from open_ner.tools.public import public_path
 
 from .config import BuildConfig, ContaminationConfig, SupervisedConfig
-from .corpus.passages import public_name
 from .dataset.figures import plot_all
 from .dataset.parts import Parts
 from .dataset.statistics import PAPER, BuiltConfig, describe_set, provenance, summarize
@@ -66,7 +66,9 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
         "license": config.license,
         "corpus": _corpus_counts(folder) if config.corpus.named else {},
         "answers": parts.cost,
-        "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_name(student)},
+        "language": config.corpus.language,
+        "passage_options": {"max_tokens": config.corpus.max_tokens, "tokenizer": public_path(config.corpus.tokenizer)},
+        "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_path(student)},
         "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
         **provenance(built, config.teacher.recorded_by if config.teacher.recorded and asked else None),
         "variants": {name: summarize(built[name], parts.counts.get(name, {"counts": {}})) for name in parts.files},
@@ -97,11 +99,14 @@ def _corpus_counts(folder: Path) -> CorpusCounts:
 def replaced(target: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `target` once the block ends without an error.
 
-    Raises UserError if `target` holds files other than a dataset of this program.
+    A kill at any moment leaves a complete folder, which the next call puts in its place. Raises UserError if `target`
+    holds files other than a dataset of this program.
     """
+    partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "old"))
+    if old.exists() and not target.exists():  # killed between the two renames below
+        (partial if partial.exists() else old).rename(target)
     if target.exists() and not (target / "stats.json").exists() and any(target.iterdir()):
         raise UserError(f"{target} holds files that are not a dataset of this program; choose another folder")
-    partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "old"))
     for leftover in (partial, old):
         if leftover.exists():
             shutil.rmtree(leftover)

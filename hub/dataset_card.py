@@ -118,7 +118,7 @@ def _metadata(stats: BuildStatistics) -> "DatasetCardData":
     return DatasetCardData(
         pretty_name=stats["name"],
         license=stats["license"],
-        language=["en"],
+        language=[stats["language"]] if stats.get("language") else None,
         annotations_creators=["machine-generated"] * bool(stats["prompts"]) + ["found"] * bool(stats["supervised"]),
         task_categories=["token-classification", "text-generation"],
         size_categories=[next((name for bound, name in bounds if rows < bound), "n>1M")],

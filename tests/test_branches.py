@@ -1,9 +1,22 @@
 """Branches: each answer is learned from exactly the tokens that inference shows."""
 
+from copy import copy
+from pathlib import Path
+
 import datasets
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
 from trl import SFTConfig
 
 from kinds import encode_conversation
@@ -52,14 +65,43 @@ def test_single_queries_are_what_inference_asks() -> None:
     assert all(messages[1]["content"] == ACKNOWLEDGEMENT for messages in single_queries(bare))
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
+SHAPE = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.15,
+}  # fmt: skip
+WINDOWED = {  # each with layers that attend to fewer tokens than a passage has
+    "mistral": MistralConfig(**SHAPE, sliding_window=9),
+    "gemma3": Gemma3TextConfig(
+        **SHAPE, sliding_window=9, head_dim=8, layer_types=["sliding_attention", "full_attention"] * 2
+    ),
+    "qwen2": Qwen2Config(**SHAPE, sliding_window=9, use_sliding_window=True, max_window_layers=2),
+    "phi3": Phi3Config(**SHAPE, sliding_window=9, pad_token_id=0),
+}
+
+
+@pytest.fixture(scope="module")
+def student(request: pytest.FixtureRequest, tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random students whose layers attend to everything before a token, or only to a window."""
+    if request.param == "llama":
+        return tiny_student
+    config = copy(WINDOWED[request.param])
+    config.vocab_size = len(AutoTokenizer.from_pretrained(tiny_student))
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp(request.param)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("student", "attention"),
+    [*((name, "sdpa") for name in ("llama", *WINDOWED)), ("llama", "flex_attention"), ("gemma3", "flex_attention")],
+    indirect=["student"],
+)
 def test_logits_of_every_answer_equal_those_of_the_single_query(
-    attention: str,
-    tiny_student,
-    tokenizer: PreTrainedTokenizerBase,  # noqa: ANN001
+    attention: str, student: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     batch = BranchCollator(tokenizer.pad_token_id)(rows(tokenizer).to_list())
-    plain, branched = load(tiny_student, "sdpa"), load(tiny_student, attention)
+    plain, branched = load(student, "sdpa"), load(student, attention)
     see_own_branch_only(branched)
     names = ("input_ids", "position_ids", "branches")
     with torch.inference_mode():

@@ -161,6 +161,32 @@ def test_an_interrupted_build_leaves_the_dataset_of_before_and_the_next_one_no_o
     assert {split: len(part) for split, part in rows.items()} == {"train": 12}
 
 
+def test_a_kill_between_the_renames_that_replace_a_dataset_loses_none(
+    run: tuple[BuildConfig, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder = run
+    dataset = finished(config, folder)
+    rename = Path.rename
+
+    def die(path: Path, target: Path) -> Path:
+        if path.name == "dataset.partial":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    config.license = "mit"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", die)
+        finished(config, folder)
+    assert not dataset.exists()
+    with pytest.raises(KeyboardInterrupt):
+        build(config, folder, interrupt)
+    assert json.loads((dataset / "stats.json").read_text())["license"] == "mit"
+    assert "license: mit" in (dataset / "README.md").read_text()
+
+
 def test_a_folder_with_files_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")

@@ -69,6 +69,12 @@ def card(folder: Path, repo: str | None = None, **changes: Any) -> DatasetCard:
     return DatasetCard.load(folder / "README.md")
 
 
+def test_the_language_is_that_of_the_corpus(tmp_path: Path) -> None:
+    assert card(tmp_path, language="de").data.language == ["de"]
+    assert card(tmp_path, language=None).data.get("language") is None
+    assert "\x1b" not in card(tmp_path, sources={"a\x1b[31m": 3}).text
+
+
 def test_numbers_stand_beside_the_papers(tmp_path: Path) -> None:
     text = card(tmp_path).text
     for line in (

@@ -1,5 +1,6 @@
 """The whole pipeline over real HTTP: build, push, load, train, push, evaluate, and load the model by name."""
 
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
+from pyarrow import parquet
 
 from fake_hub import FakeHub
 
@@ -26,7 +28,8 @@ def hub() -> Iterator[FakeHub]:
 @pytest.fixture(scope="module")
 def environment(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a user who is logged in to the Hub."""
-    return {**hub.env(tmp_path_factory.mktemp("home")), "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    home = hub.env(tmp_path_factory.mktemp("home"))
+    return {**home, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "OPENAI_API_KEY": "sk-test-0123456789"}
 
 
 def run(environment: dict[str, str], *command: str, cwd: Path = ROOT) -> str:
@@ -44,6 +47,8 @@ def dataset(
         environment, "-m", "dataset_builder", "--config", "recipes/build/sample.yaml", "--output_dir", str(folder),
         "--corpus.tokenizer", str(tiny_student), "--corpus.max_tokens", "1000",
         "--dataset.max_conversation_tokens", "2000", "--push_to_hub", DATASET,
+        "--teacher.base_url", "https://user:pa55word@teacher.example/v1?key=K3y-secret",
+        "--corpus.path", str(ROOT / "dataset_builder/sample/passages.jsonl"),
     )  # fmt: skip
 
 
@@ -116,6 +121,25 @@ def test_evaluation_renews_the_card_and_publishes(
     assert card.data.pipeline_tag == "text-generation"
     results = json.loads(files["results/sample-sample-grounded.json"])
     assert results["benchmarks"]["sample"]["n_passages"] == 2
+
+
+@pytest.mark.usefixtures("student")
+def test_nothing_private_is_published(
+    hub: FakeHub, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    private = ["pa55word", "K3y-secret", environment["OPENAI_API_KEY"], environment["HF_TOKEN"], str(ROOT)]
+    private += [str(Path.home()), str(tmp_path_factory.getbasetemp()), *({"/tmp"} - {str(ROOT)})]
+    seen = 0
+    for (kind, repo), content in hub.repos.items():
+        for name, data in hub.files(kind, repo).items():
+            text = data.decode(errors="replace")
+            if name.endswith(".parquet"):
+                text += str(parquet.read_table(io.BytesIO(data)).to_pylist())
+            found = [word for word in private if word in text]
+            assert not found, f"{kind} {repo} {name}: {found}"
+            seen += 1
+        assert content.commits
+    assert seen > 20
 
 
 def test_anyone_pulls_the_model_by_name_with_both_pipelines(

@@ -6,19 +6,21 @@ from collections.abc import Collection, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from command_line.build_statistics import CorpusCounts
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl, write_json
+from open_ner.tools.public import public_path
 
 from ..config import CorpusConfig
 from ..rejects import Reject
 from .cutting import Passage, PassageCutter, load_tokenizer
 from .filters import Filter, Screen, make_filter, make_is_new
 from .sampling import draw
-from .sources import fingerprint, read_documents, sources_of, text_sha256
+from .sources import choose_files, fingerprint, read_documents, sources_of, text_sha256
 
 HELD = 1_000  # characters kept of a rejected document while a sample is drawn
 
@@ -110,7 +112,11 @@ def _sampled(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> It
                 counts.candidates += 1
                 yield (number if total else 0), item
 
-    quotas = [round(size * weight / total) for weight in weights] if total else [size]
+    shares = [size * weight / total for weight in weights] if total else [size]
+    quotas = [int(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda number: quotas[number] - shares[number])
+    for number in by_remainder[: size - sum(quotas)]:  # so that they sum up to the sample
+        quotas[number] += 1
     drawn = 0
     for passage, reason in draw(read, quotas, config.seed, why_reject, lambda: make_is_new(config.near_duplicates)):
         drawn += 1
@@ -133,8 +139,8 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
     state = [fingerprint(source) for source in sources]
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "passages.report.json"
-    if report.exists() and (folder / "passages.jsonl").exists() and not _is_outdated(folder):
-        before = json.loads(report.read_text(encoding="utf-8"))
+    before = _read_report(report)
+    if before and (folder / "passages.jsonl").exists() and not _is_outdated(folder):
         then = before["origin"].get("state", [])
         same = before["origin"]["options"] == options and len(then) == len(state)
         if same and all(now in (None, old) for now, old in zip(state, then, strict=True)):
@@ -154,10 +160,14 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
             else:
                 reasons[item.reason] += 1
                 print(json.dumps({"id": item.id, "reason": item.reason, "text": item.text}), file=bad)
+    for source in sources:
+        if unread := choose_files(source)[2]:
+            shown = ", ".join(file.name for file in unread[:5]) + (", ..." if len(unread) > 5 else "")
+            print(f"passages: {len(unread)} files of {source.path}, of another type or split, are not read: {shown}")
     if not origins:
         what = f"rejected: {dict(reasons)}" if reasons else "it has no rows"
         raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; {what}")
-    titles = [":".join(filter(None, (public_name(source.path or ""), source.name))) for source in sources]
+    titles = [":".join(filter(None, (public_path(source.path or ""), source.name))) for source in sources]
     documents: Counter[str] = Counter()
     for number, n in read.documents.items():
         documents[titles[number]] += n
@@ -174,20 +184,35 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
         counts["not_sampled"] = read.not_sampled
     if config.sample and counts["kept"] < config.sample:
         print(f"passages: the corpus has {counts['kept']} of the {config.sample} passages of corpus.sample")
+    for path in (report, names[1]):  # without them, what an interruption leaves here counts as incomplete
+        path.unlink(missing_ok=True)
     for partial, path in zip(partials, names, strict=True):
         partial.replace(path)
     write_json(report, {"origin": {"options": options, "state": state}, "counts": counts})
     return counts
 
 
-def public_name(path: str) -> str:
-    """A Hub id or relative path, or the last part of an absolute path, which the card must not show."""
-    return Path(path).name if Path(path).is_absolute() else path
+def _read_report(path: Path) -> Any:
+    """The report of a finished stage; None without one, or for one that was cut off."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _read_rows(path: Path) -> Iterator[Any]:
+    try:
+        yield from read_jsonl(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run --stage passages again") from None
 
 
 def _is_outdated(folder: Path) -> bool:
-    """Whether an older version wrote the passages: with other fields, or without a file of rejects."""
-    first = next(read_jsonl(folder / "passages.jsonl"), {})
+    """Whether the passages are incomplete or of an older version: with other fields, or without a file of rejects."""
+    try:
+        first = next(read_jsonl(folder / "passages.jsonl"), {})
+    except ValueError:
+        return True
     return set(first) != {one.name for one in fields(Passage)} or not (folder / "rejected_passages.jsonl").exists()
 
 
@@ -199,23 +224,22 @@ class StoredPassages(Collection[Passage]):
         if not self.path.exists():
             raise UserError(f"{self.path} does not exist: run --stage passages first")
         if _is_outdated(folder):
-            raise UserError(
-                f"{self.path} was written by an older version: run --stage passages again; paid replies stay valid"
-            )
+            why = "is incomplete or was written by an older version"
+            raise UserError(f"{self.path} {why}: run --stage passages again; paid replies stay valid")
 
     def __len__(self) -> int:
         with self.path.open("rb") as lines:
             return sum(1 for _ in lines)
 
     def __iter__(self) -> Iterator[Passage]:
-        return (Passage(**row) for row in read_jsonl(self.path))
+        return (Passage(**row) for row in _read_rows(self.path))
 
     def __contains__(self, passage: object) -> bool:
         return any(passage == stored for stored in self)
 
     def rejects(self) -> Iterator[Reject]:
         """The rejects of the stage `passages`."""
-        return (Reject(**row) for row in read_jsonl(self.rejects_path))
+        return (Reject(**row) for row in _read_rows(self.rejects_path))
 
 
 def load_passages(folder: Path) -> StoredPassages:
