@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import pytest
 from huggingface_hub import DatasetCard
 from pyarrow import parquet
 
+from dataset_builder.__main__ import main
+from dataset_builder.corpus.passages import load_passages
 from fake_batch import FakeBatch
 from fake_teacher import FakeTeacher, completion
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "dataset_builder" / "sample"
@@ -283,6 +287,57 @@ def test_passages_of_an_older_version_are_made_again_and_nothing_is_paid_again(
     assert (folder / "passages.jsonl").read_text() == written and (folder / "rejected_passages.jsonl").exists()
 
 
+def test_an_interrupted_passages_stage_never_mixes_two_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the stage is interrupted, what it leaves is one run's passages and rejects, or asks for the stage."""
+    with (workplace / "mine.jsonl").open("a") as corpus:
+        corpus.write('{"text": "Ada was here."}\n')
+    folder, recipe = workplace / "runs" / "my-dataset", your_recipe(workplace, "http://127.0.0.1:9/v1")
+    monkeypatch.chdir(workplace)
+
+    def passages(min_words: int, interrupted_at: int | None = None) -> None:
+        calls = 0
+
+        def interrupted(path: Path, method: Any, *arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == interrupted_at:
+                raise KeyboardInterrupt
+            return method(path, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            options = ["--stage", "passages", "--corpus.language", "null", "--corpus.min_words", str(min_words)]
+            patch.setattr(sys, "argv", ["dataset_builder", *recipe, *options])
+            for name in ("replace", "unlink"):
+                patch.setattr(Path, name, partialmethod(interrupted, getattr(Path, name)))
+            main()
+
+    def left() -> tuple[int, int] | None:
+        try:
+            stored = load_passages(folder)
+        except UserError as error:
+            assert "run --stage passages again" in str(error)
+            return None
+        return len(list(stored)), len(list(stored.rejects()))
+
+    found = []
+    for number in range(1, 6):
+        passages(5)
+        assert left() == (12, 1)
+        with pytest.raises(KeyboardInterrupt):
+            passages(2, number)
+        found.append(left())
+        passages(2)
+        assert left() == (13, 0)
+    assert found == [(12, 1), (12, 1), None, None, (13, 0)]
+    (folder / "passages.report.json").write_text("")  # a full disk, with an older version
+    passages(2)
+    assert json.loads((folder / "passages.report.json").read_text())["counts"]["kept"] == 13
+    with (folder / "rejected_passages.jsonl").open("a") as file:
+        file.write('{"id": "a')
+    with pytest.raises(UserError, match=r"rejected_passages\.jsonl is damaged .*: delete it and run --stage passages"):
+        list(load_passages(folder).rejects())
+
+
 def test_the_batch_api_is_one_flag_away(workplace: Path) -> None:
     with FakeBatch(reply, polls=1) as provider:
         arguments = [*your_recipe(workplace, provider.base_url), "--batch", "--teacher.batch_poll_seconds", "0.05"]
@@ -311,7 +366,7 @@ def test_an_interrupted_run_asks_only_what_is_missing(workplace: Path) -> None:
         assert started[0].returncode == 130, message
         assert "run the same command again" in message.splitlines()[-1]
         journal = (workplace / "runs" / "my-dataset" / "journal.jsonl").read_text().splitlines()
-        answered = len(journal) - 1
+        answered = sum('"finish_reason"' in line for line in journal)
         assert 3 <= answered <= 5
         ended = build(*arguments, cwd=workplace, key="k")
         assert ended.returncode == 0, ended.stderr
@@ -364,7 +419,7 @@ def test_replies_of_todays_models_are_read_or_named(workplace: Path) -> None:
     build(*arguments, "--stage", "build", cwd=workplace)
     folder = workplace / "runs" / "my-dataset"
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()[1:]]
-    finished = Counter(record["finish_reason"] for record in records)
+    finished = Counter(record["finish_reason"] for record in records if "finish_reason" in record)
     assert finished == {"stop": 5, "content_filter": 2, "length": 1, "{'why': 1}": 1}
     rows = [json.loads(line) for line in (folder / "annotations.type.jsonl").read_text().splitlines()]
     types = {entity["text"]: entity["type"] for row in rows for entity in row["entities"]}

@@ -116,6 +116,19 @@ def test_weights_divide_the_sample_among_sources(tmp_path: Path, tiny_student: P
     assert counts["sources"] == {"a": 30, "b": 10} and counts["licenses"] == {"CC0": 40}
 
 
+def test_quotas_of_equal_sources_sum_up_to_the_sample(
+    tmp_path: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        rows = documents(180)[60 * number : 60 * (number + 1)]
+        (tmp_path / f"{number}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sources = [SourceConfig(path=str(tmp_path / f"{n}.jsonl"), weight=1.0, source=str(n)) for n in range(3)]
+    counts = write_passages(
+        CorpusConfig(sources=sources, sample=100, tokenizer=str(tiny_student), **OFF), tmp_path / "o"
+    )
+    assert sorted(counts["sources"].values()) == [33, 33, 34] and capsys.readouterr().out == ""
+
+
 def test_a_sample_larger_than_the_corpus_says_so(
     tmp_path: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,10 @@
 """Sources: all kinds of files and folders, columns by name, and a reason or one clear line for every fault."""
 
+import bz2
+import csv
 import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -10,11 +13,13 @@ from typing import Any
 
 import datasets
 import pytest
+import zstandard
 
 from dataset_builder.config import CorpusConfig, SourceConfig
 from dataset_builder.corpus.sources import Document, fingerprint, read_documents, sources_of
 from dataset_builder.rejects import Reject
 from fake_hub import FakeHub
+from ner_sets import rows as ner_rows
 from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +48,6 @@ def test_files_are_read(kind: str, tmp_path: Path) -> None:
     elif kind == "txt":
         path.write_text(TEXT)
     elif kind == "jsonl.zst":
-        import zstandard
-
         path.write_bytes(zstandard.compress(line))
     else:
         path.write_bytes(gzip.compress(line) if kind == "jsonl.gz" else line)
@@ -63,6 +66,59 @@ def test_folders_and_patterns_are_read(tmp_path: Path) -> None:
     assert sorted(item.text for item in read(tmp_path / "tables")) == ["a", "b"]
     assert [item.text for item in read(tmp_path / "tables", data_files="b.parquet")] == ["b"]
     assert len(read(tmp_path / "tables" / "*.parquet")) == 2
+
+
+def test_the_same_rows_by_path_by_pattern_and_by_folder(tmp_path: Path) -> None:
+    rows = [{"id": "2023-01-05", "text": TEXT, "source": None}, {"id": "0012", "text": "NA", "source": None}]
+    more = [{"id": 7, "text": f"{TEXT} twice", "source": "wiki"}]
+    name = "data [v2].jsonl"
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        jsonl(tmp_path / folder / name, *rows)
+        (tmp_path / folder / "y.txt").write_text("a text beside the corpus")
+        (tmp_path / folder / ".hidden.jsonl").write_text("no corpus")
+    first = read(tmp_path / "one" / name)
+    assert [(item.id, item.text, item.source) for item in first] == [("2023-01-05", TEXT, ""), ("0012", "NA", "")]
+    for way in (tmp_path / "one", tmp_path / "one" / "*.jsonl", tmp_path / "one" / "*"):
+        assert read(way) == first
+    jsonl(tmp_path / "two" / "e.jsonl", *more)
+    (tmp_path / "two" / "f.json.bz2").write_bytes(bz2.compress(json.dumps(more).encode()))
+    (tmp_path / "two" / "g.jsonl.xz").write_bytes(lzma.compress(json.dumps(more[0]).encode()))
+    both = read(tmp_path / "two")
+    assert both[:2] == first and [(item.id, item.source) for item in both[2:]] == [("7", "wiki")] * 3
+    assert read(tmp_path / "two" / "*.js*") == both
+    datasets.Dataset.from_list([{"text": TEXT}]).to_parquet(str(tmp_path / "t [1].parquet"))
+    assert [item.text for item in read(tmp_path / "t [1].parquet")] == [TEXT]
+
+
+def test_a_folder_with_splits_is_read_by_its_split(tmp_path: Path) -> None:
+    jsonl(tmp_path / "train.jsonl", {"text": TEXT})
+    jsonl(tmp_path / "test.jsonl", {"text": "for a test"})
+    assert [item.text for item in read(tmp_path)] == [TEXT]
+    assert [item.text for item in read(tmp_path, split="test")] == ["for a test"]
+    with pytest.raises(UserError, match=r"no files of the split 'dev', only of \['test', 'train'\]"):
+        read(tmp_path, split="dev")
+
+
+def test_values_of_a_csv_file_are_text(tmp_path: Path) -> None:
+    values = [("007", "NA"), ("12345678901234567890", "None"), ("1.50", 'in "quotes", and\ntwo lines'), ("x", "")]
+    with (tmp_path / "c.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "text"), *values])
+    *items, empty = read(tmp_path / "c.csv")
+    assert [(item.id, item.text) for item in items] == values[:3] and (empty.id, empty.reason) == ("x", "empty")
+
+
+@pytest.mark.parametrize("ending", ["gz", "zst"])
+def test_a_small_file_cannot_hold_a_line_that_fills_the_memory(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ner_rows, "LONGEST_LINE", 2**20)
+    path = tmp_path / f"c.jsonl.{ending}"
+    line = json.dumps({"text": "a" * 2**22}).encode()
+    content = json.dumps({"text": TEXT}).encode() + b"\n" + line
+    path.write_bytes(gzip.compress(content) if ending == "gz" else zstandard.compress(content))
+    with pytest.raises(UserError, match=r"c\.jsonl\..*: line 2 has more than 1 MiB"):
+        read(path)
 
 
 def test_columns_are_named_and_may_be_nested(tmp_path: Path) -> None:
@@ -104,7 +160,7 @@ def test_each_rejected_document_has_its_reason(tmp_path: Path) -> None:
         ("c.pdf", b"%PDF", "unknown file type"),
         ("c.parquet", b"not parquet", "cannot be read"),
         ("c.txt", b"\xff\xfe\x00", "cannot be read"),
-        ("d/c.jsonl", b'{"text": \n', "cannot be read"),
+        ("d/c.jsonl", b'{"text": \n', "line 1 is not JSON"),
     ],
 )
 def test_an_unreadable_source_is_one_line(name: str, content: bytes, said: str, tmp_path: Path) -> None:

@@ -1,18 +1,18 @@
 """Read the documents of a corpus from local files, folders and datasets of the Hub, or from a mixture of them."""
 
-import gzip
+import csv
 import hashlib
 import json
 import random
 import re
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from glob import glob
+from glob import escape, glob
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ner_sets.rows import LONGEST_LINE, read_lines
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
@@ -76,11 +76,9 @@ def read_documents(source: SourceConfig, config: CorpusConfig) -> Iterator[Docum
     Raises:
         UserError: the source cannot be read, or has no column with the text.
     """
-    assert source.path  # see sources_of
-    path = Path(source.path)
-    if path.name.endswith((".jsonl", ".jsonl.gz", ".json.gz")) and not PATTERN.search(source.path):
-        # not through `datasets`, which does not name a broken line and casts each column to one type
-        rows = _read_jsonl(path, config.skip_broken_lines)
+    kind, files, _ = choose_files(source)
+    if kind in LOCAL_READERS:  # not through `datasets`, which casts a column to one type and names no broken line
+        rows = (row for file in files for row in LOCAL_READERS[kind](file, config.skip_broken_lines))
         rows = _shuffled(rows, config.shuffle_buffer, config.seed) if config.shuffle_buffer else rows
     else:
         rows = _read_datasets(source, config)
@@ -121,36 +119,97 @@ def _field(row: Any, column: str | None) -> Any:
     return row
 
 
-def _read_jsonl(path: Path, skip_broken: bool) -> Iterator[dict[str, Any] | Reject]:
-    if not path.exists():
-        raise UserError(f"{path}: no such file: set corpus.path to your corpus")
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
+def local_files(source: SourceConfig) -> list[Path] | None:
+    """The local files that a source names; None for a dataset of the Hub, or a file that does not exist."""
+    assert source.path  # see sources_of
+    path = Path(source.path)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [path / name for name in glob(f"**/{source.data_files or '*'}", root_dir=path, recursive=True)]
+    elif PATTERN.search(source.path):
+        found = [Path(name) for name in glob(source.path, recursive=True)]
+    else:
+        return None
+    return sorted(file for file in found if file.is_file())
+
+
+def choose_files(source: SourceConfig) -> tuple[str | None, list[Path], list[Path]]:
+    """The reader of most of a source's local files, those that it reads, and those that nothing reads.
+
+    The reader is None for a dataset of the Hub and for a folder that `datasets` must read: one with configs, or with
+    files that this module does not know.
+    """
+    path, files = Path(source.path or ""), local_files(source)
+    kinds = [READERS.get((f.with_suffix("") if f.suffix in COMPRESSED else f).suffix) for f in files or []]
+    kind = max(READERS.values(), key=kinds.count)
+    if not files or kind not in kinds:
+        if path.is_dir() or (files is None and not {path.suffix, path.with_suffix("").suffix} & {*READERS}):
+            return None, [], []
+        types = f"unknown file type: use {', '.join(READERS)}, also compressed as {', '.join(COMPRESSED)}"
+        raise UserError(f"{path}: {types if files else 'no such file: set corpus.path to your corpus'}")
+    chosen = [file for file, one in zip(files, kinds, strict=True) if one == kind]
+    if path.is_dir() and not source.data_files:
+        card = path / "README.md"
+        if source.name or (card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace")):
+            return None, [], []
+        chosen = _of_split(path, chosen, source.split)
+    return kind, chosen, [file for file in files if file not in {*chosen}]
+
+
+def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
+    """The files that belong to a split by their names, such as `test.jsonl`, as `datasets` sees it."""
+    from datasets.data_files import DataFilesDict, get_data_patterns
+
     try:
-        with opener(path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")  # some editors write a byte order mark
-                if not line.strip():
-                    continue
-                row: Any = None
-                try:
-                    row = json.loads(line.decode("utf-8"))
-                    fault = None if isinstance(row, dict) else f"is not a JSON object: {line[:60]!r}"
-                except UnicodeDecodeError as error:
-                    fault = f"is not UTF-8 ({error.reason} at byte {error.start})"
-                except json.JSONDecodeError as error:
-                    fault = f"is not JSON ({error.msg} at column {error.colno})"
-                except RecursionError:
-                    fault = "is not JSON (nested too deep)"
-                if fault is None:
-                    yield row
-                elif skip_broken:
-                    yield Reject(f"{path.name}:{number}", "broken_line", line.decode("utf-8", "replace"))
-                else:
-                    raise UserError(f"{path}: line {number} {fault}; set corpus.skip_broken_lines to skip them")
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path}: not readable after line {number}: {error}") from None
+        splits = DataFilesDict.from_patterns(get_data_patterns(str(folder)), base_path=str(folder))
+    except FileNotFoundError:
+        return files
+    if split not in splits:
+        raise UserError(f"{folder}: no files of the split {split!r}, only of {sorted(map(str, splits))}")
+    names = {Path(name).resolve() for name in splits[split]}
+    return [file for file in files if file.resolve() in names]
+
+
+def _read_json(path: Path, skip_broken: bool) -> Iterator[dict[str, Any] | Reject]:
+    """The objects of JSON lines, or of a JSON list."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if whole := number == 1 and line.lstrip().startswith(b"[") and ".json" in path.suffixes:
+            line += b"".join(lines)
+        fault, rows = "", [None]
+        try:
+            rows = json.loads(line.decode("utf-8"))
+            rows = rows if whole and isinstance(rows, list) else [rows]
+        except UnicodeDecodeError as error:
+            fault = f"is not UTF-8 ({error.reason} at byte {error.start})"
+        except json.JSONDecodeError as error:
+            fault = f"is not JSON ({error.msg} at column {error.colno})"
+        except RecursionError:
+            fault = "is not JSON (nested too deep)"
+        for row in rows:
+            if isinstance(row, dict):
+                yield row
+            elif skip_broken:
+                text = repr(row) if whole and not fault else line.decode("utf-8", "replace")
+                yield Reject(f"{path.name}:{number}", "broken_line", text)
+            else:
+                fault = fault or f"is not a JSON object: {row!r:.60}"
+                raise UserError(f"{path}: line {number} {fault}; set corpus.skip_broken_lines to skip them")
+
+
+def _read_csv(path: Path, skip_broken: bool) -> Iterator[dict[str, Any]]:
+    """The rows of a CSV file with a header; every value stays text."""
+    csv.field_size_limit(LONGEST_LINE)
+    try:
+        yield from csv.DictReader((line.decode("utf-8") for line in read_lines(path)), restkey="")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+LOCAL_READERS: dict[str | None, Callable[[Path, bool], Iterator[Any]]] = {"json": _read_json, "csv": _read_csv}
 
 
 def _shuffled(rows: Iterable[Item], size: int, seed: int) -> Iterator[Item]:
@@ -171,42 +230,22 @@ def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[dict[
     """Stream the rows through `datasets`, so that the corpus is held neither in memory nor in a cache on disk."""
     from datasets import load_dataset
 
-    arguments = _load_arguments(source)
+    assert source.path  # see sources_of
+    kind, files, _ = choose_files(source)
+    arguments: dict[str, Any] = {"split": source.split, "data_files": source.data_files}
+    if kind:
+        arguments = {"split": "train", "data_files": [escape(str(file)) for file in files]}
+        arguments |= {"sample_by": source.sample_by} if kind == "text" else {}
+    elif not Path(source.path).exists():
+        arguments["revision"] = source.revision
     try:
-        rows = load_dataset(**arguments, split=source.split, streaming=True)
+        rows = load_dataset(kind or source.path, None if kind else source.name, **arguments, streaming=True)
         if config.shuffle_buffer:
             rows = rows.shuffle(seed=config.seed, buffer_size=config.shuffle_buffer)
         yield from rows
     except Exception as error:  # `datasets` raises dozens of kinds for a source it cannot read
-        causes = [str(error), str(error.__cause__ or "")]
-        raise UserError(
-            f"corpus.path {source.path!r} cannot be read: {' - '.join(filter(None, causes)):.300}"
-        ) from None
-
-
-def _load_arguments(source: SourceConfig) -> dict[str, Any]:
-    """The arguments of `load_dataset` for a source."""
-    assert source.path  # see sources_of
-    path = Path(source.path)
-    suffix = path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
-    if path.is_dir():
-        suffixes = {file.suffix for file in path.rglob(source.data_files or "*") if file.is_file()} - {""}
-        if suffixes == {".txt"}:  # named explicitly: else `datasets` finds the reader, but takes no sample_by
-            pattern = str(path / "**" / (source.data_files or "*.txt"))
-            return {"path": "text", "data_files": pattern, "sample_by": source.sample_by}
-        return {"path": source.path, "name": source.name, "data_files": source.data_files}
-    if path.is_file() or PATTERN.search(source.path) or suffix in READERS:
-        if not path.is_file() and not PATTERN.search(source.path):
-            raise UserError(f"{path}: no such file: set corpus.path to your corpus")
-        if suffix not in READERS:
-            raise UserError(
-                f"{path}: unknown file type: use {', '.join(READERS)}, also compressed as {', '.join(COMPRESSED)}"
-            )
-        text = {"sample_by": source.sample_by} if suffix == ".txt" else {}
-        return {"path": READERS[suffix], "data_files": source.path, **text}
-    return {
-        "path": source.path, "name": source.name, "data_files": source.data_files, "revision": source.revision,
-    }  # fmt: skip
+        causes = " - ".join(filter(None, [str(error), str(error.__cause__ or "")]))
+        raise UserError(f"corpus.path {source.path!r} cannot be read: {causes:.300}") from None
 
 
 def fingerprint(source: SourceConfig) -> str | None:
@@ -215,13 +254,7 @@ def fingerprint(source: SourceConfig) -> str | None:
     The commit is written to `source.revision`, so that the whole corpus is read at one state.
     """
     assert source.path  # see sources_of
-    path, files = Path(source.path), None
-    if path.is_file():
-        files = [path]
-    elif path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-    elif PATTERN.search(source.path):
-        files = sorted(map(Path, glob(source.path, recursive=True)))
+    path, files = Path(source.path), local_files(source)
     if files is not None:
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return hashlib.sha256(repr(states).encode()).hexdigest()
