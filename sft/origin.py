@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from open_ner.tools.errors import UserError
+
+CARD_KEYS = ("license", "language")
 
 
 class DatasetFacts(NamedTuple):
@@ -17,43 +19,33 @@ class DatasetFacts(NamedTuple):
 
 
 def read_types(name: str, kinds: Sequence[str] = ("dataset", "model")) -> dict[str, int]:
-    """Read the `types.json` of a dataset or student, a folder or Hub id: entity types with their frequencies.
-
-    Returns an empty dict if there is no such file.
-    """
-    return _read_json(_find(name, "types.json", kinds))
+    """Read the `types.json` of a dataset or student, a folder or Hub id: entity types with their frequencies."""
+    return _read(name, "types.json", kinds)
 
 
 def read_facts(dataset: str) -> DatasetFacts:
     """Read the facts of a dataset, a folder or Hub id; what it does not state is None or empty."""
-    from huggingface_hub import metadata_load
-
-    card = _find(dataset, "README.md", ["dataset"])
-    metadata = (metadata_load(card) if card else None) or {}
-    license, language = (
-        [value] if isinstance(value := metadata.get(field), str) else value or [] for field in ("license", "language")
-    )
-    options = _read_json(_find(dataset, "stats.json", ["dataset"])).get("passage_options", {})
-    return DatasetFacts(license[0] if len(license) == 1 else None, language, options.get("max_tokens"))
+    card = _read(dataset, "README.md", ["dataset"])
+    license_, language = ([card[key]] if isinstance(card.get(key), str) else card.get(key) or [] for key in CARD_KEYS)
+    options = _read(dataset, "stats.json", ["dataset"]).get("passage_options", {})
+    return DatasetFacts(license_[0] if len(license_) == 1 else None, language, options.get("max_tokens"))
 
 
-def _find(name: str, file: str, kinds: Sequence[str]) -> Path | None:
-    """Find a file in a folder or, as the first of these kinds of repositories, on the Hub."""
-    if Path(name).is_dir():
-        return path if (path := Path(name) / file).exists() else None
-    from huggingface_hub import hf_hub_download
+def _read(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any]:
+    """Read a JSON file or a card's metadata, from a folder or a Hub repository of these kinds; empty if absent."""
+    from huggingface_hub import hf_hub_download, metadata_load
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    for kind in kinds:
+    path = Path(name) / file
+    for kind in [] if Path(name).is_dir() else kinds:
         try:
-            return Path(hf_hub_download(name, file, repo_type=kind))
+            path = Path(hf_hub_download(name, file, repo_type=kind))
+            break
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
             continue
-    return None
-
-
-def _read_json(path: Path | None) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path else {}
+        return (metadata_load(path) or {}) if file == "README.md" else json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except ValueError as error:
         raise UserError(f"{path}: not readable: {error}") from None

@@ -6,8 +6,6 @@ that token. A template may render the last answer of a conversation differently 
 is in no prompt). A user turn is therefore appended before rendering and cut off afterwards.
 """
 
-from dataclasses import dataclass
-
 from transformers import PreTrainedTokenizerBase
 
 from open_ner.conversation import Message, Span, build_conversation
@@ -16,31 +14,6 @@ from open_ner.tools.errors import UserError
 
 PROBE = build_conversation("a", [("b", ["c"])])
 NEXT = {"role": "user", "content": "next"}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a template writes around the contents of a conversation, for one sequence of roles.
-
-    `before[i]` is the text before content i. Answer i includes the last `lead[i]` characters of that text and the
-    first `tail[i]` characters after the content (white space, end token).
-    """
-
-    before: list[str]
-    lead: dict[int, int]
-    tail: dict[int, int]
-    closing: str
-
-    def apply(self, messages: list[Message]) -> tuple[str, list[Span]]:
-        """Return the text of a conversation with these roles, and the spans of its answers."""
-        parts, spans, length = [], [], 0
-        for index, (before, message) in enumerate(zip(self.before, messages, strict=True)):
-            parts += [before, message["content"]]
-            begin = length + len(before)
-            length = begin + len(message["content"])
-            if index in self.lead:
-                spans.append((begin - self.lead[index], length + self.tail[index]))
-        return "".join([*parts, self.closing]), spans
 
 
 class Template:
@@ -52,7 +25,6 @@ class Template:
             raise UserError(f"{self.name} has no chat template: load it by sft.tokenizer.load_tokenizer")
         self.template = ChatTemplate.from_tokenizer(tokenizer)
         self.special_tokens = set(special_tokens(tokenizer))
-        self._layouts: dict[tuple[str, ...], Layout | None] = {}
         content, prompt = PROBE[-1]["content"], self.render(PROBE[:-1], prompt=True)
         text = self.render([*PROBE, NEXT])
         begin = text.rfind(content)
@@ -62,7 +34,14 @@ class Template:
         # white space that the prompt lacks, as after `ASSISTANT:`; other text (a channel, thoughts) is not generated
         between = text[len(prompt) : begin] if text.startswith(prompt) else ""
         self.lead = "" if between.strip() else between
-        self._check_tokens(*self.single(PROBE))
+        whole, ids = (
+            tokenizer(part, add_special_tokens=False)["input_ids"] for part in (self.single(PROBE)[0], prompt)
+        )
+        if whole[: len(ids)] != ids:
+            raise UserError(
+                f"the tokenizer of {self.name} reads the end of a prompt {prompt[-20:]!r} differently when an answer "
+                "follows: its chat template cannot be trained exactly"
+            )
 
     def render(self, messages: list[Message], prompt: bool = False) -> str:
         """Return the text of the messages; `prompt` adds the opening of an assistant turn."""
@@ -78,36 +57,19 @@ class Template:
         return text, [(len(prompt), len(text))]
 
     def spans(self, messages: list[Message]) -> tuple[str, list[Span]]:
-        """Return the text of a valid conversation up to its last end token, and the spans of its answers.
-
-        This takes one rendering if the template writes contents unchanged, which is verified, else one per answer.
-        """
-        roles = tuple(message["role"] for message in messages)
-        if roles not in self._layouts:
-            self._layouts[roles] = self._layout(roles)
-        layout = self._layouts[roles]
-        if layout:
-            text, spans = layout.apply(messages)
-            if self.render([*messages, NEXT]).startswith(text):
-                return text, spans
-        return self._spans_by_prompts(messages)
-
-    def _spans_by_prompts(self, messages: list[Message]) -> tuple[str, list[Span]]:
+        """Return the text of a valid conversation up to its last end token, and the spans of its answers."""
         text = self.render([*messages, NEXT])
         spans = []
-        for index in _answers(messages):
+        for index in range(4 if messages[0]["role"] == "system" else 3, len(messages), 2):
             prompt, content = self.render(messages[:index], prompt=True), messages[index]["content"]
             if not text.startswith(prompt):
                 raise UserError(
                     f"the chat template of {self.name} renders an answer's prompt differently if turns follow it: "
                     "a conversation with several answers cannot be trained on; set branches: true"
                 )
-            answer = text[len(prompt) :].lstrip()
-            if not answer.startswith(content):
-                raise UserError(
-                    f"the chat template of {self.name} writes {answer[:40]!r} where {content!r:.40} stands"
-                )
-            begin = len(text) - len(answer) + len(content)
+            begin = text.find(content, len(prompt)) + len(content)
+            if text[len(prompt) : begin].strip() != content:
+                raise UserError(f"the chat template of {self.name} changes {content!r:.40}: set branches: true")
             spans.append((len(prompt), begin + len(self._closing(text[begin:]))))
         return text[: spans[-1][1]] if spans else text, spans
 
@@ -125,41 +87,3 @@ class Template:
         token_id = self.tokenizer.convert_tokens_to_ids(self.closing.lstrip())
         assert isinstance(token_id, int)
         return token_id
-
-    def _layout(self, roles: tuple[str, ...]) -> Layout | None:
-        """Find the layout for these roles by rendering distinct contents; None if the template changes contents."""
-        contents = [f'["content-{index}."]' for index in range(len(roles))]
-        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-        text, spans = self._spans_by_prompts(messages)
-        self._check_tokens(text, spans)
-        before, place = [], 0
-        for content in contents:
-            if text.count(content) != 1 or (begin := text.find(content)) < place:
-                return None
-            before.append(text[place:begin])
-            place = begin + len(content)
-        lead, tail = {}, {}
-        for index, (begin, end) in zip(_answers(messages), spans, strict=True):
-            start = text.index(contents[index])
-            lead[index], tail[index] = start - begin, end - start - len(contents[index])
-        return Layout(before, lead, tail, text[place:])
-
-    def _check_tokens(self, text: str, spans: list[Span]) -> None:
-        """Raise UserError if the tokens of a prompt depend on the answer after it: inference would see others."""
-        ids = self.ids(text)
-        for begin, _ in spans:
-            prompt = self.ids(text[:begin])
-            if ids[: len(prompt)] != prompt:
-                raise UserError(
-                    f"the tokenizer of {self.name} reads the end of a prompt {text[:begin][-20:]!r} differently when "
-                    "an answer follows: its chat template cannot be trained exactly"
-                )
-
-    def ids(self, text: str) -> list[int]:
-        """Token ids of a rendered text, which contains its special tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def _answers(messages: list[Message]) -> range:
-    """Indices of the answers: every assistant turn but the first, which acknowledges the passage."""
-    return range(4 if messages[0]["role"] == "system" else 3, len(messages), 2)

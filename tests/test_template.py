@@ -58,22 +58,11 @@ def test_what_stands_before_the_first_answer_is_the_prompt_of_inference(kind: tu
     assert ids[:first] == prompt
 
 
-def test_one_rendering_finds_the_spans_that_a_prompt_for_each_answer_finds(kind: tuple) -> None:
+def test_one_query_has_the_text_and_span_that_it_has_in_a_conversation(kind: tuple) -> None:
     template = Template(kind[0])
     for text in (PASSAGE, "a", "\n\n spaces around \n", 'content-0 ["content-3."]', "{{ braces }}"):
-        conversation = build_conversation(text, QUERIES)
-        assert template.spans(conversation) == template._spans_by_prompts(conversation)
-    assert template._layouts and all(template._layouts.values())
-
-
-def test_most_conversations_cost_one_rendering(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    template = Template(kinds.with_template(tiny_student, kinds.QWEN3))
-    template.spans(CONVERSATION)
-    calls = []
-    render = template.render
-    monkeypatch.setattr(template, "render", lambda *given, **options: calls.append(1) or render(*given, **options))
-    template.spans(build_conversation("Another text.", [("a", ["text"]), ("b", []), ("c", [])]))
-    assert len(calls) == 1
+        conversation = build_conversation(text, QUERIES[:1])
+        assert template.spans(conversation) == template.single(conversation)
 
 
 @pytest.mark.parametrize(

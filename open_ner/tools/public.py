@@ -35,24 +35,17 @@ def public_text(text: str) -> str:
         if len(value) >= 8 and (SECRET_NAME.search(name) or name.endswith("_TOKEN")):
             text = text.replace(value, HIDDEN)
     text = SECRET.sub(HIDDEN, public_url(CONTROL.sub("\ufffd", text)))
-    if os.path.isabs(text) and "\n" not in text:  # a path as a whole may contain spaces
-        return public_path(text)
-    return PATH.sub(lambda found: public_path(found[0]), text)
+    # a path as a whole may contain spaces
+    return public_path(text) if os.path.isabs(text) else PATH.sub(lambda found: public_path(found[0]), text)
 
 
 def public_command(arguments: Sequence[str]) -> str:
     """Return a command line as one would type it, without the values of options for secrets; the rest is cleaned."""
-    words, hide = [], False
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        secret = argument.startswith("-") and bool(SECRET_NAME.search(name.lstrip("-")))
-        if hide:
-            words.append(HIDDEN)
-        elif argument.startswith("-") and equals:
-            words.append(f"{name}={HIDDEN if secret else public_text(value)}")
-        else:
-            words.append(public_text(argument))
-        hide = secret and not equals
+    words = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+        option = (before if before.startswith("-") and not equals and not name else name).lstrip("-")
+        words.append(name + equals + (HIDDEN if value and SECRET_NAME.search(option) else public_text(value)))
     return shlex.join(words)
 
 
