@@ -3,7 +3,9 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TypedDict
 
 from .conversation import Occurrences, find_spans, read_answer, write_answer
@@ -96,6 +98,11 @@ def to_entities(
         for score in [None if raw is None else calibrate(raw, temperature, bias)]
         for start, end in find_spans(text, string, occurrences)
     ]
+
+
+def token_ends(pieces: Iterable[bytes]) -> list[int]:
+    """Return how many characters have begun after each token, from the tokens' bytes: one may end in a character."""
+    return list(accumulate(sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces))
 
 
 def calibrate(score: float, temperature: float = 1.0, bias: float = 0.0) -> float:

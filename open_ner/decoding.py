@@ -9,12 +9,11 @@ one `generate()` per type.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .answers import Answer
+from .answers import Answer, token_ends
 from .conversation import write_answer
 from .grammar import AnswerGrammar, Phase, State, token_bytes
 from .packing import SHARED, Packed, Tokens, attention_kinds
@@ -265,18 +264,14 @@ class Decoder:
             query.next += drafted[: max(0, min(size, max_new_tokens - len(tokens) - 1))]
 
     def _finish(self, query: _OpenQuery, grounded: bool) -> None:
-        """Write the text of an answer and where each token ends in it; a grounded answer that was cut is closed.
-
-        Ends are counted in the bytes of the tokens: while a character is incomplete, decoding gives another text.
-        """
+        """Write the text of an answer and where each token ends in it; a grounded answer that was cut is closed."""
         answer = query.answer
         answer.text = str(self.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False))
         names = self.tokenizer.convert_ids_to_tokens(answer.tokens)  # `token_bytes` has none for special tokens
         pieces = [self.token_bytes[i] or (name or "").encode() for i, name in zip(answer.tokens, names, strict=True)]
         # SentencePiece's decoders leave out the first space
         removed = int(b"".join(pieces[:1])[:1] == b" " and not answer.text.startswith(" "))
-        begun = accumulate(sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces)  # characters
-        answer.ends = [max(0, end - removed) for end in begun]
+        answer.ends = [max(0, end - removed) for end in token_ends(pieces)]
         if grounded:
             if query.state.phase is not Phase.END:
                 answer.text = write_answer(query.grammar.strings(query.state))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import kinds
 from open_ner import decoding
 from open_ner.conversation import build_query, order_strings, read_answer, write_answer
 from open_ner.decoding import Answer, Decoder, Request
@@ -207,15 +208,19 @@ def test_a_student_that_wants_to_end_at_once_still_answers_with_a_list(
 def script(grounded: Decoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
     """Make the model prefer a given text; returns a list to which each pass adds the tokens it reads."""
 
-    def write(text: str) -> list[int]:
-        tokens, begin, passes = [*grounded.tokenizer.encode(text), min(grounded.eos)], [], []
+    def write(
+        text: str, decoder: Decoder = grounded, preference: Callable[[int], float] = lambda n: 20.0
+    ) -> list[int]:
+        encoded = decoder.tokenizer.encode(text, add_special_tokens=False)
+        tokens, begin, passes = [*encoded, min(decoder.eos)], [], []
         read = Packed.read
 
         def scripted(packed: Packed, rows: list[Tokens], last: int) -> torch.Tensor:
             logits = torch.zeros_like(read(packed, rows, last))
             begin.append(rows[0].positions[-1])  # in the first pass: that of the prompt's last token
             for place, position in enumerate(rows[0].positions[-last:]):
-                logits[0, place, tokens[min(position - begin[0], len(tokens) - 1)]] = 20.0
+                number = min(position - begin[0], len(tokens) - 1)
+                logits[0, place, tokens[number]] = preference(number)
             passes.append(last)
             return logits
 
@@ -323,6 +328,32 @@ def test_a_cut_answer_keeps_its_closed_strings_and_their_scores(grounded: Decode
     assert not answer.complete
     [(string, score)] = answer.scored_strings() or []
     assert (string, score > 0.99) == ("Angela Merkel", True)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_scores_after_a_character_of_several_tokens_are_those_of_their_own_tokens(
+    tiny_student: Path, tmp_path: Path, script: Script, free: bool
+) -> None:
+    folder = kinds.base_student(tiny_student, "llama_like", tmp_path / "student")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = kinds.NO_END.replace("'assistant: '", "'assistant:'")
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    decoder, wanted = Decoder(model, tokenizer), '["日本🙂", "Rome", "Oslo"]'
+    tokens = tokenizer.encode(wanted, add_special_tokens=False)
+    written = [b"".join(decoder.token_bytes[token] for token in tokens[: n + 1]) for n in range(len(tokens))]
+    ends = [0, *(len(so_far.decode(errors="ignore").lstrip()) for so_far in written)]
+    rome = {n for n in range(len(tokens)) if ends[n + 1] > 8 and ends[n] < 14}  # that write a part of "Rome"
+    script(wanted, decoder, lambda n: 8.0 if n in rome else 20.0)
+    inference: list[bool] = []
+    handle = model.register_forward_hook(lambda module, args, output: inference.append(output.logits.is_inference()))
+    [[answer]] = decoder.answer([Request("日本🙂 and Rome and Oslo", ["city"])], grounded=not free)
+    handle.remove()
+    assert answer.text == wanted and not any(inference)  # FSDP cannot train after inference mode
+    weak = 8 - math.log(math.exp(8) + model.config.vocab_size - 1)
+    assert dict(answer.scored_strings() or []) == {
+        "日本🙂": pytest.approx(1, abs=1e-3), "Rome": pytest.approx(math.exp(weak), abs=2e-3),
+        "Oslo": pytest.approx(1, abs=1e-3),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("opening", [['["'], ["[", '"'], [" [", "\n", '"']])

@@ -98,7 +98,7 @@ def test_json_lines_keep_their_order_and_keys_and_bring_their_own_types(
     call: Call, tiny_student: Path, tagger: OpenNERPipeline
 ) -> None:
     rows = [
-        {"id": 1, "text": TEXT, "entities": ["of an earlier run"]},
+        {"id": 1, "text": TEXT, "entities": ["of the caller"], "error": None},
         {"text": "", "meta": {"a": [None, "é\ud800"]}},
         {"text": TEXT, "types": ["person"]},
         {"text": TEXT, "types": {"who": "a person"}},
@@ -112,7 +112,8 @@ def test_json_lines_keep_their_order_and_keys_and_bring_their_own_types(
     found = [json.loads(line) for line in out.splitlines()]
     for row, answered in zip(rows, found, strict=True):
         entities = answered.pop("entities")
-        assert answered == {key: value for key, value in row.items() if key != "entities"}
+        own = {f"input_{key}" if key in ("entities", "error") else key: value for key, value in row.items()}
+        assert answered == own
         assert places(entities) == places(tagger(row["text"], types=row.get("types") or ["city"]))
     assert any(found)
 
@@ -127,13 +128,14 @@ def test_lines_that_cannot_be_answered_are_named_counted_and_keep_their_place(ca
         b"[" * 100_000,
         b'{"text": "a\\ud800", "id": 7}',
     ]
-    bad += [b'{"text": "Rome", "types": []}', b'{"text": "Rome", "types": 5}']
+    bad += [b'{"text": "Rome", "types": []}', b'{"text": "Rome", "types": 5}', b'{"id": 2, "text": null}']
     good = b'{"text": "Rome"}'
     stdin = b"\n".join([good, *bad, good, b""])
     status, out, err = call("--jsonl", "--model", str(tiny_student), "--types", "city", stdin=stdin)
     lines = [json.loads(line) for line in out.splitlines()]
     assert ["entities" in line for line in lines] == [True, *[False] * len(bad), True]
     assert ["error" in line for line in lines] == [False, *[True] * len(bad), False]
+    assert lines[len(bad)]["id"] == 2 and lines[len(bad)]["text"] is None
     assert lines[7]["id"] == 7 and "surrogate" in lines[7]["error"]
     said = [line for line in err.splitlines() if line.startswith(("-, line", "error"))]
     assert [line.split(":")[0] for line in said[:-1]] == [f"-, line {number}" for number in range(2, len(bad) + 2)]

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
@@ -126,6 +128,44 @@ def test_one_text_gives_a_list_and_many_texts_a_list_of_lists(tagger: OpenNERPip
     assert same(tagger(column, types=["city", "date"]))
     assert same(tagger((text for text in texts), types=["city", "date"]))
     assert same(tagger(texts, types=["city", "date"], batch_size=3))
+    streamed = datasets.Dataset.from_dict({"text": texts}).to_iterable_dataset()["text"]
+    assert same(tagger(streamed, types=["city", "date"]))
+
+    class Endless(torch.utils.data.Dataset):  # its iterator never ends: `__getitem__` raises no IndexError
+        def __len__(self) -> int:
+            return len(texts)
+
+        def __getitem__(self, number: int) -> str:
+            return texts[number % len(texts)]
+
+    assert same(tagger(Endless(), types=["city", "date"]))
+    assert same(pickle.loads(pickle.dumps(tagger))(texts, types=["city", "date"]))
+
+
+def test_a_replaced_model_is_used(tiny_student: Path) -> None:
+    tagger = pipeline("open-ner", model=str(tiny_student), max_new_tokens=12)
+    other = AutoModelForCausalLM.from_pretrained(tiny_student)
+    torch.manual_seed(1)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    other.config.open_ner = {"types": ["river"], "max_new_tokens": 12}
+    before, tagger.model = tagger(TEXT, return_raw=True)["raw"], other
+    fresh = pipeline("open-ner", model=other, tokenizer=AutoTokenizer.from_pretrained(tiny_student), max_new_tokens=12)
+    assert tagger(TEXT, return_raw=True) == fresh(TEXT, return_raw=True)
+    assert set(tagger(TEXT, return_raw=True)["raw"]) == {"river"} and "city" not in before
+
+
+def test_only_special_tokens_and_markup_are_broken(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    tokenizer.add_tokens(["\n", "\n\n", "  ", "Sony", "<think>"])
+    tagger = pipeline("open-ner", model=str(tiny_student), tokenizer=tokenizer)
+    tagger.model.resize_token_embeddings(len(tokenizer))
+    asked: list[str] = []
+    monkeypatch.setattr(
+        tagger.decoder.encoder, "_tokenize", lambda texts: asked.extend(texts) or [[1, 2]] * len(texts)
+    )
+    tagger("a\n\nb  Sony\n <think> <|im_end|>", types=["city"], max_new_tokens=1)
+    assert "a\n\nb  Sony\n < think> < |im_end|>" in asked[0]
 
 
 def test_a_list_of_one_text_is_a_list_of_one_result(tagger: OpenNERPipeline, say: Say) -> None:
@@ -232,7 +272,7 @@ def test_bad_texts_are_refused(tagger: OpenNERPipeline, inputs: Any, message: st
         ({"temperature": 1.0}, "temperature"), ({"treshold": 0.5}, "treshold"), ({"occurrences": "last"}, "last"),
         ({"threshold": 1.5}, "1.5"), ({"threshold": -0.1}, "-0.1"), ({"threshold": float("nan")}, "nan"),
         ({"max_new_tokens": 0}, "max_new_tokens"), ({"token_budget": -1}, "token_budget"),
-        ({"max_new_tokens": 2048}, "2048"),
+        ({"max_new_tokens": 2048}, "2048"), ({"labels": ["city"]}, "types="), ({"device": 1}, "'types'"),
     ],
 )  # fmt: skip
 def test_bad_options_are_refused(tagger: OpenNERPipeline, options: dict[str, Any], message: str) -> None:

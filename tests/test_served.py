@@ -228,6 +228,41 @@ def test_scores_come_from_the_tokens_that_spell_the_answer(pieces: tuple[bytes, 
     assert span["score"] == (None if score is None else pytest.approx(math.exp(score), rel=1e-6))
 
 
+def test_a_probability_that_is_null_is_too_small_to_send() -> None:
+    given = tokens_of(b'["', b"Ro", b"me", b'", "', b"Oslo", b'"]')
+    given["content"][1]["logprob"] = None
+    with FakeTeacher(in_mouth('["Rome", "Oslo"]', logprobs=given)) as server:
+        rome, oslo = ServedNER(server.base_url, MODEL)("Rome, Oslo", types=["city"])
+    assert rome["score"] == 0.0 and oslo["score"] == pytest.approx(math.exp(-0.1 - 0.5))
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_server_that_refuses_logprobs_is_asked_without(status: int) -> None:
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        if "logprobs" in request:
+            message = "You are not allowed to request logprobs from this model"
+            return {"status": status, "body": {"error": {"message": message}}}
+        return in_mouth()(request)
+
+    with FakeTeacher(answer) as server:
+        served = ServedNER(server.base_url, MODEL, concurrency=1)
+        for _ in range(2):
+            assert [span["score"] for span in served("Rome", types=["city"])] == [None]
+    assert ["logprobs" in request for request in server.requests] == [True, False, False]
+
+
+def test_a_torch_dataset_ends_by_its_length() -> None:
+    class Texts(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, number: int) -> str:
+            return "Rome"
+
+    with FakeTeacher(in_mouth()) as server:
+        assert len(list(ServedNER(server.base_url, MODEL)(Texts(), types=["city"]))) == 2
+
+
 def test_answers_that_are_no_list_are_said(caplog: pytest.LogCaptureFixture) -> None:
     with FakeTeacher(in_mouth("The city is Rome")) as server, caplog.at_level(logging.WARNING):
         assert ServedNER(server.base_url, MODEL)("Rome", types=["city", "town"]) == []

@@ -155,7 +155,7 @@ def test_a_teacher_annotates_everything_in_one_request(tmp_path: Path) -> None:
 def test_an_address_is_told_without_its_secrets() -> None:
     teacher = TeacherConfig(base_url="https://user:pass@host:8000/v1?key=abc")
     assert EndpointModel("gpt", teacher).record["base_url"] == "https://host:8000/v1"
-    assert EndpointModel("gpt", TeacherConfig()).record["base_url"] is None
+    assert EndpointModel("gpt", TeacherConfig()).record["base_url"] == "https://api.openai.com/v1"
 
 
 def test_another_address_or_overwrite_asks_anew_and_keeps_what_is_there(tmp_path: Path) -> None:

@@ -4,25 +4,22 @@ The journal of an address is in the model's results folder: all suites and proto
 the replies.
 """
 
-import os
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from dataset_builder.teacher.client import TeacherClient, TeacherConfig
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.records import JournalRecord
-from dataset_builder.teacher.requests import Question, request_key, request_parameters
+from dataset_builder.teacher.requests import Question, address, request_key, request_parameters
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.answers import Answer
 from open_ner.conversation import build_query
 from open_ner.tools.errors import UserError
-from open_ner.tools.public import public_url
 
 from .baseline import BaselineConfig, read, render, requests_of, to_lines
 from .predict import Todo, folder_name
@@ -47,12 +44,11 @@ class EndpointModel:
         self.name, self.baseline, self.replies = baseline.name if baseline else name, baseline, Counter[str]()
         model = baseline.model if baseline else name
         self.teacher, self.anew = replace(teacher, model=model), anew
-        address = teacher.base_url or os.environ.get("OPENAI_BASE_URL")
         self.record: ModelRecord = {
             "id": model,
             "revision": None,
             "kind": "endpoint",
-            "base_url": public_url(address) if address else None,
+            "base_url": address(self.teacher),
             "baseline": baseline.name if baseline else None,
             "prompt": None if baseline is None else [baseline.system, baseline.user, baseline.per, baseline.reply],
         }
@@ -61,21 +57,18 @@ class EndpointModel:
         """Yield the lines of each passage, after all questions are asked; see `EvaluatedModel`."""
         questions = self._questions(todo, suite)
         with Journal(self._journal(suite)) as journal:
-            earlier = self._forget(journal, questions)
-            client = TeacherClient(self._config(suite), journal)
+            client = self._client(suite, journal, questions)
             client.fetch(questions, len(questions))
-            keys = {question.key for question in questions}
-            records = {record["key"]: record for record in islice(journal.records(), earlier, None)}
-            records = {key: record for key, record in records.items() if key in keys}
+            records = [journal.get(question.key) for question in questions]
         failed, missing = client.counts.failed, client.counts.unanswered.total() - client.counts.failed
         if missing:
             raise UserError(f"{self.name}: {missing} questions are left: raise --max_cost and run again to go on")
         if failed:
             print(f"{self.name}: {failed} questions got no reply ({client.counts.last_fault}): they count as unread")
-        served = self.record["served_as"] = sorted({record["model"] or self.name for record in records.values()})
+        served = self.record["served_as"] = sorted({record["model"] or self.name for record in records if record})
         if len(served) > 1:
             print(f"{self.name}: its replies are of several models ({', '.join(served)}); --overwrite asks all again")
-        yield from self._lines(todo, suite, [records.get(question.key) for question in questions])
+        yield from self._lines(todo, suite, records)
 
     def plan(self, todo: Todo, suite: SuiteConfig) -> tuple[int, float]:
         """Requests that a run would send, and the most they can cost in dollars."""
@@ -85,15 +78,14 @@ class EndpointModel:
             Journal(path if path.exists() else Path(empty) / path.name) as journal,
         ):
             questions = self._questions(todo, suite)
-            self._forget(journal, questions)
-            return TeacherClient(self._config(suite), journal).plan(questions)
+            return self._client(suite, journal, questions).plan(questions)
 
-    def _forget(self, journal: Journal, questions: list[Question]) -> int:
-        """Open the journaled questions again if they are asked anew; return how many replies do not count."""
-        if not self.anew:
-            return 0
-        journal.keys -= {question.key for question in questions}
-        return sum(1 for _ in journal.records())
+    def _client(self, suite: SuiteConfig, journal: Journal, questions: list[Question]) -> TeacherClient:
+        client = TeacherClient(self._config(suite), journal)
+        if self.anew:
+            journal.forget(question.key for question in questions)
+            client.others = []  # nor take replies under another limit of their length
+        return client
 
     def _lines(
         self, todo: Todo, suite: SuiteConfig, records: list[JournalRecord | None]
@@ -138,5 +130,5 @@ class EndpointModel:
 
     def _journal(self, suite: SuiteConfig) -> Path:
         """Return the journal of this model's name at this address: a name may stand for another model elsewhere."""
-        place = re.sub(r"[^\w.]+", "-", (self.record.get("base_url") or "").partition("://")[2]).strip("-").lower()
-        return Path(suite.output_dir) / folder_name(self.name) / f"journal{place and '-'}{place}.jsonl"
+        place = re.sub(r"[^\w.]+", "-", address(self.teacher).partition("://")[2]).strip("-").lower()
+        return Path(suite.output_dir) / folder_name(self.name) / f"journal-{place}.jsonl"

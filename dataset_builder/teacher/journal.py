@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
@@ -103,6 +103,11 @@ class Journal:
         self.unread += note.get("unread", 0.0)
         self.in_flight = note.get("in_flight", self.in_flight)
         self.asked += [note["asked"]] if "asked" in note else []
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Open questions again that have a reply; the reply stays in the file."""
+        for key in keys:
+            self._places.pop(key, None)
 
     def get(self, key: str) -> JournalRecord | None:
         """The last reply of a key."""

@@ -23,7 +23,7 @@ from openai.types.chat import ChatCompletion
 from openai.types.shared_params import ResponseFormatJSONSchema
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..answers import Answer, Entity
+from ..answers import Answer, Entity, token_ends
 from ..conversation import Message, Occurrences, build_query, neutralize
 from ..long_texts import Count, RawResult, Window, cut, iterate, read_answers, token_counter, up_to_last_window
 from ..pipeline import DEFAULTS, Defaults, check_options, saved_defaults, to_queries
@@ -230,15 +230,12 @@ def _to_answer(completion: ChatCompletion, base_url: str) -> Answer:
     choice = completion.choices[0]
     answer = Answer(choice.message.content or "", complete=choice.finish_reason == "stop")
     tokens = (choice.logprobs and choice.logprobs.content) or []
-    written, ends = b"", []
-    for token in tokens:
-        written += token.token.encode("utf-8", "replace") if token.bytes is None else bytes(token.bytes)
-        ends.append(len(written.decode("utf-8", "replace")))
+    pieces = [token.token.encode(errors="replace") if token.bytes is None else bytes(token.bytes) for token in tokens]
     # llama.cpp leaves a code fence before the list out of the content; vLLM's last token ends the turn
-    begin = written.decode("utf-8", "replace").find(answer.text)
+    begin = b"".join(pieces).decode("utf-8", "replace").find(answer.text)
     if begin >= 0:
         logs = [-math.inf if token.logprob is None else token.logprob for token in tokens]  # None: too small to send
-        within = [(log, end - begin) for log, end in zip(logs, ends, strict=True) if end > begin]
+        within = [(log, end - begin) for log, end in zip(logs, token_ends(pieces), strict=True) if end > begin]
         answer.logprobs, answer.ends = [logprob for logprob, _ in within], [end for _, end in within]
     return answer
 
