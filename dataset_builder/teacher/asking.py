@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ GIVE_UP = 20  # failures in a row, or one per request in flight if that is more:
 NEVER_ANSWERED = 3  # failures in a row, if the endpoint has not answered at all
 ALIKE = 10  # unusable replies before the first usable one, or refusals in a row: the others would fare no better
 UNREAD = 4  # tries of one question that may have been billed without a readable reply
-LIMITED, ALL_LIMITED, NEVER_LIMITED = 8, 30, 6  # tries after 429: others are answered, none now, none at all
+LIMITED, ALL_LIMITED, NEVER_LIMITED = 10, 30, 6  # tries after 429: of one question, of many, and of all so far
 FIRST_SECONDS = 10.0  # the longest that all others wait for the first request
 
 
@@ -170,14 +169,14 @@ class Asking:
                 break
             except RateLimited as limit:
                 limited += 1
-                others = self.counts.asked - answered
                 if not self.counts.asked and max(limited, self.pacer.pauses) >= NEVER_LIMITED:
                     raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later") from None
-                if limited >= (LIMITED if others >= LIMITED else ALL_LIMITED):
+                alone = self.upcoming is None or self.counts.asked - answered >= LIMITED
+                if limited >= (LIMITED if alone else ALL_LIMITED):
                     return self._fail(str(limit))
                 self._warn(limit, "waiting, at most a minute each time")
                 self.pacer.refused(started, limit.retry_after or 0.0)
-                pause = 0.1 * 2**limited * random.random() if self.counts.asked else backoff(limited)
+                pause = min(4.0, backoff(limited) / 5) if self.counts.asked else backoff(limited)
                 pause = pause if limit.retry_after is None else limit.retry_after
             except (RequestRejected, Refused) as rejection:
                 self.pacer.failed(started)
