@@ -1,8 +1,7 @@
 """Mentions: spans with a type, and how tag sequences are decoded to them."""
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import NotRequired, TypedDict
 
 
@@ -24,7 +23,7 @@ class RawMention(TypedDict):
     text: NotRequired[str]
 
 
-SplitTag = Callable[[str], tuple[str, str]]
+Shape = re.Pattern[str] | None  # None: labels are whole
 PLAIN = re.compile(r"(?P<place>[BIESLUM])-(?P<label>.+)", re.DOTALL)
 SHAPES = [
     re.compile(shape, re.IGNORECASE | re.DOTALL)
@@ -34,18 +33,17 @@ FOLLOWING = frozenset("IELM")  # places that a mention cannot begin with where t
 BEGINS, ENDS = frozenset("BSU"), frozenset("ESLU")  # of BIO, BIOES and BILOU
 
 
-def decode_tags(tags: Sequence[str], split: SplitTag | None = None) -> list[tuple[int, int, str]]:
+def decode_tags(tags: Sequence[str], shape: Shape = PLAIN) -> list[tuple[int, int, str]]:
     """Mentions `(first token, last token, label)` of BIO (IOB2), IOB1, BIOES, BILOU or bare IO tags.
 
-    The rules of conlleval cover all of them: an I- tag after O or after another label starts a mention. `split` is
-    what `tag_shape` returns for the tags of the whole set.
+    The rules of conlleval cover all of them: an I- tag after O or after another label starts a mention. `shape` is
+    that of the whole set.
     """
-    split = split or split_tag
     mentions: list[tuple[int, int, str]] = []
     opened: tuple[int, str] | None = None
     closed = True  # whether the previous tag ended its mention
     for position, tag in enumerate([*tags, "O"]):
-        prefix, label = split(tag)
+        prefix, label = split_tag(tag, shape)
         if opened and (not label or closed or prefix in BEGINS or label != opened[1]):
             mentions.append((opened[0], position - 1, opened[1]))
             opened = None
@@ -55,7 +53,7 @@ def decode_tags(tags: Sequence[str], split: SplitTag | None = None) -> list[tupl
     return mentions
 
 
-def split_tag(tag: str, shape: re.Pattern[str] | None = PLAIN) -> tuple[str, str]:
+def split_tag(tag: str, shape: Shape = PLAIN) -> tuple[str, str]:
     """`B-PER` as `("B", "PER")`; a bare label (`art-film`) continues itself; `O` has no label."""
     if tag.strip().upper() in ("O", ""):
         return "O", ""
@@ -63,8 +61,8 @@ def split_tag(tag: str, shape: re.Pattern[str] | None = PLAIN) -> tuple[str, str
     return (match["place"].upper(), match["label"]) if match else ("I", tag)
 
 
-def tag_shape(tags: Collection[str]) -> SplitTag:
-    """How to split the tags of a set, of which `tags` are all: by `B-PER`, `b-per`, `B_PER`, `PER-B`, or not at all.
+def tag_shape(tags: Collection[str]) -> Shape:
+    """The shape of the tags of a set, of which `tags` are all: `B-PER`, `b-per`, `B_PER`, `PER-B`, or whole labels.
 
     A shape counts if some label has both a first and a following tag in it, or if all tags are like `B-PER`. Otherwise
     labels such as `E-mail` and `B-cell` stay whole. Raises ValueError for places without a label.
@@ -77,7 +75,7 @@ def tag_shape(tags: Collection[str]) -> SplitTag:
         for match in filter(None, map(shape.fullmatch, named)):
             places.setdefault(match["label"], set()).add(match["place"].upper())
         if any("B" in found and found & FOLLOWING for found in places.values()):
-            return partial(split_tag, shape=shape)
+            return shape
     begun = {split_tag(tag)[1] for tag in named if tag[0] in "BI"}
     plain = all(PLAIN.fullmatch(tag) and (tag[0] in "BISU" or tag[2:] in begun) for tag in named)
-    return partial(split_tag, shape=PLAIN if plain else None)
+    return PLAIN if plain else None

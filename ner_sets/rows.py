@@ -6,10 +6,11 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -21,26 +22,57 @@ LONGEST_LINE = 2**27  # bytes
 Row = dict[str, Any]  # as the file has it; sets.py and benchmarks.py check the columns they read
 
 
+class Source(NamedTuple):
+    """A file or a dataset of a set; `tag_names` are the names of numbered tags."""
+
+    name: str
+    rows: Callable[[], Iterable[Row]]
+    tag_names: Sequence[str]
+
+
+def open_rows(config: SetConfig, file: Path | str) -> Source:
+    """A source of a set: a local file, or the Hub id of a dataset."""
+    if isinstance(file, str) or (config.format != "conll" and file.suffix == ".parquet"):
+        return Source(str(file), *read_datasets(config, str(file)))
+    read = partial(read_conll, file, config) if config.format == "conll" else partial(read_json_rows, file)
+    return Source(str(file), read, config.tag_names)
+
+
 def read_json_rows(path: Path) -> Iterator[Row]:
-    """Objects of a JSON list or of JSONL, gzipped or not. Raises UserError that names the first bad line."""
-    lines = _lines(path)
-    first = next((line for line in lines if line.strip()), "")
-    if first.lstrip().startswith("["):
-        rows = _load_json(path, first + "".join(lines))
-    else:
-        filled = (line for line in chain([first], lines) if line.strip())
-        rows = (_load_json(path, line, number) for number, line in enumerate(filled, 1))
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number} is not a JSON object: {row!r:.60}")
+    """Objects of a JSON list or of JSONL, compressed or not. Raises UserError that names the first bad line."""
+    for number, row, fault, _ in parse_json(path):
+        if fault:
+            raise UserError(f"{path}: line {number} {fault}")
         yield row
 
 
-def _load_json(path: Path, content: str, row: int = 0) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {f'row {row} ' if row else ''}is not JSON ({error})") from None
+def parse_json(path: Path) -> Iterator[tuple[int, Row, str, str]]:
+    """Line number, row, fault and content of each line of JSONL or element of a JSON list; without a fault no content.
+
+    Raises UserError for a file that cannot be read.
+    """
+    lines = ((number, line) for number, line in enumerate(read_lines(path), 1) if line.strip())
+    first = True
+    for number, line in lines:
+        whole = first and line.lstrip().startswith(b"[")
+        if whole:
+            line += b"".join(rest for _, rest in lines)
+        first, fault, rows = False, "", [None]
+        try:
+            rows = json.loads(line.decode("utf-8"))
+            rows = rows if whole and isinstance(rows, list) else [rows]
+        except UnicodeDecodeError as error:
+            fault = f"is not UTF-8 ({error.reason} at byte {error.start})"
+        except json.JSONDecodeError as error:
+            fault = f"is not JSON ({error.msg} at column {error.colno})"
+        except RecursionError:
+            fault = "is not JSON (nested too deep)"
+        for row in rows:
+            if isinstance(row, dict):
+                yield number, row, "", ""
+            else:
+                content = line.decode("utf-8", "replace") if fault or not whole else repr(row)
+                yield number, {}, fault or f"is not a JSON object: {row!r:.60}", content
 
 
 def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:

@@ -5,18 +5,16 @@ here: a row that cannot be read is returned with the problem named, and the call
 """
 
 import glob
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from open_ner.tools.errors import UserError
 
 from .config import SetConfig
-from .mentions import RawMention, SplitTag, decode_tags, tag_shape
-from .rows import Row, read_conll, read_datasets, read_json_rows
+from .mentions import PLAIN, RawMention, Shape, decode_tags, tag_shape
+from .rows import Source, open_rows
 
-Source = tuple[str, Callable[[], Iterable[Row]], Sequence[str]]  # its name, its rows, the names of its numbered tags
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt", ".tsv", ".gz", ".bz2", ".xz", ".zst")
 
 
@@ -47,51 +45,40 @@ def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
     files = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
     if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
         raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir it starts from")
-    sources: list[Source] = []
-    for file in files or [config.path]:
-        if isinstance(file, str) or (config.format != "conll" and file.suffix == ".parquet"):
-            rows, names = read_datasets(config, str(file))
-            sources.append((str(file), rows, names))
-        else:
-            read = partial(read_conll, file, config) if config.format == "conll" else partial(read_json_rows, file)
-            sources.append((str(file), read, config.tag_names))
-    split = None if config.format == "offsets" else _tag_shape(config, sources)
-    for name, rows, names in sources:
-        yield from _read_rows(config, name, rows(), names, split)
+    sources = [open_rows(config, file) for file in files or [config.path]]
+    shape = None if config.format == "offsets" else _tag_shape(config, sources)
+    for source in sources:
+        yield from _read_rows(config, source, shape)
 
 
-def _tag_shape(config: SetConfig, sources: list[Source]) -> SplitTag:
+def _tag_shape(config: SetConfig, sources: list[Source]) -> Shape:
     """The shape of the set's tags, for which all of its rows are read unless the names of its tags are known."""
-    tags: set[str] = set()
-    for _, rows, names in sources:
-        if names:
-            tags.update(names)
-            continue
-        for row in rows():
-            given = row.get(config.tags_column)
-            tags.update(tag for tag in given if isinstance(tag, str)) if isinstance(given, list) else None
+    tags = {name for source in sources for name in source.tag_names}
+    for source in sources:
+        columns = [] if source.tag_names else (row.get(config.tags_column) for row in source.rows())
+        tags.update(tag for column in columns if isinstance(column, list) for tag in column if isinstance(tag, str))
     try:
         return tag_shape(tags)
     except ValueError as error:
         raise UserError(f"set {config.name}: {error}: set the columns, or tag_names") from None
 
 
-def _read_rows(
-    config: SetConfig, source: str, rows: Iterable[Row], names: Sequence[str], split: SplitTag | None
-) -> Iterator[SetPassage]:
+def _read_rows(config: SetConfig, source: Source, shape: Shape) -> Iterator[SetPassage]:
     offsets = config.format == "offsets"
     columns = (config.text_column, config.entities_column) if offsets else (config.tokens_column, config.tags_column)
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(source.rows(), 1):
         for column in filter(None, columns):
             if column not in row:
                 raise UserError(
-                    f"{source}: row {number} has no column {column!r}, only {sorted(row)}: set the columns of "
+                    f"{source.name}: row {number} has no column {column!r}, only {sorted(row)}: set the columns of "
                     f"{config.name}, or its format ({config.format})"
                 )
         given = row.get(config.id_column)
         first, second = (row[column] if column else [] for column in columns)
         name = "" if given is None else str(given)
-        passage = from_offsets(name, first, second) if offsets else from_tags(name, first, second, names, split)
+        passage = (
+            from_offsets(name, first, second) if offsets else from_tags(name, first, second, source.tag_names, shape)
+        )
         own = row.get("types")
         passage.types = own if isinstance(own, list) and all(isinstance(one, str) for one in own) else None
         yield passage
@@ -120,9 +107,7 @@ def from_offsets(name: str, text: object, entities: object) -> SetPassage:
     return SetPassage(name, text, mentions)
 
 
-def from_tags(
-    name: str, tokens: object, tags: object, names: Sequence[str] = (), split: SplitTag | None = None
-) -> SetPassage:
+def from_tags(name: str, tokens: object, tags: object, names: Sequence[str] = (), shape: Shape = PLAIN) -> SetPassage:
     """A passage of tokens and their tags, which are strings or indices into `names`.
 
     Problems: `tokens_are_no_strings`, `tags_do_not_match_tokens`, `tag_without_name`.
@@ -142,6 +127,6 @@ def from_tags(
         starts.append(starts[-1] + len(word) + 1)
     entities: list[RawMention] = [
         {"start": starts[first], "end": starts[last] + len(words[last]), "type": label}
-        for first, last, label in decode_tags(labels, split)
+        for first, last, label in decode_tags(labels, shape)
     ]
     return SetPassage(name, text, entities)

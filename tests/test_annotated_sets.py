@@ -208,11 +208,11 @@ def test_parquet_brings_the_names_of_its_tags(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b'{"text": "x"}', "no column 'entities'"),
-        (b'{"text": "x", "entities": []}\n{oops', "row 2 is not JSON"),
-        (b"[1, 2]", "row 1 is not a JSON object"),
+        (b'{"text": "x", "entities": []}\n{oops', "line 2 is not JSON"),
+        (b"[1, 2]", "line 1 is not a JSON object"),
         (b'[{"text": "x"}', "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b'{"text": "\xff"}', "not readable after line 0"),
+        (b'{"text": "\xff"}', "line 1 is not UTF-8"),
     ],
 )
 def test_a_broken_file_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:

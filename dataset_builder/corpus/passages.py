@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -139,7 +140,9 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
     state = [fingerprint(source) for source in sources]
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "passages.report.json"
-    before = _read_report(report)
+    before = None
+    with suppress(FileNotFoundError, ValueError):  # no report, or one that an older version left incomplete
+        before = json.loads(report.read_text(encoding="utf-8"))
     if before and (folder / "passages.jsonl").exists() and not _is_outdated(folder):
         then = before["origin"].get("state", [])
         same = before["origin"]["options"] == options and len(then) == len(state)
@@ -190,14 +193,6 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
         partial.replace(path)
     write_json(report, {"origin": {"options": options, "state": state}, "counts": counts})
     return counts
-
-
-def _read_report(path: Path) -> Any:
-    """The report of a finished stage; None without one, or for one that was cut off."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def _read_rows(path: Path) -> Iterator[Any]:

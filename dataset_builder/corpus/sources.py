@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ner_sets.rows import LONGEST_LINE, read_lines
+from ner_sets.rows import LONGEST_LINE, parse_json, read_lines
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
@@ -173,31 +172,10 @@ def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
 
 def _read_json(path: Path, skip_broken: bool) -> Iterator[dict[str, Any] | Reject]:
     """The objects of JSON lines, or of a JSON list."""
-    lines = read_lines(path)
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if whole := number == 1 and line.lstrip().startswith(b"[") and ".json" in path.suffixes:
-            line += b"".join(lines)
-        fault, rows = "", [None]
-        try:
-            rows = json.loads(line.decode("utf-8"))
-            rows = rows if whole and isinstance(rows, list) else [rows]
-        except UnicodeDecodeError as error:
-            fault = f"is not UTF-8 ({error.reason} at byte {error.start})"
-        except json.JSONDecodeError as error:
-            fault = f"is not JSON ({error.msg} at column {error.colno})"
-        except RecursionError:
-            fault = "is not JSON (nested too deep)"
-        for row in rows:
-            if isinstance(row, dict):
-                yield row
-            elif skip_broken:
-                text = repr(row) if whole and not fault else line.decode("utf-8", "replace")
-                yield Reject(f"{path.name}:{number}", "broken_line", text)
-            else:
-                fault = fault or f"is not a JSON object: {row!r:.60}"
-                raise UserError(f"{path}: line {number} {fault}; set corpus.skip_broken_lines to skip them")
+    for number, row, fault, content in parse_json(path):
+        if fault and not skip_broken:
+            raise UserError(f"{path}: line {number} {fault}; set corpus.skip_broken_lines to skip them")
+        yield Reject(f"{path.name}:{number}", "broken_line", content) if fault else row
 
 
 def _read_csv(path: Path, skip_broken: bool) -> Iterator[dict[str, Any]]:

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from .http_errors import (
-    RateLimited,
-    RequestRejected,
-    TransientError,
-    backoff,
-    exception_of,
-    find_error,
-    mask,
-    read_error,
-)
+from .http_errors import RateLimited, RequestRejected, backoff, exception_of, find_error, read_error
 from .records import JournalRecord, read_completion
 from .requests import Question, request_body
 
@@ -133,10 +124,8 @@ class Provider:
             except (openai.APIError, httpx2.HTTPError, ValueError) as error:
                 cause = error.__cause__ or error
                 if "CERTIFICATE_VERIFY_FAILED" in str(cause):
-                    raise UserError(
-                        f"{self.url} has a certificate that is not trusted: {mask(str(cause), self.config)}"
-                    ) from None
-                fault = TransientError(mask(repr(cause), self.config)[:200])
+                    raise UserError(f"{self.url} has a certificate that is not trusted: {cause}") from None
+                fault = exception_of(0, (None, repr(cause)), {}, self.url, self.config)
             if isinstance(fault, UserError):
                 raise fault
             if isinstance(fault, RequestRejected):

@@ -33,17 +33,13 @@ MAX_VALUES = 3 * MAX_PAIRS  # each pair is a list and two strings
 ENTITY_FIELDS = ("entity", "text", "span", "mention", "name")
 TYPE_FIELDS = ("type", "label", "entity_type", "category", "definition")
 FINAL = frozenset({"content_filter", "refusal", "context_length_exceeded", "endpoint_error"})
-# finish reasons of other APIs, in lower case and without a prefix such as `FinishReason.`
+# finish reasons of all APIs by parts of their names; the first match counts
 REASONS = {
-    "stop": "stop end_turn eos eos_token stop_sequence complete completed finish_reason_stop",
-    "length": "length max_tokens max_length max_output_tokens max_new_tokens max_completion_tokens model_length"
-    " token_limit model_context_window_exceeded finish_reason_max_tokens incomplete",
-    "content_filter": "content_filter content_filtered safety recitation blocklist prohibited_content spii sensitive"
-    " error_toxic guardrail_intervened",
-    "endpoint_error": "error abort aborted network_error insufficient_system_resource timeout internal_error failed"
-    " cancelled canceled pause_turn malformed_function_call malformed_response endpoint_error",
+    "content_filter": r"filter|safety|recitation|blocklist|prohibited|spii|sensitive|toxic|guardrail",
+    "length": r"length|max_|token_limit|context_window|incomplete",
+    "endpoint_error": r"error|abort|timeout|fail|cancel|insufficient|pause|malformed",
+    "stop": r"stop|eos|end_turn|complete",
 }
-PLAIN = {name: plain for plain, names in REASONS.items() for name in names.split()}
 # the end of a reasoning model's thoughts, in every form they come in, and the beginning of thoughts without an end
 NAMES = r"(?:\w+:)?(?:think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis)"
 THOUGHT = re.compile(
@@ -102,7 +98,10 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
 
 def plain_reason(finish_reason: str) -> str:
     """A finish reason as `stop`, `length`, `content_filter` or `endpoint_error`; any other one as it is."""
-    return PLAIN.get(finish_reason.lower().rpartition(".")[2], finish_reason)
+    if finish_reason in FINAL:
+        return finish_reason
+    found = (plain for plain, parts in REASONS.items() if re.search(parts, finish_reason, re.IGNORECASE))
+    return next(found, finish_reason)
 
 
 def without_thoughts(reply: str) -> str:
