@@ -90,33 +90,43 @@ def test_a_finished_run_is_read_again(finished: tuple[Path, str], tiny_student: 
     assert (small["commit"], small["benchmarks"]["sample"]["n_passages"]) == (None, 2)
 
 
-def test_one_passage_that_cannot_be_read_does_not_stop_a_run(tiny_student: Path, tmp_path: Path) -> None:
+def test_one_passage_that_cannot_be_read_does_not_stop_a_run(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = ["Rome is a city.", "half \ud800 a character", "Rome and Oslo are cities. " * 400, "Rome."]
-    entities = [{"start": 0, "end": 4, "type": "city"}]
+    kinds = ("city", "country", "river", "person", "a town by a river", "date")
+    entities = [{"start": 0, "end": 4, "type": kind} for kind in kinds]
     rows = [{"id": str(n), "text": text, "entities": entities} for n, text in enumerate(texts)]
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "b.yaml").write_text("name: b\npath: b.jsonl\nformat: offsets\nversion: 1\ndomain: x\n")
-    run = command(
-        "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student), "--data_dir", str(tmp_path),
-        "--benchmarks", f"[{tmp_path}/b.yaml]", "--max_new_tokens", "4", "--decoding", "grounded",
+    arguments = [
+        "--config", str(ROOT / "recipes/eval/sample.yaml"), "--model", str(tiny_student), "--data_dir", str(tmp_path),
+        "--benchmarks", f"[{tmp_path}/b.yaml]", "--max_new_tokens", "12", "--decoding", "grounded",
         "--output_dir", str(tmp_path / "out"),
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["eval_zero_shot.py", *arguments])
+    eval_zero_shot.main()
     [path] = (tmp_path / "out").glob("*/*/results.json")
     result = json.loads(path.read_text())["benchmarks"]["b"]
     assert (result["n_passages"], result["skipped"]) == (3, {"lone_surrogate": 1})
     lines = [json.loads(line) for line in path.with_name("predictions.jsonl").open()]
-    assert [line["passage_id"] for line in lines] == ["0", "2", "3"]
-    assert any(line["spans"] for line in lines)
+    assert [line["passage_id"] for line in lines[:: len(kinds)]] == ["0", "2", "3"]
+    spans = [(line["text"][span["start"] : span["end"]], line) for line in lines for span in line["spans"]]
+    assert any(line["passage_id"] == "2" and line["spans"][-1]["start"] > 9000 for _, line in spans)
+    assert all(word.casefold() in line["raw"].casefold() for word, line in spans)
 
 
-def test_nothing_private_is_in_the_files_of_a_run(tiny_student: Path, tmp_path: Path) -> None:
+def test_nothing_private_is_in_the_files_of_a_run(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fake_teacher import FakeTeacher
 
+    # the password of an address takes the place of the key
+    monkeypatch.setattr("fake_teacher._Handler._has_token", lambda self: True)
     student = tmp_path / "student"
     shutil.copytree(tiny_student, student)
     with FakeTeacher(lambda request: "[]") as server:
-        address = server.base_url.replace("://", "://user:pass-word@") + "?api_key=query-key"
+        address = server.base_url.replace("://", "://user:pass-word@")
         run = command(
             "--config", str(ROOT / "recipes/eval/sample.yaml"), "--model", "m", str(student), "--base_url", address,
             "--data_dir", str(ROOT), "--limit", "1", "--max_new_tokens", "4", "--output_dir", str(tmp_path / "out"),
@@ -125,7 +135,7 @@ def test_nothing_private_is_in_the_files_of_a_run(tiny_student: Path, tmp_path: 
     assert run.returncode == 0, run.stderr
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert sum(path.name == "results.json" for path in written) == 2
-    private = ("sk-secret", "pass-word", "query-key", str(Path.home()) + "/", str(tmp_path), str(ROOT))
+    private = ("sk-secret", "pass-word", str(Path.home()) + "/", str(tmp_path), str(ROOT))
     for path in written:
         content = path.read_text(encoding="utf-8", errors="replace")
         assert not [word for word in private if word in content], path
