@@ -194,7 +194,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
 
     from sft.adapters import quantization
     from sft.disk import require_space
-    from sft.origin import read_facts
+    from sft.origin import read_origin
     from sft.resume import choose_checkpoint, claim, hash_tokens
     from sft.saving import answering_config, save_student
     from sft.tokenizer import load_tokenizer
@@ -214,10 +214,13 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         if main_process and (repo_id or not (folder / "README.md").exists()):
             present(folder, repo_id, config)
         return
-    checkpoint, facts = choose_checkpoint(folder, config.resume_from_checkpoint), read_facts(script.dataset_name)
-    license_ = script.license or facts.license or "other"
-    if facts.license and license_ != facts.license:
-        print(f"license {license_} is stated, and that of the dataset is {facts.license}: see that both allow it")
+    checkpoint, origin = (
+        choose_checkpoint(folder, config.resume_from_checkpoint),
+        read_origin(script.dataset_name, base),
+    )
+    license_ = script.license or origin.license or "other"
+    if origin.license and license_ != origin.license:
+        print(f"license {license_} is stated, and that of the dataset is {origin.license}: see that both allow it")
     print(
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
         f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
@@ -247,14 +250,14 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         "name": (config.hub_model_id or f"{base}-open-ner").rstrip("/").split("/")[-1],
         "base_model": base,
         "dataset": script.dataset_name,
-        "language": facts.language,
+        "language": origin.language,
         "trained_on": report,
         "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
         "run": identity,
         "recipe": main_options(script, config, model_config, license_),
     }
     options = (script, config, model_config)
-    save_student(trainer, tokenizer, folder, script.dataset_name, record, options, facts.window)
+    save_student(trainer, tokenizer, folder, script.dataset_name, record, options, origin)
     if main_process:
         losses = [entry["loss"] for entry in record["history"] if "loss" in entry] or [metrics["train_loss"]]
         print(f"trained in {record['seconds']:.0f} s, loss {losses[0]:.3f} -> {losses[-1]:.3f}: {folder}")

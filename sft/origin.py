@@ -1,6 +1,7 @@
 """What a student takes over from its dataset and its base model: entity types, license, language, window."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +11,16 @@ from open_ner.tools.errors import UserError
 CARD_KEYS = ("license", "language")
 
 
-class DatasetFacts(NamedTuple):
-    """What a dataset says about itself in its card and its stats.json; `window` is its longest passage in tokens."""
+class Origin(NamedTuple):
+    """What the dataset says about itself, and its types with those of a base model that is a student; by frequency.
+
+    `window` is the longest passage in tokens. What is not stated is None or empty.
+    """
 
     license: str | None
     language: list[str]
     window: int | None
+    types: dict[str, int]
 
 
 def read_types(name: str, kinds: Sequence[str] = ("dataset", "model")) -> dict[str, int]:
@@ -23,12 +28,13 @@ def read_types(name: str, kinds: Sequence[str] = ("dataset", "model")) -> dict[s
     return _read(name, "types.json", kinds)
 
 
-def read_facts(dataset: str) -> DatasetFacts:
-    """Read the facts of a dataset, a folder or Hub id; what it does not state is None or empty."""
-    card = _read(dataset, "README.md", ["dataset"])
+def read_origin(dataset: str, base: str) -> Origin:
+    """Read what is known of a dataset and a base model, folders or Hub ids; UserError for an unreadable file."""
+    card, stats = (_read(dataset, file, ["dataset"]) for file in ("README.md", "stats.json"))
     license_, language = ([card[key]] if isinstance(card.get(key), str) else card.get(key) or [] for key in CARD_KEYS)
-    options = _read(dataset, "stats.json", ["dataset"]).get("passage_options", {})
-    return DatasetFacts(license_[0] if len(license_) == 1 else None, language, options.get("max_tokens"))
+    types = Counter(read_types(dataset)) + Counter(read_types(base, ["model"]))
+    window = stats.get("passage_options", {}).get("max_tokens")
+    return Origin(license_[0] if len(license_) == 1 else None, language, window, dict(types.most_common()))
 
 
 def _read(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The student as a folder that anyone can load: merged weights, stock template, pipeline files, provenance."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,7 @@ from open_ner.tools.files import write_atomic, write_json
 from open_ner.tools.public import public_value
 
 from .adapters import merge_adapter
-from .origin import read_types
+from .origin import Origin, read_origin
 from .recipe import used_recipe
 from .template import Template
 
@@ -33,7 +32,7 @@ def save_student(
     dataset: str,
     training: Mapping[str, object],
     arguments: Sequence[Any],
-    window: int | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Write a trained student to `folder`. Every process must call this, because the weights may be sharded.
 
@@ -41,7 +40,7 @@ def save_student(
     `recipe.yaml` (from the parsed `arguments`, one of them TRL's ModelConfig), `types.json` (of the dataset and of a
     base model that is a student), and `training.json` (`training`, a hub.records.TrainingRecord), none with paths of
     this machine. `generation_config` is greedy and ends at the end token of answers, so that
-    `pipeline("text-generation")` answers like the open-NER pipeline. `window` is the dataset's longest passage.
+    `pipeline("text-generation")` answers like the open-NER pipeline. `origin` is read if it is not given.
     """
     state = gather_weights(trainer)
     if trainer.accelerator.is_main_process:
@@ -49,11 +48,10 @@ def save_student(
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         if hasattr(model, "peft_config"):
             model, state = merge_adapter(model, state, model_config), None
-        base = str(model_config.model_name_or_path)  # its types, if it is a student, are not forgotten
-        counted = Counter(read_types(dataset)) + Counter(read_types(base, ["model"]))
-        types = dict(counted.most_common())
-        options = {"types": list(types)[:DEFAULT_TYPES] or DEFAULTS["types"], "window": window or DEFAULTS["window"]}
-        model.config.update({"open_ner": {**DEFAULTS, **options}})
+        origin = origin or read_origin(dataset, str(model_config.model_name_or_path))
+        types = list(origin.types)[:DEFAULT_TYPES] or DEFAULTS["types"]
+        window = origin.window or DEFAULTS["window"]
+        model.config.update({"open_ner": {**DEFAULTS, "types": types, "window": window}})
         model.generation_config = answering_config(tokenizer)
         tokens = {name: getattr(model.generation_config, name) for name in TOKENS}
         model.config.update({"use_cache": True, **tokens})
@@ -63,7 +61,7 @@ def save_student(
         pipeline.save_pretrained(folder, state_dict=state)
         recipe = yaml.safe_dump(used_recipe(arguments), sort_keys=False, allow_unicode=True)
         write_atomic(folder / "recipe.yaml", recipe)
-        write_atomic(folder / "types.json", json.dumps(types, indent=0, ensure_ascii=False))
+        write_atomic(folder / "types.json", json.dumps(origin.types, indent=0, ensure_ascii=False))
         write_json(folder / FINISHED, public_value(training))
     trainer.accelerator.wait_for_everyone()
 

@@ -50,6 +50,8 @@ def test_a_command_hides_secrets_and_can_be_read(monkeypatch: pytest.MonkeyPatch
 
 def test_a_value_is_cleaned_at_any_depth() -> None:
     value = {"a": ["/srv/private/x", 1.5, None], "api_key": "s", "pad_token": "x", "hub_token": None, "t\x07": True}
+    value["per_type"] = {"password": {"f1": 0.5}}
     cleaned = {"a": ["x", 1.5, None], "api_key": "***", "pad_token": "x", "hub_token": None, "t\x07": True}
+    cleaned["per_type"] = {"password": {"f1": 0.5}}
     assert public_value(value) == cleaned
     assert public_url("no address") == "no address"

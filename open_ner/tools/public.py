@@ -50,9 +50,11 @@ def public_command(arguments: Sequence[str]) -> str:
 
 
 def public_value(value: Any) -> Any:
-    """Clean every text in a JSON value; a value whose key names a secret is hidden."""
+    """Clean every text in a JSON value; a text whose key names a secret is hidden."""
     if isinstance(value, Mapping):
-        hidden = [key for key, item in value.items() if item and SECRET_NAME.search(str(key))]
+        hidden = {
+            key for key, item in value.items() if item and isinstance(item, str) and SECRET_NAME.search(str(key))
+        }
         return {key: HIDDEN if key in hidden else public_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [public_value(item) for item in value]
