@@ -32,7 +32,9 @@ class TeacherClient:
             "address": address(config),
             "limits": {name: limit for name, limit in request_parameters(config).items() if name in LIMITS},
         }
-        self.others = [asked["limits"] for asked in journal.asked if asked["limits"] != self.asked["limits"]]
+        # a journal of an earlier version does not name its limits: they are the default, if not those of today
+        limits = [asked["limits"] for asked in journal.asked] or [{"max_tokens": TeacherConfig().max_answer_tokens}]
+        self.others = [limit for limit in limits if limit != self.asked["limits"]] if journal.keys else []
         earlier = {asked["address"] for asked in journal.asked if asked["model"] == config.model}
         if config.model and earlier - {self.asked["address"]}:
             print(

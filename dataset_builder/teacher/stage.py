@@ -86,7 +86,7 @@ def extrapolate(journal: Journal, config: TeacherConfig, remaining: int) -> Expe
 
     The time assumes `concurrency` requests in flight, or the recipe's rate limit if that is slower.
     """
-    paid = [record for record in journal.records() if record["model"] != RECORDED]
+    paid = [record for record in journal.records() if record["model"] != RECORDED and "copy_of" not in record]
     cost, cost_margin = _total([record_cost(record, config) for record in paid], remaining)
     latencies = [record["seconds"] for record in paid if "seconds" in record]
     seconds, margin = (value / config.concurrency for value in _total(latencies, remaining))
