@@ -32,6 +32,7 @@ from sft.branches import (
     single_queries,
 )
 from sft.conversations import tokenize
+from sft.evaluation import HeldOut, count_entities
 from sft.trainer import AnswerTrainer
 
 CONVERSATIONS = [
@@ -172,3 +173,19 @@ def test_training_on_branches_learns_the_single_queries(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[0] == pytest.approx(summed / count, abs=1e-3)
     assert losses[-1] < losses[0] / 2
+
+
+def test_held_out_answers_are_generated_by_sdpa(
+    tiny_student: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """Under flex_attention every pass of the decoder has another shape and would be compiled again."""
+    held_out = HeldOut(CONVERSATIONS[:1], count_entities, max_new_tokens=4)
+    config = SFTConfig(output_dir=str(tmp_path), bf16=False, report_to="none", use_cpu=True)
+    model, used = load(tiny_student, "flex_attention"), set()
+    trainer = AnswerTrainer(
+        model=model, args=config, train_dataset=rows(tokenizer), processing_class=tokenizer, branches=True,
+        held_out=held_out,
+    )  # fmt: skip
+    model.register_forward_pre_hook(lambda module, _: used.add(module.config._attn_implementation))
+    trainer._entity_scores(held_out)
+    assert used == {"sdpa"} and model.config._attn_implementation == "flex_attention"

@@ -172,6 +172,11 @@ def test_a_finished_student_is_never_lost(
         before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
         command(patch, recipe, *sparse)
         assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+        pushed = []
+        patch.setenv("HF_TOKEN", "hf_test")
+        patch.setattr("hub.publish.publish_folder", lambda *given, **_: pushed.append(given))
+        command(patch, recipe, *sparse, "--push_to_hub", "true", "--hub_model_id", "org/m")  # an upload that failed
+        assert pushed == [(out, "org/m")]
     (out / "results").mkdir()
     command(monkeypatch, recipe, "--max_steps", "1", "--overwrite_output_dir")
     assert [entry["step"] for entry in json.loads((out / "training.json").read_text())["history"]] == [1]
