@@ -97,7 +97,7 @@ def describe(passages: list[BenchmarkPassage], answers: list[list[Answer]], suit
         for query, answer in zip(passage.queries, row, strict=True)
     ]
     strings = [(passage.text, read_answer(answer.text)) for passage, _, answer in asked]
-    lines = [to_line(suite.name, *item, suite.occurrences) for item in asked]
+    lines = [to_line(suite.name, passage, query, [answer], suite.occurrences) for passage, query, answer in asked]
     numbers: Numbers = {
         "queries": len(asked),
         "parse_failures": sum(found is None for _, found in strings),

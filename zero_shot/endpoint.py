@@ -102,8 +102,8 @@ class EndpointModel:
                 if finish != "stop":
                     self.replies[finish] += 1
                 if self.baseline is None:
-                    answer = Answer(reply)
-                    lines.append(to_line(benchmark.config.name, passage, queries[0], answer, suite.occurrences))
+                    answers = [Answer(reply)]
+                    lines.append(to_line(benchmark.config.name, passage, queries[0], answers, suite.occurrences))
                 else:
                     reading = read(self.baseline, reply, finish, passage.text, [query.type for query in queries])
                     self.replies["type_not_asked"] += reading.not_asked

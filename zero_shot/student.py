@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from command_line.pretrained import load_or_explain
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
-from open_ner.conversation import Occurrences, find_spans, write_answer
+from open_ner.conversation import Occurrences, write_answer
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic
 
@@ -68,11 +68,8 @@ class Student:
                 answered = [next(answers) for _ in own]
             except ValueError as error:
                 raise UserError(f"{self.name}: {error}") from None
-            name, occurrences = benchmark.config.name, suite.occurrences
             yield [
-                to_line(name, passage, query, parts[0], occurrences)
-                if len(own) == 1
-                else _line_of_windows(name, passage, query, list(zip(own, parts, strict=True)), occurrences)
+                to_line(benchmark.config.name, passage, query, parts, suite.occurrences, own)
                 for query, *parts in zip(passage.queries, *answered, strict=True)
             ]
 
@@ -102,36 +99,28 @@ class Student:
 
 
 def to_line(
-    name: str, passage: BenchmarkPassage, query: Query, answer: "Answer", occurrences: Occurrences
-) -> PredictionLine:
-    """Make the line of one answer; its scores are not calibrated, and None if the server gave no probabilities."""
-    strings = answer.scored_strings()
-    spans: list[PredictedSpan] = [
-        {"start": start, "end": end, "score": None if score is None else round(score, 6)}
-        for string, score in strings or []
-        for start, end in find_spans(passage.text, string, occurrences)
-    ]
-    return make_line(name, passage, query, answer.text, None if strings is None else spans)
-
-
-def _line_of_windows(
     name: str,
     passage: BenchmarkPassage,
     query: Query,
     answers: "list[tuple[Window, Answer]]",
     occurrences: Occurrences,
 ) -> PredictionLine:
-    """Make the line of a passage that was read in windows; one answer that cannot be parsed makes it a failure."""
-    from open_ner.answers import to_entities
-    from open_ner.long_texts import merge
+    """Make the line of the answers of a passage's windows; one that cannot be parsed makes it a failure.
 
-    text, strings = passage.text, [answer.scored_strings() for _, answer in answers]
-    found = merge((w, to_entities(text[w.start : w.end], query.type, each, occurrences)) for w, each in answers)
+    Scores are not calibrated, and None if the server gave no probabilities.
+    """
+    from open_ner.answers import to_entities
+    from open_ner.long_texts import Window, merge
+
+    text, strings = passage.text, [answer.scored_strings() for answer in answers]
+    parts = zip(windows or [Window(0, len(text))], answers, strict=True)
+    found = merge((w, to_entities(text[w.start : w.end], query.type, each, occurrences)) for w, each in parts)
     spans: list[PredictedSpan] = [
         {"start": each["start"], "end": each["end"], "score": each["score"] and round(each["score"], 6)}
         for each in found
     ]
-    raw = write_answer(list(dict.fromkeys(string for own in strings for string, _ in own or [])))
+    together = write_answer(list(dict.fromkeys(string for own in strings for string, _ in own or [])))
+    raw = answers[0].text if len(answers) == 1 else together
     return make_line(name, passage, query, raw, None if None in strings else spans)
 
 
