@@ -102,10 +102,11 @@ def to_line(
     name: str,
     passage: BenchmarkPassage,
     query: Query,
-    answers: "list[tuple[Window, Answer]]",
+    answers: "Sequence[Answer]",
     occurrences: Occurrences,
+    windows: "Sequence[Window]" = (),
 ) -> PredictionLine:
-    """Make the line of the answers of a passage's windows; one that cannot be parsed makes it a failure.
+    """Make the line of the answers of a passage's windows, or of one answer; any that cannot be parsed is a failure.
 
     Scores are not calibrated, and None if the server gave no probabilities.
     """
