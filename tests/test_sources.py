@@ -63,6 +63,8 @@ def test_folders_and_patterns_are_read(tmp_path: Path) -> None:
     assert sorted(item.text.split()[0] for item in read(texts)) == ["a", "b"]
     assert len(read(texts, sample_by="paragraph")) == 4
     assert {item.text.strip() for item in read(texts, sample_by="line")} >= {"a one", "b two"}
+    (texts / "test.txt").write_text("text files have no splits")
+    assert len(read(texts)) == 3
     assert sorted(item.text for item in read(tmp_path / "tables")) == ["a", "b"]
     assert [item.text for item in read(tmp_path / "tables", data_files="b.parquet")] == ["b"]
     assert len(read(tmp_path / "tables" / "*.parquet")) == 2

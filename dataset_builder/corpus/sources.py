@@ -152,7 +152,7 @@ def choose_files(source: SourceConfig) -> tuple[str | None, list[Path], list[Pat
         card = path / "README.md"
         if source.name or (card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace")):
             return None, [], []
-        chosen = _of_split(path, chosen, source.split)
+        chosen = chosen if kind == "text" else _of_split(path, chosen, source.split)
     return kind, chosen, [file for file in files if file not in {*chosen}]
 
 
