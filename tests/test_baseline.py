@@ -30,6 +30,7 @@ def config(**changes: str) -> BaselineConfig:
         ("['Rome']", None),
         ('["Rome', None),
         ("[" * 5000, None),
+        ('Perhaps ["Oslo"]?\n</think>\n["Rome"]', ["Rome"]),
     ],
 )
 def test_the_first_list_of_strings_in_prose_is_read(reply: str, strings: list[str] | None) -> None:

@@ -66,6 +66,9 @@ def render(config: BaselineConfig, text: str, types: Sequence[str]) -> list[Mess
 
 def read(config: BaselineConfig, reply: str, finish_reason: str, text: str, types: Sequence[str]) -> Reading:
     """Read a reply to a request about `types`; types are matched by name, ignoring case."""
+    from dataset_builder.teacher.parse import without_thoughts
+
+    reply = without_thoughts(reply)
     if config.reply == "list":
         strings = _first_list(reply)
         return Reading(None if strings is None else {types[0]: strings})
