@@ -6,7 +6,7 @@
 
 Every way asks the same prompts of the same server, each run in a new process, in turns; the tables show medians. The
 ideal is in_flight / latency replies per second. CPU is the client's, after its imports. Parts: throughput, faults,
-limit, kill, memory. --output also writes the results as JSON.
+limit, cap, kill, memory. --output also writes the results as JSON.
 """
 
 import argparse
@@ -141,7 +141,7 @@ def faults(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
     with tempfile.TemporaryDirectory() as folder:
         data = write_passages(Path(folder), count)
         for way, python in pythons.items():
-            with LocalEndpoint(args.latency, faults=True) as endpoint:
+            with LocalEndpoint(args.latency, faults=FAULTS) as endpoint:
                 result = ask(way, python, endpoint.base_url, data, 64)
                 served = endpoint.stats()
             lost = count - result["answers"]
@@ -153,18 +153,47 @@ def faults(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
 
 def limit(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
     rows: list[BenchRow] = []
-    count = 640
-    for stated in (True, False):
-        print(f"\na limit of 6,000 requests a minute, {'stated in headers' if stated else 'not stated'}, 64 workers")
+    count = args.answers
+    servers = {
+        "6,000 requests a minute, stated in headers": (100.0, {"per_minute": 6000}),
+        "6,000 requests a minute, not stated": (100.0, {"per_minute": 6000, "headers": False}),
+        "10 % of all requests, at any pace": (64 / args.latency, {"random_share": 0.1}),
+    }
+    for name, (possible, settings) in servers.items():
+        print(f"\nrefused: {name}; 64 workers")
         with tempfile.TemporaryDirectory() as folder:
             data = write_passages(Path(folder), count)
             for way, python in pythons.items():
-                with LocalEndpoint(args.latency, per_minute=6000, headers=stated) as endpoint:
+                with LocalEndpoint(args.latency, **settings) as endpoint:
                     result = ask(way, python, endpoint.base_url, data, 64)
                     limited = endpoint.stats()["rate_limited"]
-                lost, share = count - result["answers"], result["answers"] / result["seconds"] / 100
-                rows.append({"way": way, "stated": stated, "lost": lost, "refused": limited, "of_limit": share})
-                print(f"  {way:<18} lost {lost}, {limited} times 429, {share:.2f} of the limit", flush=True)
+                lost, share = count - result["answers"], result["answers"] / result["seconds"] / possible
+                rows.append({"way": way, "refused": name, "lost": lost, "times": limited, "of_possible": share})
+                print(f"  {way:<18} lost {lost}, {limited} times 429, {share:.2f} of the possible pace", flush=True)
+    return rows
+
+
+def cap(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
+    rows: list[BenchRow] = []
+    limit, options = 0.5, {"max_answer_tokens": 40, "price_input": 1.0, "price_output": 10.0, "max_cost": 0.5}
+    bill = (200 * options["price_input"] + 40 * options["price_output"]) / 1e6
+    print(f"\na cap of ${limit}: what the server bills, over restarts, when one prompt in four first meets this")
+    for fault, kills in (("hang", 0), ("reset mid-body", 0), ("truncated body", 0), ("kill -9", 12)):
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as output:
+            data = write_passages(Path(folder), 1280)
+            with LocalEndpoint(args.latency, faults=() if kills else (fault,)) as endpoint:
+                line = command(OURS, pythons[OURS], endpoint.base_url, data, 16, output)
+                environ = {**os.environ, "BENCH_OPTIONS": json.dumps(options)}
+                for number in range(kills + 2):
+                    before = endpoint.stats()["billed"]
+                    run = subprocess.Popen(line, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    while run.poll() is None and (number >= kills or endpoint.stats()["billed"] < before + 40):
+                        time.sleep(0.02)
+                    run.kill()
+                    run.wait()
+                billed = bill * endpoint.stats()["billed"]
+        rows.append({"fault": fault, "cap": limit, "billed": billed})
+        print(f"  {fault:<18} ${billed:.3f} billed", flush=True)
     return rows
 
 
@@ -209,7 +238,7 @@ def memory(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
     return rows
 
 
-PARTS = {"throughput": throughput, "faults": faults, "limit": limit, "kill": kill, "memory": memory}
+PARTS = {"throughput": throughput, "faults": faults, "limit": limit, "cap": cap, "kill": kill, "memory": memory}
 
 if __name__ == "__main__":
     main()

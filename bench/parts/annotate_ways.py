@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
     def ask() -> int:
         with Journal(Path(folder) / "journal.jsonl") as journal:
             config = TeacherConfig(base_url=base_url, model=MODEL, concurrency=in_flight, timeout=TIMEOUT)
+            config = replace(config, **json.loads(os.environ.get("BENCH_OPTIONS", "{}")))
             annotate(load_passages(Path(passages).parent), journal, config)
             return len(journal.keys)
 

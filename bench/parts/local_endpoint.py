@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 import multiprocessing
+import random
 import time
 from collections import Counter
 from types import TracebackType
@@ -21,6 +22,7 @@ class EndpointStats(TypedDict):
 
     requests: int
     rate_limited: int  # with a 429
+    billed: int  # replies that were generated, whether or not they arrived
     delivered: dict[str, int]
 
 
@@ -29,13 +31,14 @@ class LocalEndpoint:
 
     It replies after `latency` seconds. Above `per_minute`, a token bucket of one second, it sends a 429 with
     `Retry-After: 1`; `headers` states that limit in the replies. With `faults`, one prompt in four first meets one of
-    FAULTS.
+    them. Of all requests, `random_share` get a 429 without Retry-After.
     """
 
     def __init__(
-        self, latency: float, per_minute: float | None = None, headers: bool = True, faults: bool = False
-    ) -> None:
-        self._settings = (latency, per_minute, headers, faults)
+        self, latency: float, per_minute: float | None = None, headers: bool = True, faults: tuple[str, ...] = (),
+        random_share: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._settings = (latency, per_minute, headers, faults, random_share)
 
     def __enter__(self) -> "LocalEndpoint":
         port: multiprocessing.Queue[int] = multiprocessing.Queue()
@@ -57,10 +60,12 @@ class LocalEndpoint:
 
 
 class _State:
-    def __init__(self, latency: float, per_minute: float | None, headers: bool, faults: bool) -> None:
-        self.latency, self.rate, self.faults = latency, (per_minute or 0) / 60, faults
+    def __init__(
+        self, latency: float, per_minute: float | None, headers: bool, faults: tuple[str, ...], random_share: float
+    ) -> None:
+        self.latency, self.rate, self.faults, self.share = latency, (per_minute or 0) / 60, faults, random_share
         self.headers = f"x-ratelimit-limit-requests: {per_minute:g}\r\n" if per_minute and headers else ""
-        self.requests = self.rate_limited = 0
+        self.requests = self.rate_limited = self.billed = 0
         self.delivered: Counter[str] = Counter()
         self.met: set[str] = set()
         self.bucket, self.filled = self.rate, time.monotonic()
@@ -82,7 +87,7 @@ class _State:
         if not self.faults or number % 4 or prompt in self.met:
             return None
         self.met.add(prompt)
-        return FAULTS[number // 4 % len(FAULTS)]
+        return self.faults[number // 4 % len(self.faults)]
 
 
 class _Connection(asyncio.Protocol):
@@ -106,7 +111,7 @@ class _Connection(asyncio.Protocol):
             return
         self.buffer = body[length:]
         if b"/stats" in head.split(b"\r\n")[0]:
-            names = ("requests", "rate_limited", "delivered")
+            names = ("requests", "rate_limited", "billed", "delivered")
             self.send(200, json.dumps({name: getattr(self.state, name) for name in names}))
         elif b"chat/completions" not in head.split(b"\r\n")[0]:
             self.send(404, '{"error": {"message": "no such address"}}')
@@ -120,9 +125,15 @@ class _Connection(asyncio.Protocol):
         if fault == "429" or self.state.over_the_limit():
             self.state.rate_limited += 1
             self.send(429, '{"error": {"message": "slow down", "code": "rate_limit_exceeded"}}', "Retry-After: 1\r\n")
+        elif random.random() < self.state.share:
+            self.state.rate_limited += 1
+            self.send(429, '{"error": {"message": "busy"}}')
         elif fault == "500":
             self.send(500, '{"error": {"message": "internal"}}')
-        elif fault != "hang":
+        else:
+            self.state.billed += 1
+            if fault == "hang":
+                return
             asyncio.get_running_loop().call_later(self.state.latency, self.complete, prompt, fault)
 
     def complete(self, prompt: str, fault: str | None) -> None:
@@ -149,10 +160,11 @@ class _Connection(asyncio.Protocol):
 
 
 def _serve(
-    port: "multiprocessing.Queue[int]", latency: float, per_minute: float | None, headers: bool, faults: bool
-) -> None:
+    port: "multiprocessing.Queue[int]", latency: float, per_minute: float | None, headers: bool,
+    faults: tuple[str, ...], random_share: float,
+) -> None:  # fmt: skip
     async def main() -> None:
-        state = _State(latency, per_minute, headers, faults)
+        state = _State(latency, per_minute, headers, faults, random_share)
         server = await asyncio.get_running_loop().create_server(
             lambda: _Connection(state), "127.0.0.1", 0, backlog=1024
         )

@@ -23,6 +23,7 @@ NEVER_ANSWERED = 3  # failures in a row, if the endpoint has not answered at all
 ALIKE = 10  # unusable replies before the first usable one, or refusals in a row: the others would fare no better
 UNREAD = 4  # tries of one question that may have been billed without a readable reply
 LIMITED, ALL_LIMITED, NEVER_LIMITED = 10, 30, 6  # tries after 429: of one question, of many, and of all so far
+NEVER_SECONDS = 30.0  # after which refusals alone end a run
 FIRST_SECONDS = 10.0  # the longest that all others wait for the first request
 
 
@@ -169,7 +170,8 @@ class Asking:
                 break
             except RateLimited as limit:
                 limited += 1
-                if not self.counts.asked and max(limited, self.pacer.pauses) >= NEVER_LIMITED:
+                long = time.monotonic() > self.progress.started + NEVER_SECONDS and self.pacer.refusals >= ALIKE
+                if not self.counts.asked and (long or limited >= NEVER_LIMITED):
                     raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later") from None
                 alone = self.upcoming is None or self.counts.asked - answered >= LIMITED
                 if limited >= (LIMITED if alone else ALL_LIMITED):
