@@ -111,14 +111,14 @@ def _metadata(stats: BuildStatistics) -> "DatasetCardData":
     """Return the card's metadata for the Hub: configs with their files, features and sizes, license, tags."""
     from huggingface_hub import DatasetCardData
 
-    configs = stats["configs"]
+    configs, language = stats["configs"], stats.get("language")
     default = next(iter(configs))
     rows = sum(configs[default]["splits"].values())
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return DatasetCardData(
         pretty_name=stats["name"],
         license=stats["license"],
-        language=[stats["language"]] if stats.get("language") else None,
+        language=[language] if language else None,
         annotations_creators=["machine-generated"] * bool(stats["prompts"]) + ["found"] * bool(stats["supervised"]),
         task_categories=["token-classification", "text-generation"],
         size_categories=[next((name for bound, name in bounds if rows < bound), "n>1M")],
