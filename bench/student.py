@@ -37,7 +37,7 @@ def main() -> None:
     for part, folder in folders.items():
         if not (folder / "dataset" / "README.md").exists():
             build(args, folder, validation=part == "train")
-    suite = write_suite(args, folders["dev"])
+    suite, results = write_suite(args, folders["dev"]), {}
     for way, branches in WAYS.items():
         model = args.work_dir / way
         if not (model / "training.json").exists():
@@ -46,18 +46,16 @@ def main() -> None:
                 "--dataset_name", folders["train"] / "dataset", "--output_dir", model, "--branches", branches,
                 *(["--max_conversations", args.conversations] if args.conversations else []),
             )  # fmt: skip
-        if not results_of(model, model / "on_dev"):
-            command("eval_zero_shot.py", "--config", suite, "--model", model, "--output_dir", model / "on_dev")
-    chosen = max(WAYS, key=lambda way: f1(args.work_dir / way))
+        results[way] = evaluate(model, model / "on_dev", "--config", suite)
+    f1 = {way: json.loads(file.read_text())["benchmarks"]["dev"]["official"]["f1"] for way, file in results.items()}
+    chosen = max(WAYS, key=lambda way: f1[way])
     print(f"better on the development set: {chosen}", flush=True)
-    if not results_of(args.work_dir / chosen, args.work_dir / "zero_shot"):
-        command(
-            "eval_zero_shot.py", "--config", "recipes/eval/uniner.yaml", "--data_dir", args.zero_shot, "--model",
-            args.work_dir / chosen, "--output_dir", args.work_dir / "zero_shot",
-            *(["--limit", args.limit] if args.limit else []), "--max_new_tokens", args.max_new_tokens,
-            "--token_budget", args.token_budget,
-        )  # fmt: skip
-    collect(args, chosen)
+    results["zero_shot"] = evaluate(
+        args.work_dir / chosen, args.work_dir / "zero_shot", "--config", "recipes/eval/uniner.yaml",
+        "--data_dir", args.zero_shot, *(["--limit", args.limit] if args.limit else []),
+        "--max_new_tokens", args.max_new_tokens, "--token_budget", args.token_budget,
+    )  # fmt: skip
+    collect(args, chosen, results)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -67,9 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--zero_shot", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--work_dir", type=Path, default=Path("runs/student"))
     parser.add_argument("--recipe", default="recipes/sft/smollm2_135m/cpu.yaml")
-    parser.add_argument(
-        "--conversations", type=int, help="train on the first N of the shuffled passages; default: all"
-    )
+    parser.add_argument("--conversations", type=int, help="train on the first N shuffled passages; default: all")
     parser.add_argument("--max_queries", type=int, help="most queries per training passage; default: all")
     parser.add_argument("--dev_passages", type=int, help="number of development passages to score; default: all")
     parser.add_argument("--limit", type=int, help="seeded sample of N passages per zero-shot set; default: all")
@@ -113,10 +109,8 @@ def build(args: argparse.Namespace, folder: Path, validation: bool) -> None:
 
 def write_suite(args: argparse.Namespace, folder: Path) -> Path:
     """Write the suite of the development set; its dataset is the benchmark."""
-    benchmark = {
-        "name": "dev", "path": str(folder / "dataset"), "format": "conversations", "config": "type", "split": "train",
-        "domain": "mixed",
-    }  # fmt: skip
+    benchmark = {"name": "dev", "path": str(folder / "dataset"), "format": "conversations", "config": "type"}
+    benchmark |= {"split": "train", "domain": "mixed"}
     (ROOT / folder / "dev.yaml").write_text(yaml.safe_dump(benchmark))
     suite = {
         "name": "dev", "benchmarks": [str(ROOT / folder / "dev.yaml")], "protocol": "dev", "decoding": "free",
@@ -126,22 +120,15 @@ def write_suite(args: argparse.Namespace, folder: Path) -> Path:
     return folder / "suite.yaml"
 
 
-def results_of(model: Path, folder: Path) -> Path | None:
-    """The results.json of a model under `folder`, or None if its evaluation has not ended."""
-    return next((ROOT / folder / folder_name(str(model))).glob("*/results.json"), None)
+def evaluate(model: Path, folder: Path, *options: object) -> Path:
+    """Evaluate a model unless its results.json is under `folder`; returns that file."""
+    results = ROOT / folder / folder_name(str(model))
+    if not any(results.glob("*/results.json")):
+        command("eval_zero_shot.py", *options, "--model", model, "--output_dir", folder)
+    return next(results.glob("*/results.json"), None) or sys.exit(f"{folder}: no results of {model}")
 
 
-def finished(model: Path, folder: Path) -> Path:
-    """The results.json of a model under `folder`, which must exist."""
-    return results_of(model, folder) or sys.exit(f"{folder}: no results of {model}")
-
-
-def f1(model: Path) -> float:
-    """Official F1 on the development set."""
-    return json.loads(finished(model, model / "on_dev").read_text())["benchmarks"]["dev"]["official"]["f1"]
-
-
-def collect(args: argparse.Namespace, chosen: str) -> None:
+def collect(args: argparse.Namespace, chosen: str, results: dict[str, Path]) -> None:
     """Copy results to results/student/, without predictions and paths of this machine."""
     from zero_shot.records import read_predictions
     from zero_shot.scoring import compare
@@ -157,14 +144,12 @@ def collect(args: argparse.Namespace, chosen: str) -> None:
         (target / name).write_text(text, encoding="utf-8")
 
     for way in WAYS:
-        model = args.work_dir / way
-        copy(finished(model, model / "on_dev"), f"dev_{way}.json")
-        copy(ROOT / model / "training.json", f"training_{way}.json")
-    models = [args.work_dir / way for way in ("branched", "multi_turn")]
-    files = [finished(model, model / "on_dev").with_name("predictions.jsonl") for model in models]
+        copy(results[way], f"dev_{way}.json")
+        copy(ROOT / args.work_dir / way / "training.json", f"training_{way}.json")
+    files = [results[way].with_name("predictions.jsonl") for way in ("branched", "multi_turn")]
     gains = compare(*map(read_predictions, files), seen_types=None, seed=42)
     (target / "dev_gain_of_branches.json").write_text(json.dumps(gains, indent=1) + "\n")
-    copy(finished(args.work_dir / chosen, args.work_dir / "zero_shot"), "zero_shot.json")
+    copy(results["zero_shot"], "zero_shot.json")
     copy(ROOT / args.work_dir / "zero_shot" / "table.md", "table.md")
     for picture in (ROOT / args.work_dir / "zero_shot" / "figures").glob("*.png"):
         (target / "figures").mkdir(exist_ok=True)

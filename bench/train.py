@@ -19,24 +19,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 BATCH, PADDED = 4, 1024
+WAYS = ("padded", "stock", "ours", "branched")
 MODEL = "models/smollm2-135m-instruct"
-TEMPLATE = "open_ner/chat_templates/smollm2.jinja"
 BF16_PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense FLOPs per second, from the data sheets
-PACKING = ["--packing", "true", "--max_length", "4096", "--per_device_train_batch_size", "1"]
-
-
-class TrainingRun(TypedDict):
-    """One way in one run: seconds of the steps, losses by step, tokens of all steps."""
-
-    seconds: float
-    losses: list[float]
-    tokens: float
-    peak_gpu_bytes: NotRequired[int | None]
 
 
 def main() -> None:
@@ -50,13 +40,12 @@ def main() -> None:
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        pad_every_example(args)
-        return
+        return pad_every_example(args)
     import torch
 
     gpu = torch.cuda.is_available()
-    ways = ["padded", "stock", "ours", "branched", *(["stock packed", "packed"] if gpu else [])]
-    measured: dict[str, list[TrainingRun]] = {way: [] for way in ways}
+    ways = [*WAYS, *(["stock packed", "packed"] if gpu else [])]
+    measured: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for number in range(args.runs):
         for way in ways:
             with tempfile.TemporaryDirectory() as folder:
@@ -70,66 +59,57 @@ def main() -> None:
         (args.write / ("train_gpu.json" if gpu else "train.json")).write_text(report + "\n", encoding="utf-8")
 
 
-def measure(way: str, args: argparse.Namespace, folder: Path, gpu: bool) -> TrainingRun:
-    """Train one way in its own process."""
+def measure(way: str, args: argparse.Namespace, folder: Path, gpu: bool) -> dict[str, Any]:
+    """Train one way in its own process; returns its seconds, its losses by step, its tokens and its peak memory."""
     if way == "padded":
-        given = ["--dataset", args.dataset, "--model", args.model, "--steps", str(args.steps)]
-        execute([sys.executable, __file__, "--worker", str(folder), *given])
+        given = ["--worker", folder, "--dataset", args.dataset, "--model", args.model, "--steps", args.steps]
+        execute(sys.executable, __file__, *given)
         return json.loads((folder / "padded.json").read_text())
     options = [
         "--model_name_or_path", args.model, "--dataset_name", args.dataset, "--dataset_config", "type",
-        "--output_dir", str(folder / "model"), "--max_steps", str(args.steps),
-        "--per_device_train_batch_size", str(BATCH), "--learning_rate", "1.5e-4", "--lr_scheduler_type", "cosine",
-        "--warmup_steps", "0", "--weight_decay", "0", "--max_length", "1024", "--train_sampling_strategy", "random",
-        "--seed", "42", "--dtype", "float32",
-        "--bf16", str(gpu), "--activation_checkpointing", "False", "--logging_steps", "1", "--report_to", "none",
+        "--output_dir", folder / "model", "--max_steps", args.steps, "--per_device_train_batch_size", BATCH,
+        "--learning_rate", 1.5e-4, "--lr_scheduler_type", "cosine", "--warmup_steps", 0, "--weight_decay", 0,
+        "--max_length", PADDED, "--train_sampling_strategy", "random", "--seed", 42, "--dtype", "float32",
+        "--bf16", gpu, "--activation_checkpointing", False, "--logging_steps", 1, "--report_to", "none",
     ]  # fmt: skip
-    packing = PACKING if way.endswith("packed") else []
+    packing = ["--packing", True, "--max_length", 4096, "--per_device_train_batch_size", 1] * way.endswith("packed")
     if way.startswith("stock"):
-        marked = ["--assistant_only_loss", "True", "--chat_template_path", TEMPLATE]
-        printed = execute([str(Path(sys.executable).parent / "trl"), "sft", *options, *marked, *packing])
-        state = next((folder / "model").glob("checkpoint-*/trainer_state.json"))
-        return read_log(json.loads(state.read_text())["log_history"], printed)
-    recipe = ["--config", "recipes/sft/smollm2_135m/cpu.yaml"]
-    branches = ["--branches", str(way == "branched")]
-    printed = execute([sys.executable, "train_sft.py", *recipe, *options, *branches, *packing])
-    results = json.loads((folder / "model" / "training.json").read_text())
-    return {**read_log(results["history"], printed), "peak_gpu_bytes": results["peak_gpu_bytes"]}
+        marked = ["--assistant_only_loss", True, "--chat_template_path", "open_ner/chat_templates/smollm2.jinja"]
+        printed = execute(Path(sys.executable).parent / "trl", "sft", *options, *marked, *packing)
+        results = json.loads(next((folder / "model").glob("checkpoint-*/trainer_state.json")).read_text())
+    else:
+        own = ["--config", "recipes/sft/smollm2_135m/cpu.yaml", *options, "--branches", way == "branched"]
+        printed = execute(sys.executable, "train_sft.py", *own, *packing)
+        results = json.loads((folder / "model" / "training.json").read_text())
+    entries = [entry for entry in results.get("history") or results["log_history"] if "loss" in entry]
+    return {
+        "seconds": float(printed.split("'train_runtime': ")[1].split(",")[0].strip("'\"")),
+        "losses": [entry["loss"] for entry in entries],
+        "tokens": entries[-1]["num_tokens"],
+        "peak_gpu_bytes": results.get("peak_gpu_bytes"),
+    }
 
 
 def pad_every_example(args: argparse.Namespace) -> None:
     """The authors' way, with the Trainer of transformers: rows padded to 1,024 tokens, the model's own loss."""
     import torch
     from datasets import load_dataset
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+    from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-    from sft import IGNORED
     from sft.conversations import tokenize
     from sft.tokenizer import load_tokenizer
 
-    gpu = torch.cuda.is_available()
     tokenizer = load_tokenizer(args.model)
     rows, _ = tokenize(load_dataset(args.dataset, "type", split="train"), tokenizer, PADDED)
-
-    padding = tokenizer.pad_token_id
-    assert isinstance(padding, int)
-
-    def pad(row: dict[str, list[int]]) -> dict[str, list[int]]:
-        short = PADDED - len(row["input_ids"])
-        return {
-            "input_ids": row["input_ids"] + [padding] * short,
-            "labels": row["labels"] + [IGNORED] * short,
-            "attention_mask": [1] * len(row["input_ids"]) + [0] * short,
-        }
-
     torch.set_num_threads(os.cpu_count() or 1)
     trainer = Trainer(
         model=AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32),
         args=TrainingArguments(
             output_dir=str(args.worker), max_steps=args.steps, per_device_train_batch_size=BATCH, learning_rate=1.5e-4,
-            lr_scheduler_type="cosine", bf16=gpu, logging_steps=1, save_strategy="no", report_to="none", seed=42,
+            lr_scheduler_type="cosine", bf16=torch.cuda.is_available(), logging_steps=1, save_strategy="no",
+            report_to="none", seed=42,
         ),
-        train_dataset=rows.map(pad, remove_columns=["length"]),
+        train_dataset=rows, data_collator=DataCollatorForSeq2Seq(tokenizer, padding="max_length", max_length=PADDED),
     )  # fmt: skip
     trainer.train()
     history = trainer.state.log_history
@@ -138,8 +118,9 @@ def pad_every_example(args: argparse.Namespace) -> None:
     (args.worker / "padded.json").write_text(json.dumps(result))
 
 
-def execute(command: list[str]) -> str:
+def execute(*words: object) -> str:
     """Run a command with all cores and return its output; if it fails, show the end of it and exit."""
+    command = [str(word) for word in words]
     environment = os.environ | {"OMP_NUM_THREADS": str(os.cpu_count()), "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     printed = ended.stdout + ended.stderr
@@ -148,15 +129,7 @@ def execute(command: list[str]) -> str:
     return printed
 
 
-def read_log(history: list[dict[str, float]], printed: str) -> TrainingRun:
-    """Read the seconds of the steps from the Trainer's output, and losses and tokens from its log."""
-    entries = [entry for entry in history if "loss" in entry]
-    seconds = printed.split("'train_runtime': ")[1].split(",")[0].strip("'\"")
-    losses = [entry["loss"] for entry in entries]
-    return {"seconds": float(seconds), "losses": losses, "tokens": entries[-1]["num_tokens"]}
-
-
-def summarize(measured: dict[str, list[TrainingRun]], args: argparse.Namespace, gpu: bool) -> str:
+def summarize(measured: dict[str, list[dict[str, Any]]], args: argparse.Namespace, gpu: bool) -> str:
     """JSON of all seconds, ratios to train_sft.py, and the largest difference of its losses to stock TRL's."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -168,9 +141,7 @@ def summarize(measured: dict[str, list[TrainingRun]], args: argparse.Namespace, 
         "command": "python bench/train.py", "student": args.model, "steps": args.steps, "conversations_a_step": BATCH,
         "runs": args.runs, "hardware": hardware,
         "seconds": {way: [run["seconds"] for run in runs] for way, runs in measured.items()},
-        "conversations_per_second": {
-            way: args.steps * BATCH / seconds[way] for way in ("padded", "stock", "ours", "branched")
-        },
+        "conversations_per_second": {way: args.steps * BATCH / seconds[way] for way in WAYS},
         "tokens": {way: runs[0]["tokens"] for way, runs in measured.items()},
         "ours_over_padded": seconds["padded"] / seconds["ours"],
         "ours_over_stock": seconds["stock"] / seconds["ours"],
@@ -185,10 +156,9 @@ def summarize(measured: dict[str, list[TrainingRun]], args: argparse.Namespace, 
         for way in ("packed", "branched"):
             rate = measured[way][0]["tokens"] / seconds[way]
             report[way] = {
-                "tokens_per_second": rate,
-                "share_of_bf16_peak": flops * rate / peak if peak else None,
-                "peak_gpu_bytes": measured[way][0].get("peak_gpu_bytes"),
-            }
+                "tokens_per_second": rate, "share_of_bf16_peak": flops * rate / peak if peak else None,
+                "peak_gpu_bytes": measured[way][0]["peak_gpu_bytes"],
+            }  # fmt: skip
     return json.dumps(report, indent=1)
 
 
