@@ -19,13 +19,6 @@ class CorpusCounts(TypedDict, total=False):
     revisions: dict[str, str]
 
 
-class TeacherCost(TypedDict):
-    """Replies paid for and their cost in dollars."""
-
-    paid: int
-    cost: float
-
-
 class PaperNumbers(TypedDict, total=False):
     """What the paper reports of a variant."""
 
@@ -98,13 +91,6 @@ class Overlap(TypedDict):
     types_shared: list[str]
 
 
-class ConfigFiles(TypedDict):
-    """Rows of a config by split, and the Hub's metadata of its files as `datasets` writes it."""
-
-    splits: dict[str, int]
-    dataset_info: dict[str, Any]
-
-
 class Provenance(TypedDict):
     """Teachers, first and last day of annotation, and passages by source and license."""
 
@@ -115,14 +101,18 @@ class Provenance(TypedDict):
 
 
 class BuildStatistics(Provenance):
-    """The whole file; `negatives` and the `_options` are sections of the recipe."""
+    """The whole file; `negatives` and the `_options` are sections of the recipe.
+
+    `answers` has the number of replies `paid` and their `cost` in dollars. `configs` has the rows by split, `splits`,
+    and `dataset_info`, the Hub's metadata as `datasets` writes it.
+    """
 
     name: str
     license: str
     language: NotRequired[str | None]
     passage_options: NotRequired[dict[str, Any]]
     corpus: CorpusCounts
-    answers: TeacherCost
+    answers: dict[str, float]
     negatives: dict[str, Any]
     prompts: dict[str, str]
     variants: dict[str, ConfigStatistics]
@@ -130,7 +120,7 @@ class BuildStatistics(Provenance):
     supervised_options: dict[str, Any]
     contamination: list[Overlap]
     contamination_options: dict[str, Any]
-    configs: dict[str, ConfigFiles]
+    configs: dict[str, dict[str, Any]]
     paper: dict[str, PaperNumbers]
     versions: dict[str, str]
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from command_line.build_statistics import (
     BuildStatistics,
@@ -55,55 +55,38 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
     stats: BuildStatistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
     configs, options = stats["configs"], stats["supervised_options"]
     splits = list(dict.fromkeys(split for part in configs.values() for split in part["splits"]))
-    default = next(iter(configs))
-    seed = stats["negatives"]["seed"]
-    negatives = [
-        _negatives(part["negatives"], part["negative_ratio"], part["negatives_per_passage"], seed)
-        for part in (stats["negatives"], options)
-    ]
+    default, seed = next(iter(configs)), stats["negatives"]["seed"]
     card = DatasetCard.from_template(
-        _metadata(stats),
-        template_path=str(TEMPLATE),
-        name=escape(stats["name"]),
-        repo=json.dumps(repo_id or "path/to/this/folder"),
-        default_config=default,
-        splits=splits,
+        _metadata(stats), template_path=str(TEMPLATE),
+        name=escape(stats["name"]), repo=json.dumps(repo_id or "path/to/this/folder"),
+        default_config=default, splits=splits,
         configs_table=[
             (name, ROWS.get(name, "a conversation"), [f"{part['splits'].get(s, 0):,}" for s in splits])
             for name, part in configs.items()
         ],
         found_by=" and ".join(["an LLM teacher"] * bool(stats["teacher"]) + ["people"] * bool(stats["supervised"])),
         mixture=_mixture(options["mixture"], options["passages_outside_mixture"]) if "mixture" in configs else "",
-        dataset_line=options["dataset_line"],
-        sets=_sets(stats),
-        set_negatives=negatives[1],
-        one_in=stats["negatives"]["validation_one_in"],
-        statistics=_statistics(stats),
+        dataset_line=options["dataset_line"], sets=_sets(stats), set_negatives=_negatives(options, seed),
+        one_in=stats["negatives"]["validation_one_in"], statistics=_statistics(stats),
         top_types=escape(", ".join(stats["variants"][default]["top_types"])),
-        distilled=bool(stats["prompts"]),
-        teacher=escape(", ".join(stats["teacher"]) or "not named"),
+        distilled=bool(stats["prompts"]), teacher=escape(", ".join(stats["teacher"]) or "not named"),
         annotated=" to ".join(stats["annotated"]),
         prompts=", ".join(f"{name} (SHA-256 {digest})" for name, digest in stats["prompts"].items()),
-        replies=stats["answers"],
-        corpus=list(_corpus(stats["corpus"])),
-        sources=_listed(stats["sources"]),
-        licenses=_listed(stats["licenses"]),
-        negatives=negatives[0],
-        limits=stats["negatives"],
+        replies=stats["answers"], corpus=list(_corpus(stats["corpus"])),
+        sources=_listed(stats["sources"]), licenses=_listed(stats["licenses"]),
+        negatives=_negatives(stats["negatives"], seed), limits=stats["negatives"],
         student=code(str(stats["negatives"]["tokenizer"])),
         hallucination=[
             (name, f"{part['hallucination_rate']:.2%}")
-            for name, part in stats["variants"].items()
-            if "hallucination_rate" in part
+            for name, part in stats["variants"].items() if "hallucination_rate" in part
         ],
         merged=_merged(stats["variants"]),
         rejects=[
             (stage if part == "corpus" else escape(stage), escape(reason), f"{number:,}")
             for part, stage, reason, number in rejects_by_stage(stats)
         ],
-        contamination=_contamination(stats),
-        rule=stats["contamination_options"],
-    )
+        contamination=_contamination(stats), rule=stats["contamination_options"],
+    )  # fmt: skip
     card.save(folder / "README.md")
 
 
@@ -116,23 +99,19 @@ def _metadata(stats: BuildStatistics) -> "DatasetCardData":
     rows = sum(configs[default]["splits"].values())
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return DatasetCardData(
-        pretty_name=stats["name"],
-        license=stats["license"],
-        language=[language] if language else None,
+        pretty_name=stats["name"], license=stats["license"], language=[language] if language else None,
         annotations_creators=["machine-generated"] * bool(stats["prompts"]) + ["found"] * bool(stats["supervised"]),
         task_categories=["token-classification", "text-generation"],
         size_categories=[next((name for bound, name in bounds if rows < bound), "n>1M")],
         tags=["named-entity-recognition", "universal-ner", "distillation"],
         configs=[
-            {
-                "config_name": name,
-                "data_files": [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in part["splits"]],
-                **({"default": True} if name == default else {}),
-            }
+            {"config_name": name,
+             "data_files": [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in part["splits"]],
+             **({"default": True} if name == default else {})}
             for name, part in configs.items()
         ],
         dataset_info=[{"config_name": name, **part["dataset_info"]} for name, part in configs.items()],
-    )
+    )  # fmt: skip
 
 
 def _statistics(stats: BuildStatistics) -> Table:
@@ -162,12 +141,9 @@ def _corpus(corpus: CorpusCounts) -> Iterable[str]:
     if "not_sampled" in corpus:
         line += f"; {corpus['not_sampled']:,} were not drawn into the sample"
     yield line
-    for label, counts in (
-        ("Documents read", corpus.get("documents")),
-        ("Passages by source", corpus.get("sources")),
-        ("Passages by license", corpus.get("licenses")),
-    ):
-        if counts:
+    labels = {"documents": "Documents read", "sources": "Passages by source", "licenses": "Passages by license"}
+    for key, label in labels.items():
+        if counts := corpus.get(key):
             yield f"{label}: {_listed(counts)}"
     if revisions := corpus.get("revisions"):
         yield "Revisions on the Hub: " + ", ".join(f"{escape(name)} at {escape(r)}" for name, r in revisions.items())
@@ -205,10 +181,11 @@ def _mixture(weights: dict[str, float], outside: int) -> str:
     return f"relative sizes {sizes}; {outside:,} passages were left out" if weights else "all passages"
 
 
-def _negatives(law: str, ratio: float, fixed: int | None, seed: int) -> str:
+def _negatives(options: dict[str, Any], seed: int) -> str:
+    law, fixed = options["negatives"], options["negatives_per_passage"]
     if law in ("none", "all"):
         return {"none": "none", "all": "every type of the set that is absent"}[law]
-    number = f"{fixed} per passage" if fixed is not None else f"{ratio:g} per present type"
+    number = f"{fixed} per passage" if fixed is not None else f"{options['negative_ratio']:g} per present type"
     how = {"frequency": "in proportion to their frequency", "uniform": "uniformly"}[law]
     return f"absent types drawn {how} without replacement, {number}, seed {seed}"
 

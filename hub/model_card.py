@@ -30,35 +30,24 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
         (folder / "results").mkdir(exist_ok=True)
         write_json(folder / "results" / f"{_run(results)}.json", public_value(results))
     metadata = ModelCardData(
-        model_name=training["name"],
-        license=str(training["recipe"]["license"]),
-        language=training.get("language") or None,
-        library_name="transformers",
+        model_name=training["name"], license=str(training["recipe"]["license"]),
+        language=training.get("language") or None, library_name="transformers",
         pipeline_tag="text-generation",  # token-classification would load a random head
-        base_model=_hub_id(training["base_model"]),
-        datasets=_hub_id(training["dataset"]),
+        base_model=_hub_id(training["base_model"]), datasets=_hub_id(training["dataset"]),
         tags=["named-entity-recognition", "open-ner", "universal-ner"],
         eval_results=_eval_results(results) if results else None,
-    )
+    )  # fmt: skip
     losses = [f"{entry['loss']:.3f}" for entry in training["history"] if "loss" in entry] or ["not logged"]
     card = ModelCard.from_template(
-        metadata,
-        template_path=str(MODEL_TEMPLATE),
-        name=escape(training["name"]),
-        base_model=code(training["base_model"]),
-        dataset=code(training["dataset"]),
-        trained_on=training["trained_on"],
-        minutes=f"{training['seconds'] / 60:.1f}",
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        language=escape(", ".join(training.get("language", []))),
-        recipe=json.dumps(training["recipe"], indent=1),
-        results=results,
-        results_table=table,
+        metadata, template_path=str(MODEL_TEMPLATE),
+        name=escape(training["name"]), base_model=code(training["base_model"]), dataset=code(training["dataset"]),
+        trained_on=training["trained_on"], minutes=f"{training['seconds'] / 60:.1f}",
+        first_loss=losses[0], last_loss=losses[-1], language=escape(", ".join(training.get("language", []))),
+        recipe=json.dumps(training["recipe"], indent=1), results=results, results_table=table,
         types=", ".join(escape(name) for name in options["types"]),
         calibrated=options.get("temperature", 1.0) != 1.0,
         query=json.dumps(build_query("Marie Curie was born in Warsaw.", "city"), indent=1),
-    )
+    )  # fmt: skip
     card.save(folder / "README.md")
 
 
@@ -75,15 +64,12 @@ def write_eval_results(folder: Path, results: RunResults) -> Path | None:
     for result in results["benchmarks"].values():
         dataset, official = result["dataset"], result["official"]
         if dataset["id"] and official and not result["sampled"]:
-            entries.append(
-                EvalResultEntry(
-                    dataset_id=dataset["id"],
-                    task_id=dataset["config"] or "default",
-                    value=round(100 * official["f1"], 2),
-                    dataset_revision=dataset["revision"],
-                    notes=f"official F1, protocol {results['protocol']}, {results['decoding']} decoding",
-                )
-            )
+            entry = EvalResultEntry(
+                dataset_id=dataset["id"], task_id=dataset["config"] or "default", dataset_revision=dataset["revision"],
+                value=round(100 * official["f1"], 2),
+                notes=f"official F1, protocol {results['protocol']}, {results['decoding']} decoding",
+            )  # fmt: skip
+            entries.append(entry)
     if not entries:
         return None
     target = folder / ".eval_results" / f"{_run(results)}.yaml"
@@ -104,19 +90,13 @@ def _eval_results(results: RunResults) -> "list[EvalResult]":
             setting += f", sample of {sampled['passages']} of {sampled['of']} passages"
         for scorer in SCORERS:
             if scores := result[scorer]:
-                entries.append(
-                    EvalResult(
-                        task_type="token-classification",
-                        task_name="zero-shot named-entity recognition",
-                        dataset_type=dataset["id"] or name,
-                        dataset_name=f"{name} ({setting})",
-                        dataset_config=dataset["config"],
-                        dataset_revision=dataset["revision"],
-                        metric_type="f1",
-                        metric_name=f"{scorer} F1",
-                        metric_value=round(100 * scores["f1"], 2),
-                    )
-                )
+                entry = EvalResult(
+                    task_type="token-classification", task_name="zero-shot named-entity recognition",
+                    dataset_type=dataset["id"] or name, dataset_name=f"{name} ({setting})",
+                    dataset_config=dataset["config"], dataset_revision=dataset["revision"],
+                    metric_type="f1", metric_name=f"{scorer} F1", metric_value=round(100 * scores["f1"], 2),
+                )  # fmt: skip
+                entries.append(entry)
     return entries
 
 

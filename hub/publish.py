@@ -34,13 +34,10 @@ def publish_folder(
     try:
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
         commit = api.upload_folder(
-            folder_path=folder,
-            repo_id=repo_id,
-            repo_type=repo_type,
+            folder_path=folder, repo_id=repo_id, repo_type=repo_type,
             commit_message=f"Upload {folder.name} by uniner-distill",
-            ignore_patterns=["checkpoint-*/**", "runs/**", "*.partial"],
-            delete_patterns=list(stale) or None,
-        )
+            ignore_patterns=["checkpoint-*/**", "runs/**", "*.partial"], delete_patterns=list(stale) or None,
+        )  # fmt: skip
     except HFValidationError as error:
         raise UserError(f"--push_to_hub {repo_id!r}: {error}") from None
     except HfHubHTTPError as error:

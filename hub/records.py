@@ -64,23 +64,6 @@ class Paraphrases(TypedDict):
     types: dict[str, TypeParaphrases]
 
 
-class BenchmarkSource(TypedDict):
-    """Where a benchmark was read; `id` and `revision` are None for local files."""
-
-    id: str | None
-    config: str | None
-    revision: str | None
-    digest: str
-
-
-class Sample(TypedDict):
-    """Size of a seeded sample of a benchmark, in passages."""
-
-    passages: int
-    of: int
-    seed: int
-
-
 ScoresByScorer = TypedDict("ScoresByScorer", {
     "official": Scores | None, "strict": Scores | None, "partial": Scores | None, "type-only": Scores | None,
     "boundary-only": Scores | None,
@@ -99,12 +82,16 @@ class BenchmarkScores(ScoresByScorer):
 
 
 class BenchmarkResult(BenchmarkScores):
-    """One entry of `benchmarks` in results.json."""
+    """One entry of `benchmarks` in results.json.
+
+    `dataset` has `id` and `revision`, None for local files, `config` and `digest`; `sampled` has the size of a seeded
+    sample, `passages`, `of` how many, and its `seed`.
+    """
 
     version: int
     domain: str
-    dataset: BenchmarkSource
-    sampled: Sample | None
+    dataset: dict[str, str | None]
+    sampled: dict[str, int] | None
     skipped: dict[str, int]
     paraphrases: NotRequired[Paraphrases]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from command_line.build_statistics import AnnotationCounts, TeacherCost
+from command_line.build_statistics import AnnotationCounts
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl, write_jsonl
 
@@ -31,7 +31,7 @@ class Parts:
         self.decontaminator = Decontaminator(config.contamination)
         self.files: dict[str, Path] = {}
         self.counts: dict[str, AnnotationCounts] = {}
-        self.cost: TeacherCost = {"paid": 0, "cost": 0.0}
+        self.cost: dict[str, float] = {"paid": 0, "cost": 0.0}
         self.human: dict[str, Annotations] = {}
         self.passages_outside_mixture = 0
 
@@ -106,7 +106,7 @@ class Parts:
         write_jsonl(self.files[config], rows)
 
 
-def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[str, TeacherReply]], TeacherCost]:
+def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[str, TeacherReply]], dict[str, float]]:
     """Read the journal's replies to this recipe's questions by variant and passage id, and the cost of all replies.
 
     Raises UserError if there is no journal, or if a variant has no reply.
@@ -119,7 +119,7 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
     }
     replies: dict[str, dict[str, TeacherReply]] = {variant: {} for variant in teacher.variants}
     models: dict[str | None, str | None] = {}  # one string per model in memory
-    cost: TeacherCost = {"paid": 0, "cost": 0.0}
+    cost: dict[str, float] = {"paid": 0, "cost": 0.0}
     with Journal(path) as journal:
         for record in journal.records():
             if record["model"] != RECORDED:
