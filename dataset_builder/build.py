@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from command_line.build_statistics import BuildStatistics, CorpusCounts
+from command_line.public import public_path
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_json
-from open_ner.tools.public import public_path
 
 from .config import BuildConfig, ContaminationConfig, SupervisedConfig
 from .dataset.figures import plot_all

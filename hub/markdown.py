@@ -2,7 +2,7 @@
 
 import html
 
-from open_ner.tools.public import CONTROL
+from command_line.public import CONTROL
 
 
 def escape(text: str) -> str:

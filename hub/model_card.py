@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command_line.public import public_value
 from open_ner.conversation import build_query
 from open_ner.tools.files import write_atomic, write_json
-from open_ner.tools.public import public_value
 
 from .markdown import code, escape
 from .records import SCORERS, RunResults, TrainingRecord, run_name

@@ -7,34 +7,26 @@ from typing import Any
 
 from transformers.trainer_pt_utils import AcceleratorConfig
 
-from open_ner.tools.public import public_text
+from command_line.public import public_text
 
-SECRETS = ("hub_token",)
 # values that SFTConfig fills in itself; creating an SFTConfig to compare with would reset accelerate's state mid-run
 FILLED_IN = {
-    "accelerator_config": AcceleratorConfig(),
-    "activation_checkpointing": True,
-    "debug": [],
-    "disable_tqdm": False,
-    "pad_to_multiple_of": None,
-    "report_to": [],
-}
+    "accelerator_config": AcceleratorConfig(), "activation_checkpointing": True, "debug": [], "disable_tqdm": False,
+    "pad_to_multiple_of": None, "report_to": [],
+}  # fmt: skip
 
 
 def used_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
     """Collect the options of the parsed dataclasses that differ from their defaults.
 
-    Secrets are removed. A path outside the working directory is cut to its name, because it exists on this machine
-    only.
+    The token is left out. A path outside the working directory, which exists here only, is cut to its name.
     """
     recipe = {}
     for given in arguments:
         for field in dataclasses.fields(given):
-            value = getattr(given, field.name)
-            made = field.default_factory
+            value, made = getattr(given, field.name), field.default_factory
             default = field.default if made is dataclasses.MISSING else made()
-            usual = value == default or (field.name in FILLED_IN and value == FILLED_IN[field.name])
-            if not usual and field.name not in SECRETS:
+            if value not in (default, FILLED_IN.get(field.name, default)) and field.name != "hub_token":
                 recipe[field.name] = _plain(value)
     return recipe
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 
 import datasets
 
+from command_line.public import public_value
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_json
-from open_ner.tools.public import public_value
 
 from .saving import FINISHED
 
@@ -43,13 +43,8 @@ def claim(
     """
     path, identity = folder / RUN, json.loads(json.dumps(public_value(identity)))
     if anew and write:
-        for name in (
-            FINISHED,
-            RUN,
-            "results",
-            ".eval_results",
-            *(found.name for found in folder.glob("checkpoint-*")),
-        ):
+        checkpoints = [found.name for found in folder.glob("checkpoint-*")]
+        for name in (FINISHED, RUN, "results", ".eval_results", *checkpoints):
             shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
     try:
         earlier = public_value(json.loads(path.read_text(encoding="utf-8")))
@@ -76,9 +71,8 @@ def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
     if given in (None, "true", "True"):
         return find_checkpoint(folder)
     if not is_complete(Path(given)):
-        raise UserError(
-            f"resume_from_checkpoint {given!r} is not a complete checkpoint; without it the newest one is used"
-        )
+        why = "is not a complete checkpoint; without it the newest one is used"
+        raise UserError(f"resume_from_checkpoint {given!r} {why}")
     return Path(given)
 
 

@@ -10,10 +10,10 @@ import yaml
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Trainer
 from trl import ModelConfig
 
+from command_line.public import public_value
 from open_ner.pipeline import DEFAULTS, OpenNERPipeline
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic, write_json
-from open_ner.tools.public import public_value
 
 from .adapters import merge_adapter
 from .origin import Origin, read_origin
@@ -26,14 +26,9 @@ DEFAULT_TYPES = 12  # the most frequent training types, asked when a caller name
 
 
 def save_student(
-    trainer: Trainer,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    dataset: str,
-    training: Mapping[str, object],
-    arguments: Sequence[Any],
-    origin: Origin | None = None,
-) -> None:
+    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Path, dataset: str, training: Mapping[str, object],
+    arguments: Sequence[Any], origin: Origin | None = None,
+) -> None:  # fmt: skip
     """Write a trained student to `folder`. Every process must call this, because the weights may be sharded.
 
     The folder gets merged weights in safetensors, the tokenizer with its template, the open-NER pipeline,
@@ -69,12 +64,9 @@ def save_student(
 def answering_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """Greedy generation that ends at the token answers end with, even if the base model lists several end tokens."""
     return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=Template(tokenizer).end_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=False,
-        max_new_tokens=DEFAULTS["max_new_tokens"],
-    )
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=Template(tokenizer).end_token_id,
+        pad_token_id=tokenizer.pad_token_id, do_sample=False, max_new_tokens=DEFAULTS["max_new_tokens"],
+    )  # fmt: skip
 
 
 def gather_weights(trainer: Trainer) -> dict[str, torch.Tensor]:

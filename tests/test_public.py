@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from open_ner.tools.public import public_command, public_path, public_text, public_url, public_value
+from command_line.public import public_command, public_path, public_text, public_url, public_value
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
+from command_line.public import public_command, public_path, public_value
 from hub.records import BenchmarkResult, MeanScore, ModelRecord, RunResults, Scorer
-from open_ner.tools.public import public_command, public_path, public_value
 
 from . import calibration
 from .paraphrase import paraphrases

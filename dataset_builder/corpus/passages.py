@@ -12,9 +12,9 @@ from typing import Any
 from tqdm import tqdm
 
 from command_line.build_statistics import CorpusCounts
+from command_line.public import public_path
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl, write_json
-from open_ner.tools.public import public_path
 
 from ..config import CorpusConfig
 from ..rejects import Reject

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from command_line.public import public_url
 from open_ner.tools.errors import UserError
-from open_ner.tools.public import public_url
 
 from ..config import TeacherConfig
 from .http_errors import TransientError, exception_of, read_error

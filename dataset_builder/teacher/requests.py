@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from command_line.public import public_url
 from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
-from open_ner.tools.public import public_url
 
 from ..config import TeacherConfig
 
