@@ -45,9 +45,8 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
     """
     from trl import ModelConfig, SFTConfig, TrlParser
 
-    arguments = [
-        part for given in arguments for part in (given.split("=", 1) if given[:9] == "--config=" else [given])
-    ]
+    parts = (given.split("=", 1) if given[:9] == "--config=" else [given] for given in arguments)
+    arguments = [part for given in parts for part in given]
     if "--config" not in arguments:
         print(f"no --config given: running {DEFAULT_RECIPE}")
         arguments = ["--config", DEFAULT_RECIPE, *arguments]
@@ -214,10 +213,8 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         if main_process and (repo_id or not (folder / "README.md").exists()):
             present(folder, repo_id, config)
         return
-    checkpoint, origin = (
-        choose_checkpoint(folder, config.resume_from_checkpoint),
-        read_origin(script.dataset_name, base),
-    )
+    checkpoint = choose_checkpoint(folder, config.resume_from_checkpoint)
+    origin = read_origin(script.dataset_name, base)
     license_ = script.license or origin.license or "other"
     if origin.license and license_ != origin.license:
         print(f"license {license_} is stated, and that of the dataset is {origin.license}: see that both allow it")
@@ -247,17 +244,12 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         "resumed_from": checkpoint.name if checkpoint else None,
         "steps_seconds": round(metrics["train_runtime"], 2),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
-        "name": (config.hub_model_id or f"{base}-open-ner").rstrip("/").split("/")[-1],
-        "base_model": base,
-        "dataset": script.dataset_name,
-        "language": origin.language,
-        "trained_on": report,
+        "name": (config.hub_model_id or f"{base}-open-ner").rstrip("/").split("/")[-1], "base_model": base,
+        "dataset": script.dataset_name, "language": origin.language, "trained_on": report,
         "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
-        "run": identity,
-        "recipe": main_options(script, config, model_config, license_),
-    }
-    options = (script, config, model_config)
-    save_student(trainer, tokenizer, folder, script.dataset_name, record, options, origin)
+        "run": identity, "recipe": main_options(script, config, model_config, license_),
+    }  # fmt: skip
+    save_student(trainer, tokenizer, folder, script.dataset_name, record, (script, config, model_config), origin)
     if main_process:
         losses = [entry["loss"] for entry in record["history"] if "loss" in entry] or [metrics["train_loss"]]
         print(f"trained in {record['seconds']:.0f} s, loss {losses[0]:.3f} -> {losses[-1]:.3f}: {folder}")

@@ -26,9 +26,8 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
     if not model_config.use_peft:
         raise UserError(f"{option} without use_peft: quantized weights cannot be trained, set use_peft: true")
     if model_config.dtype not in ("bfloat16", "float16", "float32"):
-        raise UserError(
-            f"{option} computes in dtype, which is {model_config.dtype}: choose bfloat16, float16 or float32"
-        )
+        dtype = model_config.dtype
+        raise UserError(f"{option} computes in dtype, which is {dtype}: choose bfloat16, float16 or float32")
     if find_spec("bitsandbytes") is None:
         raise UserError(f"{option} needs bitsandbytes: pip install bitsandbytes, or remove {option} for plain LoRA")
     return get_quantization_config(model_config)
@@ -46,11 +45,9 @@ def merge_adapter(model: "PeftModel", state: dict[str, "torch.Tensor"], model_co
     unset_hf_deepspeed_config()  # under ZeRO-3 from_pretrained would shard the base over processes that do not load it
     adapter = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     base = load_or_explain(
-        AutoModelForCausalLM,
-        str(model_config.model_name_or_path),
-        revision=model_config.model_revision,
+        AutoModelForCausalLM, str(model_config.model_name_or_path), revision=model_config.model_revision,
         dtype=model_config.dtype or "float32",
-    )
+    )  # fmt: skip
     merged = get_peft_model(base, deepcopy(model.peft_config[str(model.active_adapter)]))
     set_peft_model_state_dict(merged, adapter)
     student = merged.merge_and_unload()

@@ -27,22 +27,17 @@ def load_conversations(name: str, config: str, split: str, first: int | None, fr
     try:
         rows = datasets.load_dataset(name, config, split=split, download_mode=mode)
     except (DatasetsError, OSError, ValueError) as error:
-        raise UserError(
-            f"dataset {name!r}, config {config!r}, split {split!r} cannot be read: {str(error):.200}"
-        ) from None
+        where = f"dataset {name!r}, config {config!r}, split {split!r}"
+        raise UserError(f"{where} cannot be read: {str(error):.200}") from None
     if not len(rows):
         raise UserError(f"dataset {name!r} has no rows in split {split!r}")
     return rows.select(range(min(first or len(rows), len(rows))))
 
 
 def tokenize(
-    rows: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    max_positions: int | None = None,
-    num_proc: int | None = None,
-    branches: bool = False,
-) -> tuple[datasets.Dataset, dict[str, int]]:
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None,
+    max_positions: int | None = None, num_proc: int | None = None, branches: bool = False,
+) -> tuple[datasets.Dataset, dict[str, int]]:  # fmt: skip
     """Tokenize the `messages` of each row; nothing is truncated.
 
     Args:
@@ -60,10 +55,8 @@ def tokenize(
     Raises:
         UserError: For a row that is not a conversation of the dialogue or exceeds a limit; the message names it.
     """
-    if "messages" not in rows.column_names:
-        raise UserError(
-            f"the dataset has columns {rows.column_names} and no `messages`: build it with dataset_builder"
-        )
+    if "messages" not in (columns := rows.column_names):
+        raise UserError(f"the dataset has columns {columns} and no `messages`: build it with dataset_builder")
     template = Template(tokenizer)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
@@ -78,8 +71,8 @@ def tokenize(
                 texts.append(text)
                 spans.append(answers)
         encoding = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        columns = zip(encoding["input_ids"], encoding["offset_mapping"], spans, strict=True)
-        encoded = ((ids, _labels(ids, offsets, answers)) for ids, offsets, answers in columns)
+        tokens = zip(encoding["input_ids"], encoding["offset_mapping"], spans, strict=True)
+        encoded = ((ids, _labels(ids, offsets, answers)) for ids, offsets, answers in tokens)
         if branches:
             rows = [lay_out(list(islice(encoded, number))) for number in parts]
         else:
@@ -92,21 +85,26 @@ def tokenize(
         }
 
     encoded = rows.map(
-        encode, batched=True, batch_size=200, with_indices=True, remove_columns=rows.column_names, num_proc=num_proc,
+        encode, batched=True, batch_size=200, with_indices=True, remove_columns=columns, num_proc=num_proc,
         desc="tokenizing conversations",
     )  # fmt: skip
     lengths = encoded["length"][:]
-    index = lengths.index(max(lengths))
-    name = _row_name(index, rows[index].get("id", index))
-    _check_lengths(lengths, name, max_length, "max_length", "raise max_length")
-    limit = "the student's max_position_embeddings"
-    _check_lengths(lengths, name, max_positions, limit, "choose a student with more positions")
+    longest = max(lengths)
+    for limit, what, remedy in (
+        (max_length, "max_length", "raise max_length"),
+        (max_positions, "the student's max_position_embeddings", "choose a student with more positions"),
+    ):
+        if limit and longest > limit:
+            index = lengths.index(longest)
+            raise UserError(
+                f"{_row_name(index, rows[index].get('id', index))} has {longest} tokens and {what} is {limit} ("
+                f"{sum(n > limit for n in lengths)} of {len(lengths)} are longer): {remedy}, or build the dataset "
+                "with a smaller dataset.max_conversation_tokens"
+            )
     report = {
-        "conversations": len(encoded),
-        "queries": sum(encoded["queries"]),
-        "answer_tokens": sum(encoded["answer_tokens"]),
-        "tokens": sum(lengths),
-    }
+        "conversations": len(encoded), "queries": sum(encoded["queries"]),
+        "answer_tokens": sum(encoded["answer_tokens"]), "tokens": sum(lengths),
+    }  # fmt: skip
     return encoded.remove_columns(["queries", "answer_tokens"]), report
 
 
@@ -132,16 +130,6 @@ def check_conversation(messages: list[Message], name: str = "a conversation") ->
     for turn in turns[3::2]:
         if read_answer(turn["content"]) is None:
             raise UserError(f"{name}: an answer is not a JSON list of strings: {turn['content']!r:.80}")
-
-
-def _check_lengths(lengths: list[int], longest: str, limit: int | None, name: str, remedy: str) -> None:
-    """Raise UserError if a length exceeds a limit; `longest` and `name` name the longest row and the limit."""
-    if limit and max(lengths) > limit:
-        raise UserError(
-            f"{longest} has {max(lengths)} tokens and {name} is {limit} ("
-            f"{sum(n > limit for n in lengths)} of {len(lengths)} are longer): {remedy}, or build the dataset with a "
-            "smaller dataset.max_conversation_tokens"
-        )
 
 
 def _row_name(index: int, identity: Any) -> str:

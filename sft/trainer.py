@@ -131,11 +131,8 @@ def score_answers_only(model: PreTrainedModel) -> None:
             is_top1 = (logprobs.argmax(-1) == targets[mask]).float()
         spread = lambda values: values.new_zeros(mask.shape).masked_scatter(mask, values)  # noqa: E731
         return FusedCausalLMOutput(
-            loss=-chosen.sum() / mask.sum().clamp(min=1),
-            log_probs=spread(chosen),
-            entropy=spread(entropy),
-            is_top1=spread(is_top1),
-            label_mask=mask,
-        )
+            loss=-chosen.sum() / mask.sum().clamp(min=1), log_probs=spread(chosen), entropy=spread(entropy),
+            is_top1=spread(is_top1), label_mask=mask,
+        )  # fmt: skip
 
     model.forward = forward
