@@ -11,33 +11,20 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from command_line.recipes import read_recipe  # noqa: E402
-from hub.records import Scorer  # noqa: E402
-from ner_sets.benchmarks import BenchmarkPassage  # noqa: E402
+from ner_sets.benchmarks import BenchmarkPassage, find_benchmark  # noqa: E402
 from open_ner.answers import Answer  # noqa: E402
 from open_ner.conversation import read_answer  # noqa: E402
 from open_ner.decoding import Decoder, Request  # noqa: E402
 from open_ner.grammar import AnswerGrammar, State  # noqa: E402
 from open_ner.tools.files import write_json  # noqa: E402
-from zero_shot.scoring import bootstrap, score  # noqa: E402
+from zero_shot.scoring import MAIN, bootstrap, score  # noqa: E402
 from zero_shot.student import to_line  # noqa: E402
 from zero_shot.suite import SuiteConfig, load_benchmark  # noqa: E402
-
-SCORERS: tuple[Scorer, ...] = ("official", "strict")
-
-
-class IntervalScore(TypedDict):
-    """F1 with its 95 % interval over passages."""
-
-    f1: float
-    interval: list[float]
-
-
-Numbers = dict[str, float | IntervalScore]
 
 
 def main() -> None:
@@ -48,9 +35,7 @@ def main() -> None:
     given = {"data_dir": args.data_dir, "limit": args.limit}
     suite = read_recipe(SuiteConfig, args.config, {name: value for name, value in given.items() if value})
     passages = [
-        passage
-        for name in suite.benchmarks
-        for passage in load_benchmark(ROOT / "recipes" / "eval" / "benchmarks" / f"{name}.yaml", suite).passages
+        passage for name in suite.benchmarks for passage in load_benchmark(find_benchmark(name), suite).passages
     ]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, device_map=device)
@@ -58,7 +43,7 @@ def main() -> None:
     list(decoder.answer([Request("Rome", ["city"])], max_new_tokens=2))  # build cached tables
 
     requests = [Request(passage.text, [query.type for query in passage.queries]) for passage in passages]
-    ways: dict[str, Numbers] = {}
+    ways: dict[str, dict[str, Any]] = {}
     answers: list[list[Answer]] = []
     for way in ("free", "grounded"):
         started = time.perf_counter()
@@ -89,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def describe(passages: list[BenchmarkPassage], answers: list[list[Answer]], suite: SuiteConfig) -> Numbers:
+def describe(passages: list[BenchmarkPassage], answers: list[list[Answer]], suite: SuiteConfig) -> dict[str, Any]:
     """Counts over the answers, and their F1."""
     asked = [
         (passage, query, answer)
@@ -98,14 +83,14 @@ def describe(passages: list[BenchmarkPassage], answers: list[list[Answer]], suit
     ]
     strings = [(passage.text, read_answer(answer.text)) for passage, _, answer in asked]
     lines = [to_line(suite.name, passage, query, [answer], suite.occurrences) for passage, query, answer in asked]
-    numbers: Numbers = {
+    numbers: dict[str, Any] = {
         "queries": len(asked),
         "parse_failures": sum(found is None for _, found in strings),
         "strings": sum(len(found or []) for _, found in strings),
         "strings_not_in_passage": sum(string not in text for text, found in strings for string in found or []),
         "cut": sum(not answer.complete for _, _, answer in asked),
     }
-    for scorer in SCORERS:
+    for scorer in MAIN:
         if scores := score(lines, scorer):
             numbers[f"{scorer}_f1"] = {"f1": scores["f1"], "interval": bootstrap(lines, scorer, suite.seed)}
     return numbers

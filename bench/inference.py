@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -36,15 +36,6 @@ SAMPLE = ROOT / "dataset_builder" / "sample"
 BASELINE, PADDED, ALONE = "one generate() per type", "left-padded batch", "shared passage, one at a time"
 FREE, GROUNDED = "shared passage", "shared passage, grounded"
 AnswerTokens = list[list[list[int]]]  # of each passage's answers
-
-
-class Comparison(TypedDict):
-    """All ways with one number of types."""
-
-    types: int
-    queries: int
-    answers_not_empty: int
-    ways: dict[str, dict[str, Any]]
 
 
 def main() -> None:
@@ -104,7 +95,7 @@ class Bench:
         replies = " ".join(row["reply"] for row in read_jsonl(SAMPLE / "answers.jsonl"))
         self.types = [name for name, _ in Counter(re.findall(r'", "([^"]+)"\)', replies)).most_common()]
 
-    def compare(self, number: int) -> Comparison:
+    def compare(self, number: int) -> dict[str, Any]:
         """Measure all ways with this number of types."""
         types, texts = self.types[:number], self.texts
         if len(types) < number:
@@ -170,7 +161,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
-def show(row: Comparison) -> None:
+def show(row: dict[str, Any]) -> None:
     print(f"\n{row['types']} types: {row['queries']} queries, {row['answers_not_empty']} answers not empty")
     for way, numbers in row["ways"].items():
         line = f"  {way:<30} {numbers['seconds_a_passage']:7.3f} s a passage, {numbers['times_faster']:5.2f} x one per"

@@ -1,7 +1,6 @@
 """Benchmarks in every form they come in, as passages with queries. A reject is counted by its reason."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,21 +19,13 @@ Rejects = Counter[str]
 
 @dataclass
 class Query:
-    """One type asked of one passage.
-
-    Attributes:
-        type: Its name.
-        gold: The right answer's text.
-        gold_spans: The right spans; None if the benchmark has no offsets for this text.
-        asked: The words of the query; the type's name unless another wording is tried.
-        wording: Number of that wording; 0 is the type's own name.
-    """
+    """One type asked of one passage."""
 
     type: str
-    gold: str
-    gold_spans: Spans | None
-    asked: str = ""
-    wording: int = 0
+    gold: str  # the right answer's text
+    gold_spans: Spans | None  # None if the benchmark has no offsets for this text
+    asked: str = ""  # the words of the query; the type's name unless another wording is tried
+    wording: int = 0  # number of that wording; 0 is the type's own name
 
     def __post_init__(self) -> None:
         self.asked = self.asked or self.type
@@ -62,9 +53,11 @@ def read_passages(
     config: BenchmarkConfig, data_dir: str, rejects: Rejects
 ) -> tuple[list[BenchmarkPassage], str | None]:
     """All passages of a benchmark, and the commit where it came from the Hub."""
-    local = Path(data_dir) / config.path
-    revision = None
-    if _on_the_hub(config, local):
+    local, revision = Path(data_dir) / config.path, None
+    is_id = config.path.count("/") == 1 and "." not in config.path.split("/")[0] and not config.path.endswith(JSON)
+    if not local.exists() and not is_id and not list(local.parent.glob(local.name)):
+        raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
+    if is_id and not local.exists():
         revision = _commit(config)
         if not revision:
             raise UserError(
@@ -76,14 +69,6 @@ def read_passages(
     if config.format == "conversations":
         return _read_conversations(config, local, revision), revision
     return _read_annotated(config, data_dir, revision, rejects), revision
-
-
-def _on_the_hub(config: BenchmarkConfig, local: Path) -> bool:
-    """Whether a path that is no local file may be a dataset's id."""
-    is_id = config.path.count("/") == 1 and "." not in config.path.split("/")[0] and not config.path.endswith(JSON)
-    if not local.exists() and not is_id and not list(local.parent.glob(local.name)):
-        raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
-    return is_id and not local.exists()
 
 
 def _commit(config: BenchmarkConfig) -> str | None:
@@ -126,20 +111,20 @@ def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects
         name = config.verbalize.get(label, label)
         if label in config.drop or name in config.drop:
             continue
+        spans = by_type.setdefault(name, [])
         if name not in asked:
             rejects[f"label_not_asked: {label}"] += 1
-            continue
-        spans = by_type.setdefault(name, [])
-        if (start, end) in spans:
+        elif (start, end) in spans:
             rejects["gold_span_given_twice"] += 1
-            continue
-        if any(a < end and start < b for a, b in spans):
-            rejects["overlapping_gold_spans_kept"] += 1
-        spans.append((start, end))
+        else:
+            if any(a < end and start < b for a, b in spans):
+                rejects["overlapping_gold_spans_kept"] += 1
+            spans.append((start, end))
     queries = []
     for name in dict.fromkeys(asked):
         spans = sorted(by_type.get(name, []))
-        queries.append(Query(name, _gold(passage.text, spans), spans))
+        gold = write_answer(order_strings((start, passage.text[start:end]) for start, end in spans))
+        queries.append(Query(name, gold, spans))
     return BenchmarkPassage(passage.id, passage.text, queries)
 
 
@@ -212,7 +197,3 @@ def _read_spans(config: BenchmarkConfig, data_dir: str) -> dict[str, dict[str, S
             if (entity["start"], entity["end"]) not in spans:
                 spans.append((entity["start"], entity["end"]))
     return offsets
-
-
-def _gold(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    return write_answer(order_strings((start, text[start:end]) for start, end in spans))

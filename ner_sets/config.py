@@ -35,8 +35,7 @@ class SetConfig:
     verbalize: dict[str, str] = option(dict, "label -> the words the query uses; other labels keep their own name")
     drop: list[str] = option(list, "labels that are not asked, such as misc")
     types: list[str] | None = option(
-        None,
-        "types asked of each passage, in the query's words; default: the row's, else all labels that occur",
+        None, "types asked of each passage, in the query's words; default: the row's, else all labels that occur"
     )
     license: str = option("", "what the source says of its license")
 

@@ -80,7 +80,11 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
     tokens: list[str] = []
     tags: list[str] = []
     number = 0
-    for line in chain(_lines(path), [""]):
+    for place, content in enumerate(chain(read_lines(path), [b""])):
+        try:
+            line = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not readable after line {place}: {error}") from None
         columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
         if columns and config.comment and line.startswith(config.comment):
             continue
@@ -125,14 +129,6 @@ def _open_zstd(path: Path, mode: str) -> io.BufferedReader:
 
 
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
-
-
-def _lines(path: Path) -> Iterator[str]:
-    for number, line in enumerate(read_lines(path)):
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not readable after line {number}: {error}") from None
 
 
 def read_datasets(config: SetConfig, source: str) -> tuple[Callable[[], Iterable[Row]], list[str]]:

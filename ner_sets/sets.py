@@ -20,23 +20,14 @@ FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt"
 
 @dataclass
 class SetPassage:
-    """A passage as its set has it, not checked yet.
+    """A passage as its set has it, not checked yet."""
 
-    Attributes:
-        id: Its id in the set; empty if the set gives none.
-        text: The passage.
-        entities: Its mentions as the file has them.
-        problem: What made the row unreadable; empty if it could be read.
-        raw: The content of an unreadable row.
-        types: The types that the row itself asks; None if it names none.
-    """
-
-    id: str
+    id: str  # empty if the set gives none
     text: str = ""
     entities: list[RawMention] = field(default_factory=list)
-    problem: str = ""
-    raw: str = ""
-    types: list[str] | None = None
+    problem: str = ""  # what made the row unreadable; empty if it could be read
+    raw: str = ""  # the content of an unreadable row
+    types: list[str] | None = None  # the types that the row itself asks; None if it names none
 
 
 def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
@@ -73,13 +64,10 @@ def _read_rows(config: SetConfig, source: Source, shape: Shape) -> Iterator[SetP
                     f"{source.name}: row {number} has no column {column!r}, only {sorted(row)}: set the columns of "
                     f"{config.name}, or its format ({config.format})"
                 )
-        given = row.get(config.id_column)
+        given, own = row.get(config.id_column), row.get("types")
         first, second = (row[column] if column else [] for column in columns)
-        name = "" if given is None else str(given)
-        passage = (
-            from_offsets(name, first, second) if offsets else from_tags(name, first, second, source.tag_names, shape)
-        )
-        own = row.get("types")
+        name, numbered = "" if given is None else str(given), (source.tag_names, shape)
+        passage = from_offsets(name, first, second) if offsets else from_tags(name, first, second, *numbered)
         passage.types = own if isinstance(own, list) and all(isinstance(one, str) for one in own) else None
         yield passage
 

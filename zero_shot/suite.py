@@ -64,11 +64,21 @@ def load_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
 
 def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
     """Read one benchmark; raises UserError if it is missing, broken or empty."""
-    config = _under_protocol(read_recipe(BenchmarkConfig, recipe), suite.protocol, recipe)
+    config = read_recipe(BenchmarkConfig, recipe)
+    changes = config.protocols.get(suite.protocol, {})
+    known = {one.name for one in dataclasses.fields(BenchmarkConfig)} - {"name", "protocols"}
+    if unknown := [name for name in changes if name not in known]:
+        raise UserError(f"{recipe}: protocols.{suite.protocol}.{unknown[0]} is not an option of a benchmark")
+    config = replace(config, **changes)
     rejects: Counter[str] = Counter()
     passages, revision = read_passages(config, suite.data_dir, rejects)
-    passages = _with_unique_ids([passage for passage in passages if passage.queries])
-    asked = [passage for passage in passages if not _has_surrogate(passage)]
+    passages, seen = [passage for passage in passages if passage.queries], Counter[str]()
+    for passage in passages:
+        seen[passage.id] += 1
+        if seen[passage.id] > 1:
+            passage.id = f"{passage.id}~{seen[passage.id]}"
+    # half of a character in the text or a type: no model can be asked about the passage
+    asked = [p for p in passages if not any(LONE_SURROGATE.search(t) for t in (p.text, *(q.type for q in p.queries)))]
     rejects["lone_surrogate"] += len(passages) - len(asked)
     passages, rejects = asked, +rejects
     if not passages:
@@ -85,31 +95,6 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
         passages = [replace(passage, queries=_reworded(passage.queries, config.wordings)) for passage in passages]
         digest += "+wordings:" + hashlib.sha256(json.dumps(config.wordings).encode()).hexdigest()[:8]
     return Benchmark(config, passages, size, dict(rejects), digest, revision)
-
-
-def _under_protocol(config: BenchmarkConfig, protocol: str, recipe: Path) -> BenchmarkConfig:
-    """Replace the options that a protocol changes."""
-    changes = config.protocols.get(protocol, {})
-    known = {one.name for one in dataclasses.fields(BenchmarkConfig)} - {"name", "protocols"}
-    for name in changes:
-        if name not in known:
-            raise UserError(f"{recipe}: protocols.{protocol}.{name} is not an option of a benchmark")
-    return replace(config, **changes)
-
-
-def _has_surrogate(passage: BenchmarkPassage) -> bool:
-    """Whether half of a character is in the text or a type, so that no model can be asked about the passage."""
-    return any(LONE_SURROGATE.search(part) for part in (passage.text, *(query.type for query in passage.queries)))
-
-
-def _with_unique_ids(passages: list[BenchmarkPassage]) -> list[BenchmarkPassage]:
-    """Append a number to ids that occur more than once."""
-    seen: Counter[str] = Counter()
-    for passage in passages:
-        seen[passage.id] += 1
-        if seen[passage.id] > 1:
-            passage.id = f"{passage.id}~{seen[passage.id]}"
-    return passages
 
 
 def _reworded(queries: list[Query], wordings: dict[str, list[str]]) -> list[Query]:
