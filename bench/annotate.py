@@ -1,7 +1,7 @@
 """Compare the teacher's client with other ways to ask an endpoint, on a local server with a fixed latency.
 
     python bench/annotate.py                                  # against the plain client; about five minutes
-    python bench/annotate.py --others flexllm curator          # also these, each in its own virtual environment
+    python bench/annotate.py --others flexllm                  # also this one, in its own virtual environment
     python bench/annotate.py --parts throughput --in_flight 256 --runs 5
 
 Every way asks the same prompts of the same server, each run in a new process, in turns; the tables show medians. The
@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TypedDict
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.parts.local_endpoint import FAULTS, LocalEndpoint  # noqa: E402
@@ -28,18 +27,9 @@ from dataset_builder.teacher.questions import build_messages  # noqa: E402
 from open_ner.tools.files import write_json  # noqa: E402
 
 OURS, PLAIN = "uniner-distill", "plain AsyncOpenAI"
-PACKAGES = {"flexllm": "flexllm", "curator": "bespokelabs-curator"}
 SLOW = 300  # seconds; a run that takes longer is considered hanging
 BenchRow = dict[str, str | float]
-
-
-class AskResult(TypedDict):
-    """One run of one way: replies, seconds, CPU seconds, MiB of memory."""
-
-    answers: int
-    seconds: float
-    cpu: float
-    mib: float
+AskResult = dict[str, float]  # answers, seconds, CPU seconds, MiB of memory
 
 
 def main() -> None:
@@ -62,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--in_flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--latency", type=float, default=0.2)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--others", nargs="+", choices=sorted(PACKAGES), default=[])
+    parser.add_argument("--others", nargs="+", choices=["flexllm"], default=[])
     parser.add_argument("--environments", type=Path, default=Path("runs/bench/environments"))
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     return parser.parse_args()
@@ -72,9 +62,9 @@ def environment(name: str, folder: Path) -> str:
     """Python of a virtual environment with one other package, whose pins differ from ours; created if missing."""
     python = folder / name / "bin" / "python"
     if not python.exists():
-        print(f"installing {PACKAGES[name]} into {folder / name}", flush=True)
+        print(f"installing {name} into {folder / name}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PACKAGES[name]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", name], check=True)
     return str(python.absolute())
 
 
@@ -96,10 +86,10 @@ def command(way: str, python: str, url: str, data: Path, in_flight: int, folder:
     return [python, str(script), way, url, str(file), str(in_flight), str(folder)]
 
 
-def ask(way: str, python: str, url: str, data: Path, in_flight: int) -> AskResult:
+def ask(way: str, python: str, url: str, data: Path, in_flight: int, output: str | None = None) -> AskResult:
     """Run one way once; `answers` is 0 if it did not end."""
     with tempfile.TemporaryDirectory() as folder:
-        line = command(way, python, url, data, in_flight, folder)
+        line = command(way, python, url, data, in_flight, output or folder)
         try:
             done = subprocess.run(line, capture_output=True, text=True, timeout=SLOW)
             return json.loads(done.stdout.splitlines()[-1])
@@ -213,11 +203,7 @@ def kill(pythons: dict[str, str], args: argparse.Namespace) -> list[BenchRow]:
                     time.sleep(0.02)
                 first.send_signal(signal.SIGKILL)
                 first.wait()
-                try:
-                    done = subprocess.run(line, capture_output=True, text=True, timeout=SLOW)
-                    answers = json.loads(done.stdout.splitlines()[-1])["answers"]
-                except (subprocess.TimeoutExpired, IndexError, ValueError):
-                    answers = 0
+                answers = ask(way, python, endpoint.base_url, data, 64, output)["answers"]
                 served = endpoint.stats()
             paid_twice = sum(times - 1 for times in served["delivered"].values())
             again = served["requests"] - count

@@ -85,34 +85,7 @@ def flexllm(base_url: str, passages: str, in_flight: int, folder: str):
     return lambda: asyncio.run(main())
 
 
-def curator(base_url: str, passages: str, in_flight: int, folder: str):
-    """PyPI `bespokelabs-curator`, with its cache."""
-    os.environ |= {"CURATOR_DISABLE_CACHE": "false", "TELEMETRY_ENABLED": "false", "CURATOR_DISABLE_RICH_DISPLAY": "1"}
-    # curator depends on litellm, whose wheel contains the encoding that tiktoken would download
-    import litellm  # pyright: ignore[reportMissingImports]  # in an environment of bench/annotate.py --others
-
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(Path(str(litellm.__file__)).parent / "litellm_core_utils" / "tokenizers")
-    from bespokelabs import curator  # pyright: ignore[reportMissingImports]  # as above
-
-    def ask() -> int:
-        model = curator.LLM(
-            model_name=MODEL,
-            backend="openai",
-            generation_params={"temperature": 0},
-            backend_params={
-                "base_url": base_url, "api_key": "bench", "max_concurrent_requests": in_flight,
-                "max_requests_per_minute": 1_000_000, "max_tokens_per_minute": 1_000_000_000,
-                "request_timeout": int(TIMEOUT), "require_all_responses": False,
-            },
-        )  # fmt: skip
-        rows = model(read_prompts(passages), working_dir=folder)
-        rows = getattr(rows, "dataset", rows)
-        return sum(bool(row["response"]) for row in rows)
-
-    return ask
-
-
-WAYS = {"uniner-distill": uniner_distill, "plain AsyncOpenAI": plain, "flexllm": flexllm, "curator": curator}
+WAYS = {"uniner-distill": uniner_distill, "plain AsyncOpenAI": plain, "flexllm": flexllm}
 
 
 def main() -> None:

@@ -11,19 +11,10 @@ import random
 import time
 from collections import Counter
 from types import TracebackType
-from typing import TypedDict
+from typing import Any
 
 REPLY = '[("Ada Lovelace", "person"), ("London", "city"), ("Analytical Engine", "invention")]'
 FAULTS = ("429", "500", "reset mid-body", "hang", "truncated body")  # one in four prompts meets one, once
-
-
-class EndpointStats(TypedDict):
-    """What was served: `delivered` counts the complete replies to each prompt, by its hash."""
-
-    requests: int
-    rate_limited: int  # with a 429
-    billed: int  # replies that were generated, whether or not they arrived
-    delivered: dict[str, int]
 
 
 class LocalEndpoint:
@@ -34,15 +25,12 @@ class LocalEndpoint:
     them. Of all requests, `random_share` get a 429 without Retry-After.
     """
 
-    def __init__(
-        self, latency: float, per_minute: float | None = None, headers: bool = True, faults: tuple[str, ...] = (),
-        random_share: float = 0.0,
-    ) -> None:  # fmt: skip
-        self._settings = (latency, per_minute, headers, faults, random_share)
+    def __init__(self, latency: float, **settings: Any) -> None:
+        self._settings = {"latency": latency, **settings}
 
     def __enter__(self) -> "LocalEndpoint":
         port: multiprocessing.Queue[int] = multiprocessing.Queue()
-        self._process = multiprocessing.Process(target=_serve, args=(port, *self._settings), daemon=True)
+        self._process = multiprocessing.Process(target=_serve, args=(port, self._settings), daemon=True)
         self._process.start()
         self.base_url = f"http://127.0.0.1:{port.get()}/v1"
         return self
@@ -51,8 +39,8 @@ class LocalEndpoint:
         self._process.kill()
         self._process.join()
 
-    def stats(self) -> EndpointStats:
-        """Return what was served so far."""
+    def stats(self) -> dict[str, Any]:
+        """What was served: requests, 429s, replies billed (arrived or not), complete replies by hash of the prompt."""
         from urllib.request import urlopen
 
         with urlopen(self.base_url.removesuffix("/v1") + "/stats") as response:
@@ -61,8 +49,9 @@ class LocalEndpoint:
 
 class _State:
     def __init__(
-        self, latency: float, per_minute: float | None, headers: bool, faults: tuple[str, ...], random_share: float
-    ) -> None:
+        self, latency: float, per_minute: float | None = None, headers: bool = True, faults: tuple[str, ...] = (),
+        random_share: float = 0.0,
+    ) -> None:  # fmt: skip
         self.latency, self.rate, self.faults, self.share = latency, (per_minute or 0) / 60, faults, random_share
         self.headers = f"x-ratelimit-limit-requests: {per_minute:g}\r\n" if per_minute and headers else ""
         self.requests = self.rate_limited = self.billed = 0
@@ -72,14 +61,11 @@ class _State:
 
     def over_the_limit(self) -> bool:
         """Take one from the bucket; True if it is empty."""
-        if not self.rate:
-            return False
         now = time.monotonic()
         self.bucket, self.filled = min(self.rate, self.bucket + (now - self.filled) * self.rate), now
-        if self.bucket < 1:
-            return True
-        self.bucket -= 1
-        return False
+        empty = self.rate > 0 and self.bucket < 1
+        self.bucket -= not empty
+        return empty
 
     def fault(self, prompt: str) -> str | None:
         """The fault that a prompt meets when it is asked for the first time."""
@@ -159,15 +145,10 @@ class _Connection(asyncio.Protocol):
         self.transport.write(f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode())
 
 
-def _serve(
-    port: "multiprocessing.Queue[int]", latency: float, per_minute: float | None, headers: bool,
-    faults: tuple[str, ...], random_share: float,
-) -> None:  # fmt: skip
+def _serve(port: "multiprocessing.Queue[int]", settings: dict[str, Any]) -> None:
     async def main() -> None:
-        state = _State(latency, per_minute, headers, faults, random_share)
-        server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(state), "127.0.0.1", 0, backlog=1024
-        )
+        state, loop = _State(**settings), asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Connection(state), "127.0.0.1", 0, backlog=1024)
         port.put(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
