@@ -82,9 +82,11 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
         if reply[position : position + 1] not in DATA:
             continue
         value, position = _read_value(reply, opening.start())
-        more = value if isinstance(value, str) else _pairs(value, passage)
-        if isinstance(more, str):
-            return more
+        if isinstance(value, str):
+            return value
+        more = _pairs(value, passage)
+        if more is None:
+            return "malformed_list"
         pairs += more
         lists += 1
         if len(pairs) + lists > MAX_PAIRS:
@@ -106,8 +108,7 @@ def plain_reason(finish_reason: str) -> str:
 
 def without_thoughts(reply: str) -> str:
     """What follows the last thoughts of a reasoning model, which may hold drafts; thoughts without an end are cut."""
-    for end in [match.end() for match in THOUGHT.finditer(reply)][-1:]:
-        reply = reply[end:]
+    reply = reply[max((match.end() for match in THOUGHT.finditer(reply)), default=0) :]
     draft = DRAFT.search(reply)
     return reply[: draft.start()] if draft else reply
 
@@ -120,7 +121,6 @@ def _read_value(reply: str, position: int) -> tuple[Value, int]:
     """
     outer: list[tuple[str, list[Value]]] = []
     items: list[Value] = []
-    value: Value
     closing, ready, count = "", True, 0
     while match := TOKEN.match(reply, position):
         position, kind = match.end(), match.lastindex
@@ -138,10 +138,13 @@ def _read_value(reply: str, position: int) -> tuple[Value, int]:
         if kind == CLOSE:
             if match[CLOSE] != closing:
                 break
-            value = _object(items) if closing == "}" else items
+            value: Value = items
+            if closing == "}":
+                names = [name for name in items[::2] if isinstance(name, str)]
+                if 2 * len(names) != len(items):  # a value is missing, or a name is not a string
+                    break
+                value = tuple(zip(names, items[1::2], strict=True))
             closing, items = outer.pop()
-            if value is None:
-                break
         elif not ready:
             break
         elif kind == TYPE:
@@ -158,38 +161,28 @@ def _read_value(reply: str, position: int) -> tuple[Value, int]:
     return "malformed_list", position
 
 
-def _object(items: list[Value]) -> tuple[tuple[str, Value], ...] | None:
-    """Group alternating names and values; None if a value is missing or a name is not a string."""
-    names = [name for name in items[::2] if isinstance(name, str)]
-    return tuple(zip(names, items[1::2], strict=True)) if 2 * len(names) == len(items) else None
-
-
-def _pairs(value: Value, passage: str) -> list[Pair] | str:
-    """The pairs of a complete value, or `malformed_list`."""
+def _pairs(value: Value, passage: str) -> list[Pair] | None:
+    """The pairs of a complete value; None if it is malformed."""
     pairs: list[Pair] = []
     for item in value if isinstance(value, list) else [value]:
-        found = _tuple_pairs(item) if isinstance(item, list) else _object_pairs(item, passage)
+        if isinstance(item, list):  # an entity, its type, perhaps a third string, and numbers (offsets, scores)
+            strings = [part for part in item if isinstance(part, str)]
+            whole = len(strings) in (2, 3) and len(strings) + item.count(0) == len(item)
+            found: list[Pair] | None = [tuple(strings)] if whole else None
+        else:
+            found = _object_pairs(item, passage) if isinstance(item, tuple) else None
         if found is None:
-            return "malformed_list"
+            return None
         pairs += found
     return pairs
 
 
-def _tuple_pairs(item: list[Value]) -> list[Pair] | None:
-    """The pair of a tuple of an entity, its type and perhaps a third string; numbers (offsets, scores) are ignored."""
-    strings = [part for part in item if isinstance(part, str)]
-    return [tuple(strings)] if len(strings) in (2, 3) and len(strings) + item.count(0) == len(item) else None
-
-
-def _object_pairs(item: Value, passage: str) -> list[Pair] | None:
+def _object_pairs(item: tuple[tuple[str, Value], ...], passage: str) -> list[Pair] | None:
     """The pairs of an object: a wrapper around a list, one entity with its type, or a mapping."""
-    if not isinstance(item, tuple):
-        return None
     fields = {name.lower(): value for name, value in item}
     wrapped = fields.get("entities", item[0][1] if len(item) == 1 else None)
     if isinstance(wrapped, tuple) or (isinstance(wrapped, list) and not any(isinstance(x, str) for x in wrapped)):
-        pairs = _pairs(wrapped, passage)
-        return None if isinstance(pairs, str) else pairs
+        return _pairs(wrapped, passage)
     entity = next((fields[name] for name in ENTITY_FIELDS if name in fields), None)
     type_name = next((fields[name] for name in TYPE_FIELDS if name in fields), None)
     if isinstance(entity, str) and isinstance(type_name, str):
@@ -216,10 +209,8 @@ def _mapping_pairs(fields: tuple[tuple[str, Value], ...], passage: str) -> list[
 
 
 def _unquote(quoted: str) -> str:
-    body = quoted[1:-1]
-    return replace_surrogates(ESCAPE.sub(_escaped, body) if "\\" in body else body)
+    def escaped(match: re.Match[str]) -> str:
+        code = match[1]
+        return chr(int(code[1:], 16)) if len(code) > 1 else ESCAPES.get(code, code)
 
-
-def _escaped(match: re.Match[str]) -> str:
-    code = match[1]
-    return chr(int(code[1:], 16)) if len(code) > 1 else ESCAPES.get(code, code)
+    return replace_surrogates(ESCAPE.sub(escaped, quoted[1:-1]))
