@@ -72,9 +72,7 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
         "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
         **provenance(built, config.teacher.recorded_by if config.teacher.recorded and asked else None),
         "variants": {name: summarize(built[name], parts.counts.get(name, {"counts": {}})) for name in parts.files},
-        "supervised": {
-            name: describe_set(name, part, built["supervised"].counts) for name, part in parts.human.items()
-        },
+        "supervised": {name: describe_set(name, p, built["supervised"].counts) for name, p in parts.human.items()},
         "supervised_options": sets,
         "contamination": parts.decontaminator.overlaps(),
         "contamination_options": _public_options(config.contamination),

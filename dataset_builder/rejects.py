@@ -1,15 +1,8 @@
 """Rejects: everything a build leaves out, with its reason, counted and written to the dataset's folder."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetWriter
-
-COLUMNS = ("variant", "passage_id", "reason", "span", "type")
 
 
 @dataclass
@@ -27,11 +20,6 @@ class Reject:
     type: str = ""
 
 
-def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
-    """Count the rejects of each reason, in order of first occurrence."""
-    return dict(Counter(reject.reason for reject in rejects))
-
-
 class RejectsFolder:
     """Writes rejects to `rejects.parquet` and their verbatim texts to `replies.parquet`; a context manager.
 
@@ -43,7 +31,7 @@ class RejectsFolder:
         from pyarrow import parquet
 
         folder.mkdir()
-        names = (COLUMNS, ("variant", "passage_id", "reply"))
+        names = (("variant", "passage_id", "reason", "span", "type"), ("variant", "passage_id", "reply"))
         schemas = [pa.schema([(name, pa.string()) for name in columns]) for columns in names]
         self._rejects = parquet.ParquetWriter(folder / "rejects.parquet", schemas[0])
         self._replies = parquet.ParquetWriter(folder / "replies.parquet", schemas[1])
@@ -57,14 +45,11 @@ class RejectsFolder:
 
     def write(self, variant: str, rejects: Iterable[Reject]) -> None:
         """Add the rejects of one config."""
+        import pyarrow as pa
+
         rejects = list(rejects)
-        _write_rows(self._rejects, [(variant, r.id, r.reason, r.span, r.type) for r in rejects])
-        texts = dict.fromkeys((reject.id, reject.text) for reject in rejects if reject.text)
-        _write_rows(self._replies, [(variant, *pair) for pair in texts])
-
-
-def _write_rows(writer: "ParquetWriter", rows: list[tuple[str, ...]]) -> None:
-    import pyarrow as pa
-
-    columns = list(zip(*rows, strict=True)) or [()] * len(writer.schema)
-    writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=writer.schema))
+        lines = [(variant, reject.id, reject.reason, reject.span, reject.type) for reject in rejects]
+        texts = dict.fromkeys((variant, reject.id, reject.text) for reject in rejects if reject.text)
+        for writer, rows in ((self._rejects, lines), (self._replies, texts)):
+            columns = list(zip(*rows, strict=True)) or [()] * len(writer.schema)
+            writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=writer.schema))

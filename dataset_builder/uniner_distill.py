@@ -27,26 +27,9 @@ from .dataset.token_budget import TokenBudget
 STRING, OFFSET = datasets.Value("string"), datasets.Value("int32")
 TEXT = {"id": STRING, "text": STRING, "source": STRING}
 ENTITIES = {"entities": datasets.List({"start": OFFSET, "end": OFFSET, "text": STRING, "type": STRING})}
-CONVERSATION_FEATURES = datasets.Features(
-    {
-        **TEXT,
-        "messages": datasets.List({"role": STRING, "content": STRING}),
-        **ENTITIES,
-        "negatives": datasets.List(STRING),
-    }
-)
-ANNOTATION_FEATURES = datasets.Features(
-    {
-        **TEXT,
-        "source_id": STRING,
-        "license": STRING,
-        "start": datasets.Value("int64"),
-        "end": datasets.Value("int64"),
-        **ENTITIES,
-        "teacher": STRING,
-        "annotated": STRING,
-    }
-)
+MESSAGES = {"messages": datasets.List({"role": STRING, "content": STRING})}
+PROVENANCE = {"source_id": STRING, "license": STRING, "start": datasets.Value("int64"), "end": datasets.Value("int64")}
+CONVERSATION_FEATURES = datasets.Features({**TEXT, **MESSAGES, **ENTITIES, "negatives": datasets.List(STRING)})
 DISTILLED = ("type", "definition")  # configs without human-annotated sets
 SHARD_SIZE = "500MB"  # of Arrow data; as Parquet about a third
 Item = TypeVar("Item")
@@ -55,7 +38,7 @@ Item = TypeVar("Item")
 def features_of(config: str) -> datasets.Features:
     """Return the columns of a config; configs with human-annotated sets have the column `dataset`."""
     if config == "annotations":
-        return ANNOTATION_FEATURES
+        return datasets.Features({**TEXT, **PROVENANCE, **ENTITIES, "teacher": STRING, "annotated": STRING})
     named = {} if config in DISTILLED else {"dataset": STRING}
     return datasets.Features({**CONVERSATION_FEATURES, **named})
 
@@ -73,14 +56,9 @@ class UninerDistill(datasets.ArrowBasedBuilder):
     """
 
     def __init__(
-        self,
-        name: str,
-        annotations: AnnotationFile,
-        options: DatasetConfig,
-        budget: TokenBudget | None,
-        supervised: SupervisedConfig,
-        cache_dir: str,
-    ) -> None:
+        self, name: str, annotations: AnnotationFile, options: DatasetConfig, budget: TokenBudget | None,
+        supervised: SupervisedConfig, cache_dir: str,
+    ) -> None:  # fmt: skip
         self.annotations, self.options, self.budget, self.supervised = annotations, options, budget, supervised
         self.counts = ConversationCounts()
         # a fixed hash, because nothing is looked up in a cache
@@ -127,12 +105,9 @@ def _blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def materialize(
-    sources: dict[str, Path],
-    options: DatasetConfig,
-    tokenizer: str,
-    folder: Path,
+    sources: dict[str, Path], options: DatasetConfig, tokenizer: str, folder: Path,
     supervised: SupervisedConfig | None = None,
-) -> dict[str, BuiltConfig]:
+) -> dict[str, BuiltConfig]:  # fmt: skip
     """Write the splits of each config as Parquet shards under `folder/<config>/`.
 
     Args:
@@ -151,8 +126,8 @@ def materialize(
     built: dict[str, BuiltConfig] = {}
     for name, path in {**sources, "annotations": next(iter(sources.values()))}.items():
         with tempfile.TemporaryDirectory(dir=folder, prefix=f"{name}.") as work:
-            supervised = supervised or SupervisedConfig()
-            builder = UninerDistill(name, files[path], options, budget, supervised, f"{work}/cache")
+            sets = supervised or SupervisedConfig()
+            builder = UninerDistill(name, files[path], options, budget, sets, f"{work}/cache")
             try:
                 builder.download_and_prepare(f"{work}/parquet", file_format="parquet", max_shard_size=SHARD_SIZE)
             except DatasetGenerationError as error:

@@ -11,8 +11,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from command_line.build_statistics import Overlap
 from command_line.recipes import read_recipe
@@ -28,11 +28,9 @@ from ..corpus.filters import Screen
 from ..corpus.sources import text_sha256
 
 WORD = re.compile(r"[^\W_]+")
-NOTHING: frozenset[int] = frozenset()
 
 
-@dataclass
-class BenchmarkContents:
+class BenchmarkContents(NamedTuple):
     """Distinct texts and types of a benchmark."""
 
     name: str
@@ -93,11 +91,8 @@ class NgramIndex:
     def overlaps(self, passage: str) -> set[int]:
         """The numbers of the texts that a passage overlaps."""
         words = WORD.findall(normalize(passage))
-        found: set[int] = set()
-        for length, texts in self._texts.items():
-            for gram in _ngrams(words, length):
-                found |= texts.get(gram, NOTHING)
-        return found
+        found = [texts.get(gram, ()) for length, texts in self._texts.items() for gram in _ngrams(words, length)]
+        return set().union(*found)
 
 
 def _ngrams(words: list[str], length: int) -> Iterator[tuple[str, ...]]:
@@ -189,16 +184,12 @@ class Decontaminator:
         return [
             {
                 "benchmark": benchmark.name,
-                "texts": len(benchmark.texts),
-                "too_short": too_short[number],
-                "texts_found": texts[number],
-                "passages": sum(number in numbers for numbers in owned),
-                "removed": first[number],
-                "types": len(benchmark.types),
-                "types_shared": sorted(self.types & set(benchmark.types)),
+                "texts": len(benchmark.texts), "too_short": too_short[number], "texts_found": texts[number],
+                "passages": sum(number in numbers for numbers in owned), "removed": first[number],
+                "types": len(benchmark.types), "types_shared": sorted(self.types & set(benchmark.types)),
             }
             for number, benchmark in enumerate(self.benchmarks)
-        ]
+        ]  # fmt: skip
 
     def _owners(self, texts: set[int]) -> list[int]:
         return sorted({self.owners[text] for text in texts})

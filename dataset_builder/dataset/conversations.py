@@ -54,13 +54,9 @@ def count_types(rows: Iterable[AnnotationRow]) -> Counter[str]:
 
 
 def to_conversations(
-    rows: Iterable[AnnotationRow],
-    samplers: Mapping[str, NegativeSampler],
-    options: Mapping[str, DatasetConfig],
-    budget: TokenBudget | None,
-    counts: ConversationCounts,
-    dataset_line: bool = True,
-) -> Iterator[Conversation]:
+    rows: Iterable[AnnotationRow], samplers: Mapping[str, NegativeSampler], options: Mapping[str, DatasetConfig],
+    budget: TokenBudget | None, counts: ConversationCounts, dataset_line: bool = True,
+) -> Iterator[Conversation]:  # fmt: skip
     """Ask all present types of each passage and some absent ones, in a seeded random order.
 
     A passage whose conversation exceeds the budget is continued in another one, which repeats the passage.
@@ -76,9 +72,8 @@ def to_conversations(
     rows = iter(rows)
     while block := list(islice(rows, ROWS_AT_ONCE)):
         sets = [row.get("dataset", "") for row in block]
-        asked = [
-            choose_queries(row, samplers[name], options[name], counts) for row, name in zip(block, sets, strict=True)
-        ]
+        pairs = zip(block, sets, strict=True)
+        asked = [choose_queries(row, samplers[name], options[name], counts) for row, name in pairs]
         costs = _query_costs(asked, budget) if budget else [[] for _ in asked]
         for row, dataset, queries, prices in zip(block, sets, asked, costs, strict=True):
             line = dataset if dataset_line and dataset else None
@@ -108,9 +103,8 @@ def choose_queries(
     for mention in row["entities"]:
         present.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
     queries = [(name, order_strings(strings)) for name, strings in present.items()]
-    wanted = options.negatives_per_passage
-    if wanted is None:
-        wanted = math.ceil(options.negative_ratio * len(present))
+    fixed = options.negatives_per_passage
+    wanted = math.ceil(options.negative_ratio * len(present)) if fixed is None else fixed
     queries += [(name, []) for name in sampler.draw(row["id"], present, wanted)]
     order = np.argsort(random_numbers(row["id"], len(queries), ORDER, options.seed)).tolist()
     kept = order[: options.max_queries]
@@ -121,9 +115,8 @@ def choose_queries(
 def _query_costs(asked: list[list[AnsweredQuery]], budget: TokenBudget) -> list[list[int]]:
     """Tokens of the text and the answer of each query, counted in one batch."""
     pairs = (pair for part in asked for pair in part)
-    counts = iter(
-        budget.counts([text for name, strings in pairs for text in (write_query(name), write_answer(strings))])
-    )
+    texts = [text for name, strings in pairs for text in (write_query(name), write_answer(strings))]
+    counts = iter(budget.counts(texts))
     return [[next(counts) + next(counts) for _ in part] for part in asked]
 
 
@@ -133,15 +126,10 @@ def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Tab
     for conversation in conversations:
         row, queries = conversation.row, conversation.queries
         asked = {name for name, strings in queries if strings}
-        rows.append(
-            {
-                "id": conversation.id,
-                "text": row["text"],
-                "source": row["source"],
-                "dataset": row.get("dataset", ""),
-                "messages": build_conversation(row["text"], queries, conversation.line),
-                "entities": [mention for mention in row["entities"] if mention["type"] in asked],
-                "negatives": [name for name, strings in queries if not strings],
-            }
-        )
+        rows.append({
+            "id": conversation.id, "text": row["text"], "source": row["source"], "dataset": row.get("dataset", ""),
+            "messages": build_conversation(row["text"], queries, conversation.line),
+            "entities": [mention for mention in row["entities"] if mention["type"] in asked],
+            "negatives": [name for name, strings in queries if not strings],
+        })  # fmt: skip
     return pa.Table.from_pylist(rows, schema=schema)

@@ -65,10 +65,9 @@ class Parts:
             self._write_file(variant, found.rows)
             self.rejects.write(variant, found.rejects)
             self.counts[variant] = {
-                "counts": dict(found.counts),
-                "hallucination_rate": found.hallucination_rate,
+                "counts": dict(found.counts), "hallucination_rate": found.hallucination_rate,
                 "merged_types": found.merged_types,
-            }
+            }  # fmt: skip
             del found  # keep the rows of one variant at a time in memory
 
     def _write_sets(self) -> None:
@@ -114,9 +113,7 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
     path = folder / "journal.jsonl"
     if not path.exists():
         raise UserError(f"{path} does not exist; run --stage annotate first")
-    asked = {
-        question.key: (question.variant, question.passage_id) for question in questions(load_passages(folder), teacher)
-    }
+    asked = {one.key: (one.variant, one.passage_id) for one in questions(load_passages(folder), teacher)}
     replies: dict[str, dict[str, TeacherReply]] = {variant: {} for variant in teacher.variants}
     models: dict[str | None, str | None] = {}  # one string per model in memory
     cost: dict[str, float] = {"paid": 0, "cost": 0.0}
@@ -144,7 +141,6 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
                 "prompts and parameters of this recipe"
             )
         if len(found) < passages:
-            print(
-                f"{variant}: {passages - len(found)} of {passages} passages have no reply yet: rejected as no_answer"
-            )
+            left = passages - len(found)
+            print(f"{variant}: {left} of {passages} passages have no reply yet: rejected as no_answer")
     return replies, cost

@@ -7,7 +7,6 @@ from typing import Any
 from command_line.build_statistics import AnnotationCounts, ConfigStatistics, PaperNumbers, Provenance, SetStatistics
 
 from ..annotation.annotate import Annotations
-from ..rejects import count_reasons
 from ..teacher.questions import RECORDED
 from .annotation_file import AnnotationFile
 from .conversations import ConversationCounts
@@ -46,7 +45,7 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
         "queries": counts.queries.total(),
         "negative_queries": counts.negative_queries.total(),
         "types_not_asked": counts.types_not_asked,
-        "rejected": count_reasons(counts.rejects),
+        "rejected": dict(Counter(reject.reason for reject in counts.rejects)),
     }
 
 

@@ -65,17 +65,15 @@ def load_sets(config: SupervisedConfig, tokenizer: str, max_tokens: int, seed: i
 
 
 def annotate_set(
-    config: AnnotatedSetConfig,
-    passages: Iterable[SetPassage],
-    long_passages: str,
-    max_tokens: int,
+    config: AnnotatedSetConfig, passages: Iterable[SetPassage], long_passages: str, max_tokens: int,
     count_tokens: CountTokens,
-) -> Annotations:
+) -> Annotations:  # fmt: skip
     """Check the passages of a set and turn them into rows with their `dataset`.
 
     A passage with an invalid span is rejected, because without the mention it would teach that the type is absent:
     `span_outside_text`, `text_differs`, `empty_span`. A mention whose label is not asked is rejected alone:
-    `dropped_label`, `unknown_label`, `not_in_types`. Mentions may overlap.
+    `dropped_label`, `unknown_label`, `not_in_types`. Mentions may overlap. `longer_than_max_tokens` rejects a long
+    passage, by option, or a window of it that cannot be split.
 
     Args:
         config: the set.
@@ -106,24 +104,27 @@ def annotate_set(
             continue
         seen[digest] = mentions
         ids.add(name)
-        for start, end in _windows(name, passage.text, mentions, long_passages, max_tokens, count_tokens, result):
+        text, pieces = passage.text, [(0, len(passage.text), True)]
+        if len(text.encode()) > max_tokens and count_tokens(text) > max_tokens:  # a token has at least one byte
+            whole = [(0, len(text), False)]
+            pieces = whole if long_passages == "reject" else list(cut_around(text, mentions, max_tokens, count_tokens))
+            result.counts["windows_added"] += len(pieces) - 1
+        for start, end, fits in pieces:
+            if not fits:
+                lost = sum(start <= mention["start"] < end for mention in mentions)
+                result.counts["entities_of_rejected_passages"] += lost
+                _reject(result, name, "longer_than_max_tokens", reply=text[start:end])
+                continue
             inside = [mention for mention in mentions if start <= mention["start"] and mention["end"] <= end]
             result.counts["entities_kept"] += len(inside)
-            result.rows.append(
-                {
-                    "id": name if (start, end) == (0, len(passage.text)) else f"{name}:{start}",
-                    "text": passage.text[start:end],
-                    "source": config.name,
-                    "source_id": replace_surrogates(passage.id),
-                    "license": config.license,
-                    "start": start,
-                    "end": end,
-                    "entities": [{**m, "start": m["start"] - start, "end": m["end"] - start} for m in inside],
-                    "teacher": "",  # annotated by people
-                    "annotated": "",
-                    "dataset": config.name,
-                }
-            )
+            result.rows.append({
+                "id": name if (start, end) == (0, len(text)) else f"{name}:{start}", "text": text[start:end],
+                "source": config.name, "source_id": replace_surrogates(passage.id), "license": config.license,
+                "start": start, "end": end,
+                "entities": [{**m, "start": m["start"] - start, "end": m["end"] - start} for m in inside],
+                "teacher": "", "annotated": "",  # annotated by people
+                "dataset": config.name,
+            })  # fmt: skip
     return result
 
 
@@ -182,34 +183,6 @@ def _check(passage: SetPassage, asked: list[RawMention]) -> tuple[list[Mention],
             return [], "empty_span", json.dumps(mention)
         mentions.append({"start": start, "end": end, "text": passage.text[start:end], "type": mention["type"]})
     return sorted(mentions, key=lambda mention: (mention["start"], -mention["end"], mention["type"])), "", ""
-
-
-def _windows(
-    name: str,
-    text: str,
-    mentions: list[Mention],
-    long_passages: str,
-    max_tokens: int,
-    count_tokens: CountTokens,
-    result: Annotations,
-) -> Iterator[Span]:
-    """Yield the whole passage, or windows of at most `max_tokens` tokens that split neither words nor mentions.
-
-    Rejects `longer_than_max_tokens`: the whole passage, by option, or a window that cannot be split.
-    """
-    if len(text.encode()) <= max_tokens or count_tokens(text) <= max_tokens:  # a token has at least one byte
-        yield 0, len(text)
-        return
-    whole = [(0, len(text), False)]
-    pieces = whole if long_passages == "reject" else list(cut_around(text, mentions, max_tokens, count_tokens))
-    result.counts["windows_added"] += len(pieces) - 1
-    for start, end, fits in pieces:
-        if fits:
-            yield start, end
-            continue
-        lost = sum(start <= mention["start"] < end for mention in mentions)
-        result.counts["entities_of_rejected_passages"] += lost
-        _reject(result, name, "longer_than_max_tokens", reply=text[start:end])
 
 
 def cut_around(
