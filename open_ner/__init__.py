@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["OpenNERPipeline", "ServedNER", "load"]
 __version__ = "0.1.0"
 
-HOMES = {"OpenNERPipeline": ".pipeline", "ServedNER": ".tools.served"}  # imported on first use
-
 
 def load(
     model: str | os.PathLike[str],
@@ -58,6 +56,7 @@ def load(
 if not TYPE_CHECKING:  # a type checker sees the imports above
 
     def __getattr__(name: str) -> Any:
-        if name not in HOMES:
+        home = {"OpenNERPipeline": ".pipeline", "ServedNER": ".tools.served"}.get(name)
+        if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(HOMES[name], __name__), name)
+        return getattr(import_module(home, __name__), name)

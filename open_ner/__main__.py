@@ -9,9 +9,9 @@ Without a text and --file, standard input is read. From a checkout, `python -m o
 Exit status: 0 done, 1 failed, 2 invalid input or options.
 """
 
-import argparse
 import json
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from io import TextIOWrapper
@@ -69,35 +69,32 @@ def read_types(option: str | None) -> list[str] | dict[str, str] | None:
     return {name.strip(): definition.strip() if equals else name for name, equals, definition in pairs}
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="open-ner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("text", nargs="?", help="the text to search")
-    parser.add_argument("--file", nargs="+", metavar="FILE", help="search these UTF-8 files; - is standard input")
-    parser.add_argument("--model", help="folder or Hub id of a student; with --base_url, the name of the served model")
-    parser.add_argument(
+def _arguments() -> Namespace:
+    parser = ArgumentParser("open-ner", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("text", nargs="?", help="the text to search")
+    add("--file", nargs="+", metavar="FILE", help="search these UTF-8 files; - is standard input")
+    add("--model", help="folder or Hub id of a student; with --base_url, the name of the served model")
+    add(
         "--types",
         help="entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
         "definitions with commas); default: those saved with the model",
     )
-    parser.add_argument("--threshold", type=float, help="keep spans with at least this score, 0 to 1")
-    parser.add_argument("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
-    parser.add_argument("--dataset", help="name of a data set, for students tuned on several")
-    parser.add_argument("--free", action="store_true", help="decode freely instead of grounded in the text")
-    parser.add_argument("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one")
-    parser.add_argument("--base_url", help="ask an OpenAI-compatible server instead (needs the extra open-ner[serve])")
-    parser.add_argument("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON list of spans, or a line for each of several files"
-    )
-    parser.add_argument(
+    add("--threshold", type=float, help="keep spans with at least this score, 0 to 1")
+    add("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
+    add("--dataset", help="name of a data set, for students tuned on several")
+    add("--free", action="store_true", help="decode freely instead of grounded in the text")
+    add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one")
+    add("--base_url", help="ask an OpenAI-compatible server instead (needs the extra open-ner[serve])")
+    add("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
+    add("--json", action="store_true", help="print a JSON list of spans, or a line for each of several files")
+    add(
         "--jsonl",
         action="store_true",
         help='read lines {"text": ...} and write them with "entities" added, in order; a line may have its own '
         '"types" and any other keys. A line that cannot be answered gets an "error", and the exit status is 2',
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="lines of --jsonl answered together (16)")
+    add("--batch_size", type=int, default=16, help="lines of --jsonl answered together (16)")
     args = parser.parse_args()
     if args.text is not None and (args.file or args.jsonl):
         raise UserError(f"a text ({args.text!r:.40}) beside {'--jsonl' if args.jsonl else '--file'}: give one of them")
@@ -120,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     return args
 
 
-def _tagger(args: argparse.Namespace) -> Ask:
+def _tagger(args: Namespace) -> Ask:
     """Return the student of the command line as a function of texts and types."""
     given = {"threshold": args.threshold, "dataset": args.dataset, "occurrences": args.occurrences}
     options = {name: value for name, value in given.items() if value is not None}  # the student has defaults

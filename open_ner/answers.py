@@ -47,11 +47,9 @@ class Answer:
         two), where the student decides whether the type occurs at all, times the geometric mean of the probabilities
         of the string's own tokens, with its quotes. Strings of white space are left out.
         """
-        if self.own is not None:
-            return self.own
         strings = read_answer(self.text)
-        if strings is None:
-            return None
+        if self.own is not None or strings is None:
+            return self.own
         scores: dict[str, float] = {}
         if self.logprobs:
             occurs = sum(self._within(self.logprobs, -1, self.text.find('"') + 1))
@@ -68,11 +66,8 @@ class Answer:
         writes are less likely than those it preferred: the geometric mean of their ratios is below `FORCED`. For a
         string that the student chose by itself the ratio is 1; "italian" for "Italian" is kept.
         """
-        forced = set()
-        for match in JSON_STRING.finditer(self.text):
-            deficits = self._within(self.deficits, *match.span())
-            if deficits and math.exp(-sum(deficits) / len(deficits)) < FORCED:
-                forced.add(json.loads(match[0]))
+        found = [(match[0], self._within(self.deficits, *match.span())) for match in JSON_STRING.finditer(self.text)]
+        forced = {json.loads(string) for string, lost in found if lost and math.exp(-sum(lost) / len(lost)) < FORCED}
         if forced:
             self.own = [(string, score) for string, score in self.scored_strings() or [] if string not in forced]
             self.text = write_answer([string for string, _ in self.own])
@@ -84,12 +79,7 @@ class Answer:
 
 
 def to_entities(
-    text: str,
-    entity_type: str,
-    answer: Answer,
-    occurrences: Occurrences,
-    temperature: float = 1.0,
-    bias: float = 0.0,
+    text: str, entity_type: str, answer: Answer, occurrences: Occurrences, temperature: float = 1.0, bias: float = 0.0
 ) -> list[Entity]:
     """Return the spans of one answer; a string that does not occur in the text gives none."""
     return [

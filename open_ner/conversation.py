@@ -154,8 +154,7 @@ def neutralize(messages: list[Message], special_tokens: Iterable[str]) -> list[M
     if not longest_first:
         return messages
     pattern = re.compile("|".join(map(re.escape, longest_first)))
-
-    def broken(match: re.Match[str]) -> str:
-        return f"{match[0][0]} {match[0][1:]}"
-
-    return [{**message, "content": pattern.sub(broken, message["content"])} for message in messages]
+    return [
+        {**message, "content": pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", message["content"])}
+        for message in messages
+    ]

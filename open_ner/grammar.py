@@ -79,10 +79,8 @@ class AnswerGrammar:
 
     def upcoming(self, state: State, size: int) -> bytes:
         """Return at most `size` bytes that follow the open string where it first occurs; none between strings."""
-        if state.phase is not Phase.STRING or not state.length:
-            return b""
         begin = state.start + state.length
-        return self.source[begin : begin + size]
+        return self.source[begin : begin + size] if state.phase is Phase.STRING and state.length else b""
 
     def _between(self, state: State, byte: int) -> State | None:
         match state.phase:
@@ -115,17 +113,11 @@ class AnswerGrammar:
             start = self._codes.find(self._codes[start:end] + code, start + 1 if state.length else start)
             if start < 0:
                 return None
-        left = state.left - 1 if state.left else _more(byte)
-        if state.left == 1 and byte == ord("u"):
-            left = 4  # digits, as in \u001f
+        if state.left:  # an escape's second byte tells whether more follow: u has four digits, as in \u001f
+            left = 4 if state.left == 1 and byte == ord("u") else state.left - 1
+        else:
+            left = 1 if byte == BACKSLASH else (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
         return State(Phase.STRING, start, state.length + 1, left, state.closed)
-
-
-def _more(byte: int) -> int:
-    """How many bytes follow the first one of a unit; an escape's second byte tells whether more follow."""
-    if byte == BACKSLASH:
-        return 1
-    return 0 if byte < 0xC0 else 1 if byte < 0xE0 else 2 if byte < 0xF0 else 3
 
 
 def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]) -> list[bytes]:
@@ -134,13 +126,12 @@ def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]
     The vocabulary is byte-level if it has "Ġ", else SentencePiece's, with bytes as `<0x0A>`.
     """
     table = [b""] * max(size, *(index + 1 for index in vocabulary.values()))
-    byte_level = {character: byte for byte, character in bytes_to_unicode().items()}
-    is_byte_level = "Ġ" in vocabulary
+    byte_level = {character: byte for byte, character in bytes_to_unicode().items()} if "Ġ" in vocabulary else {}
     special = set(special)
     for token, index in vocabulary.items():
         if token in special:
             continue
-        if is_byte_level:
+        if byte_level:
             table[index] = bytes(byte_level[c] for c in token if c in byte_level)
         elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
             table[index] = bytes([int(token[3:5], 16)])

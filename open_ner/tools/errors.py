@@ -13,29 +13,22 @@ class UserError(Exception):
 def run(main: Callable[[], None]) -> None:
     """Run a command's `main`; exit with its status, and after a known error print one line to stderr."""
     try:
-        main()
+        return main()
     except UserError as error:
-        _leave(2, f"error: {' '.join(str(error).split())}")
+        status, line = 2, f"error: {' '.join(str(error).split())}"
     except KeyboardInterrupt:
-        _leave(130, "interrupted: run the same command again to go on from here")
+        status, line = 130, "interrupted: run the same command again to go on from here"
     except BrokenPipeError:  # the reader of the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        line = _disk_error(error)
-        if line is None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            cause = f"{error.strerror}{f' at {error.filename}' if error.filename else ''}"
+        elif "os error 28" in str(error) or "errno 28" in str(error).lower():
+            cause = "no space left on the disk"  # safetensors and Arrow give the system's error only as text
+        else:
             raise
-        _leave(1, f"error: {line}: make room or choose another --output_dir, then run the same command again")
-
-
-def _disk_error(error: Exception) -> str | None:
-    """Return the message of a full, read-only or forbidden disk; None for any other error."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-        return f"{error.strerror}{f' at {error.filename}' if error.filename else ''}"
-    # safetensors and Arrow give the system's error only as text
-    return "no space left on the disk" if "os error 28" in str(error) or "errno 28" in str(error).lower() else None
-
-
-def _leave(status: int, line: str) -> None:
+        status = 1
+        line = f"error: {cause}: make room or choose another --output_dir, then run the same command again"
     print(line, file=sys.stderr)
     sys.exit(status)

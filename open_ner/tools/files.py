@@ -8,10 +8,11 @@ from typing import Any
 from ..conversation import LONE_SURROGATE
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     """Write a UTF-8 file under a temporary name beside it, then rename it, so that no reader sees half a file."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines([text] if isinstance(text, str) else text)
     partial.replace(path)
 
 
@@ -22,17 +23,12 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write each row as one JSON line, atomically; a lone surrogate becomes its JSON escape."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.replace(path)
+    write_atomic(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def replace_surrogates(text: str) -> str:
     """The text with each surrogate pair joined to its character, and each lone surrogate replaced by U+FFFD."""
-    if LONE_SURROGATE.search(text):
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if LONE_SURROGATE.search(text) else text
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
@@ -41,6 +37,4 @@ def read_jsonl(path: Path) -> Iterator[Any]:
     Raises ValueError for a line that is not JSON, OSError for a file that cannot be read.
     """
     with path.open("rb") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
+        yield from (json.loads(line) for line in lines if line.strip())

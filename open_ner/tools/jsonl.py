@@ -61,16 +61,12 @@ def _answered(records: list[tuple[int, InputLine]], ask: Ask, types: Any) -> Ite
             yield from same
             continue
         try:
-            answers: list[Any] = ask([record["text"] for _, record in same], wanted)
-        except ValueError:  # one of them is invalid: ask each alone to find which
-            answers = [_alone(ask, record["text"], wanted) for _, record in same]
-        for (number, record), answer in zip(same, answers, strict=True):
-            yield number, record | ({"error": answer} if isinstance(answer, str) else {"entities": answer})
-
-
-def _alone(ask: Ask, text: str, types: Any) -> list[Entity] | str:
-    """Return the entities of a text, or the error."""
-    try:
-        return ask([text], types)[0]
-    except ValueError as error:
-        return str(error)
+            answers = ask([record["text"] for _, record in same], wanted)
+        except ValueError as error:
+            if len(same) == 1:
+                yield same[0][0], same[0][1] | {"error": str(error)}
+            else:  # one of them is invalid: ask each alone to find which
+                yield from (answered for each in same for answered in _answered([each], ask, types))
+            continue
+        for (number, record), entities in zip(same, answers, strict=True):
+            yield number, record | {"entities": entities}

@@ -14,7 +14,6 @@ STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-ENDS = re.compile(r"[\t\n]")
 
 
 def show(text: str, entities: list[Entity], title: str = "") -> None:
@@ -67,4 +66,4 @@ def printable(text: str) -> str:
 
 def in_a_cell(text: str) -> str:
     """Escape line ends and tabs too, so that the text stays on one line."""
-    return ENDS.sub(lambda match: repr(match[0])[1:-1], printable(text))
+    return printable(text).replace("\t", r"\t").replace("\n", r"\n")
