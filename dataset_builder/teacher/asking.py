@@ -42,7 +42,7 @@ class Asking:
         self.journal, self.config, self.counts, self.endpoint = journal, config, counts, endpoint
         self.parameters = request_parameters(config)
         self.pacer = Pacer(config.requests_per_minute, config.tokens_per_minute)
-        self.progress = Progress(counts, config.model or "", self._note)
+        self.progress = Progress(counts, config.model or "", self.pacer)
         self.workers: list[asyncio.Task[None]] = []
         self.idle: set[asyncio.Task[None]] = set()  # workers that wait without a request in flight
         self.in_flight = 0
@@ -90,14 +90,14 @@ class Asking:
 
     def _interrupt(self, number: int) -> None:
         """On the first Ctrl-C or SIGTERM, finish the requests in flight; on a second Ctrl-C, abandon them."""
-        if self.interrupted:
-            self.lost |= number == signal.SIGINT
-            for worker in self.workers if number == signal.SIGINT else ():
+        if not self.interrupted:
+            self.interrupted = True
+            self._stop()
+            self.progress.say(f"finishing {self.in_flight} requests in flight; Ctrl-C again leaves them, paid or not")
+        elif number == signal.SIGINT:
+            self.lost = True
+            for worker in self.workers:
                 worker.cancel()
-            return
-        self.interrupted = True
-        self._stop()
-        self.progress.say(f"finishing {self.in_flight} requests in flight; Ctrl-C again leaves them, paid or not")
 
     def _stop(self) -> None:
         """Take no more questions; end the workers that have no request in flight."""
@@ -274,7 +274,3 @@ class Asking:
             yield
         finally:
             self.idle.discard(task)
-
-    def _note(self) -> str:
-        note = f", {self.pacer.refusals} times over the rate limit" if self.pacer.refusals else ""
-        return note + (f", waiting {self.pacer.waiting:.0f} s" if self.pacer.waiting > 2 else "")

@@ -21,6 +21,7 @@ from open_ner.tools.errors import UserError
 from .records import JournalRecord
 
 FORMAT = 1
+SYNC_SECONDS = 0.1
 
 
 class Asked(TypedDict):
@@ -29,17 +30,6 @@ class Asked(TypedDict):
     model: str | None
     address: str
     limits: dict[str, int]
-
-
-class Note(TypedDict, total=False):
-    """A line that is not a reply. Dollars are upper bounds."""
-
-    unread: float  # of requests that may have been billed without a readable reply; the notes add up
-    in_flight: float  # of the requests in flight from here on; still there after a kill
-    asked: Asked
-
-
-SYNC_SECONDS = 0.1
 
 
 class Journal:
@@ -53,7 +43,8 @@ class Journal:
         self._places: dict[str, int] = {}  # of the last reply of each key, in the file
         self.keys = self._places.keys()
         self.damaged = 0
-        self.unread = self.in_flight = 0.0  # dollars, see Note
+        self.unread = 0.0  # dollars at most, of requests that may have been billed without a readable reply
+        self.in_flight = 0.0  # dollars at most, of the requests in flight; still there after a kill
         self.asked: list[Asked] = []
         self._unsynced = False
         self._fault: OSError | None = None
@@ -94,12 +85,12 @@ class Journal:
         self._write({**record, "time": _now()})
         self._places[record["key"]] = place
 
-    def note(self, note: Note) -> None:
-        """Write what is not a reply; earlier versions pass over such a line."""
+    def note(self, note: dict[str, Any]) -> None:
+        """Write `unread`, `in_flight` or `asked`; earlier versions pass over such a line."""
         self._write({"journal": FORMAT, **note})
         self._read_note(note)
 
-    def _read_note(self, note: Note) -> None:
+    def _read_note(self, note: dict[str, Any]) -> None:
         self.unread += note.get("unread", 0.0)
         self.in_flight = note.get("in_flight", self.in_flight)
         self.asked += [note["asked"]] if "asked" in note else []
@@ -158,9 +149,8 @@ class Journal:
 
     def _repair_torn_line(self) -> None:
         """Cut off an incomplete last line, which a crash left."""
-        size = self._file.seek(0, os.SEEK_END)
+        size = position = self._file.seek(0, os.SEEK_END)
         tail = b""
-        position = size
         while position > 0 and b"\n" not in tail:
             position = max(0, position - 65536)
             self._file.seek(position)
@@ -169,7 +159,6 @@ class Journal:
             raise self._foreign()
         if size and not tail.endswith(b"\n"):
             self._file.truncate(position + tail.rfind(b"\n") + 1)
-        self._file.seek(0, os.SEEK_END)
 
 
 def _checksum(body: str) -> str:

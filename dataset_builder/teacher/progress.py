@@ -3,20 +3,20 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable
 
 from tqdm import tqdm
 
+from .pacing import Pacer
 from .records import ReplyCounts
 
 PLAIN_LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Shows replies, failures, tokens, cost, rate and time left, and the text that `note` returns."""
+    """Shows replies, failures, tokens, cost, rate and time left, and what the rate limit does."""
 
-    def __init__(self, counts: ReplyCounts, name: str, note: Callable[[], str]) -> None:
-        self.counts, self.note, self.started = counts, note, time.monotonic()
+    def __init__(self, counts: ReplyCounts, name: str, pacer: Pacer) -> None:
+        self.counts, self.pacer, self.started = counts, pacer, time.monotonic()
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(total=counts.to_ask, unit=" answers", desc=name, disable=not self.terminal, smoothing=0.05)
 
@@ -30,7 +30,9 @@ class Progress:
         """Update the display."""
         counts = self.counts
         state = f"{counts.prompt_tokens + counts.reply_tokens:,} tokens, ${counts.cost_before + counts.cost:.4f}, "
-        state += f"{counts.failed} failed{self.note()}"
+        state += f"{counts.failed} failed"
+        state += f", {self.pacer.refusals} times over the rate limit" if self.pacer.refusals else ""
+        state += f", waiting {self.pacer.waiting:.0f} s" if self.pacer.waiting > 2 else ""
         done, total = counts.asked + counts.failed, counts.to_ask
         if self.terminal:
             self.bar.total = total

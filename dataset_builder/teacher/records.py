@@ -12,13 +12,6 @@ from .requests import Question, address, price, request_ceiling
 MOST_TOKENS = 10**9  # a larger count in a reply's usage is not a count
 
 
-class Usage(TypedDict):
-    """Tokens that a reply was billed for."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
 class JournalRecord(TypedDict):
     """A line of the journal: one reply of the teacher, verbatim. The journal itself adds and checks the checksum."""
 
@@ -27,7 +20,7 @@ class JournalRecord(TypedDict):
     variant: str
     reply: str
     finish_reason: str
-    usage: Usage
+    usage: dict[str, int]  # prompt_tokens and completion_tokens that were billed
     model: str | None  # as the endpoint names it
     cost: NotRequired[float]  # dollars, at the prices when it was paid
     address: NotRequired[str]  # of the endpoint, without credentials
@@ -105,9 +98,13 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
         thoughts = " after reasoning" if message.get("reasoning_content") or message.get("reasoning") else ""
         fault = f"the completion is empty{thoughts}, finish_reason {given!r}"
     if fault:
-        raise exception_in_body(choice.get("error") or body.get("error") or fault, url, config)
+        # the error of a response of status 200 may give the status of an HTTP error as its code
+        error = choice.get("error") or body.get("error") or fault
+        found, number = find_error(error), str(error.get("code") if isinstance(error, dict) else "")
+        status = int(number) if number.isdecimal() else 400 if found[0] in FINAL_CODES else 0
+        raise exception_of(status, found, {}, url, config)
     usage = usage if isinstance(usage, dict) else {}
-    used: Usage = {"prompt_tokens": 0, "completion_tokens": 0}
+    used = {"prompt_tokens": 0, "completion_tokens": 0}
     for name in ("prompt_tokens", "completion_tokens"):
         count = usage.get(name)
         if isinstance(count, int | float) and 0 <= count < MOST_TOKENS:  # not inf or NaN: the reply is paid, keep it
@@ -121,26 +118,14 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
     return record
 
 
-def exception_in_body(error: Any, url: str, config: TeacherConfig) -> Exception:
-    """What an error in a response of status 200 means: that of an HTTP error, whose status its code may give."""
-    found, number = find_error(error), str(error.get("code") if isinstance(error, dict) else "")
-    status = int(number) if number.isdecimal() else 400 if found[0] in FINAL_CODES else 0
-    return exception_of(status, found, {}, url, config)
-
-
 def make_record(
-    question: Question, reply: str, finish_reason: str, model: str | None, usage: Usage | None = None
+    question: Question, reply: str, finish_reason: str, model: str | None, usage: dict[str, int] | None = None
 ) -> JournalRecord:
     """Build the journal record of one reply; without `usage` it cost nothing."""
     return {
-        "key": question.key,
-        "passage_id": question.passage_id,
-        "variant": question.variant,
-        "reply": reply,
-        "finish_reason": finish_reason,
-        "usage": usage or {"prompt_tokens": 0, "completion_tokens": 0},
-        "model": model,
-    }
+        "key": question.key, "passage_id": question.passage_id, "variant": question.variant, "reply": reply,
+        "finish_reason": finish_reason, "usage": usage or {"prompt_tokens": 0, "completion_tokens": 0}, "model": model,
+    }  # fmt: skip
 
 
 def record_cost(record: JournalRecord, config: TeacherConfig) -> float:
