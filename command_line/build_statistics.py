@@ -91,16 +91,7 @@ class Overlap(TypedDict):
     types_shared: list[str]
 
 
-class Provenance(TypedDict):
-    """Teachers, first and last day of annotation, and passages by source and license."""
-
-    teacher: list[str]
-    annotated: list[str]
-    sources: dict[str, int]
-    licenses: dict[str, int]
-
-
-class BuildStatistics(Provenance):
+class BuildStatistics(TypedDict):
     """The whole file; `negatives` and the `_options` are sections of the recipe.
 
     `answers` has the number of replies `paid` and their `cost` in dollars. `configs` has the rows by split, `splits`,
@@ -111,6 +102,10 @@ class BuildStatistics(Provenance):
     license: str
     language: NotRequired[str | None]
     passage_options: NotRequired[dict[str, Any]]
+    teacher: list[str]
+    annotated: list[str]  # first and last day
+    sources: dict[str, int]  # passages
+    licenses: dict[str, int]
     corpus: CorpusCounts
     answers: dict[str, float]
     negatives: dict[str, Any]

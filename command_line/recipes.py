@@ -15,11 +15,8 @@ Recipe = TypeVar("Recipe")
 
 def option(default: Any, help: str) -> Any:  # noqa: A002  (the word argparse uses)
     """A recipe's field with its default (or a function that makes it) and its help; `...` marks a required one."""
-    if default is ...:
-        return dataclasses.field(metadata={"help": help})
-    if callable(default):
-        return dataclasses.field(default_factory=default, metadata={"help": help})
-    return dataclasses.field(default=default, metadata={"help": help})
+    given: dict[str, Any] = {} if default is ... else {"default_factory" if callable(default) else "default": default}
+    return dataclasses.field(**given, metadata={"help": help})
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from open_ner.tools.files import write_json
 from .config import BuildConfig, ContaminationConfig, SupervisedConfig
 from .dataset.figures import plot_all
 from .dataset.parts import Parts
-from .dataset.statistics import PAPER, BuiltConfig, describe_set, provenance, summarize
+from .dataset.statistics import PAPER, BuiltConfig, describe_set, summarize
 from .rejects import RejectsFolder
-from .teacher.questions import prompt_hash
+from .teacher.questions import RECORDED, prompt_hash
 from .uniner_distill import materialize
 
 LOCAL_OPTIONS = ("data_dir", "sets", "benchmarks")  # paths of this machine, which are not published
@@ -60,6 +60,11 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
     """The content of stats.json: everything the card shows, without paths of this machine."""
     student = config.dataset.tokenizer or config.corpus.tokenizer
     asked = config.teacher.variants if config.corpus.named else []
+    files = [part.annotations for name, part in built.items() if name != "annotations"]
+    teachers = {name for file in files for name in file.teachers if name not in ("", RECORDED)}
+    if config.teacher.recorded_by and config.teacher.recorded and asked:
+        teachers.add(config.teacher.recorded_by)
+    days = sorted(set().union(*(file.dates for file in files)) - {""})
     sets = _public_options(config.supervised) | {"passages_outside_mixture": parts.passages_outside_mixture}
     return {
         "name": config.name,
@@ -70,7 +75,10 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
         "passage_options": {"max_tokens": config.corpus.max_tokens, "tokenizer": public_path(config.corpus.tokenizer)},
         "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_path(student)},
         "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
-        **provenance(built, config.teacher.recorded_by if config.teacher.recorded and asked else None),
+        "teacher": sorted(teachers),
+        "annotated": days[:1] + days[-1:] if len(days) > 1 else days,
+        "sources": dict(files[0].sources.most_common()),
+        "licenses": dict(files[0].licenses.most_common()),
         "variants": {name: summarize(built[name], parts.counts.get(name, {"counts": {}})) for name in parts.files},
         "supervised": {name: describe_set(name, p, built["supervised"].counts) for name, p in parts.human.items()},
         "supervised_options": sets,

@@ -52,9 +52,10 @@ class AnswerTrainer(SFTTrainer):
         if branches:
             kwargs["data_collator"] = BranchCollator(kwargs["processing_class"].pad_token_id)
             config.dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
+            config.remove_unused_columns = False  # the collator takes what it needs
         super().__init__(*args, **kwargs)
         self.add_callback(LogEnds())
-        self.branches, self.held_out = branches, held_out
+        self.held_out = held_out
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         assert isinstance(model, PreTrainedModel)
         config = model.config.get_text_config()
@@ -62,11 +63,6 @@ class AnswerTrainer(SFTTrainer):
             score_answers_only(model)
         if branches:
             see_own_branch_only(model)
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        if self.branches and "branches" not in self._signature_columns:
-            self._signature_columns.append("branches")
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Add precision, recall and F1 of entities to the Trainer's metrics if there are held-out conversations."""

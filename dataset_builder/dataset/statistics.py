@@ -1,13 +1,12 @@
-"""The statistics of a build that the dataset card shows beside the paper's, and the origin of its rows."""
+"""The statistics of a build that the dataset card shows beside the paper's."""
 
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from command_line.build_statistics import AnnotationCounts, ConfigStatistics, PaperNumbers, Provenance, SetStatistics
+from command_line.build_statistics import AnnotationCounts, ConfigStatistics, PaperNumbers, SetStatistics
 
 from ..annotation.annotate import Annotations
-from ..teacher.questions import RECORDED
 from .annotation_file import AnnotationFile
 from .conversations import ConversationCounts
 from .supervised import SET_COUNTS
@@ -67,19 +66,6 @@ def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> Se
         "entities_kept": part.counts["entities_kept"],
         "entities_of_rejected_passages": part.counts["entities_of_rejected_passages"],
         "rejected": {reason: n for reason, n in sorted(part.counts.items()) if reason not in SET_COUNTS and n},
-    }
-
-
-def provenance(built: dict[str, BuiltConfig], recorded_by: str | None) -> Provenance:
-    """Return teachers and days of annotation of all configs, and sources and licenses of the first."""
-    files = [part.annotations for name, part in built.items() if name != "annotations"]
-    teachers = {name for file in files for name in file.teachers if name not in ("", RECORDED)}
-    days = sorted(set().union(*(file.dates for file in files)) - {""})
-    return {
-        "teacher": sorted(teachers | ({recorded_by} if recorded_by else set())),
-        "annotated": days[:1] + days[-1:] if len(days) > 1 else days,
-        "sources": dict(files[0].sources.most_common()),
-        "licenses": dict(files[0].licenses.most_common()),
     }
 
 
