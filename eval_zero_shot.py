@@ -32,8 +32,13 @@ def main() -> None:
         compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
         return
     suite = read_suite(args, rest)
-    if args.push_to_hub:
-        require_uploadable(args.model[-1])
+    if args.push_to_hub:  # fail before anything is scored
+        from hub.publish import require_token
+
+        if not (Path(args.model[-1]) / "training.json").exists():
+            what = f"the last --model with its results, but {args.model[-1]} is not a student's folder"
+            raise UserError(f"--push_to_hub uploads {what}")
+        require_token()
     benchmarks = load_benchmarks(suite)
     models = [make_model(name, suite, args.overwrite) for name in args.model]
     if args.dry_run:
@@ -44,8 +49,11 @@ def main() -> None:
         if is_first and benchmark.rejects:
             print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
     students = [model.name for model in models if model.record["kind"] == "student"]
-    source = args.seen_types or (students[-1] if students else None)
-    seen_types = training_types(source) if source else None
+    source, seen_types = args.seen_types or (students[-1] if students else None), None
+    if source:  # `types.json` is kept with a training set and with the students trained on it
+        from sft.origin import read_types
+
+        seen_types = {name.lower() for name in read_types(source)} or None
     runs: list[RunResults] = []
     baseline: list[PredictionLine] = []
     for model in models:
@@ -108,17 +116,6 @@ def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
     return suite
 
 
-def require_uploadable(model: str) -> None:
-    """Raise UserError if an upload would fail after everything is scored."""
-    from hub.publish import require_token
-
-    if not (Path(model) / "training.json").exists():
-        raise UserError(
-            f"--push_to_hub uploads the last --model with its results, but {model} is not a student's folder"
-        )
-    require_token()
-
-
 def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel:
     """Make the model of a name on the command line; this module's description has the rule."""
     is_yaml = name.endswith((".yaml", ".yml"))
@@ -153,13 +150,6 @@ def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: 
             print(f"{model.name}: {requests} requests are open, ${cost:.4f} at most")
         else:
             print(f"{model.name}: in process")
-
-
-def training_types(source: str) -> set[str] | None:
-    """Read the types of a training set from the `types.json` that is kept with it and with students trained on it."""
-    from sft.origin import read_types
-
-    return {name.lower() for name in read_types(source)} or None
 
 
 def report(runs: list[RunResults], args: argparse.Namespace, output_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -66,24 +67,25 @@ def render(config: BaselineConfig, text: str, types: Sequence[str]) -> list[Mess
 
 def read(config: BaselineConfig, reply: str, finish_reason: str, text: str, types: Sequence[str]) -> Reading:
     """Read a reply to a request about `types`; types are matched by name, ignoring case."""
-    from dataset_builder.teacher.parse import without_thoughts
+    from dataset_builder.teacher.parse import parse_reply, without_thoughts
 
     reply = without_thoughts(reply)
     if config.reply == "list":
         strings = _first_list(reply)
         return Reading(None if strings is None else {types[0]: strings})
-    pairs = _tuples(reply, finish_reason, text) if config.reply == "tuples" else _lines(reply)
-    if pairs is None:
+    if config.reply == "tuples":
+        parsed = parse_reply(reply, finish_reason, text)
+        pairs = [] if parsed == "no_entities" else parsed
+    else:
+        pairs = _lines(reply)
+    if pairs is None or isinstance(pairs, str):
         return Reading(None)
     asked = {name.casefold(): name for name in types}
     found: dict[str, list[str]] = {name: [] for name in types}
-    not_asked = 0
-    for span, name in pairs:
-        if name.strip().casefold() in asked:
-            found[asked[name.strip().casefold()]].append(span)
-        else:
-            not_asked += 1
-    return Reading(found, not_asked)
+    for pair in pairs:
+        if (name := asked.get(pair[1].strip().casefold())) is not None:
+            found[name].append(pair[0])
+    return Reading(found, len(pairs) - sum(map(len, found.values())))
 
 
 def to_lines(
@@ -118,9 +120,8 @@ class LocalBaseline:
 
     def __init__(self, config: BaselineConfig) -> None:
         self.config, self.name, self.replies = config, config.name, Counter[str]()
-        revision = fingerprint(config.model)
         self.record: ModelRecord = {
-            "id": config.model, "revision": revision, "kind": "baseline", "baseline": config.name,
+            "id": config.model, "revision": fingerprint(config.model), "kind": "baseline", "baseline": config.name,
         }  # fmt: skip
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
@@ -179,43 +180,28 @@ class LocalBaseline:
         return tokenizer, load_model(kind, self.config.model)
 
 
-def requests_of(config: BaselineConfig, passage: BenchmarkPassage) -> list[list[Query]]:
-    """Group the queries of a passage by request."""
-    if config.per == "passage" and any(query.wording for query in passage.queries):
+def requests_of(config: BaselineConfig | None, passage: BenchmarkPassage) -> list[list[Query]]:
+    """Group the queries of a passage by request; without a baseline, one query is one request."""
+    if config is None or config.per == "query":
+        return [[query] for query in passage.queries]
+    if any(query.wording for query in passage.queries):
         raise UserError(f"baseline {config.name} asks all types at once, so it cannot be asked other wordings")
-    return [[query] for query in passage.queries] if config.per == "query" else [passage.queries]
+    return [passage.queries]
 
 
 def _first_list(reply: str) -> list[str] | None:
     """Return the first JSON list of strings in a reply, whatever prose is around it; None if there is none."""
-    begin = reply.find("[")
-    while begin >= 0:
-        try:
+    for begin in (place for place, character in enumerate(reply) if character == "["):
+        with suppress(ValueError, RecursionError):
             value, _ = json.JSONDecoder().raw_decode(reply, begin)
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-        begin = reply.find("[", begin + 1)
+            if all(isinstance(item, str) for item in value):
+                return value
     return None
-
-
-def _tuples(reply: str, finish_reason: str, text: str) -> list[tuple[str, str]] | None:
-    from dataset_builder.teacher.parse import parse_reply
-
-    pairs = parse_reply(reply, finish_reason, text)
-    if pairs == "no_entities":
-        return []
-    return None if isinstance(pairs, str) else [(pair[0], pair[1]) for pair in pairs]
 
 
 def _lines(reply: str) -> list[tuple[str, str]] | None:
     """Read `type: span; type: span`, the form of InstructUIE ("None" if empty); None if no part has a colon."""
     if reply.strip().rstrip(".").casefold() == "none":
         return []
-    pairs = []
-    for part in reply.split(";"):
-        name, colon, span = part.partition(":")
-        if colon and span.strip():
-            pairs.append((span.strip(), name))
-    return pairs or None
+    parts = (part.partition(":") for part in reply.split(";"))
+    return [(span.strip(), name) for name, _, span in parts if span.strip()] or None

@@ -27,8 +27,6 @@ from .records import PredictionLine, read_predictions
 
 BINS = 10
 LEAST = 1e-6  # scores are written with six decimals, so they are clipped to this distance from 0 and 1
-TEMPERATURES = (0.05, 20.0)
-BIASES = (-10.0, 10.0)
 
 
 def scored_spans(predictions: Iterable[PredictionLine]) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +62,7 @@ def fit(scores: np.ndarray, right: np.ndarray, with_bias: bool = True) -> dict[s
         slope, bias = np.exp(-parameters[0]), parameters[1]
         return float(np.logaddexp(0.0, -sign * (logits * slope + bias)).mean())
 
-    bounds = [tuple(np.log(TEMPERATURES)), BIASES if with_bias else (0.0, 0.0)]
+    bounds = [tuple(np.log((0.05, 20.0))), (-10.0, 10.0) if with_bias else (0.0, 0.0)]
     best = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=bounds)
     return {"temperature": round(float(np.exp(best.x[0])), 4), "bias": round(float(best.x[1]), 4)}
 

@@ -13,10 +13,8 @@ from pathlib import Path
 
 from dataset_builder.teacher.client import TeacherClient, TeacherConfig
 from dataset_builder.teacher.journal import Journal
-from dataset_builder.teacher.records import JournalRecord
 from dataset_builder.teacher.requests import Question, address, request_key, request_parameters
 from hub.records import ModelRecord
-from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.answers import Answer
 from open_ner.conversation import build_query
 from open_ner.tools.errors import UserError
@@ -24,6 +22,7 @@ from open_ner.tools.errors import UserError
 from .baseline import BaselineConfig, read, render, requests_of, to_lines
 from .predict import Todo, folder_name
 from .records import PredictionLine
+from .student import to_line
 from .suite import SuiteConfig
 
 
@@ -68,7 +67,22 @@ class EndpointModel:
         served = self.record["served_as"] = sorted({record["model"] or self.name for record in records if record})
         if len(served) > 1:
             print(f"{self.name}: its replies are of several models ({', '.join(served)}); --overwrite asks all again")
-        yield from self._lines(todo, suite, records)
+        replies = iter(records)
+        for benchmark, passage in todo:
+            lines: list[PredictionLine] = []
+            for queries in requests_of(self.baseline, passage):
+                record = next(replies)
+                reply, finish = (record["reply"], record["finish_reason"]) if record else ("", "no_answer")
+                if finish != "stop":
+                    self.replies[finish] += 1
+                if self.baseline is None:
+                    answers = [Answer(reply)]
+                    lines.append(to_line(benchmark.config.name, passage, queries[0], answers, suite.occurrences))
+                else:
+                    reading = read(self.baseline, reply, finish, passage.text, [query.type for query in queries])
+                    self.replies["type_not_asked"] += reading.not_asked
+                    lines += to_lines(self.baseline, benchmark.config.name, passage, queries, reading, reply, suite)
+            yield lines
 
     def plan(self, todo: Todo, suite: SuiteConfig) -> tuple[int, float]:
         """Requests that a run would send, and the most they can cost in dollars."""
@@ -87,36 +101,10 @@ class EndpointModel:
             client.others = []  # nor take replies under another limit of their length
         return client
 
-    def _lines(
-        self, todo: Todo, suite: SuiteConfig, records: list[JournalRecord | None]
-    ) -> Iterator[list[PredictionLine]]:
-        """The lines of each passage; `records` are in the order of the questions."""
-        from .student import to_line
-
-        replies = iter(records)
-        for benchmark, passage in todo:
-            lines: list[PredictionLine] = []
-            for queries in self._requests(passage):
-                record = next(replies)
-                reply, finish = (record["reply"], record["finish_reason"]) if record else ("", "no_answer")
-                if finish != "stop":
-                    self.replies[finish] += 1
-                if self.baseline is None:
-                    answers = [Answer(reply)]
-                    lines.append(to_line(benchmark.config.name, passage, queries[0], answers, suite.occurrences))
-                else:
-                    reading = read(self.baseline, reply, finish, passage.text, [query.type for query in queries])
-                    self.replies["type_not_asked"] += reading.not_asked
-                    lines += to_lines(self.baseline, benchmark.config.name, passage, queries, reading, reply, suite)
-            yield lines
-
-    def _requests(self, passage: BenchmarkPassage) -> list[list[Query]]:
-        return [[query] for query in passage.queries] if self.baseline is None else requests_of(self.baseline, passage)
-
     def _questions(self, todo: Todo, suite: SuiteConfig) -> list[Question]:
         questions, config = [], self._config(suite)
         for _, passage in todo:
-            for queries in self._requests(passage):
+            for queries in requests_of(self.baseline, passage):
                 if self.baseline is None:
                     messages = build_query(passage.text, queries[0].asked)
                 else:

@@ -1,6 +1,7 @@
 """Results as figures: F1 bars beside published rows, errors by type, one run against another."""
 
 from pathlib import Path
+from typing import Any
 
 from command_line.plotting import COLORS, DARK_GREY, GREEN, GREY, LIGHT_GREY, ORANGE, PURPLE, RED, new_figure, save
 from hub.records import RunResults
@@ -22,12 +23,11 @@ def plot_f1(runs: list[RunResults], path: Path, published: Published | None = No
     """
     first = runs[0]["benchmarks"]
     several = len(first) > 1
-    scorers = MAIN[:1] if published else MAIN
     groups = []
     for name, result in first.items():
         for types, label in TYPES.items():
             part = None if several and types != "all" else scores_of(result, types)
-            for scorer in scorers:
+            for scorer in MAIN[:1] if published else MAIN:
                 if part and part[scorer]:
                     text = name.replace("_", "\n") if published else f"{name if several else label}\n{scorer}"
                     groups.append((name, types, scorer, text))
@@ -51,12 +51,10 @@ def plot_f1(runs: list[RunResults], path: Path, published: Published | None = No
     for number, (label, values, is_published) in enumerate(bars):
         places = [position + (number - (len(bars) - 1) / 2) * width for position in range(len(groups))]
         heights = [value or 0 for value in values]
+        style: dict[str, Any] = {"color": RUN_COLORS[(number + bool(published)) % len(RUN_COLORS)]}
         if is_published:
-            color = (GREY, DARK_GREY)[number % 2]
-            drawn = axes.bar(places, heights, width * 0.92, label=label, color="white", edgecolor=color, hatch="///")
-        else:
-            color = RUN_COLORS[(number + bool(published)) % len(RUN_COLORS)]
-            drawn = axes.bar(places, heights, width * 0.92, label=label, color=color)
+            style = {"color": "white", "edgecolor": (GREY, DARK_GREY)[number % 2], "hatch": "///"}
+        drawn = axes.bar(places, heights, width * 0.92, label=label, **style)
         texts = ["" if value is None else f"{value:.1f}" for value in values]
         axes.bar_label(drawn, texts, fontsize=7, padding=2)
     axes.set_xticks(range(len(groups)), [group[3] for group in groups], fontsize=8)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from hub.records import BenchmarkResult, MainScores, RunResults
 from ner_sets.benchmarks import BenchmarkPassage, Query, Spans
@@ -36,25 +36,18 @@ class PredictionLine(TypedDict):
     gold_spans: Spans | None
 
 
-class PublishedRow(TypedDict):
-    """A row of published.yaml: F1 in percent, in the order of `Published.benchmarks`."""
-
-    model: str
-    f1: list[float | None]
-    average: NotRequired[float]
-    source: str
-    note: NotRequired[str]
-    shown: NotRequired[bool]  # whether the figure shows it
-
-
 class Published(TypedDict):
-    """Contents of published.yaml."""
+    """Contents of published.yaml.
+
+    Each row has `model`, `f1` in percent in the order of `benchmarks`, `source`, and perhaps `average`, a `note`, and
+    `shown`, whether the figure shows it.
+    """
 
     suite: str
     protocol: str
     decoding: str
     benchmarks: list[str]
-    rows: list[PublishedRow]
+    rows: list[dict[str, Any]]
 
 
 def scores_of(result: BenchmarkResult, types: str) -> MainScores | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from command_line.public import public_command, public_path, public_value
-from hub.records import BenchmarkResult, MeanScore, ModelRecord, RunResults, Scorer
+from hub.records import BenchmarkResult, ModelRecord, RunResults
 
 from . import calibration
 from .paraphrase import paraphrases
@@ -32,10 +32,12 @@ def describe_run(
     """Score a run and return the contents of its results.json; `seen` are the types of the training set."""
     results: dict[str, BenchmarkResult] = {}
     parts: dict[str, list[PredictionLine]] = {}
+    domains: dict[str, dict[str, list[PredictionLine]]] = {}
     for benchmark in benchmarks:
         name = benchmark.config.name
         own = [line for line in run.lines if line["benchmark"] == name]
         parts[name] = [line for line in own if "asked" not in line]
+        domains.setdefault(benchmark.config.domain, {})[name] = parts[name]
         results[name] = {
             **evaluate_benchmark(parts[name], seen, suite.seed),
             "version": benchmark.config.version,
@@ -53,6 +55,7 @@ def describe_run(
         }
         if robustness := paraphrases(own):
             results[name]["paraphrases"] = robustness
+    has_several = len(domains) < len(parts)  # benchmarks of one domain
     scored = [line for part in parts.values() for line in part]
     saved = calibration.read_saved(model.name) if model.record["kind"] == "student" else {}
     record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
@@ -65,7 +68,7 @@ def describe_run(
         "occurrences": suite.occurrences,
         "benchmarks": results,
         "average": average(parts, suite.seed) if len(parts) > 1 else None,
-        "by_domain": _by_domain(benchmarks, parts, suite.seed),
+        "by_domain": {name: average(own, suite.seed) for name, own in domains.items()} if has_several else None,
         "replies": {reason: n for reason, n in model.replies.items() if n},
         "calibration": calibration.describe(scored, **saved),
         "versions": {package: version(package) for package in PACKAGES},
@@ -79,17 +82,6 @@ def describe_run(
         "run": run.identity,
     }
     return cast(RunResults, {**described, **{name: run.saved[name] for name in PROVENANCE if name in run.saved}})
-
-
-def _by_domain(
-    benchmarks: list[Benchmark], parts: dict[str, list[PredictionLine]], seed: int
-) -> dict[str, dict[Scorer, MeanScore]] | None:
-    """Average each domain; None if no domain has several benchmarks."""
-    domains: dict[str, dict[str, list[PredictionLine]]] = {}
-    for benchmark in benchmarks:
-        name = benchmark.config.name
-        domains.setdefault(benchmark.config.domain, {})[name] = parts[name]
-    return {domain: average(own, seed) for domain, own in domains.items()} if len(domains) < len(parts) else None
 
 
 def commit() -> str | None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -49,16 +49,11 @@ def evaluate_benchmark(predictions: list[PredictionLine], seen_types: set[str] |
     for scorer, found in scores.items():
         if found:
             found["interval"] = bootstrap(predictions, scorer, seed)
-    for scorer in MAIN:
-        if found := scores[scorer]:
+        if found and scorer in MAIN:
             of_types = [row[scorer]["f1"] for row in types.values() if row[scorer]["n_gold"]]
             found["macro_f1"] = sum(of_types) / len(of_types) if of_types else 0.0
-    result: BenchmarkScores = {
-        "official": scores["official"],
-        "strict": scores["strict"],
-        "partial": scores["partial"],
-        "type-only": scores["type-only"],
-        "boundary-only": scores["boundary-only"],
+    result: dict[str, Any] = {
+        **scores,
         "n_passages": len({prediction["passage_id"] for prediction in predictions}),
         "n_queries": len(predictions),
         "n_empty_gold": sum(prediction["gold"] == "[]" for prediction in predictions),
@@ -71,7 +66,7 @@ def evaluate_benchmark(predictions: list[PredictionLine], seen_types: set[str] |
             for name, part in split_by_seen(predictions, seen_types).items()
             if part
         }
-    return result
+    return cast(BenchmarkScores, result)
 
 
 def per_type(predictions: list[PredictionLine]) -> dict[str, TypeResult]:
@@ -105,12 +100,9 @@ def errors(predictions: Iterable[PredictionLine]) -> dict[str, dict[str, int]]:
             found = {(span["start"], span["end"]) for span in query["spans"]}
             row["missed"] += len(own - found)
             for start, end in found - own:
-                if any(a < end and start < b for a, b in own):
-                    row["boundary"] += 1
-                elif any((start, end) == (a, b) for a, b, _ in gold):
-                    row["type"] += 1
-                else:
-                    row["spurious"] += 1
+                overlaps = any(a < end and start < b for a, b in own)
+                is_other = any((start, end) == (a, b) for a, b, _ in gold)
+                row["boundary" if overlaps else "type" if is_other else "spurious"] += 1
     return table
 
 

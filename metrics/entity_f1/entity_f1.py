@@ -170,12 +170,8 @@ def _official_mentions(reply: str) -> set[str]:
         return set()
     if not all(isinstance(item, str) for item in items):
         return set()
-    return {_normalize(item) for item in items}
-
-
-def _normalize(mention: str) -> str:
-    """Lower-case, remove ASCII punctuation, remove articles, merge spaces, in this order; the result may be empty."""
-    return " ".join(_ARTICLES.sub(" ", mention.lower().translate(_PUNCTUATION)).split())
+    # lower-case, remove ASCII punctuation, remove articles, merge spaces, in this order; the result may be empty
+    return {" ".join(_ARTICLES.sub(" ", item.lower().translate(_PUNCTUATION)).split()) for item in items}
 
 
 def _spans(entities: Iterable[Mapping[str, int | str]]) -> set[tuple]:
