@@ -27,7 +27,7 @@ from .batch_provider import Provider, read_line
 from .http_errors import RateLimited, RequestRejected, TransientError, mask
 from .journal import Journal
 from .records import ReplyCounts, make_record
-from .requests import Question
+from .requests import Question, request_ceiling
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -114,9 +114,8 @@ class _Run:
         """Take over the batches of earlier runs, whether the state names them or only the provider does."""
         state = self.folder.state
         listed = {batch.id: batch for batch in self.provider.listed()}
-        for name, entry in state.items():
-            if not entry["collected"] and name not in listed:
-                listed[name] = self.provider.retrieve(name)
+        for name in [name for name, entry in state.items() if not entry["collected"] and name not in listed]:
+            listed[name] = self.provider.retrieve(name)
         for batch in listed.values():
             entry = state.get(batch.id)
             if (entry and entry["collected"]) or (not entry and batch.status == "failed"):
@@ -124,16 +123,23 @@ class _Run:
             part = entry["part"] if entry else (batch.metadata or {})["part"]
             self.open.append(self.read_part(batch.id, part, batch.input_file_id))
             self.folder.remember(batch.id, part)
-        self.folder.delete_parts(kept=[batch.part for batch in self.open])
+        kept = {self.folder.part_path(batch.part) for batch in self.open}
+        for path in self.folder.path.glob("part-*"):
+            if path not in kept:  # written by a run that stopped before it created their batch
+                path.unlink()
 
     def read_part(self, name: str, part: str, file_id: str) -> _Batch:
         """Build a batch of an earlier run from its input file; some of its questions may not be asked today."""
         if not self.folder.part_path(part).exists():
             self.provider.download(file_id, self.folder.part_path(part))
         batch = _Batch(name, part, {}, 0.0)
-        for question, ceiling in self.folder.read_part(part, self.config):
-            batch.questions[question.key] = self.todo.get(question.key, question)
-            batch.ceiling += ceiling if question.key not in self.journal.keys else 0
+        with self.folder.part_path(part).open("rb") as lines:
+            for row in map(json.loads, lines):
+                # the file names neither variant nor passage
+                question = Question(row["custom_id"], "", "", row["body"]["messages"])
+                batch.questions[question.key] = self.todo.get(question.key, question)
+                if question.key not in self.journal.keys:
+                    batch.ceiling += request_ceiling(question, self.config, row["body"])
         return batch
 
     def submit(self) -> None:
@@ -148,11 +154,9 @@ class _Run:
                 return
             part, questions, ceiling = written
             name = self.provider.create(part, self.folder.part_path(part), self.folder.state)
-            batch = _Batch(name, part, questions, ceiling)
-            self.folder.remember(batch.id, part)
-            self.open.append(batch)
-            for key in questions:
-                del self.queue[key]
+            self.folder.remember(name, part)
+            self.open.append(_Batch(name, part, questions, ceiling))
+            self.queue = {key: question for key, question in self.queue.items() if key not in questions}
 
     def wait(self) -> None:
         """Poll until every batch under way has ended; collect each when it ends."""
@@ -226,15 +230,12 @@ class _Run:
                 continue
             try:
                 record = read_line(row, question, self.config)
-            except RequestRejected as rejection:
-                if not rejection.code:
-                    faults[question.key] = rejection
+            except (RequestRejected, UserError, RateLimited, TransientError, ValueError) as fault:
+                if not isinstance(fault, RequestRejected) or not fault.code:
+                    faults[question.key] = fault
                     continue
                 # the endpoint will never answer this passage: journal the reason as its reply
-                record = make_record(question, "", rejection.code, self.config.model)
-            except (UserError, RateLimited, TransientError, ValueError) as fault:
-                faults[question.key] = fault
-                continue
+                record = make_record(question, "", fault.code, self.config.model)
             self.journal.append(record)
             self.counts.count(record, self.config)
         return faults

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from open_ner.tools.errors import UserError
 
@@ -14,36 +14,24 @@ from .batch_provider import request_line
 from .requests import Question, request_ceiling
 
 
-class BatchEntry(TypedDict):
-    """What `state.json` holds of a batch."""
-
-    part: str
-    collected: bool
-
-
 class BatchFolder:
-    """`state` maps the id of every batch to its part, and to whether its replies are in the journal."""
+    """`state` maps the id of every batch to its `part`, and to `collected`: whether its replies are in the journal."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.state = self._read_state()
-
-    def _read_state(self) -> dict[str, BatchEntry]:
-        path = self.path / "state.json"
-        if not path.exists():
-            return {}
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            data = None
-        entries = data.get("batches") if isinstance(data, dict) else None
-        if not isinstance(entries, dict) or not all(
-            isinstance(entry, dict) and isinstance(entry.get("part"), str) and "collected" in entry
-            for entry in entries.values()
-        ):
-            raise UserError(f"{path} is not a state of batches: delete it, they are found again at the provider")
-        return entries
+        self.state: dict[str, dict[str, Any]] = {}
+        if (state := path / "state.json").exists():
+            try:
+                data = json.loads(state.read_text(encoding="utf-8"))
+            except ValueError:
+                data = None
+            found = data.get("batches") if isinstance(data, dict) else None
+            self.state = found if isinstance(found, dict) else {}
+            rows = self.state.values() if isinstance(found, dict) else [found]
+            whole = [isinstance(row, dict) and isinstance(row.get("part"), str) and "collected" in row for row in rows]
+            if not all(whole):
+                raise UserError(f"{state} is not a state of batches: delete it, they are found again at the provider")
 
     def remember(self, name: str, part: str, collected: bool = False) -> None:
         """Record a batch: the state is replaced as a whole and flushed to disk."""
@@ -87,18 +75,3 @@ class BatchFolder:
         part = hashlib.sha256("\n".join(sorted(taken)).encode()).hexdigest()
         draft.replace(self.part_path(part))
         return part, taken, ceiling
-
-    def read_part(self, part: str, config: TeacherConfig) -> Iterator[tuple[Question, float]]:
-        """The questions of an input file, which does not name variant and passage, and the most each can cost."""
-        with self.part_path(part).open("rb") as lines:
-            for line in lines:
-                row = json.loads(line)
-                question = Question(row["custom_id"], "", "", row["body"]["messages"])
-                yield question, request_ceiling(question, config, row["body"])
-
-    def delete_parts(self, kept: Collection[str]) -> None:
-        """Delete the input files of other parts: a run that stopped before it created their batches wrote them."""
-        paths = {self.part_path(part) for part in kept}
-        for path in self.path.glob("part-*"):
-            if path not in paths:
-                path.unlink()

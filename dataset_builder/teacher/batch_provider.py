@@ -68,11 +68,9 @@ class Provider:
                     if batch.metadata and batch.metadata.get("part") == part and batch.id not in known:
                         return batch.id
             sent = True
-            created = self.client.batches.create(
-                input_file_id=file_id,
-                endpoint=ENDPOINT,
-                completion_window="24h",
-                metadata={"run": self.run, "part": part},
+            metadata, batches = {"run": self.run, "part": part}, self.client.batches
+            created = batches.create(
+                input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h", metadata=metadata
             )
             return _checked(created, id=str).id
 
@@ -86,12 +84,10 @@ class Provider:
         draft = path.with_suffix(".draft")
 
         def fetch() -> None:
-            # providers redirect a download to their storage; the key is not sent to another host
-            with (
-                openai.DefaultHttpxClient() as http,
-                self.client.with_options(http_client=http).files.with_streaming_response.content(file_id) as response,
-            ):
-                response.stream_to_file(draft)
+            with openai.DefaultHttpxClient() as http:  # follows redirects to the storage, without the key
+                files = self.client.with_options(http_client=http).files.with_streaming_response
+                with files.content(file_id) as response:
+                    response.stream_to_file(draft)
             with draft.open("rb") as lines:
                 for line in lines:  # reading a proxy's page as the file would lose the replies
                     row = json.loads(line) if line.strip() else {"custom_id": ""}

@@ -78,22 +78,20 @@ class ChatEndpoint:
     async def __aenter__(self) -> "ChatEndpoint":
         import aiohttp
 
+        try:
+            parts, proxies = urlsplit(self.url), getproxies()
+        except ValueError:
+            raise _invalid_address(self.config) from None
         self._session = aiohttp.ClientSession(
             # unlimited: the callers limit the requests in flight
             connector=aiohttp.TCPConnector(limit=0, ssl=self.certificates),
             headers=self.headers,
             timeout=aiohttp.ClientTimeout(total=self.config.timeout, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=self._proxy(),  # with trust_env, aiohttp would also read ~/.netrc, and reject the key beside it
+            # with trust_env, aiohttp would also read ~/.netrc, and reject the key beside it
+            proxy=None if proxy_bypass(parts.netloc) else proxies.get(parts.scheme) or proxies.get("all"),
         )
         return self
-
-    def _proxy(self) -> str | None:
-        try:
-            parts, proxies = urlsplit(self.url), getproxies()
-        except ValueError:
-            raise _invalid_address(self.config) from None
-        return None if proxy_bypass(parts.netloc) else proxies.get(parts.scheme) or proxies.get("all")
 
     async def __aexit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._session.close()

@@ -18,16 +18,12 @@ WRAPPING_TOKENS = 16  # that an endpoint adds around two messages; the usual cha
 
 
 def _object_schema(**properties: Any) -> Any:
-    names = {"properties": properties, "required": [*properties]}
-    return {"type": "object", **names, "additionalProperties": False}
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
 PAIR_SCHEMA = _object_schema(entity={"type": "string"}, type={"type": "string"})
-ENTITIES_SCHEMA = {
-    "name": "entities",
-    "strict": True,
-    "schema": _object_schema(entities={"type": "array", "items": PAIR_SCHEMA}),  # the root must be an object
-}
+LIST_SCHEMA = _object_schema(entities={"type": "array", "items": PAIR_SCHEMA})  # the root must be an object
+ENTITIES_SCHEMA = {"name": "entities", "strict": True, "schema": LIST_SCHEMA}
 
 
 @dataclass
@@ -72,9 +68,8 @@ def longest_reply(parameters: dict[str, Any]) -> int:
     """Maximum number of tokens in a reply to a request with these parameters."""
     limits = [parameters[name] for name in LIMITS if name in parameters]
     if not limits or any(type(limit) is not int or limit < 1 for limit in limits):
-        raise UserError(
-            f"teacher.parameters set no limit for the length of a reply ({limits}): set max_completion_tokens"
-        )
+        why = f"set no limit for the length of a reply ({limits}): set max_completion_tokens"
+        raise UserError(f"teacher.parameters {why}")
     return max(limits)
 
 
