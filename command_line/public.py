@@ -52,10 +52,10 @@ def public_command(arguments: Sequence[str]) -> str:
 def public_value(value: Any) -> Any:
     """Clean every text in a JSON value; a text whose key names a secret is hidden."""
     if isinstance(value, Mapping):
-        hidden = {
-            key for key, item in value.items() if item and isinstance(item, str) and SECRET_NAME.search(str(key))
+        return {
+            key: HIDDEN if item and isinstance(item, str) and SECRET_NAME.search(str(key)) else public_value(item)
+            for key, item in value.items()
         }
-        return {key: HIDDEN if key in hidden else public_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [public_value(item) for item in value]
     return public_text(value) if isinstance(value, str) else value

@@ -59,9 +59,10 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
                 raise UserError(f"{path}: unknown option {dotted}: {parent} has no options of its own")
         target[last] = _read_value(dotted, value, kinds) if isinstance(value, str) else value
     _refuse_unknown_nested(cls, data, path)
+    # YAML reads 5 where a float is meant
+    hooks: dict[Any, Any] = {float: lambda value: float(value) if type(value) is int else value}
     try:
-        # YAML reads 5 where a float is meant
-        return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks={float: _to_float}))
+        return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks=hooks))
     except dacite.DaciteError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -138,7 +139,3 @@ def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path,
 def _fields(cls: Any) -> list[tuple[dataclasses.Field, Any]]:
     kinds = typing.get_type_hints(cls)
     return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
-
-
-def _to_float(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -67,27 +67,23 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
     days = sorted(set().union(*(file.dates for file in files)) - {""})
     sets = _public_options(config.supervised) | {"passages_outside_mixture": parts.passages_outside_mixture}
     return {
-        "name": config.name,
-        "license": config.license,
+        "name": config.name, "license": config.license,
         "corpus": _corpus_counts(folder) if config.corpus.named else {},
-        "answers": parts.cost,
-        "language": config.corpus.language,
+        "answers": parts.cost, "language": config.corpus.language,
         "passage_options": {"max_tokens": config.corpus.max_tokens, "tokenizer": public_path(config.corpus.tokenizer)},
         "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_path(student)},
         "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
         "teacher": sorted(teachers),
         "annotated": days[:1] + days[-1:] if len(days) > 1 else days,
-        "sources": dict(files[0].sources.most_common()),
-        "licenses": dict(files[0].licenses.most_common()),
+        "sources": dict(files[0].sources.most_common()), "licenses": dict(files[0].licenses.most_common()),
         "variants": {name: summarize(built[name], parts.counts.get(name, {"counts": {}})) for name in parts.files},
         "supervised": {name: describe_set(name, p, built["supervised"].counts) for name, p in parts.human.items()},
-        "supervised_options": sets,
-        "contamination": parts.decontaminator.overlaps(),
+        "supervised_options": sets, "contamination": parts.decontaminator.overlaps(),
         "contamination_options": _public_options(config.contamination),
         "configs": {name: {"splits": part.splits, "dataset_info": part.dataset_info} for name, part in built.items()},
         "paper": PAPER,
         "versions": {"python": platform.python_version(), "datasets": version("datasets")},
-    }
+    }  # fmt: skip
 
 
 def _public_options(options: SupervisedConfig | ContaminationConfig) -> dict[str, Any]:

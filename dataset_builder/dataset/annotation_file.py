@@ -37,7 +37,7 @@ class AnnotationFile:
     def read(cls, path: Path, one_in: int) -> "AnnotationFile":
         """Read a file; one passage in `one_in` is held out for validation."""
         found = cls(path)
-        for row in found.all_rows():
+        for row in read_jsonl(path):
             held_out = is_held_out(row["id"], one_in)
             found.held_out.append(held_out)
             types = count_types([row])
@@ -54,13 +54,9 @@ class AnnotationFile:
             found.dates.add(row["annotated"][:10])
         return found
 
-    def all_rows(self) -> Iterator[AnnotationRow]:
-        """Iterate over the rows of the file."""
-        yield from read_jsonl(self.path)
-
     def rows(self, split: str) -> Iterator[AnnotationRow]:
         """Iterate over the rows of `train` or `validation`, in the order of the file."""
-        return compress(self.all_rows(), [held_out == (split == "validation") for held_out in self.held_out])
+        return compress(read_jsonl(self.path), [held_out == (split == "validation") for held_out in self.held_out])
 
 
 def is_held_out(passage_id: str, one_in: int) -> bool:

@@ -32,20 +32,17 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
     found, counts = built.annotations, built.counts
     return {
         **annotation,
-        "passages": len(found.held_out),
-        "entities": found.counts.total(),
-        "spans": found.mentions,
+        "passages": len(found.held_out), "entities": found.counts.total(), "spans": found.mentions,
         "types": len(found.counts),
         "bands": rank_bands(found.counts),
         "top_types": [name for name, _ in found.counts.most_common(10)],
         "entities_per_passage": found.counts.total() / len(found.held_out),
         "types_per_passage": found.present_types / len(found.held_out),
         "conversations": built.splits,
-        "queries": counts.queries.total(),
-        "negative_queries": counts.negative_queries.total(),
+        "queries": counts.queries.total(), "negative_queries": counts.negative_queries.total(),
         "types_not_asked": counts.types_not_asked,
         "rejected": dict(Counter(reject.reason for reject in counts.rejects)),
-    }
+    }  # fmt: skip
 
 
 def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> SetStatistics:
@@ -58,15 +55,12 @@ def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> Se
         "entities": len(mentions),
         "types": dict(Counter(mention["type"] for mention in mentions).most_common()),
         "conversations": counts.conversations[name],
-        "queries": counts.queries[name],
-        "negative_queries": counts.negative_queries[name],
-        "rows_read": part.counts["rows_read"],
-        "windows_added": part.counts["windows_added"],
-        "entities_read": part.counts["entities_read"],
-        "entities_kept": part.counts["entities_kept"],
+        "queries": counts.queries[name], "negative_queries": counts.negative_queries[name],
+        "rows_read": part.counts["rows_read"], "windows_added": part.counts["windows_added"],
+        "entities_read": part.counts["entities_read"], "entities_kept": part.counts["entities_kept"],
         "entities_of_rejected_passages": part.counts["entities_of_rejected_passages"],
         "rejected": {reason: n for reason, n in sorted(part.counts.items()) if reason not in SET_COUNTS and n},
-    }
+    }  # fmt: skip
 
 
 def rank_bands(counts: Counter[str]) -> list[float]:
