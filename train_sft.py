@@ -104,13 +104,11 @@ def run_identity(
     """Collect what determines the result of a run."""
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     return {
-        "model_name_or_path": model_config.model_name_or_path,
-        "data_hash": data_hash,
-        "branches": script.branches,
-        "global_batch_size": batch * config.world_size,
+        "model_name_or_path": model_config.model_name_or_path, "data_hash": data_hash,
+        "branches": script.branches, "global_batch_size": batch * config.world_size,
         **{name: getattr(config, name) for name in IDENTITY},
         **{name: getattr(model_config, name) for name in ("use_peft", "lora_r", "lora_alpha", "load_in_4bit")},
-    }
+    }  # fmt: skip
 
 
 def main_options(

@@ -7,6 +7,7 @@ import datasets
 import torch
 from accelerate.utils import DistributedType
 from peft import PeftModel
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
@@ -87,21 +88,16 @@ class AnswerTrainer(SFTTrainer):
             model.set_attn_implementation(trained_with)
         return f1(counts.tolist() if sharded else torch.as_tensor(accelerator.reduce(counts, "sum")).tolist())
 
-    def _get_train_sampler(
-        self, train_dataset: torch.utils.data.Dataset | None = None
-    ) -> torch.utils.data.Sampler | None:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         args, rows = self.args, self.train_dataset  # the argument is the same dataset without its column of lengths
         if args.train_sampling_strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)
         assert isinstance(rows, datasets.Dataset)
         grouped = args.train_sampling_strategy == "group_by_length" and not args.packing  # packed rows are all full
-        return EpochSampler(
-            len(rows),
-            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            args.seed if args.data_seed is None else args.data_seed,
-            lambda: int(self.state.epoch or 0),
-            rows[args.length_column_name][:] if grouped else None,
-        )
+        batch_size = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        seed = args.seed if args.data_seed is None else args.data_seed
+        lengths = rows[args.length_column_name][:] if grouped else None
+        return EpochSampler(len(rows), batch_size, seed, lambda: int(self.state.epoch or 0), lengths)
 
 
 def score_answers_only(model: PreTrainedModel) -> None:
