@@ -65,7 +65,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--zero_shot", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--work_dir", type=Path, default=Path("runs/student"))
     parser.add_argument("--recipe", default="recipes/sft/smollm2_135m/cpu.yaml")
-    parser.add_argument("--conversations", type=int, help="train on the first N shuffled passages; default: all")
+    parser.add_argument(
+        "--conversations", type=int, help="train on the first N of the shuffled passages; default: all"
+    )
     parser.add_argument("--max_queries", type=int, help="most queries per training passage; default: all")
     parser.add_argument("--dev_passages", type=int, help="number of development passages to score; default: all")
     parser.add_argument("--limit", type=int, help="seeded sample of N passages per zero-shot set; default: all")
