@@ -67,13 +67,9 @@ class Annotations:
 
 
 def annotate_passages(
-    passages: Iterable[Passage],
-    replies: Mapping[str, TeacherReply],
-    variant: str,
-    max_words: int,
-    rejected: Mapping[str, str] | None = None,
-    why_not_type: Callable[[str], str | None] = lambda name: None,
-) -> Annotations:
+    passages: Iterable[Passage], replies: Mapping[str, TeacherReply], variant: str, max_words: int,
+    rejected: Mapping[str, str] | None = None, why_not_type: Callable[[str], str | None] = lambda name: None,
+) -> Annotations:  # fmt: skip
     """Turn the teacher's replies, by passage id, into the annotations of one variant ("type" or "definition").
 
     `max_words` is the length of the longest mention, `rejected` maps passage ids to reasons to reject the passage, and
@@ -91,10 +87,8 @@ def annotate_passages(
             continue
         result.counts["replies"] += 1
         reply = replace_surrogates(record["reply"])
-        if rejected and passage.id in rejected:
-            result.reject(rejected[passage.id], passage.id, reply=reply)
-            continue
-        pairs = parse_reply(reply, record["finish_reason"], passage.text)
+        known = rejected and rejected.get(passage.id)
+        pairs = known or parse_reply(reply, record["finish_reason"], passage.text)
         if isinstance(pairs, str):
             result.reject(pairs, passage.id, reply=reply)
             continue
@@ -106,17 +100,10 @@ def annotate_passages(
             result.reject("no_entities_left", passage.id, reply=reply)
             continue
         row: AnnotationRow = {
-            "id": passage.id,
-            "text": passage.text,
-            "source": passage.source,
-            "source_id": passage.source_id,
-            "license": passage.license,
-            "start": passage.start,
-            "end": passage.end,
-            "entities": mentions,
-            "teacher": record["model"] or "",
-            "annotated": record["time"],
-        }
+            "id": passage.id, "text": passage.text, "source": passage.source, "source_id": passage.source_id,
+            "license": passage.license, "start": passage.start, "end": passage.end, "entities": mentions,
+            "teacher": record["model"] or "", "annotated": record["time"],
+        }  # fmt: skip
         result.rows.append(row)
     return result
 
@@ -135,14 +122,9 @@ def _name_types(read: Counter[str], variant: str, result: Annotations) -> dict[s
 
 
 def _find_mentions(
-    passage: Passage,
-    pairs: list[Pair],
-    reply: str,
-    names: dict[str, str],
-    max_words: int,
-    why_not_type: Callable[[str], str | None],
-    result: Annotations,
-) -> list[Mention]:
+    passage: Passage, pairs: list[Pair], reply: str, names: dict[str, str], max_words: int,
+    why_not_type: Callable[[str], str | None], result: Annotations,
+) -> list[Mention]:  # fmt: skip
     """Mentions of the pairs that pass every filter, in order of start; the other pairs become rejects."""
     mentions: dict[tuple[int, int, str], Mention] = {}
     grounded: dict[str, list[Span] | str] = {}  # teachers often give one string several types
@@ -154,10 +136,8 @@ def _find_mentions(
         if string not in grounded:
             grounded[string] = ground(passage.text, string)
         found = grounded[string]
-        spans = [] if isinstance(found, str) else found
-        if isinstance(found, str) and string.strip():
-            reason = found
-        else:
+        spans, reason = ([], found) if isinstance(found, str) else (found, None)
+        if not reason or not string.strip():
             reason = why_reject(string, type_name, passage.text, max_words) or why_not_type(type_name)
         if reason is None and all((start, end, type_name) in mentions for start, end in spans):
             reason = "duplicate"

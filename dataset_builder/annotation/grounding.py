@@ -17,7 +17,6 @@ PLAIN = re.compile(r"[!-~]+(?: [!-~]+)*(?=[\0-\x7f]|\Z)")
 PIECE = regex.compile(r"\s+(?!\p{M})|\X", regex.DOTALL)
 SIMPLE = regex.compile(r"\p{Grapheme_Cluster_Break=Other}{2}")
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
-Folded = tuple[str, list[int], list[int]]
 
 
 def ground(text: str, string: str) -> list[Span] | str:
@@ -47,18 +46,15 @@ def ground(text: str, string: str) -> list[Span] | str:
     return "not_in_passage"
 
 
-def fold(text: str) -> Folded:
+def fold(text: str) -> tuple[str, list[int], list[int]]:
     """Fold a text, and map each folded character to the start and end of its grapheme in `text`.
 
     Only the first folded character of a grapheme has a start, and only the last an end; the others have -1.
     """
-    characters: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    end = 0
+    characters, starts, ends, end = list[str](), list[int](), list[int](), 0
     while end < len(text):
-        start, plain = end, PLAIN.match(text, end)
-        if plain:
+        start = end
+        if plain := PLAIN.match(text, start):
             end = plain.end()
             characters += plain[0].lower().translate(FOLDED)
             starts += range(start, end)

@@ -35,8 +35,7 @@ HEAD = re.compile(r"\s(?:of|in|for|with|from|to|on|by|at)\s")
 
 def normalize_type(name: str) -> str:
     """Lower-case a type; underscores become spaces, runs of spaces one; strip quotes and final punctuation."""
-    if not name.isascii():
-        name = unicodedata.normalize("NFKC", name)
+    name = unicodedata.normalize("NFKC", name)
     return " ".join(name.replace("_", " ").split()).lstrip(QUOTES).rstrip(QUOTES + ".:;,").lower()
 
 
@@ -85,9 +84,7 @@ def why_reject(span: str, type_name: str, passage: str, max_words: int) -> str |
     # with or without a final full stop
     if 2 * len(span) > len(passage) and span.strip(EDGES).lower() == passage.strip(EDGES).lower():
         return "whole_passage"
-    if len(span.split()) > max_words:
-        return "too_long"
-    return None
+    return "too_long" if len(span.split()) > max_words else None
 
 
 @lru_cache(maxsize=100_000)
@@ -100,8 +97,7 @@ def is_latin(text: str) -> bool:
     """Whether at least half of the letters are Latin, or single Greek ones as in β-carotene; needs no model."""
     if text.isascii():
         return True
-    letters = sum(map(str.isalpha, text))
-    return 2 * sum(map(_is_latin_letter, GREEK_WORD.sub("", text))) >= letters
+    return 2 * sum(map(_is_latin_letter, GREEK_WORD.sub("", text))) >= sum(map(str.isalpha, text))
 
 
 @lru_cache(maxsize=10_000)

@@ -63,7 +63,7 @@ def make_passages(
     counts = counts or ReadCounts()
     why_reject = make_filter(config, screen)
     ids: set[str] = set()
-    for item in _sampled(config, counts, why_reject) if config.sample else _in_order(config, counts, why_reject):
+    for item in (_sampled if config.sample else _in_order)(config, counts, why_reject):
         if isinstance(item, Passage):
             if item.id in ids:  # the corpus repeats an id; replies are stored by id, so make it unique
                 item.id = f"{item.id}~{text_sha256(item.text)[:8]}"
@@ -73,9 +73,7 @@ def make_passages(
 
 def _in_order(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> Iterator[Passage | Reject]:
     """Judge every passage; memory holds 5 KiB per kept passage for `near_duplicates`, or else a hash."""
-    is_new = make_is_new(config.near_duplicates)
-    seen: set[str] = set()
-    kept = 0
+    is_new, seen, kept = make_is_new(config.near_duplicates), set[str](), 0
     for _, item in read_passages(config, counts.documents):
         if isinstance(item, Reject):
             yield item
@@ -175,14 +173,10 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
     for number, n in read.documents.items():
         documents[titles[number]] += n
     counts: CorpusCounts = {
-        "kept": origins.total(),
-        "rejected": dict(reasons),
-        "sources": dict(origins.most_common()),
-        "licenses": dict(licenses.most_common()),
-        "documents": dict(documents),
-        "candidates": read.candidates,
+        "kept": origins.total(), "rejected": dict(reasons), "sources": dict(origins.most_common()),
+        "licenses": dict(licenses.most_common()), "documents": dict(documents), "candidates": read.candidates,
         "revisions": {title: s.revision for title, s in zip(titles, sources, strict=True) if s.revision},
-    }
+    }  # fmt: skip
     if read.not_sampled is not None:
         counts["not_sampled"] = read.not_sampled
     if config.sample and counts["kept"] < config.sample:

@@ -20,8 +20,7 @@ SPARE = 1.25  # texts held per text requested
 
 def place_of(text: str, seed: int) -> int:
     """A text's place in the random order of a seed."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode())
-    return int.from_bytes(digest.digest())
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest())
 
 
 @dataclass
@@ -57,12 +56,9 @@ class Reservoir:
 
 
 def draw(
-    read: Callable[[], Iterator[tuple[int, Passage]]],
-    quotas: list[int],
-    seed: int,
-    why_reject: Filter,
+    read: Callable[[], Iterator[tuple[int, Passage]]], quotas: list[int], seed: int, why_reject: Filter,
     make_is_new: Callable[[], Callable[[str], bool]],
-) -> Iterator[tuple[Passage, str | None]]:
+) -> Iterator[tuple[Passage, str | None]]:  # fmt: skip
     """Draw the sample; yields each passage with None if it is kept, or else with the reason of its rejection.
 
     Args:
@@ -80,10 +76,9 @@ def draw(
         decided = _decide(reservoirs, quotas, make_is_new())
         kept = Counter(group for group, _, reason in decided if reason is None)
         if not any(r.overflowed and kept[g] < quotas[g] for g, r in enumerate(reservoirs)):
-            break
+            yield from ((passage, reason) for _, passage, reason in decided)
+            return
         spare *= 2
-    for _, passage, reason in decided:
-        yield passage, reason
 
 
 def _decide(

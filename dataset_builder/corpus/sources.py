@@ -46,7 +46,7 @@ def sources_of(config: CorpusConfig) -> list[SourceConfig]:
     if bool(config.path) == bool(config.sources):
         raise UserError("corpus: set either corpus.path or corpus.sources, a list of them")
     sources = config.sources or [config]
-    if any(not source.path for source in sources):
+    if not all(source.path for source in sources):
         raise UserError("corpus.sources: each needs a path")
     if config.sample and config.limit:
         raise UserError("corpus.sample draws from the whole corpus, corpus.limit keeps its beginning: set one of them")
@@ -192,11 +192,9 @@ LOCAL_READERS: dict[str | None, Callable[[Path, bool], Iterator[Any]]] = {"json"
 
 def _shuffled(rows: Iterable[Item], size: int, seed: int) -> Iterator[Item]:
     """Shuffle a stream as `IterableDataset.shuffle` does: each row is a random one of the next `size` rows."""
-    chooser, buffer = random.Random(seed), []
+    chooser, rows = random.Random(seed), iter(rows)
+    buffer = list(islice(rows, size))
     for row in rows:
-        if len(buffer) < size:
-            buffer.append(row)
-            continue
         place = chooser.randrange(size)
         yield buffer[place]
         buffer[place] = row
