@@ -46,11 +46,6 @@ class _OpenQuery:
     next: list[int] = field(default_factory=list)  # tokens to read next: the one chosen last, then drafts
     done: bool = False
 
-    def begin(self, prefix: int) -> None:
-        """Go to the end of the prompt, with an empty answer; the passage takes `prefix` tokens."""
-        self.answer, self.state = Answer(), self.start
-        self.position, self.next = prefix + len(self.suffix) - 1, self.suffix[-1:]
-
 
 @dataclass
 class _BatchRow:
@@ -58,10 +53,6 @@ class _BatchRow:
 
     prefix: list[int]
     queries: list[_OpenQuery]
-
-    def columns(self, new_tokens: int) -> int:
-        """Columns that the row takes in the cache if each answer has `new_tokens` tokens."""
-        return len(self.prefix) + sum(len(query.suffix) + new_tokens for query in self.queries)
 
     def open(self) -> list[tuple[int, _OpenQuery]]:
         """Unanswered queries with their numbers."""
@@ -109,12 +100,12 @@ class Decoder:
         types than fit is read several times. Raises ValueError if a passage and an answer of `max_new_tokens` need
         more positions than the model has.
         """
-        batch: list[_BatchRow] = []
+        batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens)
         waiting: list[list[_OpenQuery]] = []  # queries of each request that has not been yielded yet
         for request in requests:
             rows = self._rows(request, dataset, max_new_tokens, token_budget)
             for row in rows:
-                size = max(other.columns(min(RESERVE, max_new_tokens)) for other in [*batch, row])
+                size = max(len(r.prefix) + sum(len(q.suffix) + reserve for q in r.queries) for r in [*batch, row])
                 if batch and size * (len(batch) + 1) > token_budget:  # every row is padded to the longest
                     batch = self._run(batch, grounded, max_new_tokens, token_budget)
                 batch.append(row)
@@ -152,10 +143,12 @@ class Decoder:
         packed, put_off = Packed(self.model, len(rows), self.pad), []
         for row in rows:
             for _, query in row.open():
-                query.begin(len(row.prefix))
+                query.answer, query.state, query.next = Answer(), query.start, query.suffix[-1:]
+                query.position = len(row.prefix) + len(query.suffix) - 1
         while rows:
             reading = [row.reading(first=not packed.width) for row in rows]
-            if len(rows) > 1 and packed.after(reading) > token_budget:
+            columns = packed.width + max(len(tokens.ids) for tokens in reading)
+            if len(rows) > 1 and columns * len(rows) > token_budget:
                 put_off.insert(0, rows.pop())
                 packed.keep(range(len(rows)))
                 continue
@@ -254,7 +247,9 @@ class Decoder:
         spare = (self.cheap_tokens - len(rows) * max(len(row.open()) for row in rows)) // len(queries)
         for query in queries:
             tokens = query.answer.tokens
-            drafted, size = _repeated(tokens), DRAFT
+            # what followed the last three tokens when the answer had them before: a student in a loop stays in it
+            repeated = (tokens[n + 3 :] for n in range(len(tokens) - 4, -1, -1) if tokens[n : n + 3] == tokens[-3:])
+            drafted, size = next(repeated, []), DRAFT
             if not drafted and query.state.phase is Phase.SEPARATOR:
                 drafted = self.quote
             elif not drafted and spare > 0:
@@ -284,11 +279,3 @@ class Decoder:
         assert head is not None, "a causal language model has an output layer"
         size = head.weight.shape[0]  # often padded beyond the tokenizer's vocabulary
         return token_bytes(self.tokenizer.get_vocab(), size, self.special_tokens)
-
-
-def _repeated(tokens: list[int]) -> list[int]:
-    """What followed the last three tokens when the answer had them before: a student in a loop stays in it."""
-    for place in range(len(tokens) - 4, -1, -1):
-        if tokens[place : place + 3] == tokens[-3:]:
-            return tokens[place + 3 :]
-    return []

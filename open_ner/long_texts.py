@@ -5,10 +5,11 @@ windows are cut lazily, in one pass over any text: without sentence ends, withou
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from itertools import chain
+from typing import NamedTuple, NotRequired, TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
@@ -51,6 +52,9 @@ class Window(NamedTuple):
         return not (in_next or in_last)
 
 
+Answered = tuple[Window, Mapping[str, Answer]]  # with its answers by entity group
+
+
 @dataclass(frozen=True)
 class _Piece:
     """A sentence or a part of one, with the space before it; never divided between windows."""
@@ -77,11 +81,9 @@ def token_counter(tokenizer: PreTrainedTokenizerBase, special_tokens: Collection
     return partial(_count_tokens, tokenizer, special_tokens)  # which can be pickled
 
 
-def _count_tokens(
-    tokenizer: PreTrainedTokenizerBase, special_tokens: Collection[str], texts: Sequence[str]
-) -> list[int]:
+def _count_tokens(tokenizer: PreTrainedTokenizerBase, special: Collection[str], texts: Sequence[str]) -> list[int]:
     contents = [{"content": LONE_SURROGATE.sub("?", text)} for text in texts]
-    safe = [message["content"] for message in neutralize(contents, special_tokens)]
+    safe = [message["content"] for message in neutralize(contents, special)]
     encoded = tokenizer(safe, add_special_tokens=False, return_attention_mask=False, verbose=False)
     return [len(ids) for ids in encoded["input_ids"]]
 
@@ -121,14 +123,11 @@ def cut(text: str, count: Count, limit: int) -> Iterator[Window]:
         return
     pieces = _pieces(text, count, min(LONGEST_PIECE, limit))
     held: list[_Piece] = []  # from the window's start, until they exceed the limit
-    before, total, more = None, 0, True
+    before, total = None, 0
     while True:
-        while more and (total <= limit or len(held) < 2):
-            piece = next(pieces, None)
-            more = piece is not None
-            if piece:
-                held.append(piece)
-                total += piece.tokens
+        while (total <= limit or len(held) < 2) and (piece := next(pieces, None)):
+            held.append(piece)
+            total += piece.tokens
         if total <= limit or len(held) < 2:
             start = _skip_space(text, held[0].start, held[-1].end) if held else 0
             yield Window(start, held[-1].end if held else 0, before)
@@ -161,7 +160,7 @@ def merge(found: Iterable[tuple[Window, list[Entity]]]) -> list[Entity]:
 
 def read_answers(
     text: str,
-    answered: Iterable[tuple[Window, Mapping[str, Answer]]],
+    answered: Iterable[Answered],
     threshold: float,
     occurrences: Occurrences,
     return_raw: bool,
@@ -171,21 +170,16 @@ def read_answers(
 
     `calibration` is the temperature and the bias of `answers.calibrate`.
     """
+    found: list[tuple[Window, list[Entity]]] = []
     raw: list[tuple[Window, dict[str, str]]] = []
-
-    def found() -> Iterator[tuple[Window, list[Entity]]]:
-        for window, answers in answered:
-            part = text[window.start : window.end]
-            spans = [
-                span
-                for name, answer in answers.items()
-                for span in to_entities(part, name, answer, occurrences, *calibration)
-            ]
-            yield window, [span for span in spans if span["score"] is None or span["score"] >= threshold]
-            if return_raw:
-                raw.append((window, {name: answer.text for name, answer in answers.items()}))
-
-    entities = merge(found())
+    for window, answers in answered:
+        part = text[window.start : window.end]
+        pairs = answers.items()
+        spans = (span for name, answer in pairs for span in to_entities(part, name, answer, occurrences, *calibration))
+        found.append((window, [span for span in spans if span["score"] is None or span["score"] >= threshold]))
+        if return_raw:
+            raw.append((window, {name: answer.text for name, answer in pairs}))
+    entities = merge(found)
     if not return_raw:
         return entities
     if len(raw) == 1:
@@ -194,15 +188,7 @@ def read_answers(
     return {"entities": entities, "raw": answers, "windows": [(window.start, window.end) for window, _ in raw]}
 
 
-def iterate(inputs: Any) -> Iterator[Any]:
-    """Iterate over inputs; a torch Dataset with a length has an end, although its iterator has none."""
-    get = getattr(inputs, "__getitem__", None)
-    return map(get, range(len(inputs))) if get and isinstance(inputs, Sized) else iter(inputs)
-
-
-def up_to_last_window(
-    answers: Iterator[tuple[Window, Mapping[str, Answer]]],
-) -> Iterator[tuple[Window, Mapping[str, Answer]]]:
+def up_to_last(answers: Iterator[Answered]) -> Iterator[Answered]:
     """Yield the part of a stream that belongs to one text; the rest stays in the stream."""
     for window, answer in answers:
         yield window, answer
@@ -214,14 +200,13 @@ def _pieces(text: str, count: Count, longest: int) -> Iterator[_Piece]:
     """Yield sentences, or their parts of at most `longest` bytes, without space at the end of the text."""
     start, stop = 0, len(text.rstrip())
     while start < stop:
-        begun, ends, sentences = start, [], []
-        while start < stop and len(ends) < PIECES_AT_A_TIME:
-            start, sentence = _end_of_piece(text, start, stop, longest)
-            ends.append(start)
-            sentences.append(sentence)
-        starts = [begun, *ends[:-1]]
-        tokens = count([text[a:b] for a, b in zip(starts, ends, strict=True)])
-        yield from map(_Piece, starts, ends, sentences, tokens)
+        places: list[tuple[int, int, bool]] = []
+        while start < stop and len(places) < PIECES_AT_A_TIME:
+            end, sentence = _end_of_piece(text, start, stop, longest)
+            places.append((start, end, sentence))
+            start = end
+        tokens = count([text[a:b] for a, b, _ in places])
+        yield from (_Piece(*place, number) for place, number in zip(places, tokens, strict=True))
 
 
 def _end_of_piece(text: str, start: int, end_of_text: int, longest: int) -> tuple[int, bool]:
@@ -234,16 +219,10 @@ def _end_of_piece(text: str, start: int, end_of_text: int, longest: int) -> tupl
         return sentence.end(), True
     if stop == end_of_text:
         return stop, True
-    end = stop  # before the last space, which begins the next piece
-    while end > start and not text[end].isspace():
-        end -= 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    if end == start:  # inside a word
-        end = stop
-        while end > start and not is_border(text, end):
-            end -= 1
-    return (end, False) if end > start else (stop, False)
+    # before the last space, which begins the next piece, else inside a word
+    spaces = (end for end in range(stop, start, -1) if text[end].isspace() and not text[end - 1].isspace())
+    borders = (end for end in range(stop, start, -1) if is_border(text, end))
+    return next(chain(spaces, borders), stop), False
 
 
 def _fitting(text: str, held: list[_Piece], count: Count, limit: int) -> int:

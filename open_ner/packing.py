@@ -39,6 +39,9 @@ class Packed:
 
     def __init__(self, model: PreTrainedModel, rows: int, pad: int) -> None:
         self.model, self.pad = model, pad
+        # transformers 5.23 renamed forward()'s `past_key_values`, and 5.40 will remove the old name
+        names = inspect.signature(type(model).forward).parameters
+        self.cache_argument = "cache" if "cache" in names else "past_key_values"
         self.cache = DynamicCache()  # without a config, sliding-window layers keep every column; they are masked below
         self.owners = torch.full((rows, 0), NOBODY, device=model.device)
         self.positions = self.owners.clone()
@@ -54,10 +57,6 @@ class Packed:
         """Cells of the cache: columns times rows."""
         return self.owners.numel()
 
-    def after(self, rows: Sequence[Tokens]) -> int:
-        """Cells of the cache after these tokens have been read."""
-        return (self.width + max(len(row.ids) for row in rows)) * len(rows)
-
     def read(self, rows: Sequence[Tokens], last: int) -> torch.Tensor:
         """Read tokens and return the logits after the `last` of each row, of shape (rows, last, vocabulary).
 
@@ -68,13 +67,11 @@ class Packed:
         owners = self._matrix([row.owners for row in rows], width, NOBODY)
         positions = self._matrix([row.positions for row in rows], width, 0)
         begin = 0
-        while True:
-            end = width if width - begin <= max(CHUNK, last) else min(begin + CHUNK, width - last)
-            part = slice(begin, end)
-            logits = self._forward(ids[:, part], owners[:, part], positions[:, part], last if end == width else 1)
-            if end == width:
-                return logits
-            begin = end
+        while width - begin > max(CHUNK, last):
+            part = slice(begin, min(begin + CHUNK, width - last))
+            self._forward(ids[:, part], owners[:, part], positions[:, part], 1)
+            begin = part.stop
+        return self._forward(ids[:, begin:], owners[:, begin:], positions[:, begin:], last)
 
     def release(self, cells: Sequence[tuple[int, int]], queries: Sequence[tuple[int, int]]) -> None:
         """Release cells, given as `(row, columns from the end)`, and all cells of queries, as `(row, query)`."""
@@ -111,8 +108,7 @@ class Packed:
             layer.keys, layer.values = kept(layer.keys), kept(layer.values)
 
     def _matrix(self, lines: Sequence[list[int]], width: int, filler: int) -> torch.Tensor:
-        padded = [[filler] * (width - len(line)) + line for line in lines]
-        return torch.tensor(padded, device=self.model.device)
+        return torch.tensor([[filler] * (width - len(line)) + line for line in lines], device=self.model.device)
 
     def _forward(self, ids: torch.Tensor, owners: torch.Tensor, positions: torch.Tensor, last: int) -> torch.Tensor:
         self.owners = torch.cat([self.owners, owners], dim=1)
@@ -127,7 +123,7 @@ class Packed:
             position_ids=positions,
             use_cache=True,
             logits_to_keep=last,
-            **{cache_argument(self.model): self.cache},
+            **{self.cache_argument: self.cache},
         )
         return output.logits
 
@@ -139,11 +135,6 @@ class Packed:
             mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
             masks[kind] = mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)[:, None]
         return masks if len(masks) > 1 else next(iter(masks.values()))
-
-
-def cache_argument(model: PreTrainedModel) -> str:
-    """Name of forward()'s cache: transformers 5.23 renamed `past_key_values`, and 5.40 will remove the old name."""
-    return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
 
 
 def attention_kinds(config: PreTrainedConfig) -> dict[str, int | None]:

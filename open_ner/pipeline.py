@@ -4,34 +4,29 @@ The result has the shape of transformers' aggregated `ner` pipeline: a list of `
 imports travel to the Hub with the weights; `open_ner.load` runs the same code from the installed package instead.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict
 
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .answers import Answer, Entity
+from .answers import Entity
 from .conversation import OCCURRENCES, Occurrences
 from .decoding import Decoder, Request
-from .long_texts import RawResult, Window, cut, fitting_window, iterate, read_answers, token_counter, up_to_last_window
+from .long_texts import Answered, RawResult, Window, cut, fitting_window, read_answers, token_counter, up_to_last
 
 TASK = "open-ner"
 
 
-class DecodingOptions(TypedDict):
-    """Options of `Decoder.answer`."""
+class Defaults(TypedDict):
+    """Defaults of the pipeline's options, saved with a model as `config.open_ner`."""
 
     dataset: NotRequired[str | None]
     grounded: bool
     max_new_tokens: int
     token_budget: int
-
-
-class Defaults(DecodingOptions):
-    """Defaults of the pipeline's options, saved with a model as `config.open_ner`."""
-
     types: list[str] | dict[str, str]
     threshold: float
     occurrences: Occurrences
@@ -52,7 +47,7 @@ class AnsweredText(TypedDict):
     """A text, and each of its windows with the answers by entity group."""
 
     text: str
-    answers: Iterable[tuple[Window, Mapping[str, Answer]]]
+    answers: Iterable[Answered]
 
 
 DEFAULTS: Defaults = {
@@ -67,7 +62,7 @@ DEFAULTS: Defaults = {
     "token_budget": 16384,
 }
 WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
-DECODING_OPTIONS = tuple(DecodingOptions.__annotations__)
+DECODING_OPTIONS = ("dataset", "grounded", "max_new_tokens", "token_budget")  # of `Decoder.answer`
 SPAN_OPTIONS = ("threshold", "occurrences", "return_raw")
 QUERIES_AT_A_TIME = 1024  # held at once; the decoder batches them by its token budget
 
@@ -124,12 +119,11 @@ class OpenNERPipeline(Pipeline):
         positive = {name: options.get(name) for name in ("window", "max_new_tokens", "token_budget")}
         check_options(options.get("threshold"), options.get("occurrences"), **positive)
         given = {key: value for key, value in options.items() if value is not None}
-        queries = {} if types is None else {"queries": to_queries(types)}
-        return (
-            queries | {key: given[key] for key in WINDOW_OPTIONS if key in given},
-            {key: given[key] for key in DECODING_OPTIONS if key in given},
-            {key: given[key] for key in SPAN_OPTIONS if key in given},
+        cutting, decoding, spans = (
+            {key: given[key] for key in names if key in given}
+            for names in (WINDOW_OPTIONS, DECODING_OPTIONS, SPAN_OPTIONS)
         )
+        return cutting if types is None else {"queries": to_queries(types), **cutting}, decoding, spans
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
@@ -161,34 +155,25 @@ class OpenNERPipeline(Pipeline):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
         assert self.tokenizer is not None
         queries = to_queries(self.defaults["types"]) if queries is None else queries
-        limit = fitting_window(
-            window or self.defaults["window"],
-            getattr(self.model.config, "max_position_embeddings", None),
-            self.tokenizer,
-            self.decoder.special_tokens,
-            list(queries.values()),
-            self.defaults.get("dataset") if dataset is None else dataset,
-            max_new_tokens or self.defaults["max_new_tokens"],
-        )
+        dataset = self.defaults.get("dataset") if dataset is None else dataset
+        window, answer = window or self.defaults["window"], max_new_tokens or self.defaults["max_new_tokens"]
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        special, wordings = self.decoder.special_tokens, list(queries.values())
+        limit = fitting_window(window, positions, self.tokenizer, special, wordings, dataset, answer)
         return {"text": text, "queries": queries, "windows": cut(text, self.count, limit)}
 
     def _forward(self, items: WindowedText | list[WindowedText], **options: Any) -> list[AnsweredText]:
         items = items if isinstance(items, list) else [items]
         settings = {key: value for key, value in self.defaults.items() if key in DECODING_OPTIONS} | options
-        answers = self._answer(items, cast(DecodingOptions, settings))
-        return [{"text": item["text"], "answers": up_to_last_window(answers)} for item in items]
+        answers = self._answer(items, settings)
+        return [{"text": item["text"], "answers": up_to_last(answers)} for item in items]
 
-    def _answer(
-        self, items: list[WindowedText], settings: DecodingOptions
-    ) -> Iterator[tuple[Window, dict[str, Answer]]]:
+    def _answer(self, items: list[WindowedText], settings: dict[str, Any]) -> Iterator[Answered]:
         """Yield each window of the items with its answers by entity group; asks a few windows at a time."""
         windows = ((item, window) for item in items for window in item["windows"])
         size = max(1, QUERIES_AT_A_TIME // len(items[0]["queries"]))
         while group := list(islice(windows, size)):
-            requests = [
-                Request(item["text"][window.start : window.end], list(item["queries"].values()))
-                for item, window in group
-            ]
+            requests = [Request(item["text"][w.start : w.end], list(item["queries"].values())) for item, w in group]
             with self.device_placement():
                 answers = list(self.decoder.answer(requests, **settings))
             for (item, window), row in zip(group, answers, strict=True):
@@ -209,13 +194,7 @@ class OpenNERPipeline(Pipeline):
         return read_answers(output["text"], output["answers"], floor, policy, return_raw, calibration)
 
     def get_iterator(
-        self,
-        inputs: Iterable[Any],
-        num_workers: int,
-        batch_size: int,
-        preprocess: dict,
-        forward: dict,
-        postprocess: dict,
+        self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
     ) -> Iterator[list[Entity] | RawResult]:
         """Give texts to the decoder `batch_size` at a time; there are no tensors to collate."""
         stream = iterate(inputs)
@@ -225,11 +204,16 @@ class OpenNERPipeline(Pipeline):
                 yield self.postprocess(output, **postprocess)
 
 
+def iterate(inputs: Any) -> Iterator[Any]:
+    """Iterate over inputs; a torch Dataset with a length has an end, although its iterator has none."""
+    get = getattr(inputs, "__getitem__", None)
+    return map(get, range(len(inputs))) if get and isinstance(inputs, Sized) else iter(inputs)
+
+
 def saved_defaults(config: object) -> Defaults:
     """Return the defaults saved in a model's config, completed with those of this module."""
-    defaults = DEFAULTS.copy()
-    defaults.update(getattr(config, "open_ner", None) or {})
-    return defaults
+    saved: Defaults = getattr(config, "open_ner", None) or DEFAULTS
+    return {**DEFAULTS, **saved}
 
 
 def check_options(threshold: float | None, occurrences: str | None, **positive: int | None) -> None:

@@ -30,11 +30,8 @@ SYSTEM_TO_USER = (
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Strings that may open or close a turn: special tokens, and added ones that begin like markup (`<think>`)."""
-    added = [
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
-        if token.special or MARKUP.match(token.content)
-    ]
+    tokens = tokenizer.added_tokens_decoder.values()
+    added = [token.content for token in tokens if token.special or MARKUP.match(token.content)]
     return [token for token in (*added, *tokenizer.all_special_tokens) if token.strip()]
 
 

@@ -14,9 +14,9 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import openai
 from openai.types.chat import ChatCompletion
@@ -25,8 +25,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..answers import Answer, Entity, token_ends
 from ..conversation import Message, Occurrences, build_query, neutralize
-from ..long_texts import Count, RawResult, Window, cut, iterate, read_answers, token_counter, up_to_last_window
-from ..pipeline import DEFAULTS, Defaults, check_options, saved_defaults, to_queries
+from ..long_texts import Count, RawResult, Window, cut, read_answers, token_counter, up_to_last
+from ..pipeline import DEFAULTS, check_options, iterate, saved_defaults, to_queries
 from ..prompts import refuse_surrogates, special_tokens
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,10 @@ class ServedNER:
         if not re.match(r"https?://[^/\s]", base_url):
             raise ValueError(f"base_url={base_url!r} is not an address: write http(s)://host/v1")
         check_options(None, None, window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
-        self.defaults = _load_defaults(tokenizer) if isinstance(tokenizer, str) else DEFAULTS.copy()
+        self.defaults = DEFAULTS.copy()
+        if isinstance(tokenizer, str):
+            with suppress(OSError, ValueError):  # there may be only a tokenizer
+                self.defaults = saved_defaults(AutoConfig.from_pretrained(tokenizer))
         self.window = window or self.defaults["window"]
         self.max_new_tokens = max_new_tokens or self.defaults["max_new_tokens"]
         self.concurrency = concurrency
@@ -94,10 +97,15 @@ class ServedNER:
         self.client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout)
         self.special_tokens: list[str] | None = None
         self.count: Count = lambda texts: [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
+        if isinstance(tokenizer, str):
+            try:
+                tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(tokenizer))
+            except (OSError, ValueError) as error:
+                cause = " ".join(str(error).split())
+                raise ValueError(f"tokenizer {tokenizer!r} cannot be loaded ({cause:.150})") from None
         if tokenizer is not None:
-            loaded = _load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-            self.special_tokens = special_tokens(loaded)
-            self.count = token_counter(loaded, self.special_tokens)
+            self.special_tokens = special_tokens(tokenizer)
+            self.count = token_counter(tokenizer, self.special_tokens)
         self.model = model or self._only_model()
 
     def __call__(
@@ -116,45 +124,28 @@ class ServedNER:
         """
         check_options(threshold, occurrences)
         queries = self.types if types is None else to_queries(types)
-        threshold = self.defaults["threshold"] if threshold is None else threshold
-        occurrences = self.defaults["occurrences"] if occurrences is None else occurrences
+        floor = self.defaults["threshold"] if threshold is None else threshold
+        policy = self.defaults["occurrences"] if occurrences is None else occurrences
         dataset = self.defaults.get("dataset") if dataset is None else dataset
         refuse_surrogates(*queries.values(), dataset or "")
-        options = (queries, dataset, threshold, occurrences, return_raw)
-        if isinstance(inputs, str):
-            return next(self._read([inputs], *options))
         if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable | Sized):
             raise ValueError(f"open-ner reads strings, not {type(inputs).__name__}: {inputs!r:.80}")
-        results = self._read(inputs, *options)
-        return list(results) if isinstance(inputs, Sequence) else results
+        texts = [inputs] if isinstance(inputs, str) else inputs
 
-    def _read(
-        self,
-        texts: Iterable[Any] | Sized,
-        queries: Mapping[str, str],
-        dataset: str | None,
-        threshold: float,
-        occurrences: Occurrences,
-        return_raw: bool,
-    ) -> Iterator[list[Entity] | RawResult]:
-        """Yield the result of each text, in order, when its last answer arrives."""
-        calibration = self.defaults["temperature"], self.defaults["bias"]
-        answered = self._answer(self._windows(texts), queries, dataset, scores=threshold > 0)
-        for text, window, answers in answered:
-            rest = ((window, answers) for _, window, answers in answered)
-            of_this_text = up_to_last_window(chain([(window, answers)], rest))
-            yield read_answers(text, of_this_text, threshold, occurrences, return_raw, calibration)
+        def results() -> Iterator[list[Entity] | RawResult]:
+            calibration = self.defaults["temperature"], self.defaults["bias"]
+            answered = self._answer(texts, queries, dataset, scores=floor > 0)
+            for text, window, answers in answered:
+                rest = ((window, answers) for _, window, answers in answered)
+                of_this_text = up_to_last(chain([(window, answers)], rest))
+                yield read_answers(text, of_this_text, floor, policy, return_raw, calibration)
 
-    def _windows(self, texts: Iterable[Any] | Sized) -> Iterator[tuple[str, Window]]:
-        for text in iterate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
-            refuse_surrogates(text)
-            for window in cut(text, self.count, self.window):
-                yield text, window
+        if isinstance(inputs, str):
+            return next(results())
+        return list(results()) if isinstance(inputs, Sequence) else results()
 
     def _answer(
-        self, windows: Iterable[tuple[str, Window]], queries: Mapping[str, str], dataset: str | None, scores: bool
+        self, texts: Iterable[Any] | Sized, queries: Mapping[str, str], dataset: str | None, scores: bool
     ) -> Iterator[tuple[str, Window, dict[str, Answer]]]:
         """Yield each text and window with its answers by entity group, in order; sends all types of a window at once.
 
@@ -175,11 +166,16 @@ class ServedNER:
             return text, window, dict(zip(queries, answers, strict=True))
 
         try:
-            for text, window in windows:
-                prompts = [build_query(text[window.start : window.end], each, dataset) for each in queries.values()]
-                waiting.append((text, window, [pool.submit(self._ask, prompt) for prompt in prompts]))
-                while len(waiting) * len(queries) >= READ_AHEAD * self.concurrency:
-                    yield oldest()
+            for text in iterate(texts):
+                if not isinstance(text, str):
+                    raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
+                refuse_surrogates(text)
+                for window in cut(text, self.count, self.window):
+                    part = text[window.start : window.end]
+                    prompts = [build_query(part, wording, dataset) for wording in queries.values()]
+                    waiting.append((text, window, [pool.submit(self._ask, prompt) for prompt in prompts]))
+                    while len(waiting) * len(queries) >= READ_AHEAD * self.concurrency:
+                        yield oldest()
             while waiting:
                 yield oldest()
         finally:  # after an error, or if the caller stops reading, unsent requests are canceled
@@ -259,18 +255,3 @@ def _explained(base_url: str, key: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         cause = "no answer in time" if isinstance(error, openai.APITimeoutError) else error.__cause__ or error
         raise ConnectionError(f"{base_url} cannot be reached ({str(cause):.200}): is the server up?") from None
-
-
-def _load_defaults(name: str) -> Defaults:
-    """Return the defaults saved with a student; those of the pipeline if there is only a tokenizer."""
-    try:
-        return saved_defaults(AutoConfig.from_pretrained(name))
-    except (OSError, ValueError):
-        return DEFAULTS.copy()
-
-
-def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"tokenizer {name!r} cannot be loaded ({' '.join(str(error).split()):.150})") from None
