@@ -101,12 +101,10 @@ def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
 def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     """Parse the command line and read the recipe with its overrides."""
     parser = argparse.ArgumentParser(
-        prog="python -m dataset_builder",
-        description=__doc__,
+        "python -m dataset_builder", description=__doc__, allow_abbrev=False,
         epilog=f"Options of a recipe (default): \n{describe(BuildConfig)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    )  # fmt: skip
     parser.add_argument("--config", required=True, help="recipe, e.g. recipes/build/your_corpus.yaml")
     parser.add_argument("--stage", choices=["passages", "annotate", "build", "all"], default="all")
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint (teacher.base_url)")
@@ -115,23 +113,17 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     parser.add_argument("--max_cost", type=float, help="budget in dollars (teacher.max_cost)")
     parser.add_argument("--batch", action="store_true", default=None, help="use the provider's Batch API")
     parser.add_argument("--dry_run", action="store_true", help="print the open requests and their maximum cost")
-    parser.add_argument(
-        "--pilot", type=int, default=0, metavar="N", help="with --dry_run: ask N passages to estimate cost and time"
-    )
-    parser.add_argument(
-        "--allow_incomplete", action="store_true", help="build and upload although passages have no reply"
-    )
+    pilot, incomplete = "ask N passages to estimate cost and time", "build and upload although passages have no reply"
+    parser.add_argument("--pilot", type=int, default=0, metavar="N", help=f"with --dry_run: {pilot}")
+    parser.add_argument("--allow_incomplete", action="store_true", help=incomplete)
     parser.add_argument("--output_dir", help="folder of this run")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
     if args.pilot and not args.dry_run:
         raise UserError("--pilot asks a few passages to estimate the rest: give --dry_run too")
-    overrides = parse_overrides(rest)
-    for name in ("base_url", "model", "max_cost", "batch"):
-        if getattr(args, name) is not None:
-            overrides[f"teacher.{name}"] = getattr(args, name)
-    if args.output_dir:
-        overrides["output_dir"] = args.output_dir
+    given = {f"teacher.{name}": getattr(args, name) for name in ("base_url", "model", "max_cost", "batch")}
+    given["output_dir"] = args.output_dir or None
+    overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value is not None}
     config = read_recipe(BuildConfig, args.config, overrides)
     if args.prompt:
         variant, named, file = args.prompt.rpartition("=")

@@ -259,10 +259,8 @@ class Asking:
             raise self._down()
 
     def _down(self) -> UserError:
-        return UserError(
-            f"{self.endpoint.address} gave no usable answer to {self.failures} requests in a row, the last one: "
-            f"{self.counts.last_fault}; run again to go on from here"
-        )
+        why = f"gave no usable answer to {self.failures} requests in a row, the last one: {self.counts.last_fault}"
+        return UserError(f"{self.endpoint.address} {why}; run again to go on from here")
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

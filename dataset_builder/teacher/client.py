@@ -84,17 +84,14 @@ class TeacherClient:
         for question in questions:
             if question.key in self.journal.keys or question.key in seen:
                 counts.known += 1
-            elif whole := self._whole_reply(question):
+                continue
+            # a reply under another limit of its length counts, unless that limit cut it
+            found = map(self.journal.get, other_keys(question, self.config, self.others))
+            if whole := next((record for record in found if record and record["finish_reason"] != "length"), None):
                 counts.known += 1
                 if counts is self.counts:
-                    copied: JournalRecord = {**whole, "key": question.key, "copy_of": whole["key"], "cost": 0.0}
-                    self.journal.append(copied)
+                    self.journal.append({**whole, "key": question.key, "copy_of": whole["key"], "cost": 0.0})
             else:
                 seen.add(question.key)
                 counts.unanswered[question.variant] += 1
                 yield question
-
-    def _whole_reply(self, question: Question) -> JournalRecord | None:
-        """A reply to the question under another limit of its length, unless that limit cut it."""
-        found = (self.journal.get(key) for key in other_keys(question, self.config, self.others))
-        return next((record for record in found if record and record["finish_reason"] != "length"), None)

@@ -77,8 +77,7 @@ def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], RecordedReply]
         path = Path(name)
         if not path.exists():
             raise UserError(f"{path}: file of recorded replies not found: set teacher.recorded")
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
                     row = json.loads(line)
