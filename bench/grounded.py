@@ -28,7 +28,13 @@ from zero_shot.suite import SuiteConfig, load_benchmark  # noqa: E402
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT / "models" / "smollm2-135m-instruct"))
+    parser.add_argument("--config", default=str(ROOT / "recipes" / "eval" / "sample.yaml"))
+    parser.add_argument("--data_dir", help="folder that the benchmarks' paths start from")
+    parser.add_argument("--limit", type=int, default=8, help="passages of each benchmark")
+    parser.add_argument("--output", type=Path, help="JSON file for all numbers")
+    args = parser.parse_args()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -62,16 +68,6 @@ def main() -> None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         about = {"model": Path(args.model).name, "suite": suite.name, "passages": len(passages)}
         write_json(args.output, {**about, **ways, "grammar": grammar})
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "models" / "smollm2-135m-instruct"))
-    parser.add_argument("--config", default=str(ROOT / "recipes" / "eval" / "sample.yaml"))
-    parser.add_argument("--data_dir", help="folder that the benchmarks' paths start from")
-    parser.add_argument("--limit", type=int, default=8, help="passages of each benchmark")
-    parser.add_argument("--output", type=Path, help="JSON file for all numbers")
-    return parser.parse_args()
 
 
 def describe(passages: list[BenchmarkPassage], answers: list[list[Answer]], suite: SuiteConfig) -> dict[str, Any]:

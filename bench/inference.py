@@ -39,7 +39,17 @@ AnswerTokens = list[list[list[int]]]  # of each passage's answers
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT / "models" / "smollm2-135m-instruct"))
+    parser.add_argument("--types", type=int, nargs="+", default=[12, 30])
+    parser.add_argument("--passages", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=150, help="take the passages closest to this length")
+    parser.add_argument("--runs", type=int, default=3, help="runs over all passages; the slow ways have only one")
+    parser.add_argument("--max_new_tokens", type=int, default=48)
+    parser.add_argument("--memory", type=int, nargs="*", default=[2048, 16384], help="token budgets; none: no table")
+    parser.add_argument("--output", type=Path, help="JSON file for all numbers")
+    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
     if args.worker:
         print(json.dumps({"mib": peak_memory(args, *args.worker)}))
         return
@@ -47,7 +57,11 @@ def main() -> None:
     rows = []
     for number in args.types:
         rows.append(bench.compare(number))
-        show(rows[-1])
+        print(f"\n{number} types: {rows[-1]['queries']} queries, {rows[-1]['answers_not_empty']} answers not empty")
+        for way, numbers in rows[-1]["ways"].items():
+            line = f"  {way:<30} {numbers['seconds_a_passage']:7.3f} s a passage, {numbers['times_faster']:5.2f} x one"
+            line += f" per type, {numbers['times_faster_than_padded']:5.2f} x padded"
+            print(f"{line}, {numbers['identical_answers']} identical", flush=True)
     results = {
         "command": " ".join(["python", *(part for part in sys.argv if part != str(args.output))]),
         "model": Path(args.model).name,
@@ -62,20 +76,6 @@ def main() -> None:
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.output, results)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(ROOT / "models" / "smollm2-135m-instruct"))
-    parser.add_argument("--types", type=int, nargs="+", default=[12, 30])
-    parser.add_argument("--passages", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=150, help="take the passages closest to this length")
-    parser.add_argument("--runs", type=int, default=3, help="runs over all passages; the slow ways have only one")
-    parser.add_argument("--max_new_tokens", type=int, default=48)
-    parser.add_argument("--memory", type=int, nargs="*", default=[2048, 16384], help="token budgets; none: no table")
-    parser.add_argument("--output", type=Path, help="JSON file for all numbers")
-    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 class Bench:
@@ -159,14 +159,6 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started, result
-
-
-def show(row: dict[str, Any]) -> None:
-    print(f"\n{row['types']} types: {row['queries']} queries, {row['answers_not_empty']} answers not empty")
-    for way, numbers in row["ways"].items():
-        line = f"  {way:<30} {numbers['seconds_a_passage']:7.3f} s a passage, {numbers['times_faster']:5.2f} x one per"
-        line += f" type, {numbers['times_faster_than_padded']:5.2f} x padded"
-        print(f"{line}, {numbers['identical_answers']} identical", flush=True)
 
 
 def memory(args: argparse.Namespace) -> list[dict[str, float]]:

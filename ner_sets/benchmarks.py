@@ -1,6 +1,7 @@
 """Benchmarks in every form they come in, as passages with queries. A reject is counted by its reason."""
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from open_ner.conversation import QUERY, order_strings, read_answer, read_conver
 from open_ner.tools.errors import UserError
 
 from .config import BenchmarkConfig
-from .rows import Row, read_json_rows
+from .rows import read_json_rows
 from .sets import SetPassage, read_set
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "eval" / "benchmarks"
@@ -58,7 +59,11 @@ def read_passages(
     if not local.exists() and not is_id and not list(local.parent.glob(local.name)):
         raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
     if is_id and not local.exists():
-        revision = _commit(config)
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        with suppress(HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
+            revision = HfApi().dataset_info(config.path, revision=config.revision).sha
         if not revision:
             raise UserError(
                 f"{local}: no such file, and the Hub has no dataset {config.path!r} that can be reached: give the "
@@ -69,17 +74,6 @@ def read_passages(
     if config.format == "conversations":
         return _read_conversations(config, local, revision), revision
     return _read_annotated(config, data_dir, revision, rejects), revision
-
-
-def _commit(config: BenchmarkConfig) -> str | None:
-    """The commit of a dataset; None where the Hub does not tell."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    try:
-        return HfApi().dataset_info(config.path, revision=config.revision).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
-        return None
 
 
 def _read_annotated(
@@ -158,7 +152,13 @@ def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects:
     offsets = _read_spans(config, data_dir) if config.spans else None
     passages: list[BenchmarkPassage] = []
     for number, element in enumerate(read_json_rows(local), 1):
-        text, name, gold = _official_query(element, f"{local}: element {number}")
+        turns = element.get("conversations")  # passage, acknowledgement, query, answer
+        values = [turn.get("value") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+        strings = [value for value in values if isinstance(value, str)]
+        asked = QUERY.fullmatch(strings[2]) if len(strings) == len(values) > 3 else None
+        if asked is None:
+            raise UserError(f"{local}: element {number} is not in the format 'official': {element!r:.80}")
+        text, name, gold = strings[0].removeprefix("Text: "), asked["type"], strings[3]
         if name in config.drop:
             continue
         current = passages[-1] if passages else None
@@ -174,17 +174,6 @@ def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects:
                 rejects["official_gold_differs_from_offsets"] += 1
         current.queries.append(Query(name, gold, spans))
     return passages
-
-
-def _official_query(element: Row, place: str) -> tuple[str, str, str]:
-    """Text, type and gold answer of one element: passage, acknowledgement, query, answer."""
-    turns = element.get("conversations")
-    values = [turn.get("value") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
-    strings = [value for value in values if isinstance(value, str)]
-    asked = QUERY.fullmatch(strings[2]) if len(strings) == len(values) > 3 else None
-    if asked is None:
-        raise UserError(f"{place} is not in the format 'official': {element!r:.80}")
-    return strings[0].removeprefix("Text: "), asked["type"], strings[3]
 
 
 def _read_spans(config: BenchmarkConfig, data_dir: str) -> dict[str, dict[str, Spans]]:

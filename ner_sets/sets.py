@@ -37,21 +37,18 @@ def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
     if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
         raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir it starts from")
     sources = [open_rows(config, file) for file in files or [config.path]]
-    shape = None if config.format == "offsets" else _tag_shape(config, sources)
+    shape = None
+    if config.format != "offsets":  # all rows are read, unless the names of the set's tags are known
+        tags = {name for source in sources for name in source.tag_names}
+        for source in sources:
+            columns = [] if source.tag_names else (row.get(config.tags_column) for row in source.rows())
+            tags.update(tag for own in columns if isinstance(own, list) for tag in own if isinstance(tag, str))
+        try:
+            shape = tag_shape(tags)
+        except ValueError as error:
+            raise UserError(f"set {config.name}: {error}: set the columns, or tag_names") from None
     for source in sources:
         yield from _read_rows(config, source, shape)
-
-
-def _tag_shape(config: SetConfig, sources: list[Source]) -> Shape:
-    """The shape of the set's tags, for which all of its rows are read unless the names of its tags are known."""
-    tags = {name for source in sources for name in source.tag_names}
-    for source in sources:
-        columns = [] if source.tag_names else (row.get(config.tags_column) for row in source.rows())
-        tags.update(tag for column in columns if isinstance(column, list) for tag in column if isinstance(tag, str))
-    try:
-        return tag_shape(tags)
-    except ValueError as error:
-        raise UserError(f"set {config.name}: {error}: set the columns, or tag_names") from None
 
 
 def _read_rows(config: SetConfig, source: Source, shape: Shape) -> Iterator[SetPassage]:

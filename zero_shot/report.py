@@ -112,7 +112,13 @@ def details(runs: list[RunResults]) -> str:
         if replies := run.get("replies"):
             parts.append(f"Replies that were incomplete or did not answer the question: {_counts(replies)}.")
         parts.append(_scorer_table(run))
-        parts += [text for text in (_domain_table(run), paraphrase_table(run)) if text]
+        if domains := run.get("by_domain"):
+            lines = _head("domain | scorer", "mean F1 [95 %]")
+            for domain, scores in domains.items():
+                lines += [_row(escape(domain), scorer, percent(found)) for scorer, found in scores.items()]
+            parts.append("\n".join(lines))
+        if robustness := paraphrase_table(run):
+            parts.append(robustness)
         for name, result in run["benchmarks"].items():
             parts.append(f"## {escape(name)}")
             if rejects := result.get("skipped"):
@@ -134,14 +140,6 @@ def _scorer_table(run: RunResults) -> str:
     for scorer, mean in (run.get("average") or {}).items():
         lines.append(f"| average | {scorer} | | | {percent(mean)} | | | | |")
     return "\n".join(lines)
-
-
-def _domain_table(run: RunResults) -> str:
-    lines = _head("domain | scorer", "mean F1 [95 %]")
-    domains = run.get("by_domain") or {}
-    for domain, scores in domains.items():
-        lines += [_row(escape(domain), scorer, percent(found)) for scorer, found in scores.items()]
-    return "\n".join(lines) if domains else ""
 
 
 def _type_table(per_type: dict[str, TypeResult]) -> str:

@@ -57,12 +57,8 @@ class Student:
             for (_, passage), own in zip(todo, windows, strict=True)
             for window in own
         ]
-        answers = self.decoder.answer(
-            requests,
-            grounded=suite.decoding == "grounded",
-            max_new_tokens=suite.max_new_tokens,
-            token_budget=suite.token_budget,
-        )
+        grounded, longest, budget = suite.decoding == "grounded", suite.max_new_tokens, suite.token_budget
+        answers = self.decoder.answer(requests, grounded=grounded, max_new_tokens=longest, token_budget=budget)
         for (benchmark, passage), own in zip(todo, windows, strict=True):
             try:
                 answered = [next(answers) for _ in own]

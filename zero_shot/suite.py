@@ -11,7 +11,7 @@ from typing import Literal
 
 from command_line.recipes import option, read_recipe
 from dataset_builder.teacher.client import TeacherConfig
-from ner_sets.benchmarks import BenchmarkPassage, Query, find_benchmark, read_passages
+from ner_sets.benchmarks import BenchmarkPassage, find_benchmark, read_passages
 from ner_sets.config import BenchmarkConfig
 from open_ner.conversation import LONE_SURROGATE, OCCURRENCES, Occurrences
 from open_ner.tools.errors import UserError
@@ -92,15 +92,11 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
         chosen = sorted(random.Random(suite.seed).sample(range(size), suite.limit))
         passages = [passages[i] for i in chosen]
     if suite.wordings:
-        passages = [replace(passage, queries=_reworded(passage.queries, config.wordings)) for passage in passages]
+        for passage in passages:  # each query is followed by the same query in the type's other wordings
+            passage.queries = [
+                replace(query, asked=words, wording=number)
+                for query in passage.queries
+                for number, words in enumerate([query.type, *config.wordings.get(query.type, [])])
+            ]
         digest += "+wordings:" + hashlib.sha256(json.dumps(config.wordings).encode()).hexdigest()[:8]
     return Benchmark(config, passages, size, dict(rejects), digest, revision)
-
-
-def _reworded(queries: list[Query], wordings: dict[str, list[str]]) -> list[Query]:
-    """Return each query, followed by the same query in the type's other wordings."""
-    return [
-        replace(query, asked=words, wording=number)
-        for query in queries
-        for number, words in enumerate([query.type, *wordings.get(query.type, [])])
-    ]

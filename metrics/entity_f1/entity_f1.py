@@ -64,6 +64,7 @@ Examples:
 
 CONFIGS = ("strict", "official", "partial", "type-only", "boundary-only")
 
+Entities = Iterable[Mapping[str, int | str]]
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _FIRST_LIST = re.compile(r"\[.*?\]")  # lazy and without DOTALL: ends at the first `]`, on one line
@@ -95,9 +96,7 @@ def official_counts(prediction: str, reference: str) -> Counts:
     return Counts(len(predicted & gold), len(predicted), len(gold))
 
 
-def strict_counts(
-    prediction: Iterable[Mapping[str, int | str]], reference: Iterable[Mapping[str, int | str]]
-) -> Counts:
+def strict_counts(prediction: Entities, reference: Entities) -> Counts:
     """Count the entities of one passage; an entity is right if a gold one has the same start, end and type.
 
     Each entity has `start` and `end` (characters, `end` exclusive) and `type`. Other keys are ignored here, but
@@ -107,9 +106,7 @@ def strict_counts(
     return Counts(len(predicted & gold), len(predicted), len(gold))
 
 
-def overlap_counts(
-    prediction: Iterable[Mapping[str, int | str]], reference: Iterable[Mapping[str, int | str]]
-) -> dict[str, Counts]:
+def overlap_counts(prediction: Entities, reference: Entities) -> dict[str, Counts]:
     """Count one passage under "partial", "type-only" and "boundary-only"; entities are as in `strict_counts`.
 
     Predictions are matched to gold entities one to one, best matches first: same span and type, same span, overlap
@@ -174,7 +171,7 @@ def _official_mentions(reply: str) -> set[str]:
     return {" ".join(_ARTICLES.sub(" ", item.lower().translate(_PUNCTUATION)).split()) for item in items}
 
 
-def _spans(entities: Iterable[Mapping[str, int | str]]) -> set[tuple]:
+def _spans(entities: Entities) -> set[tuple]:
     return {(entity["start"], entity["end"], entity["type"]) for entity in entities}
 
 
