@@ -113,10 +113,8 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Raise UserError for values out of range."""
-        least = {
-            "negative_ratio": 0, "negatives_per_passage": 0, "max_queries": 1, "max_conversation_tokens": 1,
-            "max_entity_words": 1, "validation_one_in": 0,
-        }  # fmt: skip
+        least = {"negative_ratio": 0, "negatives_per_passage": 0, "max_queries": 1, "max_conversation_tokens": 1}
+        least |= {"max_entity_words": 1, "validation_one_in": 0}
         for name, lowest in least.items():
             value = getattr(self, name)
             if value is not None and not lowest <= value < math.inf:
@@ -182,6 +180,5 @@ class BuildConfig:
         if not self.corpus.named and not self.supervised.sets:
             raise UserError("nothing to build from: set corpus.path, corpus.sources or supervised.sets")
         if self.supervised.mixture is not None and not (self.corpus.named and self.supervised.sets):
-            raise UserError(
-                "supervised.mixture needs distilled passages and sets: set a corpus and sets, or remove it"
-            )
+            needs = "distilled passages and sets: set a corpus and sets, or remove it"
+            raise UserError(f"supervised.mixture needs {needs}")

@@ -90,9 +90,8 @@ def _to_document(row: dict[str, Any], number: int, source: SourceConfig) -> Docu
     column = source.text_column
     text = _field(row, column)
     if text is None and number == 1 and column not in row and column.split(".")[0] not in row:
-        raise UserError(
-            f"{source.path}: row {number} has no column {column!r}, only {sorted(row)}: set corpus.text_column"
-        )
+        there = f"only {sorted(row)}: set corpus.text_column"
+        raise UserError(f"{source.path}: row {number} has no column {column!r}, {there}")
     if text is not None and not isinstance(text, str):
         raise UserError(f"{source.path}: column {column!r} contains {text!r:.60}, which is not text")
     name = _field(row, source.id_column)

@@ -106,10 +106,7 @@ class Asking:
             task.cancel()
 
     async def _work(self, first: bool) -> None:
-        """Ask one question after another.
-
-        The others wait for the first worker's first outcome: it shows the rate limits, or that key or model are wrong.
-        """
+        """Ask questions; all but the first worker wait for its first outcome, which shows limits or a wrong key."""
         try:
             if not first:
                 with self._waiting(), suppress(TimeoutError):
@@ -127,10 +124,7 @@ class Asking:
             self.first_outcome.set()
 
     def _take(self) -> tuple[Question, float] | None:
-        """The next question and its maximum cost; None at the end, if the run stops, or if the cap could be exceeded.
-
-        Near the cap, workers leave one by one, and the last ones continue while the remainder suffices.
-        """
+        """The next question and its maximum cost; None at the end, on a stop, or if the cap could be exceeded."""
         question = self.upcoming
         if question is None or self.stopping:
             return None

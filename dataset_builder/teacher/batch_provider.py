@@ -98,18 +98,12 @@ class Provider:
         draft.replace(path)
 
     def _call(self, request: Callable[[], Result], about: str = "") -> Result:
-        """Return the result of a request; wait for rate limits and repeat it after faults.
-
-        Raises UserError if a retry cannot help or the retries are used up. `request` raises ValueError for a malformed
-        response; `about` is the id of the file or batch it asks for.
-        """
+        """Repeat a request after faults; UserError if that cannot help. `about` is the id of its file or batch."""
         import httpx2
         import openai
 
-        unknown = "has no Batch API"
-        if about:
-            hint = "use the base_url and key that made it, or delete the folder's state.json to ask again"
-            unknown = f"does not know {about}: {hint}"
+        hint = "use the base_url and key that made it, or delete the folder's state.json to ask again"
+        unknown = f"does not know {about}: {hint}" if about else "has no Batch API"
         attempt = faults = 0
         while True:
             try:

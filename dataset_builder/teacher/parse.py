@@ -116,8 +116,7 @@ def without_thoughts(reply: str) -> str:
 def _read_value(reply: str, position: int) -> tuple[Value, int]:
     """Read the value that opens at `position`; return it, or the reason to reject it, and its end.
 
-    Lists and tuples become lists. Objects become tuples of (name, value), to keep repeated names. Numbers become 0;
-    true, false and null become None.
+    Objects become tuples of (name, value), to keep repeated names; numbers become 0; true, false and null, None.
     """
     outer: list[tuple[str, list[Value]]] = []
     items: list[Value] = []
@@ -191,10 +190,7 @@ def _object_pairs(item: tuple[tuple[str, Value], ...], passage: str) -> list[Pai
 
 
 def _mapping_pairs(fields: tuple[tuple[str, Value], ...], passage: str) -> list[Pair] | None:
-    """The pairs of `{type: [entities]}`, or of `{entity: type}` if all names and no values are in the passage.
-
-    With single strings on both sides only the passage can decide; if it does not, the mapping is rejected.
-    """
+    """The pairs of `{type: [entities]}`, or of `{entity: type}` if all names and no values are in the passage."""
     parts = [(name, part) for name, value in fields for part in (value if isinstance(value, list) else [value])]
     flat = [(name, part) for name, part in parts if isinstance(part, str)]
     if len(flat) + sum(part is None for _, part in parts) < len(parts):

@@ -53,10 +53,7 @@ def _with_recorded(
 def _take_recorded(
     passages: Iterable[Passage], journal: Journal, config: TeacherConfig, counts: ReplyCounts
 ) -> Iterator[Question]:
-    """Journal the recorded replies and yield the other questions.
-
-    A recorded reply that was corrected in its file is journaled again; a paid one is never replaced.
-    """
+    """Journal the recorded replies, also those corrected in their file, and yield the other questions."""
     journaled: dict[str, RecordedReply] = {}
     if config.recorded:
         recorded = (record for record in journal.records() if record["model"] == RECORDED)
