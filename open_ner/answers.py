@@ -56,8 +56,7 @@ class Answer:
             for match in JSON_STRING.finditer(self.text):
                 own = self._within(self.logprobs, *match.span())
                 scores.setdefault(json.loads(match[0]), math.exp(occurs + sum(own) / len(own)) if own else 0.0)
-        unknown = 0.0 if self.logprobs else None
-        return [(string, scores.get(string, unknown)) for string in strings if string.strip()]
+        return [(each, scores.get(each, 0.0 if self.logprobs else None)) for each in strings if each.strip()]
 
     def drop_forced(self) -> None:
         """Remove from a grounded answer the strings that the grammar forced on the student.

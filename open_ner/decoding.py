@@ -23,6 +23,7 @@ CANDIDATES = 16  # tokens, most likely first, checked against the grammar before
 RESERVE = 16  # tokens for each answer when a batch is filled; a batch that outgrows its budget puts off passages
 DRAFT = 4  # tokens that an answer reads ahead, at most
 QUERIES_A_ROW = 64  # more would slow each other down: a query attends past the columns of all others in its row
+Candidate = tuple[int, float]  # a token and its log-probability
 
 
 @dataclass
@@ -136,10 +137,7 @@ class Decoder:
 
     @torch.no_grad()  # FSDP cannot train with tensors made in inference mode
     def _run(self, rows: list[_BatchRow], grounded: bool, max_new_tokens: int, token_budget: int) -> list[_BatchRow]:
-        """Answer the queries of a batch; their answers are filled in place.
-
-        Returns the rows to ask again later, because the answers of the rows before them outgrew the budget.
-        """
+        """Answer the queries of a batch in place; return the rows put off because the answers outgrew the budget."""
         packed, put_off = Packed(self.model, len(rows), self.pad), []
         for row in rows:
             for _, query in row.open():
@@ -169,11 +167,8 @@ class Decoder:
         `logits` has the shape (rows, tokens, vocabulary). Returns the cells of rejected drafts as (row, columns from
         the end), and the queries that are done as (row, number).
         """
-        cells = [
-            (number, back)
-            for number, row in enumerate(rows)
-            for back in range(sum(len(query.next) for _, query in row.open()), 0, -1)
-        ]
+        sizes = [sum(len(query.next) for _, query in row.open()) for row in rows]
+        cells = [(number, back) for number, size in enumerate(sizes) for back in range(size, 0, -1)]
         where, back = torch.tensor(cells, device=logits.device).T
         logits = logits[where, -back].float()
         best = logits.topk(min(CANDIDATES if grounded else 1, logits.shape[-1]), dim=-1)
@@ -199,9 +194,7 @@ class Decoder:
                 at += size
         return rejected, finished
 
-    def _choose(
-        self, query: _OpenQuery, best: list[tuple[int, float]], logits: torch.Tensor, grounded: bool
-    ) -> int | None:
+    def _choose(self, query: _OpenQuery, best: list[Candidate], logits: torch.Tensor, grounded: bool) -> int | None:
         """Append the best allowed token to the answer and return it; return None if the answer ends instead."""
         answer = query.answer
         token, logprob = best[0]
@@ -227,8 +220,8 @@ class Decoder:
             answer.complete = query.done = True
         return token
 
-    def _first_allowed(self, query: _OpenQuery, candidates: Iterable[tuple[int, float]]) -> tuple[int, float] | None:
-        """The first `(token, logprob)` that the grammar allows; the query's state moves there."""
+    def _first_allowed(self, query: _OpenQuery, candidates: Iterable[Candidate]) -> Candidate | None:
+        """The first candidate that the grammar allows; the query's state moves there."""
         for token, logprob in candidates:
             state = query.grammar.advance(query.state, self.token_bytes[token])
             if state is not None:
@@ -237,10 +230,7 @@ class Decoder:
         return None
 
     def _draft(self, rows: list[_BatchRow], max_new_tokens: int) -> None:
-        """Let open answers read ahead: tokens that are nearly certain, and the passage's next words if that is cheap.
-
-        A draft never changes an answer: it is compared with the model's own choice after each token.
-        """
+        """Let open answers read ahead likely tokens; each is compared with the model's own choice, so none changes."""
         queries = [query for row in rows for _, query in row.open()]
         if not queries:
             return

@@ -44,8 +44,7 @@ class Window(NamedTuple):
     def gives(self, start: int, end: int) -> bool:
         """Whether a span found in this window counts.
 
-        A span at the window's edge may be part of a longer one. If a neighbor contains it with text around it, only
-        the neighbor's answer counts.
+        One at the edge may be part of a longer one: if a neighbor has it with text around it, only that one counts.
         """
         in_next = self.after is not None and end == self.end and self.after < start
         in_last = self.before is not None and start == self.start and end < self.before

@@ -133,11 +133,9 @@ class OpenNERPipeline(Pipeline):
         self._prepare()
         if isinstance(inputs, (list, tuple)) and not inputs:
             return []
-        if not isinstance(inputs, (str, bytes, Mapping, Dataset)):
-            if isinstance(inputs, Sequence):
-                inputs = list(inputs)  # a column of `datasets` is a sequence but not a list
-            elif isinstance(inputs, Iterable):
-                inputs = (each for each in inputs)  # a streamed column is not a generator
+        if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes, Mapping, Dataset)):
+            # a column of `datasets` is a sequence but not a list; a streamed column is not a generator
+            inputs = list(inputs) if isinstance(inputs, Sequence) else (each for each in inputs)
         if self._batch_size is None:
             kwargs.setdefault("batch_size", 32)  # texts given to the decoder at once, which batches by token budget
         return super().__call__(inputs, *args, **kwargs)
@@ -200,8 +198,7 @@ class OpenNERPipeline(Pipeline):
         stream = iterate(inputs)
         while chunk := [self.preprocess(text, **preprocess) for text in islice(stream, batch_size)]:
             outputs: Any = self.forward(chunk, **forward)  # the base class announces tensors
-            for output in outputs:
-                yield self.postprocess(output, **postprocess)
+            yield from (self.postprocess(output, **postprocess) for output in outputs)
 
 
 def iterate(inputs: Any) -> Iterator[Any]:

@@ -103,11 +103,8 @@ class Encoder:
         self.special_tokens = special_tokens(tokenizer)
         # tokens matched before everything else and without the white space around them: the texts on both sides are
         # tokenized independently. Slow tokenizers do not guarantee this
-        plain = [
-            re.escape(token.content)
-            for token in tokenizer.added_tokens_decoder.values()
-            if tokenizer.is_fast and not (token.normalized or token.lstrip or token.rstrip or token.single_word)
-        ]
+        added = tokenizer.added_tokens_decoder.values() if tokenizer.is_fast else ()
+        plain = [re.escape(t.content) for t in added if not (t.normalized or t.lstrip or t.rstrip or t.single_word)]
         self.cut = re.compile("|".join(sorted(plain, key=len, reverse=True))) if plain else None
 
     def encode(
@@ -128,9 +125,8 @@ class Encoder:
             return Prompts(whole[:-1], [whole[-1:]])
         rendered = [first, *(self.template.render([*turns, message], prompt=True) for message in asked[1:])]
         cuts = list(self.cut.finditer(first, 0, first.rfind(asked[0]["content"]))) if self.cut else []
-        safe = (cut for cut in reversed(cuts) if all(prompt.startswith(first[: cut.end()]) for prompt in rendered))
-        cut = next(safe, None)
-        head = first[: cut.start()] if cut else ""
+        same = len(os.path.commonprefix(rendered))
+        head = next((first[: cut.start()] for cut in reversed(cuts) if cut.end() <= same), "")
         prefix = self._tokenize([head])[0] if head else []
         if prefix + self._tokenize([first[len(head) :]])[0] != whole:
             head, prefix = "", []

@@ -67,5 +67,4 @@ def _answered(records: list[tuple[int, dict[str, Any]]], ask: Ask, types: Any) -
             else:  # one of them is invalid: ask each alone to find which
                 yield from (answered for each in same for answered in _answered([each], ask, types))
             continue
-        for (number, record), entities in zip(same, answers, strict=True):
-            yield number, record | {"entities": entities}
+        yield from ((n, record | {"entities": found}) for (n, record), found in zip(same, answers, strict=True))

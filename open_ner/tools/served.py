@@ -106,7 +106,11 @@ class ServedNER:
         if tokenizer is not None:
             self.special_tokens = special_tokens(tokenizer)
             self.count = token_counter(tokenizer, self.special_tokens)
-        self.model = model or self._only_model()
+        with _explained(base_url, key):
+            names = [model] if model else [served.id for served in self.client.models.list()]
+        if len(names) != 1:
+            raise ValueError(f"{base_url} serves {', '.join(names) or 'no model'}: name one as model")
+        self.model = names[0]
 
     def __call__(
         self,
@@ -147,10 +151,7 @@ class ServedNER:
     def _answer(
         self, texts: Iterable[Any] | Sized, queries: Mapping[str, str], dataset: str | None, scores: bool
     ) -> Iterator[tuple[str, Window, dict[str, Answer]]]:
-        """Yield each text and window with its answers by entity group, in order; sends all types of a window at once.
-
-        `scores` tells whether token probabilities are required.
-        """
+        """Yield each text and window with its answers by entity group, in order; `scores` requires probabilities."""
         waiting: deque[tuple[str, Window, list[Future[Answer]]]] = deque()
         pool = ThreadPoolExecutor(self.concurrency)
 
@@ -209,14 +210,6 @@ class ServedNER:
             response_format=ANSWER_FORMAT if self.structured else openai.omit,
             extra_body=self.extra_body,
         )
-
-    def _only_model(self) -> str:
-        """Return the name of the server's only model."""
-        with _explained(self.base_url, self.client.api_key):
-            names = [model.id for model in self.client.models.list()]
-        if len(names) != 1:
-            raise ValueError(f"{self.base_url} serves {', '.join(names) or 'no model'}: name one as model")
-        return names[0]
 
 
 def _to_answer(completion: ChatCompletion, base_url: str) -> Answer:
