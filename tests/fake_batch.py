@@ -17,7 +17,7 @@ from email.parser import BytesParser
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fake_teacher import FakeTeacher, _fault, _Handler, completion
+from fake_teacher import FakeTeacher, _fault, _TeacherHandler, completion
 
 EXPIRED: dict[str, Any] = {"expired": True}  # a reply: the batch expires before it reaches the request
 
@@ -128,7 +128,7 @@ class FakeBatch(FakeTeacher):
         return {"object": "list", "data": data, "has_more": len(names) > len(shown)}
 
 
-class _BatchHandler(_Handler):
+class _BatchHandler(_TeacherHandler):
     teacher: FakeBatch
 
     def do_GET(self) -> None:

@@ -46,7 +46,7 @@ class FakeTeacher:
         self.errors: list[Exception] = []
         self.latency = latency
         self._replies = replies
-        self._server = QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"teacher": self}))
+        self._server = QuietServer(("127.0.0.1", 0), type("Handler", (_TeacherHandler,), {"teacher": self}))
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> "FakeTeacher":
@@ -95,7 +95,7 @@ def _fault(status: int, message: str, code: str) -> dict[str, Any]:
     return {"status": status, "body": {"error": {"message": message, "type": "invalid_request_error", "code": code}}}
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _TeacherHandler(BaseHTTPRequestHandler):
     teacher: FakeTeacher
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # otherwise every reply waits 40 ms for the client's acknowledgment

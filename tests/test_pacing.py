@@ -96,7 +96,7 @@ def ask(endpoint: Endpoint, count: int, workers: int = 64, wait: Callable[[int],
                     break
                 endpoint.refused += 1
                 endpoint.most_tries = max(endpoint.most_tries, tries := tries + 1)
-                pacer.refused(sent, wait(tries))
+                pacer.rate_limited(sent, wait(tries))
                 await asyncio.sleep(wait(tries))
 
     async def main() -> None:
@@ -179,7 +179,7 @@ def test_refusals_in_a_row_hold_everyone_for_a_minute_at_most(seconds: float, cl
         pacer = Pacer(requests=600)
         sent = await send(pacer, clock, 20)
         for moment in sent:
-            pacer.refused(moment, seconds)
+            pacer.rate_limited(moment, seconds)
         times = await send(pacer, clock, 5)
         assert min(seconds, 60) - 2 <= times[0] - sent[-1] <= 61
         assert all(b > a + 0.05 for a, b in itertools.pairwise(times[3:]))  # they do not wake at once
@@ -191,7 +191,7 @@ def test_one_refusal_pauses_only_its_request(clock: Clock) -> None:
     async def main() -> None:
         pacer = Pacer(requests=6000)
         pacer.answered(clock.now)
-        pacer.refused(clock.now, 3600.0)
+        pacer.rate_limited(clock.now, 3600.0)
         before = clock.now
         assert (await send(pacer, clock, 2))[-1] - before < 0.1
 

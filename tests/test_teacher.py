@@ -359,8 +359,8 @@ def test_the_answer_of_one_passage_that_is_rejected_is_the_rejection(status: int
     with FakeTeacher(answer) as endpoint:
         counts, records = ask(tmp_path, endpoint, count=6)
         again, _ = ask(tmp_path, endpoint, count=6)
-    assert (counts.asked, counts.failed, counts.refused, again.known, len(endpoint.requests)) == (6, 0, 1, 6, 6)
-    assert "1 refused by the endpoint, the last one: " in str(counts) and "not this" in str(counts)
+    assert (counts.asked, counts.failed, counts.rejected, again.known, len(endpoint.requests)) == (6, 0, 1, 6, 6)
+    assert "1 rejected by the endpoint, the last one: " in str(counts) and "not this" in str(counts)
     assert {r["passage_id"]: r["finish_reason"] for r in records}["p3"] == "refusal"
 
 

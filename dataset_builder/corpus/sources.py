@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ner_sets.rows import LONGEST_LINE, parse_json, read_lines
+from ner_sets.rows import LONGEST_LINE, Row, parse_json, read_lines
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
@@ -85,7 +85,7 @@ def read_documents(source: SourceConfig, config: CorpusConfig) -> Iterator[Docum
         yield row if isinstance(row, Reject) else _to_document(row, number, source)
 
 
-def _to_document(row: dict[str, Any], number: int, source: SourceConfig) -> Document | Reject:
+def _to_document(row: Row, number: int, source: SourceConfig) -> Document | Reject:
     """Check the columns of a row; `number` counts rows from 1."""
     column = source.text_column
     text = _field(row, column)
@@ -169,7 +169,7 @@ def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     return [file for file in files if file.resolve() in names]
 
 
-def _read_json(path: Path, skip_broken: bool) -> Iterator[dict[str, Any] | Reject]:
+def _read_json(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
     """The objects of JSON lines, or of a JSON list."""
     for number, row, fault, content in parse_json(path):
         if fault and not skip_broken:
@@ -177,7 +177,7 @@ def _read_json(path: Path, skip_broken: bool) -> Iterator[dict[str, Any] | Rejec
         yield Reject(f"{path.name}:{number}", "broken_line", content) if fault else row
 
 
-def _read_csv(path: Path, skip_broken: bool) -> Iterator[dict[str, Any]]:
+def _read_csv(path: Path, skip_broken: bool) -> Iterator[Row]:
     """The rows of a CSV file with a header; every value stays text."""
     csv.field_size_limit(LONGEST_LINE)
     try:
@@ -201,7 +201,7 @@ def _shuffled(rows: Iterable[Item], size: int, seed: int) -> Iterator[Item]:
     yield from buffer
 
 
-def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[dict[str, Any]]:
+def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[Row]:
     """Stream the rows through `datasets`, so that the corpus is held neither in memory nor in a cache on disk."""
     from datasets import load_dataset
 

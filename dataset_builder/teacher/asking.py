@@ -50,7 +50,7 @@ class Asking:
         self.overrun = 1.0  # the largest cost of a reply as a multiple of its upper bound
         self.failures = self.unread = 0  # in a row; unusable replies before the first usable one
         self.failing_since = 0.0  # when the first of them failed
-        self.refused: list[tuple[float, Question, str]] = []  # in a row: when, what, and the endpoint's words
+        self.rejections: list[tuple[float, Question, str]] = []  # in a row: when, what, and the endpoint's words
         self.stopping = self.interrupted = self.lost = self.capped = False
         self.warned: set[type] = set()
         self.error: Exception | None = None  # the first one; it ended the run
@@ -77,8 +77,8 @@ class Asking:
                 self.progress.close()
         if self.noted and not self.lost:
             self.journal.note({"in_flight": 0.0})
-        if self.refused and not (self.interrupted or self.error):
-            self._settle() if self.counts.asked else self._fail(self.refused[-1][2], len(self.refused))
+        if self.rejections and not (self.interrupted or self.error):
+            self._settle() if self.counts.asked else self._fail(self.rejections[-1][2], len(self.rejections))
         if self.interrupted:
             raise KeyboardInterrupt
         if self.error:
@@ -171,7 +171,7 @@ class Asking:
                 if limited >= (LIMITED if alone else ALL_LIMITED):
                     return self._fail(str(limit))
                 self._warn(limit, "waiting, at most a minute each time")
-                self.pacer.refused(started, limit.retry_after or 0.0)
+                self.pacer.rate_limited(started, limit.retry_after or 0.0)
                 pause = min(4.0, backoff(limited) / 5) if self.counts.asked else backoff(limited)
                 pause = pause if limit.retry_after is None else limit.retry_after
             except (RequestRejected, Refused) as rejection:
@@ -179,7 +179,7 @@ class Asking:
                 if isinstance(rejection, RequestRejected) and rejection.code:  # of this passage, by its own words
                     record = make_record(question, "", rejection.code, self.config.model)
                     break
-                return self._refuse(question, rejection, started)
+                return self._reject(question, rejection, started)
             except TransientError as fault:
                 self.pacer.failed(started)
                 billed = fault.billed or response is not None
@@ -203,7 +203,7 @@ class Asking:
         # a late reply to a request sent before the endpoint began to fail does not show that it works again
         if started >= self.failing_since:
             self.failures = 0
-        if self.refused and started >= self.refused[-1][0]:
+        if self.rejections and started >= self.rejections[-1][0]:
             self._settle()
 
     def _keep(self, record: JournalRecord) -> None:
@@ -227,20 +227,20 @@ class Asking:
             raise UserError(f"none of the first {self.unread} replies of {self.endpoint.address} is usable: {fault}")
         return self._allows(0.0)
 
-    def _refuse(self, question: Question, why: Exception, started: float) -> None:
+    def _reject(self, question: Question, why: Exception, started: float) -> None:
         """Count a refusal, which is the passage's answer if the endpoint goes on to answer others."""
-        self.refused.append((max(started, time.monotonic()), question, str(why)))
-        if len(self.refused) >= ALIKE or not (self.counts.asked or self.counts.known):
+        self.rejections.append((max(started, time.monotonic()), question, str(why)))
+        if len(self.rejections) >= ALIKE or not (self.counts.asked or self.counts.known):
             said = str(why) if isinstance(why, Refused) else f"{self.endpoint.address} rejects the request: {why}"
             raise UserError(said) from None
 
     def _settle(self) -> None:
         """Journal the refusals of single passages, so that they are not asked again."""
-        for _, question, why in self.refused:
+        for _, question, why in self.rejections:
             self._keep(make_record(question, why, "refusal", self.config.model))
-            self.counts.refused += 1
+            self.counts.rejected += 1
             self.counts.last_fault = why
-        self.refused.clear()
+        self.rejections.clear()
 
     def _fail(self, why: str, questions: int = 1) -> None:
         """Count questions without a reply; raises UserError after too many in a row."""

@@ -40,7 +40,7 @@ class TransientError(Exception):
 
 
 class Refused(UserError):
-    """Status 403: the key or the model is refused in every request, or a filter refuses one passage."""
+    """Status 403: the endpoint rejects the key or the model in every request, or a filter rejects one passage."""
 
 
 class RequestRejected(Exception):

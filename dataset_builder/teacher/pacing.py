@@ -16,7 +16,7 @@ SPARE = 0.25  # seconds of unused pace that may be caught up
 JUDGED, SECONDS = 20, 1.0  # outcomes and seconds after which the rate is judged
 LOWER = 0.97  # of the rate of answers, after refusals
 TEST = 0.6  # of the pace, after refusals twice in a row: do they depend on it?
-NEAR, SLOW, FAST = 1.15, 0.02, 0.2  # growth with each answer: slow up to NEAR times the rate that was last refused
+NEAR, SLOW, FAST = 1.15, 0.02, 0.2  # growth with each answer: slow up to NEAR times the rate last answered by a 429
 ALIKE = 0.6  # a share of refusals that does not fall below this part of the earlier one did not depend on the pace
 KNOWN = 0.95  # of the outcomes, before the rate is judged
 PAUSE = 8  # refusals in a row after which nobody sends
@@ -42,7 +42,7 @@ class Pacer:
 
     def _begin(self) -> None:
         self._since, self._until = time.monotonic(), math.inf
-        self._sent = self._answered = self._refused = 0
+        self._sent = self._answered = self._limited = 0
 
     async def turn(self, tokens: int) -> None:
         """Wait until a request may be sent; `tokens` is the most it can use, prompt and reply."""
@@ -82,7 +82,7 @@ class Pacer:
             self._answered += 1
             self._judge()
 
-    def refused(self, sent: float, wait: float) -> None:
+    def rate_limited(self, sent: float, wait: float) -> None:
         """Count a 429 to a request sent at `sent`; after several in a row, nobody sends for `wait` seconds."""
         self.refusals += 1
         self._row += sent >= self._paused_until  # those that were in flight before a pause count once
@@ -91,7 +91,7 @@ class Pacer:
             self._paused_until = now + min(LONGEST_WAIT, max(wait, 0.25 * 2 ** min(self.pauses, 8)))
             self._until = min(self._until, now)
         if self._since <= sent <= self._until:
-            self._refused += 1
+            self._limited += 1
             self._judge()
 
     def failed(self, sent: float) -> None:
@@ -99,11 +99,11 @@ class Pacer:
         self._sent -= self._since <= sent <= self._until
 
     def _judge(self) -> None:
-        """Lower the rate if more requests are refused than usual, unless lowering it did not help before."""
-        count = self._answered + self._refused
+        """Lower the rate if more requests get a 429 than usual, unless lowering it did not help before."""
+        count = self._answered + self._limited
         if self._until == math.inf or count < KNOWN * self._sent:
             return
-        share = self._refused / count
+        share = self._limited / count
         if share <= self._usual + 0.01 + 2 * (max(self._usual, 0.01) / count) ** 0.5:
             self._cuts = 0
             self._usual = (self._usual + share) / 2 if self._usual > 0.01 else 0.0

@@ -38,7 +38,7 @@ class ReplyCounts:
     recorded: int = 0  # replies from recorded files
     asked: int = 0  # replies paid for
     failed: int = 0  # questions without a reply after all retries
-    refused: int = 0  # of the replies: the endpoint refuses these passages for good
+    rejected: int = 0  # of the replies: passages that the endpoint rejects for good
     unanswered: Counter[str] = field(default_factory=Counter)  # questions still without a reply, by variant
     prompt_tokens: int = 0
     reply_tokens: int = 0
@@ -57,7 +57,7 @@ class ReplyCounts:
         paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked else "nothing was paid"
         paid += f", ${self.cost_before:.4f} in earlier runs" if self.cost_before else ""
         paid += f" (${self.bound:.4f} of it is an upper bound, for what was not stated or read)" if self.bound else ""
-        paid += f"; {self.refused} refused by the endpoint, the last one: {self.last_fault}" if self.refused else ""
+        paid += f"; {self.rejected} rejected by the endpoint, the last one: {self.last_fault}" if self.rejected else ""
         rest = f"; {self.failed} failed, the last one: {self.last_fault}" if self.failed else ""
         rest += "".join(f"; {n} passages have no {variant} reply" for variant, n in self.unanswered.items() if n > 0)
         return f"{taken}, {paid}{rest}"

@@ -13,6 +13,7 @@ from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 
+Parameters = dict[str, Any]  # of a request, as JSON; the recipe may add any
 LIMITS = ("max_tokens", "max_completion_tokens")
 WRAPPING_TOKENS = 16  # that an endpoint adds around two messages; the usual chat formats need 10
 
@@ -36,13 +37,13 @@ class Question:
     messages: list[Message]
 
 
-def request_key(model: str, parameters: dict[str, Any], messages: list[Message]) -> str:
+def request_key(model: str, parameters: Parameters, messages: list[Message]) -> str:
     """SHA-256 of model, parameters and messages: the identity of a request in the journal."""
     canonical = json.dumps([model, parameters, messages], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def request_parameters(config: TeacherConfig) -> dict[str, Any]:
+def request_parameters(config: TeacherConfig) -> Parameters:
     """Parameters sent with the messages; `teacher.parameters` override the others, and null removes one.
 
     Raises UserError if they set no limit for the reply's length, because its cost would have no bound, or more than
@@ -59,12 +60,12 @@ def request_parameters(config: TeacherConfig) -> dict[str, Any]:
     return parameters
 
 
-def request_body(question: Question, config: TeacherConfig) -> dict[str, Any]:
+def request_body(question: Question, config: TeacherConfig) -> Parameters:
     """The JSON body of a chat completion request."""
     return {"model": config.model, "messages": question.messages, **request_parameters(config)}
 
 
-def longest_reply(parameters: dict[str, Any]) -> int:
+def longest_reply(parameters: Parameters) -> int:
     """Maximum number of tokens in a reply to a request with these parameters."""
     limits = [parameters[name] for name in LIMITS if name in parameters]
     if not limits or any(type(limit) is not int or limit < 1 for limit in limits):
@@ -73,7 +74,7 @@ def longest_reply(parameters: dict[str, Any]) -> int:
     return max(limits)
 
 
-def request_ceiling(question: Question, config: TeacherConfig, parameters: dict[str, Any] | None = None) -> float:
+def request_ceiling(question: Question, config: TeacherConfig, parameters: Parameters | None = None) -> float:
     """Upper bound of a request's cost in dollars: one prompt token per byte and a reply of maximum length.
 
     `parameters` are those that were sent, if they differ from the recipe's current ones.

@@ -10,6 +10,7 @@ from ..answers import Entity
 from .errors import UserError
 
 Ask = Callable[[list[str], Any], list[list[Entity]]]  # texts and types to the entities of each text
+Record = dict[str, Any]  # a line as the user wrote it; `text` and `types` are checked
 
 
 def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_size: int) -> None:
@@ -34,7 +35,7 @@ def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_
         raise UserError(f"{name}: {broken} of {total} lines could not be answered and have an error in their place")
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def _record(line: bytes) -> Record:
     """Return the record of a line, or one with only an error."""
     try:
         record = json.loads(line.decode("utf-8-sig"))
@@ -47,10 +48,10 @@ def _record(line: bytes) -> dict[str, Any]:
     return kept
 
 
-def _answered(records: list[tuple[int, dict[str, Any]]], ask: Ask, types: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def _answered(records: list[tuple[int, Record]], ask: Ask, types: Any) -> Iterator[tuple[int, Record]]:
     """Yield the records with their entities; adjacent records with the same types are asked together."""
 
-    def alike(numbered: tuple[int, dict[str, Any]]) -> tuple[bool, Any]:
+    def alike(numbered: tuple[int, Record]) -> tuple[bool, Any]:
         own = numbered[1].get("types")
         return "error" not in numbered[1], types if own is None else own
 
