@@ -98,7 +98,7 @@ def _kinds_below(kinds: Iterable[Any], name: str) -> list[Any]:
     """The types of an option below one of these types, which are dataclasses or dicts; none if it cannot be there."""
     for kind in kinds:
         below = get_args(kind)[1] if get_origin(kind) is dict else Any if kind is Any else None
-        if dataclasses.is_dataclass(kind):  # an unknown name is refused later
+        if dataclasses.is_dataclass(kind):  # unknown names fail in read_recipe
             below = {field.name: found for field, found in _fields(kind)}.get(name, Any)
         if below is not None:
             return [*get_args(below)] if get_origin(below) in (types.UnionType, typing.Union) else [below]
