@@ -20,7 +20,7 @@ from .requests import Question, longest_reply, request_body, request_ceiling, re
 
 GIVE_UP = 20  # failures in a row, or one per request in flight if that is more: the endpoint is considered down
 NEVER_ANSWERED = 3  # failures in a row, if the endpoint has not answered at all
-ALIKE = 10  # unusable replies before the first usable one, or refusals in a row: the others would fare no better
+ALIKE = 10  # unusable replies before the first usable one, or rejections in a row, after which the run ends
 UNREAD = 4  # tries of one question that may have been billed without a readable reply
 LIMITED, ALL_LIMITED, NEVER_LIMITED = 10, 30, 6  # tries after 429: of one question, of many, and of all so far
 NEVER_SECONDS = 30.0  # after which refusals alone end a run
@@ -78,7 +78,10 @@ class Asking:
         if self.noted and not self.lost:
             self.journal.note({"in_flight": 0.0})
         if self.rejections and not (self.interrupted or self.error):
-            self._settle() if self.counts.asked else self._fail(self.rejections[-1][2], len(self.rejections))
+            if self.counts.asked:
+                self._settle()
+            else:
+                self._fail(self.rejections[-1][2], len(self.rejections))
         if self.interrupted:
             raise KeyboardInterrupt
         if self.error:
@@ -228,14 +231,14 @@ class Asking:
         return self._allows(0.0)
 
     def _reject(self, question: Question, why: Exception, started: float) -> None:
-        """Count a refusal, which is the passage's answer if the endpoint goes on to answer others."""
+        """Count a rejection, which is the passage's answer if the endpoint goes on to answer others."""
         self.rejections.append((max(started, time.monotonic()), question, str(why)))
         if len(self.rejections) >= ALIKE or not (self.counts.asked or self.counts.known):
             said = str(why) if isinstance(why, Refused) else f"{self.endpoint.address} rejects the request: {why}"
             raise UserError(said) from None
 
     def _settle(self) -> None:
-        """Journal the refusals of single passages, so that they are not asked again."""
+        """Journal the rejections of single passages, so that they are not asked again."""
         for _, question, why in self.rejections:
             self._keep(make_record(question, why, "refusal", self.config.model))
             self.counts.rejected += 1

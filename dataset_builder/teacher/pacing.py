@@ -15,9 +15,9 @@ SHARE = 0.99  # of a stated limit: clocks differ, and exceeding it costs more th
 SPARE = 0.25  # seconds of unused pace that may be caught up
 JUDGED, SECONDS = 20, 1.0  # outcomes and seconds after which the rate is judged
 LOWER = 0.97  # of the rate of answers, after refusals
-TEST = 0.6  # of the pace, after refusals twice in a row: do they depend on it?
+TEST = 0.6  # of the pace, after two cuts in a row, to see whether the refusals depend on it
 NEAR, SLOW, FAST = 1.15, 0.02, 0.2  # growth with each answer: slow up to NEAR times the rate last answered by a 429
-ALIKE = 0.6  # a share of refusals that does not fall below this part of the earlier one did not depend on the pace
+UNCHANGED = 0.6  # of the earlier share of refusals: if a test does not get below it, the pace is not the cause
 KNOWN = 0.95  # of the outcomes, before the rate is judged
 PAUSE = 8  # refusals in a row after which nobody sends
 
@@ -36,8 +36,8 @@ class Pacer:
         self._next = self._next_tokens = self._paused_until = 0.0
         self._used = 1.0  # share of the tokens a request may use that it does use
         self.pauses = self._row = self._cuts = 0  # pauses, refusals and cuts in a row
-        self._share = self._usual = 0.0
-        self._limit = 1.0  # of refusals: at the first cut, at any pace; answers a second
+        self._share = self._usual = 0.0  # of refusals: at the last cut, and at any pace
+        self._limit = 1.0  # answers a second at the last cut
         self._begin()
 
     def _begin(self) -> None:
@@ -95,7 +95,7 @@ class Pacer:
             self._judge()
 
     def failed(self, sent: float) -> None:
-        """Count a request without an outcome."""
+        """Count a request that got neither an answer nor a 429."""
         self._sent -= self._since <= sent <= self._until
 
     def _judge(self) -> None:
@@ -107,7 +107,7 @@ class Pacer:
         if share <= self._usual + 0.01 + 2 * (max(self._usual, 0.01) / count) ** 0.5:
             self._cuts = 0
             self._usual = (self._usual + share) / 2 if self._usual > 0.01 else 0.0
-        elif self._cuts == 2 and share > ALIKE * self._share:
+        elif self._cuts == 2 and share > UNCHANGED * self._share:
             self.rate, self._usual, self._cuts = None, share, 0
         else:
             pace = self._sent / max(SECONDS, self._until - self._since)
