@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import TeacherConfig
-from dataset_builder.corpus.cutting import Passage
 from dataset_builder.teacher import asking as module
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.records import ReplyCounts
 from dataset_builder.teacher.stage import annotate, estimate
 from fake_teacher import FakeTeacher, completion
+from made_up import passages
 from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -31,11 +31,6 @@ PAIRS = '[("Ada", "person"), ("London", "city")]'
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setattr(module, "backoff", lambda attempt: 0.0)
-
-
-def passages(count: int) -> list[Passage]:
-    texts = [f"Passage number {i} about Ada." for i in range(count)]
-    return [Passage(f"p{i}", text, "", f"p{i}", "", 0, len(text), 6) for i, text in enumerate(texts)]
 
 
 def ask(folder: Path, endpoint: FakeTeacher, count: int = 40, **options: Any) -> tuple[ReplyCounts, list[Any]]:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from dataset_builder.config import TeacherConfig
-from dataset_builder.corpus.cutting import Passage
 from dataset_builder.teacher import asking as module
 from dataset_builder.teacher import endpoint as endpoint_module
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.records import ReplyCounts
 from dataset_builder.teacher.stage import annotate
 from fake_teacher import FakeTeacher, completion
+from made_up import passages
 from open_ner.tools.errors import UserError
 
 Answer = Callable[[dict[str, Any]], Any]
@@ -29,10 +29,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(folder: Path, base_url: str, count: int = 40, **options: Any) -> ReplyCounts:
-    texts = [f"Passage number {i} about Ada." for i in range(count)]
-    passages = [Passage(f"p{i}", text, "", f"p{i}", "", 0, len(text), 6) for i, text in enumerate(texts)]
     with Journal(folder / "journal.jsonl") as journal:
-        return annotate(passages, journal, TeacherConfig(base_url=base_url, model="m", **options))
+        return annotate(passages(count), journal, TeacherConfig(base_url=base_url, model="m", **options))
 
 
 def limited(message: str = "slow down", **headers: str) -> dict[str, Any]:

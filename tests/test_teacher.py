@@ -22,6 +22,7 @@ from dataset_builder.teacher.records import ReplyCounts
 from dataset_builder.teacher.requests import request_ceiling
 from dataset_builder.teacher.stage import annotate, estimate, extrapolate
 from fake_teacher import FakeTeacher, completion
+from made_up import passages
 from open_ner.tools.errors import UserError
 
 
@@ -29,11 +30,6 @@ from open_ner.tools.errors import UserError
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setattr(module, "backoff", lambda attempt: 0.0)
-
-
-def passages(count: int) -> list[Passage]:
-    texts = [f"Passage number {i} about Ada." for i in range(count)]
-    return [Passage(f"p{i}", text, "", f"p{i}", "", 0, len(text), 6) for i, text in enumerate(texts)]
 
 
 def ask(folder: Path, endpoint: FakeTeacher | None, count: int = 4, **options: Any) -> tuple[ReplyCounts, list[dict]]:
