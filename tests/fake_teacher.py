@@ -6,7 +6,8 @@ intercept the transport of the openai client.
         ...
     assert len(teacher.requests) == 1
 
-Routes: POST /v1/chat/completions (not streaming), GET /v1/models. Both need `Authorization: Bearer <anything>`.
+Routes: POST /v1/chat/completions (not streaming), GET /v1/models. Both need `Authorization: Bearer <anything>`, or
+`Basic <anything>`, which a password in the address becomes.
 """
 
 import json
@@ -133,7 +134,7 @@ class _TeacherHandler(BaseHTTPRequestHandler):
 
     def _has_token(self) -> bool:
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-        return scheme == "Bearer" and bool(token.strip())
+        return scheme in ("Bearer", "Basic") and bool(token.strip())
 
     def _send(self, reply: dict[str, Any]) -> None:
         raw = reply["raw"] if "raw" in reply else json.dumps(reply.get("body", {}))
