@@ -1,9 +1,17 @@
-"""A passage and all its queries as one sequence, in which the queries share the passage's keys and values.
+"""Run all queries of a passage through the model in one sequence that contains the passage once.
 
-Every column of the cache has an owner, the passage or one query, and a position in its owner's prompt. A token attends
-to the earlier columns of the passage and of its own query, so each query is answered as if it alone had followed the
-passage. Columns that are no longer needed (an answered query, a rejected draft) lose their owner, and are removed when
-they are many.
+UniversalNER sends one prompt per query, and each repeats the passage. Here a row of the batch is the passage, then
+what the prompt of each query adds to it, then the answers, to which each pass of the model adds tokens. With two
+queries:
+
+    token      The  cat  sat | person  animal |  ?   ?  |  []  [" | cat
+    owner      -1   -1   -1  |   0       1    |  0   1  |  0   1  |  1
+    position    0    1    2  |   3       3    |  4   4  |  5   5  |  6
+
+A token attends only to the passage (owner `SHARED`, -1) and to its own query, and positions count as in the separate
+prompt, so each answer is the one that the separate prompt would get. The key/value cache has a column per token. A
+cell (one row, one column) that is no longer needed gets the owner `NOBODY`, which hides it; `keep` removes hidden
+cells.
 """
 
 import inspect
@@ -12,136 +20,128 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 SHARED, NOBODY = -1, -2
-CHUNK = 2048  # columns read in one pass, which bounds the mask and the activations of a long passage
+CHUNK = 2048  # columns per forward pass; bounds the memory for the mask and the activations of a long passage
 ATTENTION = ("full_attention", "sliding_attention")
 
 
 @dataclass
 class Tokens:
-    """What a row of the batch reads next: ids of tokens, the owner of each (a query, or SHARED), and its position."""
+    """Tokens that a row reads next: their ids, their owners (the number of a query, or SHARED) and their positions."""
 
     ids: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
 
     def add(self, ids: Sequence[int], owner: int, position: int) -> None:
-        """Append tokens of one owner, the first at `position`."""
+        """Append tokens of one owner; `position` is that of the first."""
         self.ids += ids
         self.owners += [owner] * len(ids)
         self.positions += range(position, position + len(ids))
 
 
 class Packed:
-    """The key/value cache of a batch of rows, each a passage with some of its queries."""
+    """Key/value cache of a batch, with the owner and the position of each cell in tensors of (rows, columns)."""
 
     def __init__(self, model: PreTrainedModel, rows: int, pad: int) -> None:
         self.model, self.pad = model, pad
         # transformers 5.23 renamed forward()'s `past_key_values`, and 5.40 will remove the old name
         names = inspect.signature(type(model).forward).parameters
         self.cache_argument = "cache" if "cache" in names else "past_key_values"
-        self.cache = DynamicCache()  # without a config, sliding-window layers keep every column; they are masked below
+        self.cache = DynamicCache()  # without a config, so that sliding-window layers keep every column too
         self.owners = torch.full((rows, 0), NOBODY, device=model.device)
         self.positions = self.owners.clone()
-        self.waste = 0  # cells without an owner that have not been removed yet
+        self.waste = 0  # released cells that have not been removed yet
 
     @property
     def width(self) -> int:
-        """Columns of the cache."""
+        """Number of columns."""
         return self.owners.shape[1]
 
     @property
     def size(self) -> int:
-        """Cells of the cache: columns times rows."""
+        """Number of cells."""
         return self.owners.numel()
 
     def read(self, rows: Sequence[Tokens], last: int) -> torch.Tensor:
-        """Read tokens and return the logits after the `last` of each row, of shape (rows, last, vocabulary).
+        """Append the tokens of each row, padded on the left to equal length, and run the model on them.
 
-        Rows are padded on the left, so that their last tokens are in the same columns.
+        Returns:
+            The logits after the last `last` tokens of each row, of shape (rows, last, vocabulary).
         """
         width = max(len(row.ids) for row in rows)
-        ids = self._matrix([row.ids for row in rows], width, self.pad)
-        owners = self._matrix([row.owners for row in rows], width, NOBODY)
-        positions = self._matrix([row.positions for row in rows], width, 0)
-        begin = 0
-        while width - begin > max(CHUNK, last):
-            part = slice(begin, min(begin + CHUNK, width - last))
+        padded = [(width - len(row.ids), row) for row in rows]
+        ids = torch.tensor([[self.pad] * pads + row.ids for pads, row in padded], device=self.model.device)
+        owners = torch.tensor([[NOBODY] * pads + row.owners for pads, row in padded], device=self.model.device)
+        positions = torch.tensor([[0] * pads + row.positions for pads, row in padded], device=self.model.device)
+        *earlier, final = range(0, max(width - last, 1), CHUNK)
+        for begin in earlier:
+            part = slice(begin, begin + CHUNK)
             self._forward(ids[:, part], owners[:, part], positions[:, part], 1)
-            begin = part.stop
-        return self._forward(ids[:, begin:], owners[:, begin:], positions[:, begin:], last)
+        return self._forward(ids[:, final:], owners[:, final:], positions[:, final:], last)
 
     def release(self, cells: Sequence[tuple[int, int]], queries: Sequence[tuple[int, int]]) -> None:
-        """Release cells, given as `(row, columns from the end)`, and all cells of queries, as `(row, query)`."""
+        """Hide cells that are no longer needed.
+
+        Args:
+            cells: single cells as (row, column counted from the end).
+            queries: queries as (row, number), all of whose cells are released.
+        """
+        released = torch.zeros_like(self.owners, dtype=torch.bool)
         if cells:
             row, back = torch.tensor(cells, device=self.owners.device).T
-            self.owners[row, -back] = NOBODY
-            self.waste += len(cells)
-        if queries:
-            row, query = torch.tensor(queries, device=self.owners.device).T
-            gone = self.owners.new_zeros(len(self.owners), int(query.max()) + 1, dtype=torch.bool)
-            gone[row, query] = True
-            known = (self.owners >= 0) & (self.owners < gone.shape[1])
-            theirs = known & gone.gather(1, self.owners.clamp(0, gone.shape[1] - 1))
-            self.owners[theirs] = NOBODY
-            self.waste += int(theirs.sum())
+            released[row, -back] = True
+        for row, query in queries:
+            released[row] |= self.owners[row] == query
+        self.owners[released] = NOBODY
+        self.waste += int(released.sum())
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order, and remove cells without an owner; rows stay equally long."""
-        index = torch.tensor(rows, device=self.owners.device)
-        owners = self.owners[index]
-        live = owners != NOBODY
-        width, self.waste = int(live.sum(1).max()), 0
-        columns = live.long().argsort(dim=1, stable=True)[:, owners.shape[1] - width :]  # without an owner: first
-        self.owners, self.positions = owners.gather(1, columns), self.positions[index].gather(1, columns)
-
-        def kept(states: torch.Tensor | None) -> torch.Tensor:
-            assert states is not None, "a layer that has read tokens has states"
-            where = columns[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-            # with device_map="auto", the layers are on several devices
-            return states[index.to(states.device)].gather(2, where.to(states.device))
-
+        """Keep only these rows, in this order, and remove hidden cells; shorter rows stay padded on the left."""
+        index = torch.tensor(rows, device=self.owners.device)[:, None]
+        used = self.owners[index[:, 0]] != NOBODY
+        width, self.waste = int(used.sum(1).max()), 0
+        columns = used.int().argsort(dim=1, stable=True)[:, used.shape[1] - width :]  # hidden cells are sorted first
+        self.owners, self.positions = self.owners[index, columns], self.positions[index, columns]
         for layer in self.cache.layers:
-            assert isinstance(layer, DynamicLayer), "a DynamicCache without a config has no other layers"
-            layer.keys, layer.values = kept(layer.keys), kept(layer.values)
-
-    def _matrix(self, lines: Sequence[list[int]], width: int, filler: int) -> torch.Tensor:
-        return torch.tensor([[filler] * (width - len(line)) + line for line in lines], device=self.model.device)
+            for name in ("keys", "values"):
+                states = getattr(layer, name)  # (rows, heads, columns, size), on any device with device_map="auto"
+                kept = states[index.to(states.device), :, columns.to(states.device)]  # (rows, columns, heads, size)
+                setattr(layer, name, kept.transpose(1, 2))
 
     def _forward(self, ids: torch.Tensor, owners: torch.Tensor, positions: torch.Tensor, last: int) -> torch.Tensor:
+        """Run the model on new columns; return the logits after the last `last` of them."""
         self.owners = torch.cat([self.owners, owners], dim=1)
         self.positions = torch.cat([self.positions, positions], dim=1)
-        theirs, own = self.owners[:, None, :], owners[:, :, None]
-        back = positions[:, :, None] - self.positions[:, None, :]
-        # let padding attend to everything: its output is unused; this avoids NaN from an all-masked row
-        visible = ((theirs == SHARED) | (theirs == own)) & (back >= 0) | (own == NOBODY)
-        output = self.model(
+        cached_owner, new_owner = self.owners[:, None, :], owners[:, :, None]
+        distance = positions[:, :, None] - self.positions[:, None, :]  # (rows, new columns, all columns)
+        visible = ((cached_owner == SHARED) | (cached_owner == new_owner)) & (distance >= 0)
+        visible |= new_owner == NOBODY  # padding attends to everything: a row of only masked cells would give NaN
+        masks = {}
+        for kind, window in attention_kinds(self.model.config).items():
+            seen = visible & (distance < window) if window else visible
+            mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
+            masks[kind] = mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)[:, None]
+        return self.model(
             input_ids=ids,
-            attention_mask=self._masks(visible, back),
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
             position_ids=positions,
             use_cache=True,
             logits_to_keep=last,
             **{self.cache_argument: self.cache},
-        )
-        return output.logits
-
-    def _masks(self, visible: torch.Tensor, back: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive masks of shape (rows, 1, tokens, columns): one, or one for each kind of the model's layers."""
-        masks = {}
-        for kind, window in attention_kinds(self.model.config).items():
-            seen = visible & (back < window) if window else visible
-            mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
-            masks[kind] = mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)[:, None]
-        return masks if len(masks) > 1 else next(iter(masks.values()))
+        ).logits
 
 
 def attention_kinds(config: PreTrainedConfig) -> dict[str, int | None]:
-    """Return the kinds of attention of a model's layers, each with the width of its window in tokens or None.
+    """Return the kinds of attention of a model's layers.
 
-    A token attends to those before it that are fewer positions away than the width. Raises ValueError for layers whose
-    state the queries of a passage cannot share, such as linear attention.
+    Returns:
+        For each kind its window in tokens (a token sees that many positions, its own included), or None without one.
+
+    Raises:
+        ValueError: a layer's state cannot be shared by several queries (linear attention), or its positions are not
+            taken from `position_ids` (ALiBi).
     """
     config = config.get_text_config()
     window = getattr(config, "sliding_window", None)
@@ -150,7 +150,7 @@ def attention_kinds(config: PreTrainedConfig) -> dict[str, int | None]:
     other = [kind for kind in kinds if kind not in ATTENTION]
     if other or getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt"):
         raise ValueError(
-            f"a student of the kind {config.model_type!r} ({', '.join(other) or 'ALiBi'}) cannot be asked: "
-            f"its layers must have {' or '.join(ATTENTION)} and rotary or learned positions"
+            f"models of type {config.model_type!r} ({', '.join(other) or 'ALiBi'}) are not supported: "
+            f"the layers must have {' or '.join(ATTENTION)} and rotary or learned positions"
         )
     return {kind: window if kind == "sliding_attention" else None for kind in kinds}
