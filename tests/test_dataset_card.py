@@ -91,7 +91,7 @@ def test_numbers_stand_beside_the_papers(tmp_path: Path) -> None:
         "- Their licenses: not named (3).",
         "- type: 22.22% of the teacher's entities were rejected because their string is not in the passage.",
     ):
-        assert line in text.splitlines() or line in text.replace("\n  ", " "), line
+        assert line in text.replace("\n  ", " ").splitlines(), line
     assert "those of the teacher's provider" in text and "Not checked" in text and "merged" not in text
     assert "Human-annotated" not in text
 
@@ -163,7 +163,7 @@ def test_figures_draw_any_name(name: str, tmp_path: Path) -> None:
     plot_bars(Counter({f"{name}{i}": i + 1 for i in range(30)}), "t", "u", tmp_path / "bars.png", log=True)
     plot_bars(Counter(), "nothing", "u", tmp_path / "none.png", log=True)
     plot_entities(Counter({1: 5, 2: 9, 3_000_000: 1}), tmp_path / "entities.png")
-    for path in tmp_path.glob("*.png"):
+    for path in (tmp_path / f"{figure}.png" for figure in ("types", "bars", "none", "entities")):
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
 
 

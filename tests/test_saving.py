@@ -80,10 +80,11 @@ def test_a_student_carries_pipeline_types_recipe_and_results(saved: tuple) -> No
 def test_nothing_of_the_machine_and_no_secret_is_published(saved: tuple) -> None:
     folder, _ = saved
     assert not (folder / "training_args.bin").exists()
-    for path in folder.iterdir():
-        if path.is_file():
-            content = path.read_bytes()
-            assert b"hf_secret" not in content and str(folder.parent.parent).encode() not in content, path
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        assert b"hf_secret" not in content and str(folder.parent.parent).encode() not in content, path
 
 
 def test_the_end_is_the_token_answers_end_with(saved: tuple) -> None:
