@@ -1,8 +1,13 @@
-"""The prompts of a passage's queries as tokens: the prefix they share, and the suffix of each.
+r"""Tokenize the prompts of a passage: one per query, with the tokens that all of them begin with split off.
 
-A chat template may do anything with its messages, so the passage is rendered with every query. It is tokenized only
-once: the renderings are cut before a special token between passage and query, which no other token can span. Without
-such a place the renderings are tokenized whole, so the tokens always equal those of `apply_chat_template`.
+A prompt is what the chat template renders for the passage and one query, up to where the student answers:
+
+    ...user\nText: The cat sat<|im_end|>\n...user\nWhat describes  person in the text?<|im_end|>\n...assistant\n
+    ...user\nText: The cat sat<|im_end|>\n...user\nWhat describes  animal in the text?<|im_end|>\n...assistant\n
+    |----------------------- prefix ----------------------------|  |---------------- suffix ------------------|
+
+`packing.py` reads the prefix only once. Each prompt is tokenized as a whole before it is split, so `prefix + suffix`
+are the tokens of `apply_chat_template`, whatever the template does with its messages.
 """
 
 import os
@@ -17,9 +22,8 @@ from transformers.utils import chat_template_utils
 
 from .conversation import LONE_SURROGATE, Message, build_query, neutralize, passage_turns, write_query
 
-MARKUP = re.compile(r"\s*[^\w\s▁]")  # not white space, which some tokenizers add as tokens, nor a word
-# through transformers, because the files that travel with the weights import nothing but torch and transformers;
-# its stub allows for a missing jinja2, which torch requires
+MARKUP = re.compile(r"\s*[^\w\s▁]")  # first visible character is neither a letter nor a digit, as in `<think>`
+# jinja2's error by way of transformers, because the files saved with a model may import only torch and transformers
 TemplateError = chat_template_utils.jinja2.TemplateError  # pyright: ignore[reportAttributeAccessIssue]
 
 SYSTEM_TO_USER = (
@@ -29,25 +33,25 @@ SYSTEM_TO_USER = (
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Strings that may open or close a turn: special tokens, and added ones that begin like markup (`<think>`)."""
+    """Return the tokens that may open or close a turn: special ones, and added ones that look like markup."""
     tokens = tokenizer.added_tokens_decoder.values()
     added = [token.content for token in tokens if token.special or MARKUP.match(token.content)]
     return [token for token in (*added, *tokenizer.all_special_tokens) if token.strip()]
 
 
-def refuse_surrogates(*parts: str) -> None:
-    """Raise ValueError if one of the parts contains half of a character."""
-    for part in parts:
-        if lone := LONE_SURROGATE.search(part):
+def refuse_surrogates(*texts: str) -> None:
+    """Raise ValueError if a text contains half of a surrogate pair."""
+    for text in texts:
+        if lone := LONE_SURROGATE.search(text):
             raise ValueError(
-                f"character {lone.start()} of {part!r:.80} is the lone surrogate {lone[0]!r}, "
+                f"character {lone.start()} of {text!r:.80} is the lone surrogate {lone[0]!r}, "
                 "which no tokenizer reads: replace it before the call"
             )
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A chat template, the special tokens it may name, and the name of its tokenizer for error messages."""
+    """A chat template with the special tokens that it uses, and the tokenizer's name for error messages."""
 
     source: str
     tokens: Mapping[str, str]
@@ -55,13 +59,16 @@ class ChatTemplate:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> "ChatTemplate":
-        """The template of a loaded tokenizer; raises ValueError if it has none.
+        """Return the template of a tokenizer.
 
-        A template that refuses or omits a system turn is extended to write its text in the user turn.
+        A template that fails on system turns or ignores them is extended to put their text before the user's.
+
+        Raises:
+            ValueError: the tokenizer has no chat template.
         """
         name = tokenizer.name_or_path or type(tokenizer).__name__
         if tokenizer.chat_template is None:
-            raise ValueError(f"{name} has no chat template: it cannot be asked in the dialogue")
+            raise ValueError(f"{name} has no chat template, which the dialogue of open NER needs")
         template = cls(tokenizer.get_chat_template(), tokenizer.special_tokens_map, name)
         probe = [{"role": "system", "content": "system text"}, {"role": "user", "content": "user text"}]
         try:
@@ -72,68 +79,63 @@ class ChatTemplate:
         return replace(template, source=SYSTEM_TO_USER + template.source)
 
     def render(self, messages: list[Message], prompt: bool = False) -> str:
-        """Render messages as `apply_chat_template` does; `prompt` adds the opening of the assistant's turn.
+        """Render messages as `apply_chat_template` does; `prompt` adds the start of the assistant's turn.
 
-        Raises ValueError if the template does not accept the messages.
+        Raises:
+            ValueError: the template raises an error for them.
         """
         options: dict[str, Any] = {"add_generation_prompt": prompt, **self.tokens}
         try:
             return chat_template_utils.render_jinja_template([messages], chat_template=self.source, **options)[0][0]
         except TemplateError as error:
-            raise ValueError(f"the chat template of {self.name} refuses a conversation: {error}") from None
+            raise ValueError(f"the chat template of {self.name} cannot render a conversation: {error}") from None
 
 
 @dataclass
 class Prompts:
-    """Tokens of a passage's prompts: `prefix + suffix` is the whole prompt of one query; no suffix is empty."""
+    """Token ids of a passage's prompts: that of each query is `prefix` and its suffix, which is never empty."""
 
     prefix: list[int]
     suffixes: list[list[int]]
 
     def __len__(self) -> int:
-        """Tokens of the longest prompt."""
+        """Return the number of tokens of the longest prompt."""
         return len(self.prefix) + max(map(len, self.suffixes), default=0)
 
 
 class Encoder:
-    """Prompts by one tokenizer's chat template. Special tokens inside passages and types are neutralized."""
+    """Make prompts with a tokenizer and its chat template; special tokens in passages and types are neutralized."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.template = tokenizer, ChatTemplate.from_tokenizer(tokenizer)
         self.special_tokens = special_tokens(tokenizer)
-        # tokens matched before everything else and without the white space around them: the texts on both sides are
-        # tokenized independently. Slow tokenizers do not guarantee this
-        added = tokenizer.added_tokens_decoder.values() if tokenizer.is_fast else ()
-        plain = [re.escape(t.content) for t in added if not (t.normalized or t.lstrip or t.rstrip or t.single_word)]
-        self.cut = re.compile("|".join(sorted(plain, key=len, reverse=True))) if plain else None
 
     def encode(
         self, text: str, types: Sequence[str], dataset: str | None = None, longest: int | None = None
     ) -> Prompts:
-        """Encode the prompts that ask for each of `types` in a passage; just one if it has over `longest` tokens.
+        """Return the prompts that ask for each of `types` in a passage.
 
-        Raises ValueError if a text contains a lone surrogate.
+        Args:
+            text: the passage.
+            types: the entity types, or their definitions.
+            dataset: the human-annotated set named in the prompt (see `passage_turns`).
+            longest: maximum tokens of a prompt; if the first prompt has more, only that one is returned.
+
+        Raises:
+            ValueError: a string contains a lone surrogate, or the template does not support the dialogue.
         """
         refuse_surrogates(text, *types, dataset or "")
-        if not types:
-            return Prompts([], [])
         turns = neutralize(passage_turns(text, dataset), self.special_tokens)
         asked = neutralize([{"role": "user", "content": write_query(name)} for name in types], self.special_tokens)
-        first = self.template.render([*turns, asked[0]], prompt=True)
-        [whole] = self._tokenize([first])
-        if longest is not None and len(whole) > longest:
-            return Prompts(whole[:-1], [whole[-1:]])
-        rendered = [first, *(self.template.render([*turns, message], prompt=True) for message in asked[1:])]
-        cuts = list(self.cut.finditer(first, 0, first.rfind(asked[0]["content"]))) if self.cut else []
-        same = len(os.path.commonprefix(rendered))
-        head = next((first[: cut.start()] for cut in reversed(cuts) if cut.end() <= same), "")
-        prefix = self._tokenize([head])[0] if head else []
-        if prefix + self._tokenize([first[len(head) :]])[0] != whole:
-            head, prefix = "", []
-        suffixes = self._tokenize([prompt[len(head) :] for prompt in rendered])
-        # every query keeps at least one token for itself
-        shared = min(len(os.path.commonprefix(suffixes)), min(map(len, suffixes)) - 1)
-        return Prompts(prefix + suffixes[0][:shared], [suffix[shared:] for suffix in suffixes])
+        if not asked:
+            return Prompts([], [])
+        if longest is not None:
+            [first] = self._tokenize([[*turns, asked[0]]])
+            asked = asked[: 1 if len(first) > longest else None]
+        prompts = self._tokenize([[*turns, query] for query in asked])
+        # one token at least stays in each suffix: the answer starts from the output at the last token of the query
+        shared = min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
+        return Prompts(prompts[0][:shared], [prompt[shared:] for prompt in prompts])
 
     @cached_property
     def ends_in_word(self) -> bool:
@@ -141,6 +143,7 @@ class Encoder:
         prompt = self.template.render(build_query("a", "b"), prompt=True)
         return not prompt[-1:].isspace() and not prompt.endswith(tuple(filter(None, self.special_tokens)))
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """Token ids as in `apply_chat_template`: the only special tokens are those the template wrote."""
-        return self.tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)["input_ids"]
+    def _tokenize(self, prompts: list[list[Message]]) -> list[list[int]]:
+        """Return the token ids of each prompt; the only special tokens are those of the template."""
+        rendered = [self.template.render(messages, prompt=True) for messages in prompts]
+        return self.tokenizer(rendered, add_special_tokens=False, padding=False, truncation=False)["input_ids"]
