@@ -106,10 +106,16 @@ def test_reading_keeps_the_first_of_repeated_strings_and_allows_any_layout() -> 
     assert read_answer('["paris", "Paris"]') == ["paris", "Paris"]
 
 
-@given(st.text())
+@given(st.text() | st.text('["], \\\n{}1', max_size=9))
 def test_reading_never_fails(raw: str) -> None:
     strings = read_answer(raw)
-    assert strings is None or strings == json.loads(raw)
+    assert strings is None or strings == list(dict.fromkeys(json.loads(raw)))
+
+
+@given(st.lists(st.text("ab", max_size=2) | st.none() | st.integers() | st.lists(st.text(), max_size=1), max_size=4))
+def test_a_list_is_read_if_all_of_it_are_strings_and_each_once(values: list) -> None:
+    expected = list(dict.fromkeys(values)) if all(isinstance(value, str) for value in values) else None
+    assert read_answer(json.dumps(values)) == expected
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,9 @@ def test_the_line_of_a_set_is_an_option_and_its_name_stays_in_its_column(line: b
 
 
 def test_absent_types_are_asked_and_answered_with_an_empty_list() -> None:
-    for built in conversations(corpus(12)):
+    everything = conversations(corpus(12))
+    assert len(everything) == 12
+    for built in everything:
         answers = asked(built)
         present = {entity["type"] for entity in built["entities"]}
         assert len(present) == 3 and len(built["negatives"]) == 3
@@ -122,8 +124,8 @@ def test_absent_types_are_asked_and_answered_with_an_empty_list() -> None:
     ],
 )
 def test_the_number_of_absent_types_is_that_of_the_options(options: dict[str, Any], negatives: int) -> None:
-    for built in conversations(corpus(6), DatasetConfig(max_conversation_tokens=100_000, **options)):
-        assert len(built["negatives"]) == negatives
+    built = conversations(corpus(6), DatasetConfig(max_conversation_tokens=100_000, **options))
+    assert [len(line["negatives"]) for line in built] == [negatives] * 6
 
 
 def test_the_seed_fixes_everything_and_another_seed_shuffles() -> None:

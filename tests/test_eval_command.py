@@ -137,9 +137,7 @@ def test_nothing_private_is_in_the_files_of_a_run(tiny_student: Path, tmp_path: 
         assert not [word for word in private if word in content], path
 
 
-def test_processes_share_the_work_and_give_the_same_predictions(
-    finished: tuple[Path, str], tiny_student: Path, tmp_path: Path
-) -> None:
+def test_processes_share_the_work_and_give_the_same_predictions(tiny_student: Path, tmp_path: Path) -> None:
     launch = ["-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/cpu.yaml", "--quiet"]
     arguments = [
         "eval_zero_shot.py", "--config", "recipes/eval/sample.yaml", "--model", str(tiny_student), "--limit", "40",
@@ -166,13 +164,9 @@ def test_an_endpoint_and_a_student_are_scored_side_by_side(tiny_student: Path, t
             "--config", "recipes/eval/sample.yaml", "--model", "gpt/teacher", str(tiny_student), "--base_url",
             server.base_url, "--limit", "2", "--max_new_tokens", "4", "--output_dir", str(tmp_path),
         ]  # fmt: skip
-        os.environ["OPENAI_API_KEY"] = "sk-secret"
-        try:
-            planned = command(*arguments, "--endpoint.price_output", "1000", "--dry_run")
-            asked = len(server.requests)
-            run = command(*arguments)
-        finally:
-            del os.environ["OPENAI_API_KEY"]
+        planned = command(*arguments, "--endpoint.price_output", "1000", "--dry_run", OPENAI_API_KEY="sk-secret")
+        asked = len(server.requests)
+        run = command(*arguments, OPENAI_API_KEY="sk-secret")
     assert planned.returncode == 0 and asked == 0
     assert "gpt/teacher: 16 requests are open, $0.0640 at most" in planned.stdout
     assert f"{tiny_student}: in process" in planned.stdout

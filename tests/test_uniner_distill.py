@@ -131,7 +131,7 @@ def test_a_large_config_is_written_in_shards_that_load_as_one(tmp_path: Path, mo
     assert splits["train"]["id"] == [line["id"] for line in rows if not is_held_out(line["id"], 10)]
     for path in folder.rglob("*.parquet"):
         groups = parquet.ParquetFile(path).metadata
-        assert all(groups.row_group(i).total_byte_size < 100 * 2**20 for i in range(groups.num_row_groups))
+        assert max(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) == 10  # a viewer reads one
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
