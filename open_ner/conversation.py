@@ -1,7 +1,7 @@
-"""The dialogue, defined only here: build a conversation or a query, write and read an answer, find its spans.
+"""The dialogue between user and student: its turns, its answers, and the spans of an answer's strings.
 
 The wording and the order of the turns are those of UniversalNER (arXiv 2308.03279, section 3.2). The builder, the
-trainer, the decoder and the scorer all call these functions, so inference matches training.
+trainer, the decoder and the scorer all use these functions, so that inference matches training.
 """
 
 import json
@@ -16,9 +16,9 @@ Span = tuple[int, int]
 Occurrences = Literal["all", "first"]
 Case = Literal["exact", "else_any", "any"]
 
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character, which no tokenizer or file accepts
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a UTF-16 pair, which neither tokenizers nor files accept
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
-JOINERS = "\u200c\u200d"  # they join the characters around them into one, or a suffix to its word
+JOINERS = "\u200c\u200d"  # zero-width joiner and non-joiner, as in emoji sequences and Persian words
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
 QUERY = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
@@ -27,32 +27,32 @@ CASE: Case = "else_any"  # also measured there; the strings of a grounded answer
 
 
 def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
-    """Return the opening turns: system, the passage, the acknowledgement.
+    """Return the opening turns: the system turn, the passage, the acknowledgement.
 
-    `dataset` names a human-annotated set, for students tuned on several (paper, section 3.3); None for zero-shot.
+    `dataset` names a human-annotated set, for students trained on several sets (paper, section 3.3).
     """
-    header = f"Dataset: {dataset}\n" if dataset else ""
+    passage = f"Dataset: {dataset}\nText: {text}" if dataset else f"Text: {text}"
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"{header}Text: {text}"},
+        {"role": "user", "content": passage},
         {"role": "assistant", "content": ACKNOWLEDGEMENT},
     ]
 
 
 def write_query(entity_type: str) -> str:
-    """Return the user's turn that asks for one entity type, or for the definition of a type."""
+    """Return the text of the user's turn that asks for an entity type, given by its name or its definition."""
     return f"What describes {entity_type} in the text?"
 
 
 def build_query(text: str, entity_type: str, dataset: str | None = None) -> list[Message]:
-    """Return the messages that ask for one type in one passage, up to where the student answers."""
+    """Return the messages that ask for one type in one passage; the student's answer comes next."""
     return [*passage_turns(text, dataset), {"role": "user", "content": write_query(entity_type)}]
 
 
 def build_conversation(
     text: str, answers: Iterable[tuple[str, list[str]]], dataset: str | None = None
 ) -> list[Message]:
-    """Return a training conversation: the passage, then a query and its answer for each `(type, strings)` pair."""
+    """Return a training conversation: the passage, then a query and an answer for each `(type, strings)` pair."""
     messages = passage_turns(text, dataset)
     for entity_type, strings in answers:
         messages.append({"role": "user", "content": write_query(entity_type)})
@@ -61,21 +61,22 @@ def build_conversation(
 
 
 def read_conversation(messages: list[Message]) -> tuple[str, str | None, list[tuple[str, str]]]:
-    """Invert `build_conversation`: return the passage, the dataset's name, and a `(type, answer)` pair for each query.
+    """Invert `build_conversation`: return the passage, the dataset's name, and a `(type, answer)` pair per query.
 
-    Raises ValueError if the turns are not those of the dialogue.
+    Raises:
+        ValueError: the turns are not those of the dialogue.
     """
     turns = [message["content"] for message in messages if message["role"] != "system"]
     opening = OPENING.fullmatch(turns[0]) if len(turns) % 2 == 0 and turns[1:2] == [ACKNOWLEDGEMENT] else None
     asked = [match for turn in turns[2::2] if (match := QUERY.fullmatch(turn))]
     if opening is None or len(asked) != len(turns[2::2]):
-        raise ValueError(f"a conversation is not of the open-NER dialogue: it begins {turns[:1]!r:.80}")
+        raise ValueError(f"a conversation does not follow the open-NER dialogue: it begins {turns[:1]!r:.80}")
     pairs = [(match["type"], answer) for match, answer in zip(asked, turns[3::2], strict=True)]
     return opening["text"], opening["dataset"], pairs
 
 
 def order_strings(mentions: Iterable[tuple[int, str]]) -> list[str]:
-    """Return the distinct strings of `(start, text)` mentions by first occurrence, the longer first on a tie."""
+    """Return the distinct texts of `(start, text)` mentions, ordered by first start; on a tie the longer is first."""
     first: dict[str, int] = {}
     for start, text in mentions:
         first[text] = min(start, first.get(text, start))
@@ -84,11 +85,11 @@ def order_strings(mentions: Iterable[tuple[int, str]]) -> list[str]:
 
 def write_answer(strings: list[str]) -> str:
     """Return the answer that the student learns: a JSON list of strings on one line, `[]` for an absent type."""
-    return f"[{', '.join(map(encode_basestring, strings))}]"  # like json.dumps, without creating an encoder each time
+    return f"[{', '.join(map(encode_basestring, strings))}]"  # as json.dumps(ensure_ascii=False), 8 times faster
 
 
 def read_answer(raw: str) -> list[str] | None:
-    """Return the distinct strings of an answer in their order, or None if it is not a JSON list of strings."""
+    """Return the distinct strings of an answer in order, or None if the answer is not a JSON list of strings."""
     try:
         strings = json.loads(raw)
     except (ValueError, RecursionError):
@@ -99,10 +100,13 @@ def read_answer(raw: str) -> list[str] | None:
 
 
 def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, case: Case = CASE) -> list[Span]:
-    """Return the spans `(start, end)` in characters, end exclusive, where `string` occurs in `text`.
+    """Return the spans of a string in a text, as `(start, end)` in characters with `end` exclusive.
 
-    Matches inside words count only if none is on word boundaries. `case` is "exact"; "any", which ignores the case of
-    letters; or "else_any", which ignores it only if "exact" finds nothing.
+    Args:
+        text: the passage.
+        string: the string to find; a match inside a word counts only if no match is a whole word.
+        occurrences: "all" or only the "first" span.
+        case: "exact"; "any" ignores case; "else_any" ignores case only if "exact" finds nothing.
     """
     for ignore_case in {"exact": (False,), "else_any": (False, True), "any": (True,)}[case]:
         for on_words in (True, False):
@@ -112,18 +116,18 @@ def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, c
 
 
 def find_occurrences(text: str, string: str, on_words: bool, ignore_case: bool = False) -> Iterator[Span]:
-    """Yield the occurrences of a string, without overlap, that begin and end on borders, from left to right."""
+    """Yield the non-overlapping spans of a string from left to right; with `on_words` only whole words."""
     pattern = re.compile(re.escape(string), re.IGNORECASE) if ignore_case else None
     start = 0
     while string:
         if pattern:
             match = pattern.search(text, start)
-            begin, end = match.span() if match else (-1, -1)
-        else:  # faster than to compile a pattern for each string
+            begin = match.start() if match else -1
+        else:  # faster than compiling a pattern for each string
             begin = text.find(string, start)
-            end = begin + len(string)
         if begin < 0:
             return
+        end = begin + len(string)  # ignoring case, too, each character matches one character
         start = begin + 1
         if is_border(text, begin, on_words) and is_border(text, end, on_words):
             yield begin, end
@@ -131,7 +135,10 @@ def find_occurrences(text: str, string: str, on_words: bool, ignore_case: bool =
 
 
 def is_border(text: str, position: int, of_words: bool = False) -> bool:
-    """Whether a span may begin or end there: not inside a displayed character or, with `of_words`, inside a word."""
+    """Return whether a span may begin or end at a position: not within an emoji sequence or before a combining mark.
+
+    With `of_words`, a position inside a word is not a border either.
+    """
     left, right = text[max(0, position - 1) : position], text[position : position + 1]
     if not left or not right:
         return True
@@ -141,15 +148,12 @@ def is_border(text: str, position: int, of_words: bool = False) -> bool:
 
 
 def is_word(character: str) -> bool:
-    r"""Whether a character belongs to a word: `\w` of the standard `re`, and combining marks."""
+    r"""Return whether a character can be part of a word: `\w` of the standard `re`, and combining marks."""
     return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
 
 
 def neutralize(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:
-    """Break special tokens inside the contents, so that no passage or type can open or close a turn.
-
-    A space after the first character is enough: the tokenizer no longer finds the token, and the text stays readable.
-    """
+    """Insert a space into special tokens in the contents (`< |im_end|>`), so that no text can open or close a turn."""
     longest_first = sorted(filter(None, special_tokens), key=len, reverse=True)
     if not longest_first:
         return messages

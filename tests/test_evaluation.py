@@ -51,7 +51,7 @@ def test_reading_a_conversation_is_the_inverse_of_building_it() -> None:
     assert (text, dataset, pairs) == ("Nobody came.", "wikigold", [("person", "[]")])
     odd = build_conversation("Text: in\nDataset: x", [("what\nin the text?", ["x"])])
     assert read_conversation(odd) == ("Text: in\nDataset: x", None, [("what\nin the text?", '["x"]')])
-    with pytest.raises(ValueError, match="not of the open-NER dialogue"):
+    with pytest.raises(ValueError, match="does not follow the open-NER dialogue"):
         read_conversation([{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}])
 
 
