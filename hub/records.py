@@ -1,6 +1,6 @@
 """Types of the two JSON files a model is published with: results.json (evaluation) and training.json (training)."""
 
-from typing import Literal, NotRequired, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 Scorer = Literal["official", "strict", "partial", "type-only", "boundary-only"]
 SCORERS: tuple[Scorer, ...] = get_args(Scorer)
@@ -8,7 +8,7 @@ Scalar = str | int | float | bool | None
 
 
 class Scores(TypedDict):
-    """One scorer's precision, recall and F1 between 0 and 1, and the counts they come from."""
+    """Precision, recall and F1 of one scorer, between 0 and 1, and the counts behind them."""
 
     precision: float
     recall: float
@@ -35,7 +35,7 @@ class Gain(TypedDict):
 
 
 class MainScores(TypedDict):
-    """Scores under the two main scorers; None where no query has what the scorer compares."""
+    """Scores of the two main scorers; None where no query can be scored."""
 
     official: Scores | None
     strict: Scores | None
@@ -49,50 +49,34 @@ class TypeResult(TypedDict):
     errors: dict[str, int]
 
 
-class TypeParaphrases(TypedDict):
-    """Scores of one type under each wording, and their mean, std, min and max."""
-
-    wordings: dict[str, dict[Scorer, Scores]]
-    spread: dict[Scorer, dict[str, float] | None]
-
-
 class Paraphrases(TypedDict):
-    """Scores of one benchmark under each wording of its types."""
+    """Scores of one benchmark under each wording of its types, and their mean, std, min and max.
+
+    `types` has both for each type; there `wordings` is a dict by wording.
+    """
 
     wordings: list[dict[Scorer, Scores]]
     spread: dict[Scorer, dict[str, float] | None]
-    types: dict[str, TypeParaphrases]
+    types: dict[str, dict[str, Any]]
 
 
-ScoresByScorer = TypedDict("ScoresByScorer", {
-    "official": Scores | None, "strict": Scores | None, "partial": Scores | None, "type-only": Scores | None,
-    "boundary-only": Scores | None,
+# what is computed from the predictions on one benchmark; as a call, because "type-only" is not an identifier
+BenchmarkScores = TypedDict("BenchmarkScores", {
+    "official": Scores | None, "strict": Scores | None,
+    "partial": Scores | None, "type-only": Scores | None, "boundary-only": Scores | None,
+    "n_passages": int, "n_queries": int, "n_empty_gold": int, "parse_failures": int,
+    "per_type": dict[str, TypeResult], "by_seen": NotRequired[dict[str, MainScores]],
 })  # fmt: skip
 
 
-class BenchmarkScores(ScoresByScorer):
-    """What is computed from the predictions on one benchmark."""
-
-    n_passages: int
-    n_queries: int
-    n_empty_gold: int
-    parse_failures: int
-    per_type: dict[str, TypeResult]
-    by_seen: NotRequired[dict[str, MainScores]]
-
-
 class BenchmarkResult(BenchmarkScores):
-    """One entry of `benchmarks` in results.json.
-
-    `dataset` has `id` and `revision`, None for local files, `config` and `digest`; `sampled` has the size of a seeded
-    sample, `passages`, `of` how many, and its `seed`.
-    """
+    """One entry of `benchmarks` in results.json."""
 
     version: int
     domain: str
-    dataset: dict[str, str | None]
-    sampled: dict[str, int] | None
-    skipped: dict[str, int]
+    dataset: dict[str, str | None]  # `id` and `revision` (None for local files), `config`, `digest`
+    sampled: dict[str, int] | None  # of a seeded sample: number of `passages`, `of` how many, `seed`
+    skipped: dict[str, int]  # rejects by reason
     paraphrases: NotRequired[Paraphrases]
 
 
@@ -117,7 +101,7 @@ class Reliability(TypedDict):
 
 
 class Calibration(TypedDict):
-    """Calibration of the predicted spans' scores, raw and with the saved temperature and bias."""
+    """Calibration of the predicted spans' scores, before and after the saved temperature and bias are applied."""
 
     n_spans: int
     precision: float
