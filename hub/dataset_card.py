@@ -1,17 +1,11 @@
 """The dataset card: a template filled from the build's `stats.json`, so every number comes from the build."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
-from command_line.build_statistics import (
-    BuildStatistics,
-    ConfigStatistics,
-    CorpusCounts,
-    PaperNumbers,
-    rejects_by_stage,
-)
+from command_line.build_statistics import BuildStatistics, ConfigStatistics, CorpusCounts, rejects_by_stage
 
 from .markdown import code, escape
 
@@ -26,30 +20,17 @@ ROWS = {
     "mixture": "a conversation about a distilled passage or one of a human-annotated set, in a seeded order",
     "annotations": "a passage with its entities and their origin",
 }
-COUNTS = ("passages", "entities", "spans", "types", "queries", "negative_queries", "types_not_asked")
-BANDS = ("top 1 %", "1-10 %", "10-100 %")
-NUMBERS = {  # label and format of each number
-    **{key: (key.replace("_", " "), ",") for key in COUNTS},
-    **{key: (key.replace("_", " "), ".1f") for key in ("entities_per_passage", "types_per_passage")},
-    **{band: (f"entities of the {band} of types by rank", ".0%") for band in BANDS},
+BANDS = [f"entities of the {band} of types by rank" for band in ("top 1 %", "1-10 %", "10-100 %")]
+FORMATS = {  # of the numbers in the table of statistics
+    **dict.fromkeys(("passages", "entities", "spans", "types", "queries", "negative_queries", "types_not_asked"), ","),
+    **dict.fromkeys(("entities_per_passage", "types_per_passage"), ".1f"),
+    **dict.fromkeys(BANDS, ".0%"),
 }
-NAMED = 12  # sources, licenses and merged types that are listed; the others are counted
-
-
-class Table(TypedDict):
-    """Cells of a Markdown table."""
-
-    head: list[str]
-    rows: list[list[str]]
+NAMED = 12  # longest list of sources, licenses or merged types; the others are only counted
 
 
 def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
-    """Write `README.md` with the Hub's metadata (`configs`, `dataset_info`, license) and the build's statistics.
-
-    Args:
-        folder: the dataset's folder, with `stats.json`.
-        repo_id: the repository of the dataset, for the loading example.
-    """
+    """Write a dataset's `README.md` from its `stats.json`; `repo_id` is the repository in the loading example."""
     from huggingface_hub import DatasetCard
 
     stats: BuildStatistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
@@ -96,13 +77,13 @@ def _metadata(stats: BuildStatistics) -> "DatasetCardData":
 
     configs, language = stats["configs"], stats.get("language")
     default = next(iter(configs))
-    rows = sum(configs[default]["splits"].values())
+    size = sum(configs[default]["splits"].values())
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return DatasetCardData(
         pretty_name=stats["name"], license=stats["license"], language=[language] if language else None,
         annotations_creators=["machine-generated"] * bool(stats["prompts"]) + ["found"] * bool(stats["supervised"]),
         task_categories=["token-classification", "text-generation"],
-        size_categories=[next((name for bound, name in bounds if rows < bound), "n>1M")],
+        size_categories=[next((name for bound, name in bounds if size < bound), "n>1M")],
         tags=["named-entity-recognition", "universal-ner", "distillation"],
         configs=[
             {"config_name": name,
@@ -114,24 +95,26 @@ def _metadata(stats: BuildStatistics) -> "DatasetCardData":
     )  # fmt: skip
 
 
-def _statistics(stats: BuildStatistics) -> Table:
-    """Return the numbers of each variant beside those of the paper, if it has any."""
-    columns: list[tuple[str, ConfigStatistics | PaperNumbers]] = []
+def _statistics(stats: BuildStatistics) -> dict[str, list]:
+    """Return the table of the numbers of each variant, beside those of the paper if it has that variant."""
+    head, columns = [""], list[dict[str, Any]]()
     for name, part in stats["variants"].items():
-        columns += [(name, part), *([("paper", stats["paper"][name])] if name in stats["paper"] else [])]
-    rows = [[label] for label, _ in NUMBERS.values()]
-    for _, part in columns:
-        numbers: dict[str, float] = {key: part.get(key, 0) for key in NUMBERS if key in part}
-        if "passages" in numbers:
-            numbers.setdefault("entities_per_passage", numbers["entities"] / numbers["passages"])
-        numbers |= zip(BANDS, part.get("bands", []), strict=False)
-        for row, (key, (_, form)) in zip(rows, NUMBERS.items(), strict=True):
-            row.append(f"{numbers[key]:{form}}" if key in numbers else "")
-    return {"head": ["", *(name for name, _ in columns)], "rows": rows}
+        for title, source in ((name, part), ("paper", stats["paper"].get(name))):
+            if source:
+                numbers: dict[str, Any] = {**source, **dict(zip(BANDS, source.get("bands", []), strict=False))}
+                if "passages" in numbers:
+                    numbers.setdefault("entities_per_passage", numbers["entities"] / numbers["passages"])
+                head.append(title)
+                columns.append(numbers)
+    rows = [
+        [key.replace("_", " "), *(f"{numbers[key]:{form}}" if key in numbers else "" for numbers in columns)]
+        for key, form in FORMATS.items()
+    ]
+    return {"head": head, "rows": rows}
 
 
-def _corpus(corpus: CorpusCounts) -> Iterable[str]:
-    """Yield one line per fact about the corpus."""
+def _corpus(corpus: CorpusCounts) -> Iterator[str]:
+    """Yield the lines about the corpus."""
     if "kept" not in corpus:
         return
     line = f"{corpus['kept']:,} passages were kept"
@@ -149,36 +132,34 @@ def _corpus(corpus: CorpusCounts) -> Iterable[str]:
         yield "Revisions on the Hub: " + ", ".join(f"{escape(name)} at {escape(r)}" for name, r in revisions.items())
 
 
-def _sets(stats: BuildStatistics) -> Table:
-    """Return a row per human-annotated set."""
-    head = ["set", "license", "types", "passages", "passages without entity", "entities", "conversations", "queries"]
+def _sets(stats: BuildStatistics) -> dict[str, list]:
+    """Return the table of the human-annotated sets."""
+    keys = ("passages", "passages_without_entity", "entities", "conversations", "queries", "negative_queries")
     rows = [
-        [name, part["license"] or "not named", len(part["types"]), part["passages"], part["passages_without_entity"],
-         part["entities"], part["conversations"], part["queries"], part["negative_queries"]]
+        [name, part["license"] or "not named", len(part["types"]), *(part[key] for key in keys)]
         for name, part in stats["supervised"].items()
-    ]  # fmt: skip
-    return _table([*head, "negative queries"], rows)
+    ]
+    return _table(["set", "license", "types", *keys], rows)
 
 
-def _contamination(stats: BuildStatistics) -> Table:
-    """Return a row per benchmark."""
-    head = ["benchmark", "texts", "too short", "texts found", "passages", "removed", "types", "types shared"]
+def _contamination(stats: BuildStatistics) -> dict[str, list]:
+    """Return the table of the benchmarks and what the dataset shares with them."""
+    keys = ("benchmark", "texts", "too_short", "texts_found", "passages", "removed", "types")
     rows = []
     for part in stats["contamination"]:
         shared = f"{len(part['types_shared'])}: {', '.join(part['types_shared'])}" if part["types_shared"] else "none"
-        rows.append([part["benchmark"], part["texts"], part["too_short"], part["texts_found"], part["passages"],
-                     part["removed"], part["types"], shared])  # fmt: skip
-    return _table(head, rows)
+        rows.append([*(part[key] for key in keys), shared])
+    return _table([*keys, "types_shared"], rows)
 
 
-def _table(head: list[str], rows: Sequence[Sequence[str | int]]) -> Table:
+def _table(head: Sequence[str], rows: Iterable[Iterable[str | int]]) -> dict[str, list]:
     cells = [[f"{cell:,}" if isinstance(cell, int) else escape(cell) for cell in row] for row in rows]
-    return {"head": head, "rows": cells}
+    return {"head": [name.replace("_", " ") for name in head], "rows": cells}
 
 
 def _mixture(weights: dict[str, float], outside: int) -> str:
     sizes = ", ".join(f"{escape(name)} {weight:g}" for name, weight in weights.items())
-    return f"relative sizes {sizes}; {outside:,} passages were left out" if weights else "all passages"
+    return f"relative sizes {sizes}; {outside:,} passages are not in it" if weights else "all passages"
 
 
 def _negatives(options: dict[str, Any], seed: int) -> str:
@@ -191,14 +172,14 @@ def _negatives(options: dict[str, Any], seed: int) -> str:
 
 
 def _listed(counts: dict[str, int]) -> str:
-    """List names with their numbers, the most frequent first."""
+    """Write names with their numbers; after the first `NAMED` names, how many others there are."""
     names = [f"{escape(name) or 'not named'} ({number:,})" for name, number in list(counts.items())[:NAMED]]
     rest = list(counts.values())[NAMED:]
     return ", ".join(names) + (f", and {len(rest)} others ({sum(rest):,})" if rest else "")
 
 
 def _merged(variants: dict[str, ConfigStatistics]) -> str:
-    """List the plural types that were merged into their singular."""
+    """Write which plural types were merged into their singular."""
     merged = {plural: single for part in variants.values() for plural, single in part.get("merged_types", {}).items()}
     shown = ", ".join(f"{escape(plural)} into {escape(single)}" for plural, single in list(merged.items())[:NAMED])
     return f"Plural types merged into their singular ({len(merged):,}): {shown}" if merged else ""

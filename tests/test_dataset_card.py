@@ -148,7 +148,7 @@ def test_corpus_sets_mixture_and_contamination_are_shown(tmp_path: Path) -> None
         "| bench | 1,200 | 3 | 2 | 5 | 5 | 9 | 2: person, city |",
     ):
         assert line in text.splitlines(), line
-    assert "(relative sizes distilled 2, places 1; 1,234 passages were left out)" in text
+    assert "(relative sizes distilled 2, places 1; 1,234 passages are not in it)" in text
     assert "in human-annotated sets: every type of the set that is absent" in text and "Not checked" not in text
 
 
