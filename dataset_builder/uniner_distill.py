@@ -5,10 +5,10 @@ folder of Parquet files, which `load_dataset` reads from disk and from the Hub w
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -18,7 +18,7 @@ from open_ner.tools.errors import UserError
 
 from .config import DatasetConfig, SupervisedConfig
 from .dataset.annotation_file import AnnotationFile
-from .dataset.conversations import ROWS_AT_ONCE, ConversationCounts, to_conversations, to_table
+from .dataset.conversations import ConversationCounts, to_conversations
 from .dataset.negatives import NegativeSampler
 from .dataset.statistics import BuiltConfig
 from .dataset.supervised import conversation_options
@@ -32,7 +32,7 @@ PROVENANCE = {"source_id": STRING, "license": STRING, "start": datasets.Value("i
 CONVERSATION_FEATURES = datasets.Features({**TEXT, **MESSAGES, **ENTITIES, "negatives": datasets.List(STRING)})
 DISTILLED = ("type", "definition")  # configs without human-annotated sets
 SHARD_SIZE = "500MB"  # of Arrow data; as Parquet about a third
-Item = TypeVar("Item")
+ROWS_PER_TABLE = 2000
 
 
 def features_of(config: str) -> datasets.Features:
@@ -78,30 +78,19 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         return [datasets.SplitGenerator(name=name, gen_kwargs={"split": name}) for name in names]
 
     def _generate_tables(self, split: str) -> Iterator[tuple[int, pa.Table]]:
-        rows, schema = self.annotations.rows(split), features_of(self.config.name).arrow_schema
-        if self.config.name == "annotations":
-            for number, block in enumerate(_blocks(rows)):
-                yield number, pa.Table.from_pylist(block, schema=schema)
-            return
-        options = {
-            name: conversation_options(self.supervised, self.options) if name else self.options
-            for name in self.annotations.train_counts
-        }
-        # both splits draw absent types from the training split, and each set from its own types
-        samplers = {
-            name: NegativeSampler(counts, options[name].negatives, options[name].seed)
-            for name, counts in self.annotations.train_counts.items()
-        }
-        line = self.supervised.dataset_line
-        conversations = to_conversations(rows, samplers, options, self.budget, self.counts, line)
-        for number, block in enumerate(_blocks(conversations)):
-            yield number, to_table(block, schema)
-
-
-def _blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    items = iter(items)
-    while block := list(islice(items, ROWS_AT_ONCE)):
-        yield block
+        rows: Iterator[Any] = self.annotations.rows(split)
+        if self.config.name != "annotations":
+            options, samplers = {}, {}
+            # both splits draw absent types from the training split, and each set from its own types
+            for name, counts in self.annotations.train_counts.items():
+                options[name] = conversation_options(self.supervised, self.options) if name else self.options
+                samplers[name] = NegativeSampler(counts, options[name].negatives, options[name].seed)
+            line = self.supervised.dataset_line
+            rows = to_conversations(rows, samplers, options, self.budget, self.counts, line)
+        number = 0
+        while block := list(islice(rows, ROWS_PER_TABLE)):
+            yield number, pa.Table.from_pylist(block, schema=features_of(self.config.name).arrow_schema)
+            number += 1
 
 
 def materialize(

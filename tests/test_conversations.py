@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder.config import DatasetConfig
-from dataset_builder.dataset.conversations import ConversationCounts, count_types, to_conversations, to_table
+from dataset_builder.dataset.conversations import ConversationCounts, count_types, to_conversations
 from dataset_builder.dataset.negatives import NegativeSampler
 from dataset_builder.dataset.token_budget import TokenBudget
 from dataset_builder.rejects import Reject
-from dataset_builder.uniner_distill import CONVERSATION_FEATURES, features_of
 from open_ner.conversation import ACKNOWLEDGEMENT, SYSTEM
 from open_ner.tools.errors import UserError
 from test_uniner_distill import TEXT, WHOLE, corpus, row
@@ -28,11 +27,9 @@ def conversations(
     types: Counter[str] | None = None,
     counts: ConversationCounts | None = None,
 ) -> list[dict[str, Any]]:
-    """The conversations of `rows`, read back from their Arrow table."""
     samplers = {"": NegativeSampler(count_types(rows) if types is None else types, options.negatives, options.seed)}
     budget = TokenBudget(str(student), options.max_conversation_tokens) if student else None
-    built = to_conversations(rows, samplers, {"": options}, budget, counts or ConversationCounts())
-    return to_table(built, CONVERSATION_FEATURES.arrow_schema).to_pylist()
+    return list(to_conversations(rows, samplers, {"": options}, budget, counts or ConversationCounts()))
 
 
 def asked(conversation: dict[str, Any]) -> dict[str, list[str]]:
@@ -79,8 +76,7 @@ def mixed(line: bool = True, counts: ConversationCounts | None = None) -> list[d
         row("p", person=["Ada"], city=["Rome"]), row("a/1", person=["Ada"]) | {"dataset": "a"},
         row("b/1", gene=["Ada"]) | {"dataset": "b"}, row("b/2") | {"dataset": "b"},
     ]  # fmt: skip
-    built = to_conversations(rows, samplers, options, None, counts or ConversationCounts(), line)
-    return to_table(built, features_of("mixture").arrow_schema).to_pylist()
+    return list(to_conversations(rows, samplers, options, None, counts or ConversationCounts(), line))
 
 
 def test_each_set_is_asked_its_own_types_by_its_own_options() -> None:
@@ -222,7 +218,7 @@ def test_what_exceeds_the_budget_is_rejected_with_a_reason(tiny_student: Path) -
     rows = [row("long", long, person=["Ada"]), row("wide", person=["Ada"], city=[TEXT[:50]]), row("p", city=["Rome"])]
     counts = ConversationCounts()
     budget = TokenBudget(str(tiny_student), 10_000)
-    alone = budget.exact(conversations([rows[1]], DatasetConfig(negatives="none"))[0]["messages"])
+    alone = budget.count(conversations([rows[1]], DatasetConfig(negatives="none"))[0]["messages"])
     options = DatasetConfig(negatives="none", max_conversation_tokens=alone - 5)
     built = conversations(rows, options, tiny_student, counts=counts)
     assert [(line["id"], list(asked(line))) for line in built] == [

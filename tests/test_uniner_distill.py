@@ -121,7 +121,7 @@ def test_the_info_of_a_config_is_that_of_its_files(tmp_path: Path) -> None:
 
 def test_a_large_config_is_written_in_shards_that_load_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uniner_distill, "SHARD_SIZE", 20_000)
-    monkeypatch.setattr(uniner_distill, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(uniner_distill, "ROWS_PER_TABLE", 10)
     rows = corpus(150)
     folder = built(tmp_path / "run", rows)
     names = sorted(path.name for path in (folder / "type").glob("train-*"))

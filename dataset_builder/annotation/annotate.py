@@ -39,7 +39,7 @@ class AnnotationRow(TypedDict):
     teacher: str  # empty: annotated by people
     annotated: str  # UTC, ISO 8601
     dataset: NotRequired[str]  # name of the human-annotated set
-    tokens: NotRequired[int]  # by the corpus's tokenizer
+    tokens: NotRequired[int]  # of a distilled passage, by the corpus's tokenizer
 
 
 @dataclass
@@ -99,12 +99,8 @@ def annotate_passages(
         if not mentions:
             result.reject("no_entities_left", passage.id, reply=reply)
             continue
-        row: AnnotationRow = {
-            "id": passage.id, "text": passage.text, "source": passage.source, "source_id": passage.source_id,
-            "license": passage.license, "start": passage.start, "end": passage.end, "entities": mentions,
-            "teacher": record["model"] or "", "annotated": record["time"],
-        }  # fmt: skip
-        result.rows.append(row)
+        origin = {"teacher": record["model"] or "", "annotated": record["time"]}
+        result.rows.append(AnnotationRow(**vars(passage), entities=mentions, **origin))
     return result
 
 

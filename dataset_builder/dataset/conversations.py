@@ -4,33 +4,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from open_ner.conversation import build_conversation, order_strings, passage_turns, write_answer, write_query
+from open_ner.conversation import build_conversation, order_strings, passage_turns
 
 from ..annotation.annotate import AnnotationRow
 from ..config import DatasetConfig
 from ..rejects import Reject
 from .negatives import ORDER, NegativeSampler, random_numbers
 from .token_budget import AnsweredQuery, TokenBudget
-
-ROWS_AT_ONCE = 2000
-
-
-@dataclass
-class Conversation:
-    """A passage with its queries and their answers; `id` is that of the passage, or `passage#2` for a continuation.
-
-    `line` is the name in the line `Dataset: {name}`; None if there is no such line.
-    """
-
-    id: str
-    row: AnnotationRow
-    queries: list[AnsweredQuery]
-    line: str | None = None
 
 
 @dataclass
@@ -56,43 +40,46 @@ def count_types(rows: Iterable[AnnotationRow]) -> Counter[str]:
 def to_conversations(
     rows: Iterable[AnnotationRow], samplers: Mapping[str, NegativeSampler], options: Mapping[str, DatasetConfig],
     budget: TokenBudget | None, counts: ConversationCounts, dataset_line: bool = True,
-) -> Iterator[Conversation]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Ask all present types of each passage and some absent ones, in a seeded random order.
-
-    A passage whose conversation exceeds the budget is continued in another one, which repeats the passage.
 
     Args:
         rows: annotated passages.
-        samplers: sampler of absent types for each human-annotated set by name; "" is for distilled rows.
+        samplers: samplers of absent types by human-annotated set; "" is the key for distilled rows.
         options: how each set is asked, with the same keys.
-        budget: longest conversation; None for no limit.
+        budget: limit of a conversation; None for no limit.
         counts: receives the counts, and the rejects `passage_too_long`, `query_too_long` and `nothing_to_ask`.
         dataset_line: open the conversations of a set with its name.
+
+    Yields:
+        The rows of the dataset. A conversation that exceeds the budget is continued in another one, which repeats the
+        passage and has the id `passage#2`.
     """
-    rows = iter(rows)
-    while block := list(islice(rows, ROWS_AT_ONCE)):
-        sets = [row.get("dataset", "") for row in block]
-        pairs = zip(block, sets, strict=True)
-        asked = [choose_queries(row, samplers[name], options[name], counts) for row, name in pairs]
-        costs = _query_costs(asked, budget) if budget else [[] for _ in asked]
-        for row, dataset, queries, prices in zip(block, sets, asked, costs, strict=True):
-            line = dataset if dataset_line and dataset else None
-            if not queries:
-                counts.rejects.append(Reject(row["id"], "nothing_to_ask"))
-                continue
-            parts = [queries]
-            if budget:
-                tokens = budget.text_tokens(row["text"], row.get("tokens"))
-                parts, too_long = budget.spread(row["text"], tokens, queries, prices, line)
-                if too_long and not parts and budget.exact(passage_turns(row["text"], line)) > budget.limit:
-                    counts.rejects.append(Reject(row["id"], "passage_too_long"))
-                else:
-                    counts.rejects += [Reject(row["id"], "query_too_long", type=name) for name, _ in too_long]
-            for number, part in enumerate(parts, 1):
-                counts.conversations[dataset] += 1
-                counts.queries[dataset] += len(part)
-                counts.negative_queries[dataset] += sum(not strings for _, strings in part)
-                yield Conversation(row["id"] if number == 1 else f"{row['id']}#{number}", row, part, line)
+    for row in rows:
+        dataset = row.get("dataset", "")
+        queries = choose_queries(row, samplers[dataset], options[dataset], counts)
+        if not queries:
+            counts.rejects.append(Reject(row["id"], "nothing_to_ask"))
+            continue
+        line = dataset if dataset_line else None
+        parts, too_long = budget.split(row["text"], queries, line) if budget else ([queries], [])
+        if budget and not parts and budget.count(passage_turns(row["text"], line)) > budget.limit:
+            counts.rejects.append(Reject(row["id"], "passage_too_long"))
+        else:
+            counts.rejects += [Reject(row["id"], "query_too_long", type=name) for name, _ in too_long]
+        for number, part in enumerate(parts, 1):
+            present = {name for name, strings in part if strings}
+            negatives = [name for name, strings in part if not strings]
+            counts.conversations[dataset] += 1
+            counts.queries[dataset] += len(part)
+            counts.negative_queries[dataset] += len(negatives)
+            yield {
+                "id": row["id"] if number == 1 else f"{row['id']}#{number}",
+                "text": row["text"], "source": row["source"], "dataset": dataset,
+                "messages": build_conversation(row["text"], part, line),
+                "entities": [mention for mention in row["entities"] if mention["type"] in present],
+                "negatives": negatives,
+            }  # fmt: skip
 
 
 def choose_queries(
@@ -110,26 +97,3 @@ def choose_queries(
     kept = order[: options.max_queries]
     counts.types_not_asked += sum(bool(queries[place][1]) for place in order[len(kept) :])
     return [queries[place] for place in kept]
-
-
-def _query_costs(asked: list[list[AnsweredQuery]], budget: TokenBudget) -> list[list[int]]:
-    """Tokens of the text and the answer of each query, counted in one batch."""
-    pairs = (pair for part in asked for pair in part)
-    texts = [text for name, strings in pairs for text in (write_query(name), write_answer(strings))]
-    counts = iter(budget.counts(texts))
-    return [[next(counts) + next(counts) for _ in part] for part in asked]
-
-
-def to_table(conversations: Iterable[Conversation], schema: pa.Schema) -> pa.Table:
-    """Return conversations as a table with the columns of `schema`."""
-    rows = []
-    for conversation in conversations:
-        row, queries = conversation.row, conversation.queries
-        asked = {name for name, strings in queries if strings}
-        rows.append({
-            "id": conversation.id, "text": row["text"], "source": row["source"], "dataset": row.get("dataset", ""),
-            "messages": build_conversation(row["text"], queries, conversation.line),
-            "entities": [mention for mention in row["entities"] if mention["type"] in asked],
-            "negatives": [name for name, strings in queries if not strings],
-        })  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=schema)

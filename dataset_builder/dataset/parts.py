@@ -52,16 +52,12 @@ class Parts:
         # passages rejected before the teacher was paid count as overlap too
         contaminated = (item for item in passages.rejects() if item.reason.startswith("contaminated: "))
         self.decontaminator.look_up((item.id, item.text) for item in contaminated)
-        same = config.dataset.tokenizer in (None, config.corpus.tokenizer)
-        tokens = {passage.id: passage.tokens for passage in passages} if same else {}
         for variant in config.teacher.variants:
             found = annotate_passages(
                 passages, replies.pop(variant), variant, config.dataset.max_entity_words, rejected,
                 self.decontaminator.why_not_type,
             )  # fmt: skip
             self._announce(variant, found)
-            for row in found.rows if tokens else ():
-                row["tokens"] = tokens[row["id"]]
             self._write_file(variant, found.rows)
             self.rejects.write(variant, found.rejects)
             self.counts[variant] = {
