@@ -116,6 +116,42 @@ def test_one_passage_that_cannot_be_read_does_not_stop_a_run(
     assert all(word.casefold() in line["raw"].casefold() for word, line in spans)
 
 
+def test_results_on_samples_never_replace_those_on_whole_benchmarks_beside_a_student(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = tmp_path / "student"
+    shutil.copytree(tiny_student, student)
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps({**config, "open_ner": {"types": ["city"]}}))
+    trained_on = dict.fromkeys(("conversations", "queries", "answer_tokens", "tokens"), 1)
+    training = {"name": "s", "base_model": "b", "dataset": "d", "recipe": {"license": "mit"}, "history": []}
+    (student / "training.json").write_text(json.dumps({**training, "seconds": 60.0, "trained_on": trained_on}))
+    entities = [{"start": 0, "end": 4, "type": "city"}]
+    rows = [{"id": str(n), "text": f"Rome has {n} hills.", "entities": entities} for n in range(4)]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "b.yaml").write_text("name: b\npath: b.jsonl\nformat: offsets\n")
+
+    def score(*options: str) -> tuple[str, int, bytes]:
+        """Print, number of passages in the results beside the student, and card after an evaluation."""
+        arguments = [
+            "--config", str(ROOT / "recipes/eval/sample.yaml"), "--model", str(student), "--data_dir", str(tmp_path),
+            "--benchmarks", f"[{tmp_path}/b.yaml]", "--max_new_tokens", "4", "--output_dir", str(tmp_path / "out"),
+        ]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["eval_zero_shot.py", *arguments, *options])
+        eval_zero_shot.main()
+        kept = json.loads((student / "results" / "sample-sample-free.json").read_text())["benchmarks"]["b"]
+        return capsys.readouterr().out, kept["n_passages"], (student / "README.md").read_bytes()
+
+    sampled, whole = score("--limit", "2"), score()
+    assert (sampled[1], whole[1]) == (2, 4) and b"sample of 2 of 4 passages" in sampled[2] != whole[2]
+    again = score("--limit", "3")
+    is_same = again[2] == whole[2]  # compared outside of assert, whose report of long bytes takes minutes
+    assert again[1] == 4 and is_same
+    assert "model card: not changed, because" in again[0] and "not changed" not in sampled[0] + whole[0]
+    (student / "README.md").unlink()
+    assert score("--seed", "1")[1] == 4 and b"sample of" not in (student / "README.md").read_bytes()
+
+
 def test_nothing_private_is_in_the_files_of_a_run(tiny_student: Path, tmp_path: Path) -> None:
     from fake_teacher import FakeTeacher
 

@@ -137,6 +137,26 @@ def test_a_sample_larger_than_the_corpus_says_so(
     assert f"has {counts['kept']} of the 50" in capsys.readouterr().out
 
 
+def test_files_of_a_folder_that_are_not_read_are_named(
+    tmp_path: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in ("train.jsonl", "test.jsonl"):
+        (folder / name).write_text(json.dumps({"text": f"Ada Byron met Charles in London, says {name}."}))
+    config = CorpusConfig(path=str(folder), tokenizer=str(tiny_student), **OFF)
+    assert write_passages(config, tmp_path / "one")["documents"] == {"corpus": 1}
+    said = f"passages: 1 files of {folder}, of another type or split, are not read: test.jsonl\n"
+    assert capsys.readouterr().out == said
+    for number in range(5):
+        (folder / f"scan {number}.pdf").write_bytes(b"%PDF")
+    write_passages(config, tmp_path / "two")
+    names = ", ".join(f"scan {number}.pdf" for number in range(5))
+    assert f"passages: 6 files of {folder}, of another type or split, are not read: {names}, ...\n" in (
+        capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize("options", [{}, {"sample": 5}])
 def test_a_corpus_without_a_passage_is_one_line(options: dict, tmp_path: Path, tiny_student: Path) -> None:
     with pytest.raises(UserError, match="no rows"):

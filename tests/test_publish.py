@@ -11,7 +11,7 @@ import pytest
 
 from fake_hub import FakeHub, HubError
 from hub.dataset_card import write_dataset_card
-from test_build import REPLIES, TEACHER, run  # noqa: F401  (a fixture)
+from test_build import REPLIES, TEACHER, answer, run  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parent.parent
 REPO = "org/uniner-distill"
@@ -93,6 +93,18 @@ def test_an_interrupted_push_goes_on_where_it_stopped(
     ended = push(hub, recipe)
     assert ended.returncode == 0, ended.stderr
     assert not sent & {path for method, path in hub.requests if method == "PUT"}
+    assert "type/train-00000-of-00001.parquet" in hub.files("dataset", REPO)
+
+
+def test_a_dataset_is_not_uploaded_while_questions_are_open_unless_that_is_wanted(hub: FakeHub, recipe: Path) -> None:
+    folder = recipe.parent / "run"
+    answer(folder, skip={("type", "p3"), ("definition", "p3"), ("definition", "p7")})
+    refused = push(hub, recipe)
+    assert refused.returncode == 1 and not hub.repos and not (folder / "dataset").exists()
+    [said] = refused.stderr.strip().splitlines()
+    assert said.startswith("error: 3 questions have no reply, so nothing was built or uploaded: run the same command")
+    wanted = push(hub, recipe, "--allow_incomplete")
+    assert wanted.returncode == 0, wanted.stderr
     assert "type/train-00000-of-00001.parquet" in hub.files("dataset", REPO)
 
 

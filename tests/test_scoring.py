@@ -4,11 +4,22 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from metrics.entity_f1.entity_f1 import Counts, f1_strict
 from zero_shot.figures import plot_f1
 from zero_shot.report import markdown_table
-from zero_shot.scoring import average, bootstrap, compare, errors, evaluate_benchmark, score, split_by_seen
+from zero_shot.scoring import (
+    average,
+    bootstrap,
+    compare,
+    counts_by_passage,
+    errors,
+    evaluate_benchmark,
+    score,
+    split_by_seen,
+)
 
 
 def prediction(passage: int, name: str, found: list[str], gold: list[str], text: str = "a b c d") -> dict[str, Any]:
@@ -62,6 +73,22 @@ def test_the_interval_holds_the_score_and_is_reproducible() -> None:
     low, high = bootstrap(lines, "strict", seed=3)
     assert low < score(lines, "strict")["f1"] < high
     assert bootstrap(lines, "strict", seed=3) == [low, high]
+
+
+def test_an_interval_is_that_of_passages_drawn_and_scored_one_draw_after_the_other() -> None:
+    """The product draws in blocks and adds up counts by a matrix product: both only spare memory and time."""
+    ours, theirs = run(0.7, 1), run(0.4, 2)
+    passages = sorted(counts_by_passage(ours, "strict"))
+    draws = np.random.default_rng(3).integers(0, len(passages), size=(2000, len(passages)))
+
+    def values(lines: list[dict[str, Any]]) -> np.ndarray:
+        counts = counts_by_passage(lines, "strict")
+        drawn = [sum((counts[passages[number]] for number in draw), Counts()) for draw in draws]
+        return np.array([f1_strict(counts)["f1"] for counts in drawn])
+
+    interval, gain = (np.percentile(f1, [2.5, 97.5]) for f1 in (values(ours), values(ours) - values(theirs)))
+    assert bootstrap(ours, "strict", 3) == pytest.approx(interval, abs=1e-12)
+    assert bootstrap(ours, "strict", 3, theirs) == pytest.approx(gain, abs=1e-12)
 
 
 def test_a_better_run_has_a_gain_above_zero_and_an_equal_one_has_none() -> None:
