@@ -10,19 +10,19 @@ from typing import Literal
 import numpy as np
 
 Law = Literal["none", "uniform", "frequency"]
-NEGATIVES, REST, ORDER = range(3)  # a passage's streams of random numbers
+NEGATIVES, REST, ORDER = range(3)  # independent streams of random numbers of each passage
 
 
 def random_numbers(passage_id: str, count: int, stream: int, seed: int) -> np.ndarray:
-    """The first `count` numbers in [0, 1) of one of a passage's streams.
+    """Return the first `count` random numbers in [0, 1) of one of a passage's streams.
 
-    They depend only on the passage's id and the seed, not on other passages: a corpus may grow, shrink or be built in
-    parts. SplitMix64 (Steele, Lea, Flood 2014), whose n-th number is a function of n.
+    They depend only on the passage's id, the stream and the seed, so other passages may be added or removed. The
+    generator is SplitMix64 (Steele, Lea, Flood 2014), which needs no setup per passage.
     """
     key = int.from_bytes(hashlib.sha256(passage_id.encode()).digest()[:8], "little")
     stream_seed = _mix(np.array([(seed * 4 + stream) % 2**64], dtype=np.uint64))
-    state = _mix(np.array([key], dtype=np.uint64) ^ stream_seed)
-    bits = _mix(state + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    start = _mix(np.uint64(key) ^ stream_seed)
+    bits = _mix(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
@@ -35,8 +35,7 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 class NegativeSampler:
     """Draws types that are absent from a passage, without replacement, uniformly or by frequency.
 
-    This is exact successive sampling: each type is drawn in proportion to its weight among the types that are neither
-    present nor drawn yet.
+    Each draw chooses among the types that are neither present nor drawn yet, in proportion to their weights.
 
     Args:
         counts: frequency of each type.
@@ -45,25 +44,22 @@ class NegativeSampler:
     """
 
     def __init__(self, counts: Mapping[str, int], law: Law, seed: int) -> None:
+        self.law, self.seed = law, seed
         self.types = sorted(name for name, count in counts.items() if count > 0 or law != "frequency")
         self.codes = {name: code for code, name in enumerate(self.types)}
-        self.law, self.seed = law, seed
         self.weights = np.array([counts[name] if law == "frequency" else 1 for name in self.types], dtype=float)
         self.cumulative = np.cumsum(self.weights) / max(self.weights.sum(), 1)
 
     def draw(self, passage_id: str, present: Collection[str], wanted: int) -> list[str]:
-        """Draw `wanted` types that are not `present`, or all there are, in the order drawn."""
+        """Draw `wanted` types that are not `present`, or all absent types if there are fewer, in the order drawn."""
         taken = {self.codes[name] for name in present if name in self.codes}
         wanted = 0 if self.law == "none" else min(wanted, len(self.types) - len(taken))
         drawn: list[int] = []
-        # draws with replacement, ignoring repeats and present types, are successive sampling: first a few, then many
-        for count in (wanted + wanted // 2 + 3, 16 * wanted + 50):
-            if len(drawn) < wanted <= len(self.types) // 8:
-                numbers = random_numbers(passage_id, count, NEGATIVES, self.seed)
-                codes = np.searchsorted(self.cumulative, numbers, side="right").clip(max=len(self.types) - 1)
-                drawn = [code for code in dict.fromkeys(codes.tolist()) if code not in taken][:wanted]
-        if len(drawn) < wanted:
-            # the types of smallest E / weight, E exponential, follow the same law (Efraimidis and Spirakis 2006)
+        if 0 < wanted <= len(self.types) // 8:  # draw with replacement, then ignore repeats and present types
+            numbers = random_numbers(passage_id, 16 * wanted + 50, NEGATIVES, self.seed)
+            codes = np.searchsorted(self.cumulative, numbers, side="right").clip(max=len(self.types) - 1)
+            drawn = [code for code in dict.fromkeys(codes.tolist()) if code not in taken][:wanted]
+        if len(drawn) < wanted:  # same law: the smallest E / weight, E exponential (Efraimidis and Spirakis 2006)
             numbers = random_numbers(passage_id, len(self.types), REST, self.seed)
             ranks = -np.log1p(-numbers) / self.weights
             ranks[[*taken, *drawn]] = np.inf
