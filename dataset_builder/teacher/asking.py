@@ -167,7 +167,7 @@ class Asking:
                 break
             except RateLimited as limit:
                 limited += 1
-                long = time.monotonic() > self.progress.started + NEVER_SECONDS and self.pacer.refusals >= ALIKE
+                long = time.monotonic() > self.progress.started + NEVER_SECONDS and self.pacer.throttled >= ALIKE
                 if not self.counts.asked and (long or limited >= NEVER_LIMITED):
                     raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later") from None
                 alone = self.upcoming is None or self.counts.asked - answered >= LIMITED

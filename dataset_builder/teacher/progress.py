@@ -31,7 +31,7 @@ class Progress:
         counts = self.counts
         state = f"{counts.prompt_tokens + counts.reply_tokens:,} tokens, ${counts.cost_before + counts.cost:.4f}, "
         state += f"{counts.failed} failed"
-        state += f", {self.pacer.refusals} times over the rate limit" if self.pacer.refusals else ""
+        state += f", {self.pacer.throttled} times over the rate limit" if self.pacer.throttled else ""
         state += f", waiting {self.pacer.waiting:.0f} s" if self.pacer.waiting > 2 else ""
         done, total = counts.asked + counts.failed, counts.to_ask
         if self.terminal:
