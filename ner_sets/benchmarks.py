@@ -1,20 +1,18 @@
-"""Benchmarks in every form they come in, as passages with queries. A reject is counted by its reason."""
+"""Benchmarks in every form they come in, as passages with queries. Rejects are counted by reason."""
 
-from collections import Counter
-from contextlib import suppress
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from open_ner.conversation import QUERY, order_strings, read_answer, read_conversation, write_answer
+from open_ner.conversation import QUERY, Span, order_strings, read_answer, read_conversation, write_answer
 from open_ner.tools.errors import UserError
 
 from .config import BenchmarkConfig
-from .rows import read_json_rows
-from .sets import SetPassage, read_set
+from .rows import read_json_rows, readable
+from .sets import FILE_SUFFIXES, SetPassage, read_set
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "eval" / "benchmarks"
-JSON = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-Spans = list[tuple[int, int]]
+Spans = list[Span]
 Rejects = Counter[str]
 
 
@@ -23,10 +21,10 @@ class Query:
     """One type asked of one passage."""
 
     type: str
-    gold: str  # the right answer's text
-    gold_spans: Spans | None  # None if the benchmark has no offsets for this text
-    asked: str = ""  # the words of the query; the type's name unless another wording is tried
-    wording: int = 0  # number of that wording; 0 is the type's own name
+    gold: str  # text of the right answer
+    gold_spans: Spans | None  # None if the benchmark has no offsets for the passage
+    asked: str = ""  # the words in the query; default: the type
+    wording: int = 0  # number of that wording; 0 is the type itself
 
     def __post_init__(self) -> None:
         self.asked = self.asked or self.type
@@ -42,7 +40,10 @@ class BenchmarkPassage:
 
 
 def find_benchmark(name: str) -> Path:
-    """The YAML of a benchmark: a path as it is, a shipped one by its name. Raises UserError for an unknown name."""
+    """Return the YAML file of a benchmark, given by its path or, if it is a shipped one, by its name.
+
+    Raises UserError for an unknown name.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
@@ -53,33 +54,34 @@ def find_benchmark(name: str) -> Path:
 def read_passages(
     config: BenchmarkConfig, data_dir: str, rejects: Rejects
 ) -> tuple[list[BenchmarkPassage], str | None]:
-    """All passages of a benchmark, and the commit where it came from the Hub."""
+    """Return the passages of a benchmark, and the commit if they come from the Hub.
+
+    Args:
+        config: the options of the benchmark.
+        data_dir: folder that local paths are relative to; a path that is not in it is taken for a Hub id.
+        rejects: counter to which the rejects are added, by reason.
+
+    Raises:
+        UserError: the benchmark is missing, not in its `format`, or the Hub cannot be reached.
+    """
     local, revision = Path(data_dir) / config.path, None
-    is_id = config.path.count("/") == 1 and "." not in config.path.split("/")[0] and not config.path.endswith(JSON)
-    if not local.exists() and not is_id and not list(local.parent.glob(local.name)):
-        raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
-    if is_id and not local.exists():
+    if not local.exists() and not list(local.parent.glob(local.name)):
+        if config.path.count("/") != 1 or "." in config.path.split("/")[0] or config.path.endswith(FILE_SUFFIXES):
+            raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-        with suppress(HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
+        try:
             revision = HfApi().dataset_info(config.path, revision=config.revision).sha
-        if not revision:
+        except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
             raise UserError(
                 f"{local}: no such file, and the Hub has no dataset {config.path!r} that can be reached: give the "
                 "folder that holds the benchmarks by --data_dir, or check the name, the network and $HF_TOKEN"
-            )
+            ) from None
     if config.format == "official":
         return _read_official(config, local, data_dir, rejects), revision
     if config.format == "conversations":
         return _read_conversations(config, local, revision), revision
-    return _read_annotated(config, data_dir, revision, rejects), revision
-
-
-def _read_annotated(
-    config: BenchmarkConfig, data_dir: str, revision: str | None, rejects: Rejects
-) -> list[BenchmarkPassage]:
-    """Passages with offsets or tags: queries are the row's own types, the benchmark's, or all that occur."""
     passages: list[SetPassage] = []
     for number, passage in enumerate(read_set(replace(config, revision=revision), data_dir), 1):
         if problem := passage.problem or ("" if passage.text.strip() else "empty_text"):
@@ -89,12 +91,12 @@ def _read_annotated(
             passages.append(passage)
     labels = {entity["type"] for passage in passages for entity in passage.entities} - set(config.drop)
     everywhere = sorted({config.verbalize.get(label, label) for label in labels})
-    return [_ask(config, passage, config.types or passage.types or everywhere, rejects) for passage in passages]
+    return [_ask(config, p, config.types or p.types or everywhere, rejects) for p in passages], revision
 
 
 def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects: Rejects) -> BenchmarkPassage:
-    """A passage with its queries; gold spans that are not in the text and repeated ones are rejects."""
-    asked = [name for name in types if name not in config.drop]
+    """Return a passage with a query per type; gold spans that are repeated or not in the text are rejects."""
+    asked = dict.fromkeys(name for name in types if name not in config.drop)
     by_type: dict[str, Spans] = {}
     for entity in passage.entities:
         start, end, label = entity["start"], entity["end"], entity["type"]
@@ -111,11 +113,10 @@ def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects
         elif (start, end) in spans:
             rejects["gold_span_given_twice"] += 1
         else:
-            if any(a < end and start < b for a, b in spans):
-                rejects["overlapping_gold_spans_kept"] += 1
+            rejects["overlapping_gold_spans_kept"] += any(a < end and start < b for a, b in spans)
             spans.append((start, end))
     queries = []
-    for name in dict.fromkeys(asked):
+    for name in asked:
         spans = sorted(by_type.get(name, []))
         gold = write_answer(order_strings((start, passage.text[start:end]) for start, end in spans))
         queries.append(Query(name, gold, spans))
@@ -123,14 +124,12 @@ def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects
 
 
 def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | None) -> list[BenchmarkPassage]:
-    """A split of a dataset of this project: the queries are those of its conversations, the gold its answers."""
+    """Read a split of a dataset of this project; queries and gold are those of its conversations."""
     from datasets import load_dataset
 
     source = config.path if revision else str(local)
-    try:
+    with readable(config, source):
         rows = load_dataset(source, config.config, split=config.split, revision=revision)
-    except Exception as error:  # `datasets` raises dozens of kinds for a source it cannot read
-        raise UserError(f"benchmark {config.name}: {source!r} cannot be read: {str(error):.200}") from None
     if missing := {"id", "messages", "entities"} - set(rows.column_names):
         raise UserError(f"{source}: has no column {sorted(missing)[0]!r}: not in the format 'conversations'")
     passages = []
@@ -139,17 +138,25 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
             text, _, pairs = read_conversation(row["messages"])
         except ValueError as error:
             raise UserError(f"{source}: row {row['id']!r}: {error}") from None
-        spans: dict[str, Spans] = {}
+        spans: dict[str, Spans] = defaultdict(list)
         for entity in row["entities"]:
-            spans.setdefault(entity["type"], []).append((entity["start"], entity["end"]))
-        queries = [Query(name, gold, sorted(spans.get(name, []))) for name, gold in pairs if name not in config.drop]
+            spans[entity["type"]].append((entity["start"], entity["end"]))
+        queries = [Query(name, gold, sorted(spans[name])) for name, gold in pairs if name not in config.drop]
         passages.append(BenchmarkPassage(row["id"], text, queries))
     return passages
 
 
 def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects: Rejects) -> list[BenchmarkPassage]:
-    """The authors' files: one element per (sentence, type); a sentence that occurs twice is two passages."""
-    offsets = _read_spans(config, data_dir) if config.spans else None
+    """Read a file of the UniversalNER authors, which has one element per (sentence, type).
+
+    Elements of a sentence follow each other; a type that occurs again begins another passage with the same text.
+    """
+    offsets: dict[str, dict[str, set[Span]]] = {}  # spans by text and type, from another file
+    if config.spans:
+        for annotated in read_set(replace(config, path=config.spans, format="offsets"), data_dir):
+            by_type = offsets.setdefault(annotated.text, defaultdict(set))
+            for entity in annotated.entities:
+                by_type[config.verbalize.get(entity["type"], entity["type"])].add((entity["start"], entity["end"]))
     passages: list[BenchmarkPassage] = []
     for number, element in enumerate(read_json_rows(local), 1):
         turns = element.get("conversations")  # passage, acknowledgement, query, answer
@@ -161,28 +168,13 @@ def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects:
         text, name, gold = strings[0].removeprefix("Text: "), asked["type"], strings[3]
         if name in config.drop:
             continue
-        current = passages[-1] if passages else None
-        if current is None or current.text != text or any(query.type == name for query in current.queries):
-            current = BenchmarkPassage(str(element.get("id", number)), text, [])
-            passages.append(current)
-            if offsets is not None and text not in offsets:
-                rejects["text_without_offsets"] += 1
+        if not passages or passages[-1].text != text or any(query.type == name for query in passages[-1].queries):
+            passages.append(BenchmarkPassage(str(element.get("id", number)), text, []))
+            rejects["text_without_offsets"] += bool(config.spans) and text not in offsets
         spans = None
-        if offsets is not None and text in offsets:
-            spans = sorted(offsets[text].get(name, []))
-            if {text[a:b] for a, b in spans} != set(read_answer(gold) or []):
-                rejects["official_gold_differs_from_offsets"] += 1
-        current.queries.append(Query(name, gold, spans))
+        if text in offsets:
+            spans = sorted(offsets[text][name])
+            found = {text[start:end] for start, end in spans}
+            rejects["official_gold_differs_from_offsets"] += found != set(read_answer(gold) or [])
+        passages[-1].queries.append(Query(name, gold, spans))
     return passages
-
-
-def _read_spans(config: BenchmarkConfig, data_dir: str) -> dict[str, dict[str, Spans]]:
-    """Spans by type of each text of the file with offsets."""
-    offsets: dict[str, dict[str, Spans]] = {}
-    for passage in read_set(replace(config, path=config.spans or "", format="offsets"), data_dir):
-        by_type = offsets.setdefault(passage.text, {})
-        for entity in passage.entities:
-            spans = by_type.setdefault(config.verbalize.get(entity["type"], entity["type"]), [])
-            if (entity["start"], entity["end"]) not in spans:
-                spans.append((entity["start"], entity["end"]))
-    return offsets

@@ -15,7 +15,7 @@ class Mention(TypedDict):
 
 
 class RawMention(TypedDict):
-    """A mention as a set's file has it, not checked yet; `text` is there if the file gives one."""
+    """A mention as in the file of a set, not checked; some files give its text."""
 
     start: int
     end: int
@@ -23,21 +23,19 @@ class RawMention(TypedDict):
     text: NotRequired[str]
 
 
-Shape = re.Pattern[str] | None  # None: labels are whole
-PLAIN = re.compile(r"(?P<place>[BIESLUM])-(?P<label>.+)", re.DOTALL)
+Shape = re.Pattern[str] | None  # how tags are split into prefix and label; None: tags are bare labels
+PLAIN = re.compile(r"(?P<prefix>[BIESLUM])-(?P<label>.+)", re.DOTALL)
 SHAPES = [
     re.compile(shape, re.IGNORECASE | re.DOTALL)
-    for shape in (r"(?P<place>[BIESLUM])[-_:](?P<label>.+)", r"(?P<label>.+)[-_:](?P<place>[BIESLUM])")
+    for shape in (r"(?P<prefix>[BIESLUM])[-_:](?P<label>.+)", r"(?P<label>.+)[-_:](?P<prefix>[BIESLUM])")
 ]
-FOLLOWING = frozenset("IELM")  # places that a mention cannot begin with where there is a B
-BEGINS, ENDS = frozenset("BSU"), frozenset("ESLU")  # of BIO, BIOES and BILOU
+BEGINS, ENDS = frozenset("BSU"), frozenset("ESLU")  # prefixes of BIO, BIOES and BILOU
 
 
 def decode_tags(tags: Sequence[str], shape: Shape = PLAIN) -> list[tuple[int, int, str]]:
-    """Mentions `(first token, last token, label)` of BIO (IOB2), IOB1, BIOES, BILOU or bare IO tags.
+    """Return the mentions `(first token, last token, label)` of BIO (IOB2), IOB1, BIOES, BILOU or bare IO tags.
 
-    The rules of conlleval cover all of them: an I- tag after O or after another label starts a mention. `shape` is
-    that of the whole set.
+    The rules of conlleval cover all of them: an I- tag after O or after another label starts a mention.
     """
     mentions: list[tuple[int, int, str]] = []
     opened: tuple[int, str] | None = None
@@ -54,27 +52,27 @@ def decode_tags(tags: Sequence[str], shape: Shape = PLAIN) -> list[tuple[int, in
 
 
 def split_tag(tag: str, shape: Shape = PLAIN) -> tuple[str, str]:
-    """`B-PER` as `("B", "PER")`; a bare label (`art-film`) continues itself; `O` has no label."""
+    """Split `B-PER` into `("B", "PER")`; a bare label such as `art-film` has the prefix I, and `O` no label."""
     if tag.strip().upper() in ("O", ""):
         return "O", ""
     match = shape.fullmatch(tag) if shape else None
-    return (match["place"].upper(), match["label"]) if match else ("I", tag)
+    return (match["prefix"].upper(), match["label"]) if match else ("I", tag)
 
 
 def tag_shape(tags: Collection[str]) -> Shape:
-    """The shape of the tags of a set, of which `tags` are all: `B-PER`, `b-per`, `B_PER`, `PER-B`, or whole labels.
+    """Return how all the tags of a set are written: `B-PER`, `b-per`, `B_PER`, `PER-B`, or None for bare labels.
 
-    A shape counts if some label has both a first and a following tag in it, or if all tags are like `B-PER`. Otherwise
-    labels such as `E-mail` and `B-cell` stay whole. Raises ValueError for places without a label.
+    A shape is recognized if some label has B and a later prefix (I, E, L, M) in it, or if all tags are like `B-PER`;
+    so labels such as `E-mail` and `B-cell` stay whole. Raises ValueError if the tags are prefixes without a label.
     """
     named = {tag for tag in tags if split_tag(tag)[1]}
     if {"B", "I"} & {tag.strip().upper() for tag in named} and all(len(tag.strip()) == 1 for tag in named):
         raise ValueError(f"the tags {sorted(named)} name no type")
     for shape in SHAPES:
-        places: dict[str, set[str]] = {}
+        prefixes: dict[str, set[str]] = {}
         for match in filter(None, map(shape.fullmatch, named)):
-            places.setdefault(match["label"], set()).add(match["place"].upper())
-        if any("B" in found and found & FOLLOWING for found in places.values()):
+            prefixes.setdefault(match["label"], set()).add(match["prefix"].upper())
+        if any("B" in found and found & set("IELM") for found in prefixes.values()):
             return shape
     begun = {split_tag(tag)[1] for tag in named if tag[0] in "BI"}
     plain = all(PLAIN.fullmatch(tag) and (tag[0] in "BISU" or tag[2:] in begun) for tag in named)

@@ -7,6 +7,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,12 +19,12 @@ from open_ner.tools.errors import UserError
 
 from .config import SetConfig
 
-LONGEST_LINE = 2**27  # bytes
-Row = dict[str, Any]  # as the file has it; sets.py and benchmarks.py check the columns they read
+LONGEST_LINE = 2**27  # bytes; bounds the memory, since a small compressed file can contain a huge line
+Row = dict[str, Any]  # as in the file; sets.py and benchmarks.py check the columns that they read
 
 
 class Source(NamedTuple):
-    """A file or a dataset of a set; `tag_names` are the names of numbered tags."""
+    """A file or Hub dataset of a set: its rows, read anew by each call, and the names of its numbered tags."""
 
     name: str
     rows: Callable[[], Iterable[Row]]
@@ -31,15 +32,51 @@ class Source(NamedTuple):
 
 
 def open_rows(config: SetConfig, file: Path | str) -> Source:
-    """A source of a set: a local file, or the Hub id of a dataset."""
-    if isinstance(file, str) or (config.format != "conll" and file.suffix == ".parquet"):
-        return Source(str(file), *read_datasets(config, str(file)))
-    read = partial(read_conll, file, config) if config.format == "conll" else partial(read_json_rows, file)
-    return Source(str(file), read, config.tag_names)
+    """Open a local file of a set (a path), or a dataset of the Hub (a string).
+
+    Raises:
+        UserError: `datasets` cannot read the source, or its tags are numbers without names.
+    """
+    if config.format == "conll" and isinstance(file, Path):
+        return Source(str(file), partial(read_conll, file, config), config.tag_names)
+    if isinstance(file, Path) and file.suffix != ".parquet":
+        return Source(str(file), partial(read_json_rows, file), config.tag_names)
+    from datasets import ClassLabel, load_dataset
+
+    source, load = str(file), partial(load_dataset, split="train", streaming=True)
+    with readable(config, source):
+        if isinstance(file, Path):
+            rows = load("parquet", data_files=source)
+        elif config.data_files:  # read as files, because `datasets` refuses repositories that contain a script
+            kind = "parquet" if config.data_files.endswith(".parquet") else "json"
+            address = f"hf://datasets/{source}@{config.revision or 'main'}/{config.data_files}"
+            rows = load(kind, data_files=address)
+        else:
+            rows = load(source, config.config, split=config.split, revision=config.revision)
+    names, tags = config.tag_names, getattr((rows.features or {}).get(config.tags_column), "feature", None)
+    if isinstance(tags, ClassLabel) and not names:
+        names = tags.names
+    elif config.format == "tags" and "int" in str(getattr(tags, "dtype", "")) and not names:
+        raise UserError(f"set {config.name}: column {config.tags_column!r} has numbers: set tag_names")
+
+    def read() -> Iterator[Row]:
+        with readable(config, source):
+            yield from rows
+
+    return Source(source, read, names)
+
+
+@contextmanager
+def readable(config: SetConfig, source: str) -> Iterator[None]:
+    """Raise UserError for any error within; `datasets` raises dozens of types for a source that it cannot read."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"set {config.name}: {source!r} cannot be read: {str(error):.200}") from None
 
 
 def read_json_rows(path: Path) -> Iterator[Row]:
-    """Objects of a JSON list or of JSONL, compressed or not. Raises UserError that names the first bad line."""
+    """Yield the objects of a JSON list or of JSONL, compressed or not; raise UserError for the first bad line."""
     for number, row, fault, _ in parse_json(path):
         if fault:
             raise UserError(f"{path}: line {number} {fault}")
@@ -47,20 +84,19 @@ def read_json_rows(path: Path) -> Iterator[Row]:
 
 
 def parse_json(path: Path) -> Iterator[tuple[int, Row, str, str]]:
-    """Line number, row, fault and content of each line of JSONL or element of a JSON list; without a fault no content.
+    """Yield `(line number, object, fault, content)` for each line of JSONL or element of a JSON list.
 
-    Raises UserError for a file that cannot be read.
+    If there is an object, fault and content are empty, else the object is. Raises UserError for an unreadable file.
     """
     lines = ((number, line) for number, line in enumerate(read_lines(path), 1) if line.strip())
-    first = True
-    for number, line in lines:
-        whole = first and line.lstrip().startswith(b"[")
-        if whole:
+    for place, (number, line) in enumerate(lines):
+        is_list = place == 0 and line.lstrip().startswith(b"[")
+        if is_list:
             line += b"".join(rest for _, rest in lines)
-        first, fault, rows = False, "", [None]
+        fault, rows = "", [None]
         try:
-            rows = json.loads(line.decode("utf-8"))
-            rows = rows if whole and isinstance(rows, list) else [rows]
+            value = json.loads(line.decode("utf-8"))
+            rows = value if is_list and isinstance(value, list) else [value]
         except UnicodeDecodeError as error:
             fault = f"is not UTF-8 ({error.reason} at byte {error.start})"
         except json.JSONDecodeError as error:
@@ -71,20 +107,20 @@ def parse_json(path: Path) -> Iterator[tuple[int, Row, str, str]]:
             if isinstance(row, dict):
                 yield number, row, "", ""
             else:
-                content = line.decode("utf-8", "replace") if fault or not whole else repr(row)
+                content = line.decode("utf-8", "replace") if fault or not is_list else repr(row)
                 yield number, {}, fault or f"is not a JSON object: {row!r:.60}", content
 
 
 def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
-    """Sentences of a CoNLL file: one token per line with its tag in a column, a blank line after each sentence."""
+    """Yield the sentences of a CoNLL file: a token and its tag per line, a blank line after each sentence."""
     tokens: list[str] = []
     tags: list[str] = []
-    number = 0
-    for place, content in enumerate(chain(read_lines(path), [b""])):
+    sentences = 0
+    for number, content in enumerate(chain(read_lines(path), [b""]), 1):
         try:
             line = content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not readable after line {place}: {error}") from None
+            raise UserError(f"{path}: line {number} is not UTF-8: {error}") from None
         columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
         if columns and config.comment and line.startswith(config.comment):
             continue
@@ -94,20 +130,19 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             if word == mark and size > 1:
                 raise UserError(f"{path}: token_column and tag_column are the same column of {columns}")
             tokens.append(columns[word] if 0 <= word < size else "")
-            # a line without a tag makes the lengths differ: the sentence is rejected as tags_do_not_match_tokens
-            tags += [columns[mark].strip()] if size > max(1, word, mark) and mark >= 0 else []
+            if mark >= 0 and size > max(1, word, mark):  # without its tag the sentence is tags_do_not_match_tokens
+                tags.append(columns[mark].strip())
         elif tokens:
-            number += 1
-            name = f"{path.name.split('.')[0]}_{number}"
+            sentences += 1
+            name = f"{path.name.split('.')[0]}_{sentences}"
             yield {config.id_column: name, config.tokens_column: tokens, config.tags_column: tags}
             tokens, tags = [], []
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Lines of a file, which is decompressed by its suffix, without a byte order mark; only a newline ends a line.
+    r"""Yield the lines of a file, decompressed by its suffix, without a byte order mark; only `\n` ends a line.
 
-    Raises UserError for a file that cannot be read and for a line of more than `LONGEST_LINE` bytes, which a small
-    compressed file can hold.
+    Raises UserError for an unreadable file and for a line of more than `LONGEST_LINE` bytes.
     """
     number = 0
     try:
@@ -129,39 +164,3 @@ def _open_zstd(path: Path, mode: str) -> io.BufferedReader:
 
 
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
-
-
-def read_datasets(config: SetConfig, source: str) -> tuple[Callable[[], Iterable[Row]], list[str]]:
-    """A function that streams the rows of a Parquet file or a Hub dataset, and the names of its numbered tags.
-
-    Raises UserError for a source that `datasets` cannot read, and for numbered tags whose names are unknown.
-    """
-    from datasets import ClassLabel, load_dataset
-
-    def refuse(error: Exception) -> UserError:
-        return UserError(f"set {config.name}: {source!r} cannot be read: {str(error):.200}")
-
-    def guarded() -> Iterator[Row]:
-        try:
-            yield from rows
-        except Exception as error:  # `datasets` raises dozens of types for a source it cannot read
-            raise refuse(error) from None
-
-    try:
-        if source.endswith(".parquet"):
-            rows = load_dataset("parquet", data_files=source, split="train", streaming=True)
-        elif config.data_files:  # files that may stand beside a loading script, which `datasets` refuses
-            kind = "parquet" if config.data_files.endswith(".parquet") else "json"
-            files = f"hf://datasets/{source}@{config.revision or 'main'}/{config.data_files}"
-            rows = load_dataset(kind, data_files=files, split="train", streaming=True)
-        else:
-            rows = load_dataset(source, config.config, split=config.split, revision=config.revision, streaming=True)
-    except Exception as error:
-        raise refuse(error) from None
-    names = list(config.tag_names)
-    tags = getattr((rows.features or {}).get(config.tags_column), "feature", None)
-    if isinstance(tags, ClassLabel) and not names:
-        names = tags.names
-    elif config.format == "tags" and "int" in str(getattr(tags, "dtype", "")) and not names:
-        raise UserError(f"set {config.name}: column {config.tags_column!r} holds numbers: set tag_names")
-    return guarded, names

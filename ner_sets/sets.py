@@ -1,7 +1,7 @@
 """Passages of human-annotated sets in the forms they come in: offsets, tag columns, CoNLL files.
 
-Tokens are joined by single spaces, as such sets are usually released; they are not detokenized. Nothing is judged
-here: a row that cannot be read is returned with the problem named, and the caller counts it.
+Tokens are joined by single spaces, as such sets are usually released; they are not detokenized. A row that cannot be
+read is returned with its problem, so that the caller can count and report the reject.
 """
 
 import glob
@@ -20,25 +20,28 @@ FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt"
 
 @dataclass
 class SetPassage:
-    """A passage as its set has it, not checked yet."""
+    """A passage as in its set, not checked."""
 
-    id: str  # empty if the set gives none
+    id: str  # empty if the set has no ids
     text: str = ""
     entities: list[RawMention] = field(default_factory=list)
-    problem: str = ""  # what made the row unreadable; empty if it could be read
-    raw: str = ""  # the content of an unreadable row
-    types: list[str] | None = None  # the types that the row itself asks; None if it names none
+    problem: str = ""  # why the row cannot be read, or empty
+    raw: str = ""  # content of a row that cannot be read
+    types: list[str] | None = None  # types that the row itself lists
 
 
 def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
-    """Passages of a set: local files below `data_dir`, else a dataset of the Hub. Raises UserError if unreadable."""
+    """Yield the passages of a set: of its files in `data_dir`, or if there are none, of a dataset of the Hub.
+
+    Raises UserError if the set cannot be read.
+    """
     pattern = str(Path(data_dir) / config.path)
     files = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
     if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
         raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir it starts from")
     sources = [open_rows(config, file) for file in files or [config.path]]
     shape = None
-    if config.format != "offsets":  # all rows are read, unless the names of the set's tags are known
+    if config.format != "offsets":  # the shape depends on all tags of the set
         tags = {name for source in sources for name in source.tag_names}
         for source in sources:
             columns = [] if source.tag_names else (row.get(config.tags_column) for row in source.rows())
@@ -55,27 +58,28 @@ def _read_rows(config: SetConfig, source: Source, shape: Shape) -> Iterator[SetP
     offsets = config.format == "offsets"
     columns = (config.text_column, config.entities_column) if offsets else (config.tokens_column, config.tags_column)
     for number, row in enumerate(source.rows(), 1):
-        for column in filter(None, columns):
-            if column not in row:
-                raise UserError(
-                    f"{source.name}: row {number} has no column {column!r}, only {sorted(row)}: set the columns of "
-                    f"{config.name}, or its format ({config.format})"
-                )
-        given, own = row.get(config.id_column), row.get("types")
-        first, second = (row[column] if column else [] for column in columns)
-        name, numbered = "" if given is None else str(given), (source.tag_names, shape)
-        passage = from_offsets(name, first, second) if offsets else from_tags(name, first, second, *numbered)
-        passage.types = own if isinstance(own, list) and all(isinstance(one, str) for one in own) else None
+        if missing := [column for column in columns if column and column not in row]:
+            raise UserError(
+                f"{source.name}: row {number} has no column {missing[0]!r}, only {sorted(row)}: set the columns of "
+                f"{config.name}, or its format ({config.format})"
+            )
+        given, types = row.get(config.id_column), row.get("types")
+        name, values = "" if given is None else str(given), [row[column] if column else [] for column in columns]
+        passage = (
+            from_offsets(name, *values) if offsets else from_tags(name, *values, names=source.tag_names, shape=shape)
+        )
+        if isinstance(types, list) and all(isinstance(kind, str) for kind in types):
+            passage.types = types
         yield passage
 
 
 def from_offsets(name: str, text: object, entities: object) -> SetPassage:
-    """A passage of a text and `{"start", "end", "type" or "label", "text"?}` objects, as a file has them.
+    """Return the passage of a text and its `{"start", "end", "type" or "label", "text"?}` objects.
 
-    Problems: `text_is_no_string`, `entity_without_offsets`.
+    Problems: `text_is_not_a_string`, `entity_without_offsets`.
     """
     if not isinstance(text, str):
-        return SetPassage(name, problem="text_is_no_string", raw=repr(text))
+        return SetPassage(name, problem="text_is_not_a_string", raw=repr(text))
     if isinstance(entities, dict) and all(isinstance(values, list) for values in entities.values()):
         # older datasets store a list of objects as an object of lists
         entities = [dict(zip(entities, values, strict=True)) for values in zip(*entities.values(), strict=False)]
@@ -93,25 +97,24 @@ def from_offsets(name: str, text: object, entities: object) -> SetPassage:
 
 
 def from_tags(name: str, tokens: object, tags: object, names: Sequence[str] = (), shape: Shape = PLAIN) -> SetPassage:
-    """A passage of tokens and their tags, which are strings or indices into `names`.
+    """Return the passage of tokens and their tags, which are strings or indices into `names`.
 
-    Problems: `tokens_are_no_strings`, `tags_do_not_match_tokens`, `tag_without_name`.
+    Problems: `tokens_are_not_strings`, `tags_do_not_match_tokens`, `tag_without_name`.
     """
-    words = [token for token in tokens if isinstance(token, str)] if isinstance(tokens, list) else []
-    if not isinstance(tokens, list) or len(words) != len(tokens):
-        return SetPassage(name, problem="tokens_are_no_strings", raw=repr(tokens))
-    text = " ".join(words)
-    if not isinstance(tags, list) or len(tags) != len(words):
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        return SetPassage(name, problem="tokens_are_not_strings", raw=repr(tokens))
+    text = " ".join(tokens)
+    if not isinstance(tags, list) or len(tags) != len(tokens):
         return SetPassage(name, text, problem="tags_do_not_match_tokens", raw=repr(tags))
     spelled = [names[tag] if type(tag) is int and 0 <= tag < len(names) else tag for tag in tags]
     labels = [tag for tag in spelled if isinstance(tag, str)]
-    if len(labels) != len(spelled):
+    if len(labels) != len(tags):
         return SetPassage(name, text, problem="tag_without_name", raw=repr(tags))
     starts = [0]
-    for word in words:
-        starts.append(starts[-1] + len(word) + 1)
+    for token in tokens:
+        starts.append(starts[-1] + len(token) + 1)
     entities: list[RawMention] = [
-        {"start": starts[first], "end": starts[last] + len(words[last]), "type": label}
+        {"start": starts[first], "end": starts[last] + len(tokens[last]), "type": label}
         for first, last, label in decode_tags(labels, shape)
     ]
     return SetPassage(name, text, entities)
