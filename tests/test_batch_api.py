@@ -134,12 +134,12 @@ def kill_on(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: int, 
         (BatchFolder, "remember", 1, True),  # created, not recorded
         (BatchFolder, "remember", 2, True),
         (BatchFolder, "remember", 1, False),
-        (batch_api._Run, "wait", 1, True),  # all parts under way
-        (batch_api._Run, "report", 1, True),
-        (batch_api._Run, "journal_replies", 2, True),  # an output file is downloaded
-        (Journal, "append", 3, False),  # half of a batch is journaled
-        (batch_api._Run, "close", 1, True),  # journaled, not recorded as collected
-        (batch_api._Run, "close", 2, False),
+        (Provider, "retrieve", 1, True),  # all three parts under way
+        (Provider, "retrieve", 4, True),  # each was polled once
+        (Provider, "download", 2, False),  # the output file of the second is downloaded
+        (Journal, "append", 3, False),  # half of it is journaled
+        (BatchFolder, "remember", 4, True),  # the first is journaled, not recorded as collected
+        (Provider, "retrieve", 6, True),  # two are collected
     ],
 )
 def test_nothing_is_paid_twice_wherever_a_run_dies(
@@ -212,8 +212,7 @@ def test_a_lost_answer_to_create_is_looked_up_not_sent_again(tmp_path: Path) -> 
 def test_batches_of_another_journal_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeBatch(lambda request: "[]") as provider:
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_on(patch, batch_api._Run, "wait", 1, True)
-            patch.setattr("dataset_builder.teacher.journal._now", lambda: "another time")
+            kill_on(patch, Provider, "retrieve", 1, True)
             ask(tmp_path / "theirs", provider, start=3)
         _, records = ask(tmp_path / "ours", provider)
     assert len(records) == 6 and len(provider.batches) == 2
@@ -232,7 +231,7 @@ def test_a_part_never_submitted_leaves_nothing_behind(tmp_path: Path, monkeypatc
 def test_replies_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeBatch(lambda request: "[]") as provider:
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_on(patch, batch_api._Run, "wait", 1, True)
+            kill_on(patch, Provider, "retrieve", 1, True)
             ask(tmp_path, provider)
         ask(tmp_path, provider, count=4, start=4)  # p4 and p5 are under way, p6 and p7 are new
         counts, records = ask(tmp_path, provider, count=8)
@@ -355,17 +354,17 @@ def test_what_is_under_way_counts_against_the_cap(tmp_path: Path, monkeypatch: p
         config = TeacherConfig(model="fake-teacher", **PRICES)
         cap = 1.6 * sum(request_ceiling(question, config) for question in questions(passages(4), config))
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_on(patch, batch_api._Run, "wait", 1, True)
+            kill_on(patch, Provider, "retrieve", 1, True)
             ask(tmp_path, provider, count=4, max_cost=cap, **PRICES)
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_on(patch, batch_api._Run, "wait", 1, True)
+            kill_on(patch, Provider, "retrieve", 1, True)
             ask(tmp_path, provider, count=40, max_cost=cap, **PRICES)
         assert [batch["request_counts"]["total"] for batch in provider.batches.values()] == [4, 2]
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_on(patch, Journal, "append", 6, False)  # all is journaled, nothing recorded as collected
             ask(tmp_path, provider, count=40, max_cost=cap, **PRICES)
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_on(patch, batch_api._Run, "wait", 1, True)
+            kill_on(patch, Provider, "retrieve", 1, True)
             ask(tmp_path, provider, count=40, max_cost=cap, **PRICES)
     # what is journaled counts with what it cost, no longer with what it could have
     assert list(provider.batches.values())[2]["request_counts"]["total"] > 2

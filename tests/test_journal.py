@@ -95,7 +95,7 @@ def test_a_checksum_that_is_no_ascii_is_a_damaged_line(tmp_path: Path) -> None:
 def test_a_journal_of_another_format_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
-        journal._write({"journal": 99})
+        journal.note({"journal": 99})
     with pytest.raises(UserError, match="choose another --output_dir"), Journal(path):
         pass
 

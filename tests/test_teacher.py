@@ -6,7 +6,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -312,15 +312,17 @@ def test_what_ends_a_run_leaves_nothing_paid_unrecorded(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, full = Journal._write, OSError(errno.ENOSPC, "No space left on device")
+    def until_full(write: Callable[[Journal, Any], None]) -> Callable[[Journal, Any], None]:
+        def reject(journal: Journal, line: Any) -> None:
+            if len(journal.keys) >= 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(journal, line)
 
-    def reject(journal: Journal, record: dict[str, Any]) -> None:
-        if len(journal.keys) >= 3:
-            raise full
-        write(journal, record)
+        return reject
 
     with FakeTeacher(lambda request: "[]") as endpoint:
-        monkeypatch.setattr(Journal, "_write", reject)
+        monkeypatch.setattr(Journal, "append", until_full(Journal.append))
+        monkeypatch.setattr(Journal, "note", until_full(Journal.note))
         with pytest.raises(OSError, match="No space left"):
             ask(tmp_path, endpoint, count=40, concurrency=2)
         assert len(endpoint.requests) <= 6
