@@ -19,6 +19,7 @@ from dataset_builder.dataset.parts import read_replies
 from dataset_builder.rejects import Reject, RejectsFolder
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import questions
+from dataset_builder.uniner_distill import features_of
 from hub.dataset_card import write_dataset_card
 from open_ner.tools.errors import UserError
 
@@ -74,6 +75,9 @@ def test_statistics_say_what_is_in_the_files(run: tuple[BuildConfig, Path], tmp_
     assert part["hallucination_rate"] == pytest.approx(1 / 3)
     rows = datasets.load_dataset(str(dataset), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows[split]) for split in rows} == part["conversations"]
+    for name in ("type", "definition", "annotations"):  # without the files: from the card
+        info = datasets.load_dataset_builder(str(dataset), name, cache_dir=str(tmp_path / "cache")).info
+        assert info.features == features_of(name) and info.dataset_size > 0
     turns = [turn for split in rows.values() for line in split for turn in line["messages"][3:]]
     assert len(turns) == 2 * part["queries"]
     assert sum(turn["content"] == "[]" for turn in turns) == part["negative_queries"]

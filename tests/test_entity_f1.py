@@ -16,7 +16,6 @@ from seqeval.scheme import IOB2
 
 from hub.records import SCORERS
 from metrics.entity_f1.entity_f1 import (
-    _KWARGS_DESCRIPTION,
     CONFIGS,
     Counts,
     f1_official,
@@ -468,9 +467,8 @@ def test_load_names_the_configurations(load):
         load("loose")
 
 
-def test_the_example_of_the_documentation_runs(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    example = doctest.DocTestParser().get_doctest(_KWARGS_DESCRIPTION, {}, "entity_f1", None, 0)
+def test_the_example_of_the_documentation_runs(load):
+    example = doctest.DocTestParser().get_doctest(load().inputs_description, {}, "entity_f1", None, 0)
     assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=8)
 
 
