@@ -1,1 +1,1 @@
-"""What the commands share: strict recipes, options that override them, models by name."""
+"""Code that the commands share: strict recipes and their overrides, loading of models, figures, cleaning."""

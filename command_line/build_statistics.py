@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from typing import Any, NotRequired, TypedDict
 
-ENTITY_COUNTS = ("replies", "entities_read", "entities_kept")  # counts that are not reasons of rejects
+ENTITY_COUNTS = ("replies", "entities_read", "entities_kept")
 
 
 class CorpusCounts(TypedDict, total=False):
-    """Counts of the passages stage; empty if the recipe has no corpus. `rejected` counts by reason."""
+    """Counts of the passages stage; empty if the recipe has no corpus."""
 
     kept: int
-    rejected: dict[str, int]
-    documents: dict[str, int]
+    rejected: dict[str, int]  # by reason
+    documents: dict[str, int]  # by source
     candidates: int
     not_sampled: int
     sources: dict[str, int]
@@ -20,7 +20,7 @@ class CorpusCounts(TypedDict, total=False):
 
 
 class PaperNumbers(TypedDict, total=False):
-    """What the paper reports of a variant."""
+    """Statistics of a variant in the paper."""
 
     passages: int
     entities: int
@@ -29,38 +29,33 @@ class PaperNumbers(TypedDict, total=False):
 
 
 class AnnotationCounts(TypedDict):
-    """Replies, entities and, by reason, rejects of the annotation of one variant."""
+    """Statistics of the annotation of one variant."""
 
-    counts: dict[str, int]
-    hallucination_rate: NotRequired[float]
-    merged_types: NotRequired[dict[str, str]]
+    counts: dict[str, int]  # ENTITY_COUNTS, and the rejects by reason
+    hallucination_rate: NotRequired[float]  # share of the teacher's entities that are not in their passage
+    merged_types: NotRequired[dict[str, str]]  # plural -> singular
 
 
 class ConfigStatistics(AnnotationCounts):
-    """Statistics of one config.
-
-    `entities` are distinct (passage, string, type) triples, as the paper counts; `spans` are distinct places. `bands`
-    are the shares of entities in the top 1 %, the next 9 % and the rest of the types. `types_not_asked` counts the
-    (passage, type) pairs beyond `max_queries`; `rejected` counts the rejects of the conversations by reason.
-    """
+    """Statistics of one config."""
 
     passages: int
-    entities: int
-    spans: int
+    entities: int  # distinct (passage, string, type) triples, as counted in the paper
+    spans: int  # distinct (passage, start, end)
     types: int
-    bands: list[float]
+    bands: list[float]  # shares of the entities in the top 1 %, the next 9 % and the rest of the types
     top_types: list[str]
     entities_per_passage: float
     types_per_passage: float
     conversations: dict[str, int]
     queries: int
     negative_queries: int
-    types_not_asked: int
-    rejected: dict[str, int]
+    types_not_asked: int  # (passage, type) pairs beyond `max_queries`
+    rejected: dict[str, int]  # of the conversations, by reason
 
 
 class SetStatistics(TypedDict):
-    """Statistics of one human-annotated set; `rejected` counts its rejects by reason."""
+    """Statistics of one human-annotated set."""
 
     license: str
     passages: int
@@ -75,15 +70,15 @@ class SetStatistics(TypedDict):
     entities_read: int
     entities_kept: int
     entities_of_rejected_passages: int
-    rejected: dict[str, int]
+    rejected: dict[str, int]  # by reason
 
 
 class Overlap(TypedDict):
-    """What the dataset shares with one benchmark; `too_short` counts texts that are not searched for."""
+    """What the dataset shares with one benchmark."""
 
     benchmark: str
     texts: int
-    too_short: int
+    too_short: int  # texts that are not searched for
     texts_found: int
     passages: int
     removed: int
@@ -92,11 +87,7 @@ class Overlap(TypedDict):
 
 
 class BuildStatistics(TypedDict):
-    """The whole file; `negatives` and the `_options` are sections of the recipe.
-
-    `answers` has the number of replies `paid` and their `cost` in dollars. `configs` has the rows by split, `splits`,
-    and `dataset_info`, the Hub's metadata as `datasets` writes it.
-    """
+    """Contents of stats.json; `negatives` and the `_options` are sections of the recipe."""
 
     name: str
     license: str
@@ -107,21 +98,21 @@ class BuildStatistics(TypedDict):
     sources: dict[str, int]  # passages
     licenses: dict[str, int]
     corpus: CorpusCounts
-    answers: dict[str, float]
+    answers: dict[str, float]  # number of replies `paid`, and their `cost` in dollars
     negatives: dict[str, Any]
-    prompts: dict[str, str]
+    prompts: dict[str, str]  # hash by variant
     variants: dict[str, ConfigStatistics]
     supervised: dict[str, SetStatistics]
     supervised_options: dict[str, Any]
     contamination: list[Overlap]
     contamination_options: dict[str, Any]
-    configs: dict[str, dict[str, Any]]
+    configs: dict[str, dict[str, Any]]  # `splits`: rows by split; `dataset_info`: metadata as written by `datasets`
     paper: dict[str, PaperNumbers]
     versions: dict[str, str]
 
 
 def rejects_by_stage(stats: BuildStatistics) -> Iterator[tuple[str, str, str, int]]:
-    """Yield `(part, stage, reason, number)` for each reason in a build; the part is a variant or a set."""
+    """Yield `(part, stage, reason, number)` for each reason of rejects; a part is "corpus", a variant or a set."""
     for reason, number in sorted(stats["corpus"].get("rejected", {}).items()):
         yield "corpus", "passages", reason, number
     for name, part in stats["variants"].items():

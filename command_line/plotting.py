@@ -1,4 +1,4 @@
-"""One look for all figures: their colors, an empty figure and its file."""
+"""The colors, size and file format of all figures."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ GREY, DARK_GREY, LIGHT_GREY, ORANGE = "#a9b4c2", "#6f7a87", "#bbbbbb", "#e0a458"
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure, in inches. It belongs to no global state, so it needs no closing."""
+    """Return an empty figure of a size in inches; unlike pyplot's figures, it need not be closed."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure, and make its folder if needed."""
+    """Save a figure, and create its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

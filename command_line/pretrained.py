@@ -1,4 +1,4 @@
-"""Models and tokenizers by name, or one line that says why not."""
+"""Load models and tokenizers by name, with errors of one line."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from open_ner.tools.errors import UserError
 
 
 def load_or_explain(kind: type, name: str, **options: Any) -> Any:
-    """`kind.from_pretrained(name)`, or a UserError that names what could not be loaded."""
+    """Return `kind.from_pretrained(name)`; raise UserError if it fails."""
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:

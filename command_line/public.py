@@ -1,4 +1,4 @@
-"""One cleaning for what may be published: no secrets, no credentials in addresses, no folders of this machine."""
+"""Remove from what is published: secrets, credentials in addresses, folders of this machine."""
 
 import os
 import re
@@ -12,11 +12,11 @@ SECRET_NAME = re.compile(r"(?:^|[._-])(?:(?:hub|hf|api|auth|access)[_-]?(?:token
 SECRET = re.compile(r"\b(?:sk-|hf_|ghp_)(?=[\w-]*\d)[\w-]{8,}")  # the usual forms of keys and tokens
 ADDRESS = re.compile(r"""(\w+://)(?:[^\s/?#"'<>]*@)?([^\s?#"'<>]*)(?:[?#][^\s"'<>]*)?""")
 PATH = re.compile(r"""(?<![\w.~/&*-])(?:file://|~|\.\.)?/(?!/)[^\s"',;:=()\[\]{}<>|]*""")
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # and marks of direction
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # also marks of direction
 
 
 def public_path(path: str | Path) -> str:
-    """Return a path relative to the working directory; a path outside of it is cut to its name."""
+    """Return a path relative to the working directory, or only the name if it is outside of it."""
     text = os.fspath(path).removeprefix("file://")
     if not (os.path.isabs(text) or text.startswith(("~", ".."))):
         return text
@@ -25,12 +25,12 @@ def public_path(path: str | Path) -> str:
 
 
 def public_url(url: str) -> str:
-    """Return an address, or a text with addresses, without user, password, query and fragment."""
+    """Remove user, password, query and fragment from each address in a text."""
     return ADDRESS.sub(r"\1\2", url)
 
 
 def public_text(text: str) -> str:
-    """Clean a text of unknown origin: known and likely secrets, addresses, absolute paths, control characters."""
+    """Clean a text: hide secrets from the environment and likely keys, shorten addresses and absolute paths."""
     for name, value in os.environ.items():
         if len(value) >= 8 and (SECRET_NAME.search(name) or name.endswith("_TOKEN")):
             text = text.replace(value, HIDDEN)
@@ -40,7 +40,7 @@ def public_text(text: str) -> str:
 
 
 def public_command(arguments: Sequence[str]) -> str:
-    """Return a command line as one would type it, without the values of options for secrets; the rest is cleaned."""
+    """Return a command line as typed in a shell, cleaned, and with the values of options for secrets hidden."""
     words = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         name, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
@@ -50,7 +50,7 @@ def public_command(arguments: Sequence[str]) -> str:
 
 
 def public_value(value: Any) -> Any:
-    """Clean every text in a JSON value; a text whose key names a secret is hidden."""
+    """Clean every string in a JSON value; hide those whose key names a secret."""
     if isinstance(value, Mapping):
         return {
             key: HIDDEN if item and isinstance(item, str) and SECRET_NAME.search(str(key)) else public_value(item)

@@ -2,11 +2,10 @@
 
 import dataclasses
 import difflib
-import types
-import typing
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from open_ner.tools.errors import UserError
 
@@ -14,13 +13,13 @@ Recipe = TypeVar("Recipe")
 
 
 def option(default: Any, help: str) -> Any:  # noqa: A002  (the word argparse uses)
-    """A recipe's field with its default (or a function that makes it) and its help; `...` marks a required one."""
+    """Return a field of a recipe's dataclass; `default` may be a function, or `...` for a required option."""
     given: dict[str, Any] = {} if default is ... else {"default_factory" if callable(default) else "default": default}
     return dataclasses.field(**given, metadata={"help": help})
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; raises UserError for anything else."""
+    """Read a YAML file that contains a mapping; raise UserError for anything else."""
     import yaml
 
     try:
@@ -30,7 +29,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: a recipe is a mapping of options, this file holds {type(data).__name__}")
+        raise UserError(f"{path}: a recipe is a mapping of options, but this file contains {type(data).__name__}")
     return data
 
 
@@ -38,29 +37,29 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
     """Read a recipe into the (nested) dataclass `cls`.
 
     Args:
-        cls: The dataclass of the recipe's options.
-        path: The YAML file.
-        overrides: Values that replace those of the file, by dotted option such as `corpus.path`. A string is taken as
-            it is by an option of type string, and read as YAML by any other.
+        cls: the dataclass of the recipe's options.
+        path: the YAML file.
+        overrides: values that replace those of the file, by dotted option such as `corpus.path`; a string is parsed as
+            YAML unless the option is a string.
 
     Raises:
-        UserError: For an unknown option, with the nearest known one; for a missing or wrongly typed value.
+        UserError: an option is unknown (the message suggests the nearest one), missing or of the wrong type.
     """
     import dacite
 
     data = read_yaml(path)
     for dotted, value in (overrides or {}).items():
-        *parents, last = dotted.split(".")
-        target, kinds = data, _kinds_below([cls], dotted.split(".")[0])
-        for parent, name in zip(parents, dotted.split(".")[1:], strict=True):
-            target[parent] = target.get(parent) or {}
-            target, kinds = target[parent], _kinds_below(kinds, name)
+        first, *names = dotted.split(".")
+        target, last, kinds = data, first, _option_types([cls], first)
+        for name in names:
+            target[last] = target.get(last) or {}
+            target, kinds = target[last], _option_types(kinds, name)
             if not kinds or not isinstance(target, dict):
-                raise UserError(f"{path}: unknown option {dotted}: {parent} has no options of its own")
-        target[last] = _read_value(dotted, value, kinds) if isinstance(value, str) else value
+                raise UserError(f"{path}: unknown option {dotted}: {last} has no options of its own")
+            last = name
+        target[last] = _parse_value(dotted, value, kinds) if isinstance(value, str) else value
     _refuse_unknown_nested(cls, data, path)
-    # YAML reads 5 where a float is meant
-    hooks: dict[Any, Any] = {float: lambda value: float(value) if type(value) is int else value}
+    hooks: dict[Any, Any] = {float: lambda value: float(value) if type(value) is int else value}  # YAML's 5 is an int
     try:
         return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks=hooks))
     except dacite.DaciteError as error:
@@ -68,11 +67,11 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
 
 
 def describe(cls: type, prefix: str = "") -> str:
-    """One line per option of a recipe's dataclass: its dotted name, its default and its help."""
-    lines = []
-    for field, kind in _fields(cls):
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            lines.append(describe(kind, f"{prefix}{field.name}."))
+    """Return the help of a recipe's dataclass: a line per option with its dotted name, default and help text."""
+    lines, kinds = [], get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(kinds[field.name]):
+            lines.append(describe(kinds[field.name], f"{prefix}{field.name}."))
         elif field.metadata.get("help"):
             default = "required" if field.default is dataclasses.MISSING else repr(field.default)
             if field.default_factory is not dataclasses.MISSING:
@@ -82,7 +81,7 @@ def describe(cls: type, prefix: str = "") -> str:
 
 
 def parse_overrides(arguments: list[str]) -> dict[str, str]:
-    """`["--corpus.path", "x.jsonl"]` as `{"corpus.path": "x.jsonl"}`; `read_recipe` reads the values."""
+    """Return `["--corpus.path", "x.jsonl"]` as `{"corpus.path": "x.jsonl"}`, the overrides of `read_recipe`."""
     overrides = {}
     rest = iter(arguments)
     for given in rest:
@@ -94,19 +93,19 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
     return overrides
 
 
-def _kinds_below(kinds: Iterable[Any], name: str) -> list[Any]:
-    """The types of an option below one of these types, which are dataclasses or dicts; none if it cannot be there."""
+def _option_types(kinds: Iterable[Any], name: str) -> list[Any]:
+    """Return the types that an option may have in a value of one of `kinds`; none if such values have no options."""
     for kind in kinds:
-        below = get_args(kind)[1] if get_origin(kind) is dict else Any if kind is Any else None
-        if dataclasses.is_dataclass(kind):  # unknown names fail in read_recipe
-            below = {field.name: found for field, found in _fields(kind)}.get(name, Any)
-        if below is not None:
-            return [*get_args(below)] if get_origin(below) in (types.UnionType, typing.Union) else [below]
+        found = get_args(kind)[1] if get_origin(kind) is dict else Any if kind is Any else None
+        if dataclasses.is_dataclass(kind):  # an unknown name is an error later, in read_recipe
+            found = get_type_hints(kind).get(name, Any)
+        if found is not None:
+            return [*get_args(found)] if get_origin(found) in (UnionType, Union) else [found]
     return []
 
 
-def _read_value(dotted: str, value: str, kinds: list[Any]) -> Any:
-    """The value of an option on the command line, of one of these types."""
+def _parse_value(dotted: str, value: str, kinds: list[Any]) -> Any:
+    """Parse the value of a command-line option that may have one of these types."""
     import yaml
 
     is_text = str in kinds or any(get_origin(kind) is Literal for kind in kinds)
@@ -129,13 +128,8 @@ def refuse_unknown(data: Iterable[str], known: Collection[str], path: str | Path
 
 
 def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path, where: str = "") -> None:
-    known = {field.name: kind for field, kind in _fields(cls)}
+    known = get_type_hints(cls)
     refuse_unknown(data, known, path, where)
     for key, value in data.items():
         if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
             _refuse_unknown_nested(known[key], value, path, f"{where}{key}.")
-
-
-def _fields(cls: Any) -> list[tuple[dataclasses.Field, Any]]:
-    kinds = typing.get_type_hints(cls)
-    return [(field, kinds[field.name]) for field in dataclasses.fields(cls)]
