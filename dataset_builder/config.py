@@ -1,6 +1,7 @@
 """The options of a build recipe, with the help that `python -m dataset_builder --help` prints."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,50 +9,49 @@ from command_line.recipes import option
 from open_ner.tools.errors import UserError
 
 Variant = Literal["type", "definition"]
+Law = Literal["none", "uniform", "frequency"]  # of drawing absent types
 
 
 @dataclass
 class SourceConfig:
-    """One place that documents come from."""
+    """One source of documents."""
 
-    path: str | None = option(None, "JSONL, Parquet, text or CSV file (.gz, .zst too), folder, pattern or Hub id")
-    name: str | None = option(None, "config of the dataset, for a Hub id or a folder")
+    path: str | None = option(None, "JSONL, Parquet, text or CSV file (also .gz, .zst), folder, glob pattern, Hub id")
+    name: str | None = option(None, "config of a dataset with several configs")
     split: str = option("train", "split of the dataset")
-    revision: str | None = option(None, "branch, tag or commit of a Hub dataset; default: the latest commit, recorded")
-    data_files: str | None = option(None, "glob pattern of the files to read from a Hub dataset or folder")
-    text_column: str = option("text", "column with the document; here and below, a.b is field b of column a")
-    id_column: str | None = option("id", "column with the id of the document; without one, the hash of the text")
+    revision: str | None = option(None, "branch, tag or commit of a Hub dataset; default: the latest commit")
+    data_files: str | None = option(None, "glob pattern of the files to read from a folder or Hub dataset")
+    text_column: str = option("text", "column with the text; in all column options, a.b is field b of column a")
+    id_column: str | None = option("id", "column with the document's id; without an id, the hash of the text is used")
     source_column: str | None = option("source", "column with the origin of the document")
     license_column: str | None = option("license", "column with the license of the document")
-    source: str = option("", "origin of documents without one in source_column")
-    license: str = option("", "license of documents without one in license_column")
-    sample_by: Literal["line", "paragraph", "document"] = option(
-        "document", "unit of a text file that is one document"
-    )
-    weight: float | None = option(None, "share of this source in the sample, relative to the other sources")
+    source: str = option("", "origin of documents without a value in source_column")
+    license: str = option("", "license of documents without a value in license_column")
+    sample_by: Literal["line", "paragraph", "document"] = option("document", "unit of a text file that is a document")
+    weight: float | None = option(None, "relative share of this source in the sample")
 
 
 @dataclass
 class CorpusConfig(SourceConfig):
     """Where passages come from, how long they are, and which ones are kept."""
 
-    sources: list[SourceConfig] | None = option(None, "list of sources to mix, instead of path")
-    tokenizer: str = option("models/smollm2-135m-instruct", "folder or Hub id of the tokenizer that counts tokens")
-    max_tokens: int = option(256, "longest passage, in tokens (paper: 256)")
+    sources: list[SourceConfig] | None = option(None, "several sources, instead of path")
+    tokenizer: str = option("models/smollm2-135m-instruct", "tokenizer that measures passages, a folder or Hub id")
+    max_tokens: int = option(256, "maximum length of a passage in tokens (paper: 256)")
     sample: int | None = option(None, "random sample of this many passages (paper: 50000); default: all")
-    limit: int | None = option(None, "stop after this many kept passages, for a quick trial")
+    limit: int | None = option(None, "stop after this many passages, for a quick test")
     seed: int = option(42, "seed of the sample and of the shuffle")
-    max_documents: int | None = option(None, "read at most this many documents per source; default: all")
-    shuffle_buffer: int = option(0, "with max_documents: documents in the shuffle buffer; 0 keeps the corpus's order")
+    max_documents: int | None = option(None, "maximum number of documents to read per source; default: all")
+    shuffle_buffer: int = option(0, "documents in the shuffle buffer, used with max_documents; 0 disables it")
     min_words: int = option(5, "reject passages with fewer words")
     language: str | None = option("en", "reject passages confidently detected as another language; null disables")
-    max_markup: float | None = option(0.6, "reject passages with more than this share of markup; null disables")
-    near_duplicates: float | None = option(0.7, "reject near duplicates above this Jaccard similarity; null disables")
-    skip_broken_lines: bool = option(False, "reject unreadable JSONL lines, with a count, instead of stopping")
+    max_markup: float | None = option(0.6, "reject passages with a larger share of markup characters; null disables")
+    near_duplicates: float | None = option(0.7, "reject near duplicates, from this Jaccard index on; null disables")
+    skip_broken_lines: bool = option(False, "reject and count unreadable JSONL lines instead of stopping at the first")
 
     @property
     def named(self) -> bool:
-        """Whether the recipe has a corpus; one with only human-annotated sets has none."""
+        """Whether the recipe has a corpus, and not only human-annotated sets."""
         return bool(self.path or self.sources)
 
 
@@ -60,15 +60,15 @@ class TeacherConfig:
     """The model that annotates. Its API key comes from the environment, never from a recipe."""
 
     base_url: str | None = option(None, "OpenAI-compatible endpoint; default: that of the openai package")
-    model: str | None = option(None, "name of the model at the endpoint; default: use recorded answers only")
+    model: str | None = option(None, "name of the model at the endpoint; default: use recorded replies only")
     api_key_env: str = option("OPENAI_API_KEY", "environment variable with the API key")
     variants: list[Variant] = option(lambda: ["type"], "prompts to use: type, definition")
     prompts: dict[str, str] = option(dict, "files of custom prompts, by variant")
     response_format: Literal["text", "json_schema"] = option("text", "json_schema if the endpoint supports it")
-    recorded: str | dict[str, str] | None = option(None, "file of recorded answers, or one file per variant")
-    recorded_by: str = option("recorded answers", "author of the recorded answers, for the card")
+    recorded: str | dict[str, str] | None = option(None, "file of recorded replies, or one file per variant")
+    recorded_by: str = option("recorded answers", "author of the recorded replies, for the card")
     temperature: float = option(0.0, "sampling temperature (paper: 0)")
-    max_answer_tokens: int = option(1024, "maximum length of a reply, in tokens")
+    max_answer_tokens: int = option(1024, "maximum length of a reply in tokens")
     parameters: dict[str, Any] = option(dict, "more request parameters; null removes one, as in {max_tokens: null}")
     concurrency: int = option(64, "maximum number of requests in flight")
     requests_per_minute: float | None = option(None, "rate limit of the endpoint; default: taken from its responses")
@@ -82,13 +82,10 @@ class TeacherConfig:
     max_cost: float | None = option(None, "budget in dollars; never exceeded, counting requests in flight")
 
     def __post_init__(self) -> None:
-        """Raise UserError for values out of range, and for a budget without prices."""
-        ranges = {"price_input": 0, "price_output": 0, "max_cost": 0, "max_retries": 0, "concurrency": 1}
-        ranges |= {"timeout": 1e-3, "requests_per_minute": 1e-3, "tokens_per_minute": 1e-3, "batch_poll_seconds": 0}
-        for name, least in ranges.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise UserError(f"teacher.{name} is {value}: it must be a number of at least {least}")
+        """Raise UserError for a value out of range, or a budget without prices."""
+        least = {"price_input": 0, "price_output": 0, "max_cost": 0, "max_retries": 0, "batch_poll_seconds": 0}
+        least |= {"concurrency": 1, "timeout": 1e-3, "requests_per_minute": 1e-3, "tokens_per_minute": 1e-3}
+        require_at_least("teacher", self, least)
         if self.max_cost is not None and not self.price_input and not self.price_output:
             raise UserError("max_cost needs prices: set price_input and price_output, dollars per million tokens")
 
@@ -97,49 +94,37 @@ class TeacherConfig:
 class DatasetConfig:
     """How annotations become conversations."""
 
-    negatives: Literal["none", "uniform", "frequency"] = option(
-        "frequency", "distribution from which absent types are drawn (paper: frequency)"
-    )
-    negative_ratio: float = option(1.0, "absent types asked per present type")
-    negatives_per_passage: int | None = option(None, "absent types asked per passage, instead of the ratio")
-    max_queries: int | None = option(None, "ask at most this many types per passage, at random; default: no limit")
-    max_conversation_tokens: int = option(1024, "longest conversation; a longer one is split in two (paper: 1024)")
-    tokenizer: str | None = option(None, "student that counts the tokens of a conversation; default: corpus.tokenizer")
-    max_entity_words: int = option(20, "reject longer mentions")
-    validation_one_in: int = option(
-        10, "size of the validation split: one in this many passages, chosen by id; 0: none"
-    )
+    negatives: Law = option("frequency", "how to draw absent types: by frequency (paper), uniform, or none")
+    negative_ratio: float = option(1.0, "absent types to ask per present type")
+    negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
+    max_queries: int | None = option(None, "maximum number of types to ask per passage, chosen at random")
+    max_conversation_tokens: int = option(1024, "split conversations with more tokens (paper: 1024)")
+    tokenizer: str | None = option(None, "student whose tokenizer measures conversations; default: corpus.tokenizer")
+    max_entity_words: int = option(20, "reject mentions with more words")
+    validation_one_in: int = option(10, "hold out one in this many passages for validation, by id; 0 disables")
     seed: int = option(42, "seed of the absent types and of the order of queries")
 
     def __post_init__(self) -> None:
-        """Raise UserError for values out of range."""
+        """Raise UserError for a value out of range."""
         least = {"negative_ratio": 0, "negatives_per_passage": 0, "max_queries": 1, "max_conversation_tokens": 1}
-        least |= {"max_entity_words": 1, "validation_one_in": 0}
-        for name, lowest in least.items():
-            value = getattr(self, name)
-            if value is not None and not lowest <= value < math.inf:
-                raise UserError(f"dataset.{name} is {value}: it must be {lowest} or more")
+        require_at_least("dataset", self, least | {"max_entity_words": 1, "validation_one_in": 0})
 
 
 @dataclass
 class SupervisedConfig:
     """Human-annotated sets, in addition to distilled passages or without them (paper, section 3.3)."""
 
-    sets: list[str] = option(list, "sets to add: names under recipes/build/supervised/, or paths of .yaml files")
+    sets: list[str] = option(list, "human-annotated sets: names under recipes/build/supervised/, or YAML files")
     data_dir: str = option(".", "folder that the paths of sets are relative to")
-    dataset_line: bool = option(
-        True, "begin conversations with `Dataset: {name}`, because sets use the same type in different ways"
-    )
-    negatives: Literal["all", "none", "uniform", "frequency"] = option(
-        "all", "absent types of the set's own labels to ask: all, none, or drawn from a distribution"
-    )
-    negative_ratio: float = option(1.0, "absent types asked per present type, unless negatives is all")
-    negatives_per_passage: int | None = option(None, "absent types asked per passage, instead of the ratio")
-    empty_ratio: float = option(0.5, "most passages without mentions per passage with mentions; 0 if never asked")
+    dataset_line: bool = option(True, "begin each conversation with the line `Dataset: {name of the set}`")
+    negatives: Law | Literal["all"] = option("all", "absent types of the set to ask: all, or as in dataset.negatives")
+    negative_ratio: float = option(1.0, "absent types to ask per present type, unless negatives is all")
+    negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
+    empty_ratio: float = option(0.5, "maximum number of passages without mentions per passage with mentions")
     max_passages: int | None = option(10_000, "random sample of this many passages per set (paper: 10,000)")
-    long_passages: Literal["window", "reject"] = option("window", "passages beyond corpus.max_tokens: cut or reject")
+    long_passages: Literal["window", "reject"] = option("window", "window cuts passages above corpus.max_tokens")
     mixture: dict[str, float] | None = option(
-        None, "sizes of `distilled` (the first variant) and of sets by name, for the config `mixture`; {}: all rows"
+        None, "relative sizes in config `mixture` of `distilled` (the first variant) and sets, by name; {} uses all"
     )
 
 
@@ -147,14 +132,14 @@ class SupervisedConfig:
 class ContaminationConfig:
     """Overlap of passages and types with benchmarks. The card always reports it; `remove` also rejects it."""
 
-    benchmarks: list[str] = option(
-        list, "benchmarks to compare with: names under recipes/eval/benchmarks/, or paths of files with texts"
-    )
+    benchmarks: list[str] = option(list, "benchmarks: names under recipes/eval/benchmarks/, or files with texts")
     data_dir: str = option(".", "folder that the paths of benchmarks are relative to")
-    passages: Literal["remove", "report"] = option("remove", "passages that share an n-gram with a benchmark's text")
-    types: Literal["remove", "report"] = option("report", "types that are labels of a benchmark: remove, or report")
-    ngram: int = option(8, "words per n-gram, compared in lower case and without punctuation")
-    min_words: int = option(5, "ignore benchmark texts with fewer words, which occur by chance")
+    passages: Literal["remove", "report"] = option(
+        "remove", "remove or report passages that share an n-gram with a benchmark"
+    )
+    types: Literal["remove", "report"] = option("report", "remove or report mentions whose type a benchmark asks")
+    ngram: int = option(8, "words per n-gram; case and punctuation are ignored")
+    min_words: int = option(5, "ignore benchmark texts with fewer words, because they match by chance")
 
 
 @dataclass
@@ -162,12 +147,8 @@ class BuildConfig:
     """A build recipe: one YAML file is one run."""
 
     corpus: CorpusConfig = option(CorpusConfig, "")
-    output_dir: str = option(
-        "runs/my-dataset", "folder of the run: passages, journal, and in dataset/ the dataset for the Hub"
-    )
-    dataset_dir: str | None = option(
-        None, "folder of the dataset, to build several datasets from one journal; default: dataset/ in output_dir"
-    )
+    output_dir: str = option("runs/my-dataset", "folder of the run: passages, journal, and the dataset in dataset/")
+    dataset_dir: str | None = option(None, "folder of the dataset, to build several from one journal")
     name: str = option("uniner-distill", "title of the dataset card")
     license: str = option("other", "license of the dataset, an identifier of the Hub")
     teacher: TeacherConfig = option(TeacherConfig, "")
@@ -176,9 +157,16 @@ class BuildConfig:
     contamination: ContaminationConfig = option(ContaminationConfig, "")
 
     def __post_init__(self) -> None:
-        """Raise UserError for a recipe without data, or with a mixture of one part."""
+        """Raise UserError for a recipe without data, or for a mixture without two kinds of data."""
         if not self.corpus.named and not self.supervised.sets:
             raise UserError("nothing to build from: set corpus.path, corpus.sources or supervised.sets")
         if self.supervised.mixture is not None and not (self.corpus.named and self.supervised.sets):
-            needs = "distilled passages and sets: set a corpus and sets, or remove it"
-            raise UserError(f"supervised.mixture needs {needs}")
+            raise UserError("supervised.mixture needs distilled passages and sets: set corpus and sets, or remove it")
+
+
+def require_at_least(section: str, options: Any, least: Mapping[str, float]) -> None:
+    """Raise UserError for the first option of a recipe's section that is below its minimum or not finite."""
+    for name, minimum in least.items():
+        value = getattr(options, name)
+        if value is not None and not minimum <= value < math.inf:
+            raise UserError(f"{section}.{name} is {value}: it must be a number of at least {minimum}")

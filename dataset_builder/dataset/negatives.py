@@ -5,11 +5,11 @@ The largest single lever of the method (paper, table 7): none 31.5, uniform 47.7
 
 import hashlib
 from collections.abc import Collection, Mapping
-from typing import Literal
 
 import numpy as np
 
-Law = Literal["none", "uniform", "frequency"]
+from ..config import Law
+
 NEGATIVES, REST, ORDER = range(3)  # independent streams of random numbers of each passage
 
 
