@@ -155,17 +155,12 @@ def test_a_replaced_model_is_used(tiny_student: Path) -> None:
     assert set(tagger(TEXT, return_raw=True)["raw"]) == {"river"} and "city" not in before
 
 
-def test_only_special_tokens_and_markup_are_broken(tiny_student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_special_tokens_and_markup_are_broken(tiny_student: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     tokenizer.add_tokens(["\n", "\n\n", "  ", "Sony", "<think>"])
     tagger = pipeline("open-ner", model=str(tiny_student), tokenizer=tokenizer)
-    tagger.model.resize_token_embeddings(len(tokenizer))
-    asked: list[str] = []
-    monkeypatch.setattr(
-        tagger.decoder.encoder, "_tokenize", lambda texts: asked.extend(texts) or [[1, 2]] * len(texts)
-    )
-    tagger("a\n\nb  Sony\n <think> <|im_end|>", types=["city"], max_new_tokens=1)
-    assert "a\n\nb  Sony\n < think> < |im_end|>" in asked[0]
+    prompts = tagger.decoder.encoder.encode("a\n\nb  Sony\n <think> <|im_end|>", ["city"])
+    assert "a\n\nb  Sony\n < think> < |im_end|>" in tokenizer.decode(prompts.prefix + prompts.suffixes[0])
 
 
 def test_a_list_of_one_text_is_a_list_of_one_result(tagger: OpenNERPipeline, say: Say) -> None:
