@@ -4,27 +4,27 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from .endpoint import ChatEndpoint
-from .http_errors import RateLimited, Refused, RequestRejected, TransientError, backoff
+from .http_errors import ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, backoff
 from .journal import Journal
 from .pacing import Pacer
 from .progress import Progress
 from .records import JournalRecord, ReplyCounts, make_record, read_completion, record_cost
 from .requests import Question, longest_reply, request_body, request_ceiling, request_parameters
 
-GIVE_UP = 20  # failures in a row, or one per request in flight if that is more: the endpoint is considered down
-NEVER_ANSWERED = 3  # failures in a row, if the endpoint has not answered at all
-ALIKE = 10  # unusable replies before the first usable one, or rejections in a row, after which the run ends
-UNREAD = 4  # tries of one question that may have been billed without a readable reply
-LIMITED, ALL_LIMITED, NEVER_LIMITED = 10, 30, 6  # tries after 429: of one question, of many, and of all so far
-NEVER_SECONDS = 30.0  # after which refusals alone end a run
-FIRST_SECONDS = 10.0  # the longest that all others wait for the first request
+FIRST_SECONDS = 10.0  # that all other workers wait for the outcome of the first request, at most
+# how often one question is tried
+UNREAD = 4  # tries that may have been billed without a readable reply
+LIMITED, ALL_LIMITED = 10, 30  # tries that end with a 429: while other questions are answered, and while none is
+# what ends the whole run, beside ALIKE rejections in a row or unusable replies before the first usable one
+GIVE_UP, NEVER_ANSWERED = 20, 3  # failed questions in a row: after the endpoint has answered some, and before
+NEVER_LIMITED, NEVER_SECONDS = 6, 30.0  # 429s of one question, or seconds of nothing but 429s, before the first reply
 
 
 class Asking:
@@ -44,17 +44,18 @@ class Asking:
         self.pacer = Pacer(config.requests_per_minute, config.tokens_per_minute)
         self.progress = Progress(counts, config.model or "", self.pacer)
         self.workers: list[asyncio.Task[None]] = []
-        self.idle: set[asyncio.Task[None]] = set()  # workers that wait without a request in flight
-        self.in_flight = 0
-        self.reserved = self.noted = 0.0  # dollars; the most that the requests in flight can cost, and as noted
-        self.overrun = 1.0  # the largest cost of a reply as a multiple of its upper bound
-        self.failures = self.unread = 0  # in a row; unusable replies before the first usable one
-        self.failing_since = 0.0  # when the first of them failed
-        self.rejections: list[tuple[float, Question, str]] = []  # in a row: when, what, and the endpoint's words
-        self.stopping = self.interrupted = self.lost = self.capped = False
-        self.warned: set[type] = set()
-        self.error: Exception | None = None  # the first one; it ended the run
+        self.idle: set[asyncio.Task[None]] = set()  # workers without a request in flight
         self.first_outcome = asyncio.Event()
+        # dollars that the requests in flight can cost at most: now, and the most so far, which the journal holds
+        self.reserved = self.noted = 0.0
+        self.overrun = 1.0  # largest cost of a reply as a multiple of its upper bound
+        self.in_flight = 0
+        self.unread = 0  # unusable replies before the first usable one
+        self.failures, self.failing_since = 0, 0.0  # failed questions in a row, and when the first of them failed
+        self.rejections: list[tuple[float, Question, str]] = []  # in a row: time, question, the endpoint's words
+        self.warned: set[type] = set()  # kinds of faults
+        self.stopping = self.interrupted = self.abandoned = self.capped = False
+        self.error: Exception | None = None  # the first one; it ends the run
 
     async def run(self) -> None:
         """Ask everything; raises UserError if a retry cannot help, KeyboardInterrupt after Ctrl-C."""
@@ -75,17 +76,16 @@ class Asking:
                 for task in [*self.workers, ticker]:
                     task.cancel()
                 self.progress.close()
-        if self.noted and not self.lost:
+        if self.noted and not self.abandoned:
             self.journal.note({"in_flight": 0.0})
-        if self.rejections and not (self.interrupted or self.error):
-            if self.counts.asked:
-                self._settle()
-            else:
-                self._fail(self.rejections[-1][2], len(self.rejections))
         if self.interrupted:
             raise KeyboardInterrupt
         if self.error:
             raise self.error
+        if self.rejections and self.counts.asked:
+            self._settle_rejections()
+        elif self.rejections:
+            self._fail(self.rejections[-1][2], len(self.rejections))
         if self.failures and not self.counts.asked:
             raise self._down()
         if self.capped:
@@ -98,7 +98,7 @@ class Asking:
             self._stop()
             self.progress.say(f"finishing {self.in_flight} requests in flight; Ctrl-C again leaves them, paid or not")
         elif number == signal.SIGINT:
-            self.lost = True
+            self.abandoned = True
             for worker in self.workers:
                 worker.cancel()
 
@@ -108,12 +108,22 @@ class Asking:
         for task in self.idle:
             task.cancel()
 
+    async def _wait(self, event: Awaitable[object]) -> None:
+        """Wait for an event; meanwhile the current worker can be ended without losing a paid reply."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.idle.add(task)
+        try:
+            await event
+        finally:
+            self.idle.discard(task)
+
     async def _work(self, first: bool) -> None:
         """Ask questions; all but the first worker wait for its first outcome, which shows limits or a wrong key."""
         try:
             if not first:
-                with self._waiting(), suppress(TimeoutError):
-                    await asyncio.wait_for(self.first_outcome.wait(), FIRST_SECONDS)
+                with suppress(TimeoutError):
+                    await self._wait(asyncio.wait_for(self.first_outcome.wait(), FIRST_SECONDS))
             while taken := self._take():
                 try:
                     await self._ask(*taken)
@@ -121,7 +131,7 @@ class Asking:
                     self.reserved -= taken[1]
         except Exception as error:
             self.error = self.error or error
-            self.lost |= isinstance(error, OSError)  # a reply that could not be journaled
+            self.abandoned |= isinstance(error, OSError)  # a reply that could not be journaled
             self._stop()
         finally:
             self.first_outcome.set()
@@ -132,7 +142,7 @@ class Asking:
         if question is None or self.stopping:
             return None
         ceiling = request_ceiling(question, self.config, self.parameters) * self.overrun
-        if not self._allows(ceiling):
+        if not self._cap_allows(ceiling):
             return None
         self.upcoming = next(self.todo, None)
         self.reserved += ceiling
@@ -141,7 +151,7 @@ class Asking:
             self.journal.note({"in_flight": self.noted})
         return question, ceiling
 
-    def _allows(self, dollars: float) -> bool:
+    def _cap_allows(self, dollars: float) -> bool:
         """Whether the cap holds even if this and all requests in flight cost their maximum."""
         spent, cap = self.counts.cost_before + self.counts.cost, self.config.max_cost
         allowed = cap is None or spent + self.reserved + dollars <= cap + 1e-9
@@ -149,42 +159,40 @@ class Asking:
         return allowed
 
     async def _ask(self, question: Question, ceiling: float) -> None:
-        """Ask until there is a reply, the request is rejected, the cap is met, or the retries are used up."""
+        """Ask until there is a reply, the request is rejected, the cap is met, or the tries are used up."""
         body = json.dumps(request_body(question, self.config)).encode()
         tokens = sum(len(message["content"]) for message in question.messages) // 4 + longest_reply(self.parameters)
         faults = unread = limited = 0
         answered = self.counts.asked
         while True:
-            with self._waiting():
-                await self.pacer.turn(tokens)
+            await self._wait(self.pacer.turn(tokens))
+            sent, response = time.monotonic(), None
             self.in_flight += 1
-            started, response = time.monotonic(), None
             try:
                 response, headers = await self.endpoint.complete(body)
                 self.pacer.learn(headers)
                 record = read_completion(question, response, self.endpoint.address, self.config)
-                record["seconds"] = round(time.monotonic() - started, 3)
-                break
+                record["seconds"] = round(time.monotonic() - sent, 3)
+                return self._accept(record, sent, tokens, ceiling)
             except RateLimited as limit:
+                self.pacer.rate_limited(sent, limit.retry_after or 0.0)
                 limited += 1
-                long = time.monotonic() > self.progress.started + NEVER_SECONDS and self.pacer.throttled >= ALIKE
-                if not self.counts.asked and (long or limited >= NEVER_LIMITED):
-                    raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later") from None
-                alone = self.upcoming is None or self.counts.asked - answered >= LIMITED
-                if limited >= (LIMITED if alone else ALL_LIMITED):
+                self._check_limits(limit, limited)
+                others = self.upcoming is None or self.counts.asked - answered >= LIMITED
+                if limited >= (LIMITED if others else ALL_LIMITED):
                     return self._fail(str(limit))
                 self._warn(limit, "waiting, at most a minute each time")
-                self.pacer.rate_limited(started, limit.retry_after or 0.0)
-                pause = min(4.0, backoff(limited) / 5) if self.counts.asked else backoff(limited)
-                pause = pause if limit.retry_after is None else limit.retry_after
-            except (RequestRejected, Refused) as rejection:
-                self.pacer.failed(started)
-                if isinstance(rejection, RequestRejected) and rejection.code:  # of this passage, by its own words
+                pause = limit.retry_after
+                if pause is None:
+                    pause = backoff(limited) / (5 if self.counts.asked else 1)
+            except (RequestRejected, Forbidden) as rejection:
+                if isinstance(rejection, RequestRejected) and rejection.code:
                     record = make_record(question, "", rejection.code, self.config.model)
-                    break
-                return self._reject(question, rejection, started)
+                    return self._accept(record, sent, tokens, ceiling)
+                self.pacer.failed(sent)
+                return self._reject(question, rejection)
             except TransientError as fault:
-                self.pacer.failed(started)
+                self.pacer.failed(sent)
                 billed = fault.billed or response is not None
                 faults, unread = faults + 1, unread + billed
                 if billed and not self._pay_unread(ceiling, fault):
@@ -196,18 +204,20 @@ class Asking:
             finally:
                 self.in_flight -= 1
                 self.first_outcome.set()
-            with self._waiting():
-                await asyncio.sleep(pause)
+            await self._wait(asyncio.sleep(pause))
+
+    def _accept(self, record: JournalRecord, sent: float, tokens: int, ceiling: float) -> None:
+        """Journal a reply to a request sent at `sent`, for which this many tokens and dollars were reserved."""
         self._keep(record)
-        used = record["usage"]["prompt_tokens"] + record["usage"]["completion_tokens"] or tokens
-        self.pacer.answered(started, min(1.0, used / tokens))
+        used = sum(record["usage"].values()) or tokens
+        self.pacer.answered(sent, min(1.0, used / tokens))
         if ceiling:
             self.overrun = max(self.overrun, self.overrun * record_cost(record, self.config) / ceiling)
         # a late reply to a request sent before the endpoint began to fail does not show that it works again
-        if started >= self.failing_since:
+        if sent >= self.failing_since:
             self.failures = 0
-        if self.rejections and started >= self.rejections[-1][0]:
-            self._settle()
+        if self.rejections and sent >= self.rejections[-1][0]:
+            self._settle_rejections()
 
     def _keep(self, record: JournalRecord) -> None:
         self.journal.append(record)
@@ -219,6 +229,13 @@ class Asking:
             self.warned.add(type(fault))
             self.progress.say(f"{self.endpoint.address}: {fault}; {then}")
 
+    def _check_limits(self, limit: RateLimited, limited: int) -> None:
+        """Raise UserError if the endpoint has answered nothing but 429s for too long."""
+        seconds = time.monotonic() - self.progress.started
+        too_long = seconds > NEVER_SECONDS and self.pacer.throttled > ALIKE
+        if not self.counts.asked and (too_long or limited >= NEVER_LIMITED):
+            raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later")
+
     def _pay_unread(self, ceiling: float, fault: TransientError) -> bool:
         """Count a request that may be billed although its reply cannot be read; whether the cap allows another."""
         if ceiling:
@@ -228,17 +245,17 @@ class Asking:
         self.unread += not self.counts.asked
         if self.unread >= ALIKE and not self.counts.asked:
             raise UserError(f"none of the first {self.unread} replies of {self.endpoint.address} is usable: {fault}")
-        return self._allows(0.0)
+        return self._cap_allows(0.0)
 
-    def _reject(self, question: Question, why: Exception, started: float) -> None:
-        """Count a rejection, which is the passage's answer if the endpoint goes on to answer others."""
-        self.rejections.append((max(started, time.monotonic()), question, str(why)))
+    def _reject(self, question: Question, why: RequestRejected | Forbidden) -> None:
+        """Note a rejection, which is the passage's answer if the endpoint goes on to answer others."""
+        self.rejections.append((time.monotonic(), question, str(why)))
         if len(self.rejections) >= ALIKE or not (self.counts.asked or self.counts.known):
-            said = str(why) if isinstance(why, Refused) else f"{self.endpoint.address} rejects the request: {why}"
-            raise UserError(said) from None
+            said = str(why) if isinstance(why, Forbidden) else f"{self.endpoint.address} rejects the request: {why}"
+            raise UserError(said)
 
-    def _settle(self) -> None:
-        """Journal the rejections of single passages, so that they are not asked again."""
+    def _settle_rejections(self) -> None:
+        """Journal the rejections as replies, so that these passages are not asked again."""
         for _, question, why in self.rejections:
             self._keep(make_record(question, why, "refusal", self.config.model))
             self.counts.rejected += 1
@@ -258,14 +275,3 @@ class Asking:
     def _down(self) -> UserError:
         why = f"gave no usable answer to {self.failures} requests in a row, the last one: {self.counts.last_fault}"
         return UserError(f"{self.endpoint.address} {why}; run again to go on from here")
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """Mark the current worker as idle: it can be stopped without losing a paid reply."""
-        task = asyncio.current_task()
-        assert task is not None
-        self.idle.add(task)
-        try:
-            yield
-        finally:
-            self.idle.discard(task)

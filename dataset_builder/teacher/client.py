@@ -44,8 +44,12 @@ class TeacherClient:
 
     def plan(self, questions: Iterable[Question]) -> tuple[int, float]:
         """Requests that asking these questions would send, and the most they can cost in dollars. Sends nothing."""
-        ceilings = [request_ceiling(question, self.config) for question in self._open(questions, ReplyCounts())]
-        return len(ceilings), sum(ceilings)
+        ceilings = {
+            question.key: request_ceiling(question, self.config)
+            for question in questions
+            if question.key not in self.journal.keys and not self._reply_under_another_limit(question)
+        }
+        return len(ceilings), sum(ceilings.values())
 
     def ask(self, questions: Collection[Question]) -> dict[str, JournalRecord]:
         """Ask questions and return their replies by key; `counts` says how many got none.
@@ -61,7 +65,7 @@ class TeacherClient:
         self.counts.total += total
         if self.journal.in_flight:
             self.journal.note({"unread": self.journal.in_flight, "in_flight": 0.0})
-        todo = self._open(questions, self.counts)
+        todo = self._open(questions)
         first = next(todo, None) if self.config.model else None
         if first:
             todo = chain([first], todo)
@@ -78,20 +82,21 @@ class TeacherClient:
         for _ in todo:  # count what stays open: the cap was met, or there is no model
             pass
 
-    def _open(self, questions: Iterable[Question], counts: ReplyCounts) -> Iterator[Question]:
-        """The questions without a journaled reply, each key once."""
+    def _open(self, questions: Iterable[Question]) -> Iterator[Question]:
+        """Count the questions and yield those without a journaled reply, each key once."""
         seen: set[str] = set()
         for question in questions:
-            if question.key in self.journal.keys or question.key in seen:
-                counts.known += 1
-                continue
-            # a reply under another limit of its length counts, unless that limit cut it
-            found = map(self.journal.get, other_keys(question, self.config, self.others))
-            if whole := next((record for record in found if record and record["finish_reason"] != "length"), None):
-                counts.known += 1
-                if counts is self.counts:
-                    self.journal.append({**whole, "key": question.key, "copy_of": whole["key"], "cost": 0.0})
-            else:
+            known = question.key in self.journal.keys or question.key in seen
+            if not known and (reply := self._reply_under_another_limit(question)):
+                self.journal.append({**reply, "key": question.key, "copy_of": reply["key"], "cost": 0.0})
+                known = True
+            self.counts.known += known
+            if not known:
                 seen.add(question.key)
-                counts.unanswered[question.variant] += 1
+                self.counts.unanswered[question.variant] += 1
                 yield question
+
+    def _reply_under_another_limit(self, question: Question) -> JournalRecord | None:
+        """The question's reply under another limit of its length, unless that limit cut it."""
+        found = map(self.journal.get, other_keys(question, self.config, self.others))
+        return next((record for record in found if record and record["finish_reason"] != "length"), None)

@@ -12,19 +12,19 @@ from typing import Any
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
+from .parse import PASSAGE_CODES
 
+ALIKE = 10  # rejections in a row, which are then about the key or the request and not about the passages
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 DENIED_CODES = ("invalid_api_key", "model_not_found")
-# codes that concern one passage alone: the code is journaled as its reply, and the passage is not asked again
-FINAL_CODES = ("content_filter", "context_length_exceeded")
-GATEWAY = (408, 502, 504, 520, 522, 524)  # something before the model did not wait for its reply, which may be billed
-LONGEST_WAIT = 60.0  # seconds; whatever Retry-After says, the endpoint is tested again after a minute
+GATEWAY = (408, 502, 504, 520, 522, 524)  # statuses of a proxy that timed out; the model's reply may be billed
+LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is shortened, because some endpoints send nonsense
 ApiError = tuple[str | None, str]  # code and message, as the API gives them
 TOO_LONG = re.compile(r"context.length|maximum context|too many tokens|prompt is too long", re.IGNORECASE)
 
 
 class RateLimited(Exception):
-    """The endpoint wants to be asked later: after `retry_after` seconds, or at a lower pace if that is None."""
+    """Status 429: ask again after `retry_after` seconds, or at a lower pace if that is None."""
 
     def __init__(self, retry_after: float | None, message: str = "") -> None:
         super().__init__(f"rate limit{f' for {retry_after:g} s' if retry_after else ''}: {message}")
@@ -32,19 +32,19 @@ class RateLimited(Exception):
 
 
 class TransientError(Exception):
-    """A fault that may pass; `billed` if a reply that was not read may have been paid: a hang, a broken body."""
+    """A fault that may pass. `billed`: a reply that could not be read may have been paid, as after a timeout."""
 
     def __init__(self, message: str, billed: bool = False) -> None:
         super().__init__(message)
         self.billed = billed
 
 
-class Refused(UserError):
+class Forbidden(UserError):
     """Status 403: the endpoint rejects the key or the model in every request, or a filter rejects one passage."""
 
 
 class RequestRejected(Exception):
-    """The endpoint will never answer this request; `code` is one of FINAL_CODES if the passage is the reason."""
+    """The endpoint will never answer this request; `code` is one of PASSAGE_CODES if the passage is the reason."""
 
     def __init__(self, code: str | None, message: str) -> None:
         super().__init__(message)
@@ -85,12 +85,12 @@ def exception_of(
         return UserError(f"{url} {unknown}: {message}")
     if status in (401, 403, 404) or code in DENIED_CODES:
         said = f"{url} refuses model {config.model!r} or the key in ${config.api_key_env}: {message}"
-        return Refused(said) if status == 403 else UserError(said)
+        return Forbidden(said) if status == 403 else UserError(said)
     if 300 <= status < 400:
         return UserError(f"{url} moved to {mask(headers.get('Location', '?'), config)!r:.200}: set teacher.base_url")
     if status < 400 or status >= 500 or status in (408, 409):
         return TransientError(f"status {status}: {message}" if status else message, billed=status in GATEWAY)
-    if code not in FINAL_CODES:
+    if code not in PASSAGE_CODES:
         code = "context_length_exceeded" if TOO_LONG.search(message) else None
     return RequestRejected(code, message)
 

@@ -25,11 +25,20 @@ SYNC_SECONDS = 0.1
 
 
 class Asked(TypedDict):
-    """Whom a run asked: the model by its name there, at an address, with limits of the reply's length."""
+    """What a run asked: a model by its name at an address, with its limits of the reply's length."""
 
     model: str | None
     address: str
     limits: dict[str, int]
+
+
+class Note(TypedDict, total=False):
+    """A line of the journal that is not a reply, with one or more of these."""
+
+    journal: int  # FORMAT
+    unread: float  # dollars at most, of requests that may have been billed without a readable reply
+    in_flight: float  # dollars at most, of the requests in flight; still in the file after a kill
+    asked: Asked
 
 
 class Journal:
@@ -43,8 +52,7 @@ class Journal:
         self._places: dict[str, int] = {}  # of the last reply of each key, in the file
         self.keys = self._places.keys()
         self.damaged = 0
-        self.unread = 0.0  # dollars at most, of requests that may have been billed without a readable reply
-        self.in_flight = 0.0  # dollars at most, of the requests in flight; still there after a kill
+        self.unread = self.in_flight = 0.0  # the sum of these notes, and the last one
         self.asked: list[Asked] = []
         self._unsynced = False
         self._fault: OSError | None = None
@@ -85,12 +93,12 @@ class Journal:
         self._write({**record, "time": _now()})
         self._places[record["key"]] = place
 
-    def note(self, note: dict[str, Any]) -> None:
-        """Write `unread`, `in_flight` or `asked`; earlier versions pass over such a line."""
+    def note(self, note: Note) -> None:
+        """Write a note."""
         self._write({"journal": FORMAT, **note})
         self._read_note(note)
 
-    def _read_note(self, note: dict[str, Any]) -> None:
+    def _read_note(self, note: Note) -> None:
         self.unread += note.get("unread", 0.0)
         self.in_flight = note.get("in_flight", self.in_flight)
         self.asked += [note["asked"]] if "asked" in note else []

@@ -32,7 +32,8 @@ MAX_VALUES = 3 * MAX_PAIRS  # each pair is a list and two strings
 
 ENTITY_FIELDS = ("entity", "text", "span", "mention", "name")
 TYPE_FIELDS = ("type", "label", "entity_type", "category", "definition")
-FINAL = frozenset({"content_filter", "refusal", "context_length_exceeded", "endpoint_error"})
+PASSAGE_CODES = frozenset({"content_filter", "context_length_exceeded"})  # error codes that concern one passage alone
+FINAL = PASSAGE_CODES | {"refusal", "endpoint_error"}  # finish reasons of replies without annotations
 # finish reasons of all APIs by parts of their names; the first match counts
 REASONS = {
     "content_filter": r"filter|safety|recitation|blocklist|prohibited|spii|sensitive|toxic|guardrail",

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from ..config import TeacherConfig
-from .http_errors import FINAL_CODES, exception_of, find_error
-from .parse import FINAL, plain_reason
+from .http_errors import exception_of, find_error
+from .parse import FINAL, PASSAGE_CODES, plain_reason
 from .requests import Question, address, price, request_ceiling
 
 MOST_TOKENS = 10**9  # a larger count in a reply's usage is not a count
@@ -101,7 +101,7 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
         # the error of a response of status 200 may give the status of an HTTP error as its code
         error = choice.get("error") or body.get("error") or fault
         found, number = find_error(error), str(error.get("code") if isinstance(error, dict) else "")
-        status = int(number) if number.isdecimal() else 400 if found[0] in FINAL_CODES else 0
+        status = int(number) if number.isdecimal() else 400 if found[0] in PASSAGE_CODES else 0
         raise exception_of(status, found, {}, url, config)
     usage = usage if isinstance(usage, dict) else {}
     used = {"prompt_tokens": 0, "completion_tokens": 0}
