@@ -134,9 +134,7 @@ class ContaminationConfig:
 
     benchmarks: list[str] = option(list, "benchmarks: names under recipes/eval/benchmarks/, or files with texts")
     data_dir: str = option(".", "folder that the paths of benchmarks are relative to")
-    passages: Literal["remove", "report"] = option(
-        "remove", "remove or report passages that share an n-gram with a benchmark"
-    )
+    passages: Literal["remove", "report"] = option("remove", "remove or report passages that overlap a benchmark")
     types: Literal["remove", "report"] = option("report", "remove or report mentions whose type a benchmark asks")
     ngram: int = option(8, "words per n-gram; case and punctuation are ignored")
     min_words: int = option(5, "ignore benchmark texts with fewer words, because they match by chance")

@@ -1,4 +1,4 @@
-"""Replies become annotations: parse, ground and filter them, and count every reason for a reject. Costs nothing."""
+"""Replies become annotations: they are parsed, grounded and filtered, and every reject is counted. This is free."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
 from ner_sets.mentions import Mention
-from open_ner.conversation import Span
 from open_ner.tools.files import replace_surrogates
 
 from ..corpus.cutting import Passage
@@ -17,7 +16,7 @@ from .types import merge_plurals, normalize_type, why_reject
 
 
 class TeacherReply(TypedDict):
-    """The fields of a journal record that an annotation is made from."""
+    """The fields of a journal record that become part of an annotation."""
 
     reply: str
     finish_reason: str
@@ -26,7 +25,7 @@ class TeacherReply(TypedDict):
 
 
 class AnnotationRow(TypedDict):
-    """A passage with its mentions, its origin and its annotator."""
+    """A passage with its mentions; distilled rows have `tokens`, rows of human-annotated sets have `dataset`."""
 
     id: str
     text: str
@@ -36,24 +35,20 @@ class AnnotationRow(TypedDict):
     start: int
     end: int
     entities: list[Mention]
-    teacher: str  # empty: annotated by people
+    teacher: str  # empty if people annotated the passage
     annotated: str  # UTC, ISO 8601
-    dataset: NotRequired[str]  # name of the human-annotated set
-    tokens: NotRequired[int]  # of a distilled passage, by the corpus's tokenizer
+    tokens: NotRequired[int]
+    dataset: NotRequired[str]
 
 
 @dataclass
 class Annotations:
-    """The outcome of one variant: one row per passage with mentions, the rejects, and counts for the card.
-
-    `merged_types` maps each plural type to its singular; `merged_mentions` counts the mentions read with each plural.
-    """
+    """One row per passage with mentions, the rejects, counts for the card, and the singular of each merged plural."""
 
     rows: list[AnnotationRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     merged_types: dict[str, str] = field(default_factory=dict)
-    merged_mentions: dict[str, int] = field(default_factory=dict)
 
     @property
     def hallucination_rate(self) -> float:
@@ -70,16 +65,23 @@ def annotate_passages(
     passages: Iterable[Passage], replies: Mapping[str, TeacherReply], variant: str, max_words: int,
     rejected: Mapping[str, str] | None = None, why_not_type: Callable[[str], str | None] = lambda name: None,
 ) -> Annotations:  # fmt: skip
-    """Turn the teacher's replies, by passage id, into the annotations of one variant ("type" or "definition").
+    """Turn the teacher's replies into annotations.
 
-    `max_words` is the length of the longest mention, `rejected` maps passage ids to reasons to reject the passage, and
-    `why_not_type` is the last filter of a mention's type.
+    Args:
+        passages: the passages that were asked.
+        replies: the reply to each passage, by its id.
+        variant: "type" or "definition"; plurals are only merged for types.
+        max_words: maximum length of a mention.
+        rejected: reasons to reject passages, by their ids.
+        why_not_type: a last filter, which returns the reason to reject a type.
 
-    The counts are `replies`, `entities_read`, `entities_kept`, and one per reason. A passage without a reply counts as
-    `no_answer`, one left without mentions as `no_entities_left`, the third string of a tuple as `extra_string`.
+    Returns:
+        Annotations that count `replies`, `entities_read`, `entities_kept`, and each reason. A passage without a reply
+        counts as `no_answer`, one without a kept mention as `no_entities_left`, a tuple's third string as
+        `extra_string`.
     """
     result = Annotations()
-    parsed = []  # hold all replies: whether a plural is merged depends on the types of the whole run
+    parsed = []  # all replies, because a plural is merged only if its singular is a type of some reply
     for passage in passages:
         record = replies.get(passage.id)
         if record is None:
@@ -93,7 +95,13 @@ def annotate_passages(
             result.reject(pairs, passage.id, reply=reply)
             continue
         parsed.append((passage, record, reply, pairs))
-    names = _name_types(Counter(pair[1] for *_, pairs in parsed for pair in pairs), variant, result)
+    raw_types = {pair[1] for *_, pairs in parsed for pair in pairs}
+    if variant == "type":
+        normalized = {raw: normalize_type(raw) for raw in raw_types}
+        result.merged_types = merge_plurals(normalized.values())
+        names = {raw: result.merged_types.get(name, name) for raw, name in normalized.items()}
+    else:
+        names = {raw: " ".join(raw.split()).rstrip(". ") for raw in raw_types}
     for passage, record, reply, pairs in parsed:
         mentions = _find_mentions(passage, pairs, reply, names, max_words, why_not_type, result)
         if not mentions:
@@ -104,36 +112,19 @@ def annotate_passages(
     return result
 
 
-def _name_types(read: Counter[str], variant: str, result: Annotations) -> dict[str, str]:
-    """Map each type as read to its name in the dataset, and note merged plurals in the result."""
-    if variant != "type":
-        return {raw: " ".join(raw.split()).rstrip(". ") for raw in read}
-    names = {raw: normalize_type(raw) for raw in read}
-    result.merged_types = merge_plurals(names.values())
-    for raw, name in names.items():
-        if name in result.merged_types:
-            result.merged_mentions[name] = result.merged_mentions.get(name, 0) + read[raw]
-            names[raw] = result.merged_types[name]
-    return names
-
-
 def _find_mentions(
     passage: Passage, pairs: list[Pair], reply: str, names: dict[str, str], max_words: int,
     why_not_type: Callable[[str], str | None], result: Annotations,
 ) -> list[Mention]:  # fmt: skip
-    """Mentions of the pairs that pass every filter, in order of start; the other pairs become rejects."""
+    """Return the mentions of the pairs that pass every filter, in order of start; reject the other pairs."""
     mentions: dict[tuple[int, int, str], Mention] = {}
-    grounded: dict[str, list[Span] | str] = {}  # teachers often give one string several types
     for string, raw_type, *extra in pairs:
         result.counts["entities_read"] += 1
         for third in extra:
             result.reject("extra_string", passage.id, string, third, reply)
         type_name = names[raw_type]
-        if string not in grounded:
-            grounded[string] = ground(passage.text, string)
-        found = grounded[string]
-        spans, reason = ([], found) if isinstance(found, str) else (found, None)
-        if not reason or not string.strip():
+        spans, reason = ground(passage.text, string), "not_in_passage"
+        if spans or not string.strip():
             reason = why_reject(string, type_name, passage.text, max_words) or why_not_type(type_name)
         if reason is None and all((start, end, type_name) in mentions for start, end in spans):
             reason = "duplicate"

@@ -13,7 +13,7 @@ PIECE = regex.compile(r"\s+(?!\p{M})|\X", regex.DOTALL)  # a run of white space,
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 
 
-def ground(text: str, string: str) -> list[Span] | str:
+def ground(text: str, string: str) -> list[Span]:
     """Find every occurrence of a string in a text; no span cuts a grapheme.
 
     In order of preference: exact matches on word boundaries, as in `open_ner.conversation.find_spans`; matches on word
@@ -21,11 +21,11 @@ def ground(text: str, string: str) -> list[Span] | str:
     matches inside words.
 
     Returns:
-        The `(start, end)` spans in `text`, or the reason `not_in_passage`.
+        The `(start, end)` spans in `text`; an empty list if there is none.
     """
     string = string.strip()
     if not string or len(string) > 4 * len(text) + 100:  # allow for invisible characters; a longer string cannot match
-        return "not_in_passage"
+        return []
     if spans := _exact(text, string, on_words=True):
         return spans
     folded, starts, ends = _fold_passage(text)
@@ -34,7 +34,7 @@ def ground(text: str, string: str) -> list[Span] | str:
         edges = ((starts[i], ends[j - 1]) for i, j in places if starts[i] >= 0 and ends[j - 1] >= 0)
         if spans := [(i, j) for i, j in edges if is_border(text, i) and is_border(text, j)]:
             return spans
-    return _exact(text, string, on_words=False) or "not_in_passage"
+    return _exact(text, string, on_words=False)
 
 
 def _exact(text: str, string: str, on_words: bool) -> list[Span]:
