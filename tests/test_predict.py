@@ -2,6 +2,11 @@
 
 import fcntl
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +16,7 @@ import pytest
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
-from zero_shot.predict import Todo, _ask, _gather, _identity, finish, predict
+from zero_shot.predict import Todo, finish, predict
 from zero_shot.records import PredictionLine
 from zero_shot.student import fingerprint
 from zero_shot.suite import Benchmark, SuiteConfig
@@ -116,23 +121,52 @@ def test_a_finished_run_is_read_and_overwrite_asks_again(tmp_path: Path, capsys:
     assert len(asker.asked) == 3
 
 
-def test_processes_share_the_passages_and_the_predictions_are_the_same(tmp_path: Path) -> None:
-    data = benchmark(100)
-    todo = [(data, passage) for passage in data.passages]
-    identity = _identity(Echo(), [data], SUITE)
-    askers = [Echo(), Echo(), Echo()]
-    for rank, asker in enumerate(askers):
-        path = tmp_path / ("predictions.partial.jsonl" if rank == 0 else f"predictions.partial.{rank}.jsonl")
-        _ask(asker, todo, SUITE, path, identity, rank, 3)
-    assert sorted(name for asker in askers for name in asker.asked) == sorted(p.id for p in data.passages)
-    assert all(asker.asked for asker in askers)
-    passages = _gather(tmp_path, tmp_path / "predictions.partial.jsonl", identity, overwrite=False)
-    alone = predict(Echo(), [data], SUITE, tmp_path / "alone").lines
-    both = {(line["passage_id"], line["type"]): line for passage in passages for line in passage["lines"]}
-    assert [both[line["passage_id"], line["type"]] for line in alone] == alone
-    # one process resumes what three processes left
+SHARE = """
+import sys, time
+from pathlib import Path
+from test_predict import SUITE, Echo, benchmark
+from zero_shot.predict import predict
+
+class Slow(Echo):
+    def ask(self, todo, suite):
+        for lines in super().ask(todo, suite):
+            time.sleep(0.2)
+            yield lines
+
+predict(Slow(), [benchmark(100)], SUITE, Path(sys.argv[1]))
+"""
+
+
+def start(folder: Path, processes: int) -> list[subprocess.Popen]:
+    """Start processes that share the passages, as `accelerate launch` starts them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    root = Path(__file__).parent.parent
+    shared = {"ACCELERATE_USE_CPU": "true", "WORLD_SIZE": str(processes), "MASTER_PORT": str(port)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARE, str(folder)], stderr=subprocess.DEVNULL,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(processes)
+    ]  # fmt: skip
+
+
+def test_one_process_resumes_what_three_killed_ones_have_shared(tmp_path: Path) -> None:
+    killed = start(tmp_path / "shared", 3)
+    partial = [tmp_path / "shared" / f"predictions.partial{rank}.jsonl" for rank in ("", ".1", ".2")]
+    while not all(path.exists() and path.read_bytes().count(b"\n") > 2 for path in partial):
+        assert [process.poll() for process in killed] == [None] * 3
+        time.sleep(0.05)
+    for process in killed:
+        process.kill()
+        process.wait()
+    left = sum(path.read_bytes().count(b"\n") - 1 for path in partial)
     asker = Echo()
-    assert predict(asker, [data], SUITE, tmp_path).lines == alone and asker.asked == []
+    lines = predict(asker, [benchmark(100)], SUITE, tmp_path / "shared").lines
+    assert len(asker.asked) == 100 - left <= 94
+    assert lines == predict(Echo(), [benchmark(100)], SUITE, tmp_path / "alone").lines
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
