@@ -1,1 +1,1 @@
-"""What goes to the Hub: every upload, and the cards."""
+"""Uploads to the Hub, and the cards of datasets and models."""

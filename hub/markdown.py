@@ -6,14 +6,14 @@ from command_line.public import CONTROL
 
 
 def escape(text: str) -> str:
-    """Escape text for a line or a table cell: no HTML, cell, emphasis, formula, link or image can start in it."""
+    """Escape text for a line or table cell, so that it contains no HTML, cell border, emphasis, formula or link."""
     escaped = html.escape(" ".join(CONTROL.sub("\ufffd", str(text)).split()), quote=False)
     for character in "\\`*_[]|~$":
         escaped = escaped.replace(character, "\\" + character)
-    # Markdown turns bare addresses into links
+    # without these replacements, bare addresses and @names become links
     return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def code(text: str) -> str:
-    """Make text safe between backticks."""
+    """Make text safe to stand between backticks."""
     return " ".join(CONTROL.sub("\ufffd", text.replace("`", "'")).split())

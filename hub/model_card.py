@@ -1,4 +1,4 @@
-"""The model card: a template filled from files that commands wrote, so that no number in it is typed by hand."""
+"""The model card: a template filled from training.json and results.json, so no number in it is typed by hand."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,9 @@ MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 
 
 def write_model_card(folder: Path, results: RunResults | None = None, table: str = "Not evaluated yet.") -> None:
-    """Write a student's `README.md` from its training.json and from evaluation results, which are copied beside it.
+    """Write a student's `README.md` from its training.json, and its evaluation results both there and in `results/`.
 
-    `table` is the Markdown table of all models of that evaluation.
+    `table` is the Markdown table of all models of the evaluation.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -54,22 +54,23 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
 def write_eval_results(folder: Path, results: RunResults) -> Path | None:
     """Write `.eval_results/<run>.yaml`, the Hub's format for results on benchmarks that are Hub datasets.
 
-    Samples of a benchmark are excluded, because the Hub shows a value as that of the whole benchmark. Returns None if
-    no benchmark is left.
+    Sampled benchmarks are excluded, because the Hub shows a value as that of the whole benchmark.
+
+    Returns:
+        The path of the file, or None if there was no result to write.
     """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-    entries = []
-    for result in results["benchmarks"].values():
-        dataset, official = result["dataset"], result["official"]
-        if dataset["id"] and official and not result["sampled"]:
-            entry = EvalResultEntry(
-                dataset_id=dataset["id"], task_id=dataset["config"] or "default", dataset_revision=dataset["revision"],
-                value=round(100 * official["f1"], 2),
-                notes=f"official F1, protocol {results['protocol']}, {results['decoding']} decoding",
-            )  # fmt: skip
-            entries.append(entry)
+    notes = f"official F1, protocol {results['protocol']}, {results['decoding']} decoding"
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset["id"], task_id=dataset["config"] or "default", dataset_revision=dataset["revision"],
+            value=round(100 * official["f1"], 2), notes=notes,
+        )
+        for result in results["benchmarks"].values()
+        if (dataset := result["dataset"])["id"] and (official := result["official"]) and not result["sampled"]
+    ]  # fmt: skip
     if not entries:
         return None
     target = folder / ".eval_results" / f"{_run(results)}.yaml"
@@ -79,7 +80,7 @@ def write_eval_results(folder: Path, results: RunResults) -> Path | None:
 
 
 def _eval_results(results: RunResults) -> "list[EvalResult]":
-    """Each benchmark's F1 under each scorer for the Hub's model-index; a sample is named as such."""
+    """Return the F1 of each benchmark and scorer for the Hub's model-index; names of sampled benchmarks say so."""
     from huggingface_hub import EvalResult
 
     entries = []
@@ -105,5 +106,5 @@ def _run(results: RunResults) -> str:
 
 
 def _hub_id(name: str) -> str | None:
-    """Return a Hub id, or None for a local folder, which metadata of the Hub cannot name."""
+    """Return a Hub id as it is, or None for a local folder, which the Hub's metadata must not contain."""
     return None if Path(name).exists() or name.count("/") != 1 or name.startswith(("models/", "runs/")) else name

@@ -9,17 +9,20 @@ from open_ner.tools.errors import UserError
 def publish_folder(
     folder: str | Path, repo_id: str, repo_type: str = "model", private: bool = True, stale: Sequence[str] = ()
 ) -> str:
-    """Upload a folder in one commit. Files that the Hub has, also from an interrupted push, are not sent again.
+    """Upload a folder in one commit; files that the Hub has, also from an interrupted push, are not resent.
 
     Args:
-        folder: The folder; checkpoints, `runs/` and temporary files in it are not uploaded.
-        repo_id: The repository, which is created if it does not exist.
+        folder: the folder; its checkpoints, `runs/` and temporary files are not uploaded.
+        repo_id: the repository, which is created if it does not exist.
         repo_type: "model", "dataset" or "space".
-        private: Whether a new repository is private.
-        stale: Patterns of files to delete from the repository if they are not in the folder.
+        private: whether a new repository is private.
+        stale: patterns of files to delete from the repository if they are not in the folder.
 
-    Returns one line with the repository and the revision. Raises UserError for a missing folder, token or permission,
-    and for a Hub that cannot be reached.
+    Returns:
+        A line for the user with the repository and the revision.
+
+    Raises:
+        UserError: folder, token or permission are missing, or the Hub cannot be reached.
     """
     from httpx2 import TransportError
     from huggingface_hub import HfApi
@@ -48,7 +51,7 @@ def publish_folder(
 
 
 def require_token() -> None:
-    """Raise UserError without a Hub token (HF_TOKEN or `hf auth login`); called before work that ends in an upload."""
+    """Raise UserError if there is no Hub token; called before long work that ends in an upload."""
     from huggingface_hub.utils import get_token
 
     if not get_token():
