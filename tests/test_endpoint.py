@@ -99,7 +99,7 @@ def test_a_body_that_is_no_json_is_a_fault(content: str) -> None:
 def test_a_server_that_hangs_or_hangs_up_is_a_fault() -> None:
     with pytest.raises(TransientError, match="no answer within 0.2 s"):
         complete_slowly()
-    with pytest.raises(TransientError):
+    with pytest.raises(TransientError, match="payload is not completed"):
         complete({"raw": "{", "headers": {"Content-Length": 99, "Connection": "close"}})
 
 
