@@ -56,7 +56,9 @@ def train_and_save(student: Path, folder: Path, *options: str) -> tuple[AnswerTr
 
 @pytest.mark.parametrize("options", [(), ("--use_dora",), ("--lora_target_modules", "all-linear"),
                                      ("--lora_modules_to_save", "norm")])  # fmt: skip
-def test_lora_merged_answers_as_adapter_and_base(options: tuple[str, ...], tiny_student: Path, tmp_path: Path) -> None:
+def test_a_merged_lora_student_answers_as_its_adapter_and_base(
+    options: tuple[str, ...], tiny_student: Path, tmp_path: Path
+) -> None:
     trainer, expected, merged = train_and_save(tiny_student, tmp_path / "model", *options)
     base = AutoModelForCausalLM.from_pretrained(tiny_student)
     with torch.no_grad():
@@ -68,7 +70,7 @@ def test_lora_merged_answers_as_adapter_and_base(options: tuple[str, ...], tiny_
     assert losses[-1] < losses[0]
 
 
-def test_lora_scores_the_answers_alone(tiny_student: Path, tmp_path: Path) -> None:
+def test_the_loss_of_a_lora_student_covers_the_answers_alone(tiny_student: Path, tmp_path: Path) -> None:
     trainer, report = make_trainer(tiny_student, arguments(tiny_student, tmp_path / "model", *LORA), ROWS[:1])
     head, projected = trainer.model.get_base_model().get_output_embeddings(), []
     head.register_forward_hook(lambda _, inputs, __: projected.append(inputs[0].shape[0]))
@@ -123,7 +125,7 @@ def test_quantization_that_cannot_be_trained_is_refused(options: dict, named: st
         quantization(ModelConfig(**options))
 
 
-def test_missing_bitsandbytes_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_bitsandbytes_gives_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="pip install bitsandbytes"):
         quantization(ModelConfig(load_in_4bit=True, use_peft=True))

@@ -54,7 +54,7 @@ def test_bare_labels_are_read_whole() -> None:
 
 
 @given(st.lists(st.sampled_from(["O", *(f"{p}-{k}" for p in "BIES" for k in ("A", "B"))]), max_size=12))
-def test_mentions_are_those_of_conlleval(tags: list[str]) -> None:
+def test_tags_give_the_mentions_of_conlleval(tags: list[str]) -> None:
     assert decode_tags(tags) == [(first, last, kind) for kind, first, last in get_entities(tags)]
 
 
@@ -119,7 +119,7 @@ def test_an_object_of_lists_is_a_list_of_objects() -> None:
 
 
 @pytest.mark.parametrize("separator", [" ", "\t"])
-def test_conll_files_in_columns(separator: str, tmp_path: Path) -> None:
+def test_conll_files_are_read_by_their_columns(separator: str, tmp_path: Path) -> None:
     lines = [
         ["-DOCSTART-", "-X-", "O"], [], ["# id 1"], *zip(TOKENS, ["x"] * 5, SCHEMES["BIO"], strict=True), [], [],
         ["Oslo", "x", "B-LOC"],
@@ -132,7 +132,7 @@ def test_conll_files_in_columns(separator: str, tmp_path: Path) -> None:
     assert [entity["type"] for entity in middle.entities] == ["x"]
 
 
-def test_a_token_column_other_than_the_first(tmp_path: Path) -> None:
+def test_the_token_column_of_a_conll_file_can_be_chosen(tmp_path: Path) -> None:
     lines = [*([str(i), *pair] for i, pair in enumerate(zip(TOKENS, SCHEMES["BIO"], strict=True), 1)), ["6", "lost"]]
     (tmp_path / "a.tsv").write_text("\n".join("\t".join(line) for line in lines[:-1]) + "\n\n6\tlost\n")
     (tmp_path / "b.bio").write_text(
@@ -215,13 +215,13 @@ def test_parquet_brings_the_names_of_its_tags(tmp_path: Path) -> None:
         (b'{"text": "\xff"}', "line 1 is not UTF-8"),
     ],
 )
-def test_a_broken_file_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_broken_file_gives_a_one_line_error(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=message):
         list(read_set(config("a.jsonl", "offsets"), str(tmp_path)))
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"b\.jsonl: no such file"):
         list(read_set(config("b.jsonl", "offsets"), str(tmp_path)))
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}' * 99)[:-9])
@@ -229,7 +229,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         list(read_json_rows(tmp_path / "cut.jsonl.gz"))
 
 
-def test_a_broken_parquet_file_is_one_line(tmp_path: Path) -> None:
+def test_a_broken_parquet_file_gives_a_one_line_error(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"tokens": [TOKENS] * 9000, "ner_tags": [SCHEMES["BIO"]] * 9000})
     rows.to_parquet(str(tmp_path / "a.parquet"))
     content = bytearray((tmp_path / "a.parquet").read_bytes())
@@ -272,6 +272,6 @@ for revision in (None, sha):
     assert [entity["type"] for entity in old["entities"]] == ["PER", "LOC"]
 
 
-def test_a_set_of_the_hub_that_is_not_there_is_one_line() -> None:
+def test_a_set_of_the_hub_that_is_not_there_gives_a_one_line_error() -> None:
     with pytest.raises(UserError, match=r"set set: 'no/such-set' cannot be read"):
         list(read_set(config("no/such-set", "tags"), "."))

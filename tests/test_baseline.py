@@ -77,7 +77,7 @@ def test_a_template_with_unknown_variables_is_a_one_line_error() -> None:
         render(config(user="{{ ''.__class__.__mro__ }}"), TEXT, ["city"])
 
 
-def test_all_types_at_once_have_no_other_wordings() -> None:
+def test_a_baseline_that_asks_all_types_at_once_cannot_ask_other_wordings() -> None:
     passage = BenchmarkPassage("p", TEXT, [Query("city", "[]", []), Query("city", "[]", [], "town", 1)])
     with pytest.raises(UserError, match="wordings"):
         requests_of(config(per="passage"), passage)

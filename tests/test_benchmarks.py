@@ -96,7 +96,7 @@ def test_a_limit_takes_a_seeded_sample_and_keeps_the_order(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", ["", "{not json", '{"id": "a"}', "[[1]]", "[3]"])
-def test_empty_and_broken_files_are_one_line(content: str, tmp_path: Path) -> None:
+def test_empty_and_broken_files_give_a_one_line_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(content)
     for format_name in ("offsets", "official"):
         with pytest.raises(UserError, match=r"b\.jsonl"):

@@ -110,7 +110,7 @@ def test_passages_without_an_answer_are_counted_rejects(
     assert "| type: replies and entities | no\\_answer | 1 |" in (dataset / "README.md").read_text()
 
 
-def test_a_journal_of_another_run_no_journal_and_damaged_lines(
+def test_a_foreign_or_missing_journal_stops_a_build_and_damaged_lines_are_counted(
     run: tuple[BuildConfig, Path], capsys: pytest.CaptureFixture
 ) -> None:
     config, folder = run
@@ -199,7 +199,7 @@ def test_a_folder_with_files_of_somebody_else_is_not_replaced(tmp_path: Path) ->
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
-def test_several_datasets_from_one_journal(run: tuple[BuildConfig, Path], tmp_path: Path) -> None:
+def test_one_journal_gives_several_datasets(run: tuple[BuildConfig, Path], tmp_path: Path) -> None:
     config, folder = run
     for law in ("none", "frequency"):
         config.dataset, config.dataset_dir = DatasetConfig(negatives=law), str(tmp_path / law)

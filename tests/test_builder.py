@@ -241,9 +241,7 @@ def test_your_corpus_url_and_key_are_all_it_takes(workplace: Path, teacher: Fake
     assert b"sk-secret" not in written
 
 
-def test_a_dry_run_with_a_pilot_expects_and_a_prompt_of_ones_own_asks_again(
-    workplace: Path, teacher: FakeTeacher
-) -> None:
+def test_a_pilot_gives_an_expectation_and_a_custom_prompt_asks_again(workplace: Path, teacher: FakeTeacher) -> None:
     arguments = your_recipe(workplace, teacher.base_url)
     pilot = build(*arguments, "--dry_run", "--pilot", "4", cwd=workplace, key="k")
     assert pilot.returncode == 0 and len(teacher.requests) == 4, pilot.stderr
@@ -443,7 +441,7 @@ def test_replies_of_todays_models_are_read_or_named(workplace: Path) -> None:
         (["--config", "mine.yaml", "--stage", "build"], None, "run --stage passages first"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_give_a_one_line_error(
     arguments: list[str], corpus: str | None, named: str, workplace: Path, teacher: FakeTeacher
 ) -> None:
     your_recipe(workplace, teacher.base_url)

@@ -157,7 +157,7 @@ def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
         (json.dumps(line([(0, 4, None)] * 9, [[0, 4]])), "0 spans have a score"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, content: str | None, named: str) -> None:
+def test_mistakes_give_a_one_line_error(tmp_path: Path, content: str | None, named: str) -> None:
     (tmp_path / "config.json").write_text("{}")
     if content is not None:
         (tmp_path / "predictions.jsonl").write_text(content)

@@ -89,7 +89,9 @@ def test_what_was_paid_is_not_computed_again_at_todays_prices(tmp_path: Path) ->
         ({"parameters": {"max_tokens": 0.5}}, "set no limit"),
     ],
 )
-def test_options_that_would_make_the_cap_a_promise_are_one_line(options: Any, said: str, tmp_path: Path) -> None:
+def test_options_under_which_the_cap_cannot_hold_give_a_one_line_error(
+    options: Any, said: str, tmp_path: Path
+) -> None:
     with FakeTeacher({}) as endpoint, pytest.raises(UserError, match=re.escape(said)):
         ask(tmp_path, endpoint, **options)
     assert endpoint.requests == []
@@ -133,7 +135,7 @@ def test_bills_without_a_readable_answer_count_and_are_remembered(kind: str, tmp
     assert again.cost_before == pytest.approx(counts.cost) and "is an upper bound" in str(again)
 
 
-def test_requests_in_flight_at_a_kill_count(tmp_path: Path) -> None:
+def test_requests_in_flight_at_a_kill_count_as_paid(tmp_path: Path) -> None:
     most, cap = ceiling(tmp_path), 11.5 * ceiling(tmp_path)
     code = f"""
 import sys
@@ -206,7 +208,7 @@ def start(command: list[str]) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_clusters_end_loses_no_answer_that_is_in_flight(
+def test_a_signal_to_end_loses_no_reply_that_is_in_flight(
     number: int, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     started: list[subprocess.Popen[str]] = []

@@ -52,7 +52,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=ROOT)
 
 
-def test_a_full_disk_is_one_line(tiny_student: Path, tmp_path: Path) -> None:
+def test_a_full_disk_gives_a_one_line_error(tiny_student: Path, tmp_path: Path) -> None:
     (tmp_path / "passages.jsonl.partial").symlink_to("/dev/full")
     arguments = ["--config", "recipes/build/sample.yaml", "--output_dir", str(tmp_path)]
     ended = command("-m", "dataset_builder", *arguments, "--corpus.tokenizer", str(tiny_student))
@@ -89,7 +89,7 @@ def test_training_stops_on_a_mistake_before_it_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_publishing_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_publishing_a_folder_that_is_not_there_gives_a_one_line_error(tmp_path: Path) -> None:
     from hub.publish import publish_folder
 
     with pytest.raises(UserError, match="nothing to publish"):

@@ -269,7 +269,7 @@ def test_every_shipped_benchmark_and_every_form_is_read_by_name(tmp_path: Path) 
         ("{", "not JSON"),
     ],
 )
-def test_a_broken_benchmark_is_one_line(content: str, message: str, tmp_path: Path) -> None:
+def test_a_broken_benchmark_gives_a_one_line_error(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(content)
     with pytest.raises(UserError, match=message):
         load_benchmarks(ContaminationConfig(benchmarks=["b.jsonl"], data_dir=str(tmp_path)))

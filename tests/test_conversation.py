@@ -97,7 +97,7 @@ def test_an_answer_is_one_line_of_plain_json() -> None:
         "[" * 100_000, '["a\nb"]', "[" + "9" * 5000 + "]",
     ],
 )  # fmt: skip
-def test_what_is_no_list_of_strings_is_not_read(raw: str) -> None:
+def test_what_is_not_a_list_of_strings_is_not_read(raw: str) -> None:
     assert read_answer(raw) is None
 
 

@@ -39,7 +39,7 @@ FOREIGN = {
         (IRC, None),
     ],
 )
-def test_each_reason(text: str, reason: str | None) -> None:
+def test_each_filter_has_its_reason(text: str, reason: str | None) -> None:
     assert make_filter(CorpusConfig(path="x"))(text, 100) == reason
 
 
@@ -63,7 +63,7 @@ def test_every_embedded_passage_is_kept() -> None:
             assert why_reject(text, 200) is None and near.add(text), text
 
 
-def test_shares() -> None:
+def test_shares_of_markup_and_of_binary_characters_spare_code_and_formulas() -> None:
     assert markup_share("plain words") == 0 and markup_share("<b></b> {{x|y}}") == 1 and markup_share("") == 1
     assert markup_share(CODE) < 0.5 and markup_share(LATEX) < 0.5 and markup_share(IRC) < 0.6
     assert not is_binary("tabs\tand\nlines\r\n") and is_binary("PK\x03\x04\x01")

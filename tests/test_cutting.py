@@ -92,7 +92,7 @@ def test_the_next_word_would_not_have_fitted(document: str, limit: int) -> None:
         assert len(GPT2.encode(document[start : following + len(word)], add_special_tokens=False)) > limit
 
 
-def test_pieces_are_full(tiny_student: Path) -> None:
+def test_pieces_are_nearly_as_long_as_the_limit(tiny_student: Path) -> None:
     document = " ".join(TEXTS * 20)
     found = cut(load_tokenizer(str(tiny_student)), 50, document)
     assert min(tokens for _, _, tokens in found[:-1]) >= 40
@@ -110,13 +110,13 @@ def test_a_long_document_and_a_long_word_are_cut_like_any(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("document", ["x" * 10**7, " " * 10**7, "ab " * 10**5, "\n".join(["y" * 76] * 10**3)])
-def test_monstrous_documents_end(document: str) -> None:
+def test_huge_documents_are_cut_in_linear_time(document: str) -> None:
     started = time.process_time()
     found = cut(GPT2, 256, document)
     assert [b for _, b, _ in found][-1:] == ([len(document.rstrip())] if document.strip() else [])
     assert time.process_time() - started < 120  # seconds where time is linear, hours where it is quadratic
 
 
-def test_an_unknown_tokenizer_is_one_line() -> None:
+def test_an_unknown_tokenizer_gives_a_one_line_error() -> None:
     with pytest.raises(UserError, match="corpus.tokenizer 'no/such'"):
         load_tokenizer("no/such")

@@ -167,7 +167,7 @@ def test_figures_draw_any_name(name: str, tmp_path: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size < 200_000
 
 
-def test_bands_share_out_all_entities() -> None:
+def test_bands_of_ranks_add_up_to_all_entities() -> None:
     assert rank_bands(Counter({f"t{i}": 100 if i == 0 else 1 for i in range(100)})) == pytest.approx(
         [100 / 199, 9 / 199, 90 / 199]
     )

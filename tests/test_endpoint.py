@@ -72,14 +72,14 @@ def error(message: Any, code: Any = None) -> dict[str, Any]:
         (503, "<html>Bad gateway</html>", TransientError, "status 503: <html>Bad gateway</html>"),
     ],
 )
-def test_a_status_means_one_thing(status: int, body: Any, kind: type[Exception], said: str) -> None:
+def test_each_status_becomes_its_exception(status: int, body: Any, kind: type[Exception], said: str) -> None:
     raw = {"raw": body} if isinstance(body, str) else {"body": body}
     with pytest.raises(kind, match=said) as caught:
         complete({"status": status, **raw})
     assert KEY not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_which_rejections_are_final() -> None:
+def test_a_rejection_is_final_if_it_is_about_the_passage() -> None:
     for body, code in [
         (error("x", "content_filter"), "content_filter"),
         (error("This model's maximum context length is 8 tokens"), "context_length_exceeded"),
@@ -91,7 +91,7 @@ def test_which_rejections_are_final() -> None:
 
 
 @pytest.mark.parametrize("content", ["<html>login</html>", "", "[" * 100_000, "{", "\x00"])
-def test_a_body_that_is_no_json_is_a_fault(content: str) -> None:
+def test_a_body_that_is_not_json_is_a_fault(content: str) -> None:
     with pytest.raises(TransientError, match="not JSON"):
         complete({"raw": content})
 
@@ -113,7 +113,7 @@ def complete_slowly() -> None:
 
 
 @pytest.mark.parametrize("base_url", ["nowhere", "http://", "ftp://host/v1", "http://[::1"])
-def test_an_address_that_is_none_is_one_line(base_url: str) -> None:
+def test_an_invalid_address_gives_a_one_line_error(base_url: str) -> None:
     async def main() -> None:
         async with ChatEndpoint(TeacherConfig(base_url=base_url), base_url, {}, KEY, False) as endpoint:
             await endpoint.complete(b"{}")
@@ -122,7 +122,7 @@ def test_an_address_that_is_none_is_one_line(base_url: str) -> None:
         asyncio.run(main())
 
 
-def test_an_address_the_client_rejects_is_one_line() -> None:
+def test_an_address_the_client_rejects_gives_a_one_line_error() -> None:
     with pytest.raises(UserError, match="is not a valid address"):
         open_endpoint(TeacherConfig(base_url="http://[::1", model="m"), KEY)
 
@@ -189,7 +189,7 @@ def test_a_certificate_the_user_trusts_is_accepted(tmp_path: Path, monkeypatch: 
     assert received == [f"Bearer {KEY}"] and replies["k"]["reply"] == "[]"
 
 
-def test_retry_after_in_every_form() -> None:
+def test_retry_after_is_read_in_every_form() -> None:
     assert retry_after({"retry-after": "300"}) == 300
     assert retry_after({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
     assert retry_after({"retry-after": "-5"}) == 0
@@ -208,14 +208,14 @@ def test_retry_after_in_every_form() -> None:
         (b"<p>\xff</p>", (None, "<p>\ufffd</p>")),
     ],
 )
-def test_errors_in_every_form(answer: bytes, read: tuple[str | None, str]) -> None:
+def test_the_message_of_an_error_is_read_in_every_form(answer: bytes, read: tuple[str | None, str]) -> None:
     assert read_error(answer) == read
 
 
 @pytest.mark.parametrize(
     ("key", "said"), [("", "holds no key"), (" \n", "holds no key"), ("sk-é", "not valid in an API key")]
 )
-def test_a_key_that_is_none_is_one_line(key: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_key_gives_a_one_line_error(key: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", key)
     with pytest.raises(UserError, match=said):
         read_key(TeacherConfig(api_key_env="MY_KEY"), 3)

@@ -159,7 +159,7 @@ def test_official_matches_inside_one_query_only():
 # --- official: the ratios --------------------------------------------------------------------------------------------
 
 
-def test_official_formula():
+def test_official_ratios_are_those_of_the_paper():
     scores = f1_official(Counts(1, 2, 3))
     precision, recall = 1 / (2 + 1e-10), 1 / (3 + 1e-10)
     assert scores["precision"] == precision
@@ -198,11 +198,11 @@ def test_nothing_right_gives_zero(score, counts):
         ([{**CITY, "text": "Paris"}], [CITY], Counts(1, 1, 1)),
     ],
 )
-def test_strict_counts(prediction, reference, counts):
+def test_strict_counts_compare_spans_and_types(prediction, reference, counts):
     assert strict_counts(prediction, reference) == counts
 
 
-def test_strict_is_plain():
+def test_strict_ratios_are_plain_fractions():
     scores = f1_strict(Counts(1, 2, 4))
     assert scores == {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "tp": 1, "n_pred": 2, "n_gold": 4}
     assert f1_strict(Counts(3, 3, 3))["f1"] == 1.0
@@ -301,7 +301,7 @@ def test_strict_agrees_with_seqeval(seed):
         ([], 0, 0, 0),
     ],
 )
-def test_overlap_counts(prediction, partial, type_only, boundary_only):
+def test_the_partial_schemes_count_overlaps_types_and_boundaries(prediction, partial, type_only, boundary_only):
     found = {scheme: counts.tp for scheme, counts in overlap_counts(prediction, [CITY]).items()}
     assert found == {"partial": partial, "type-only": type_only, "boundary-only": boundary_only}
     assert all(c == Counts(c.tp, len(prediction), 1) for c in overlap_counts(prediction, [CITY]).values())
@@ -447,7 +447,7 @@ def test_strict_metric_takes_an_empty_passage_first(load):
     assert metric.compute() == f1_strict(Counts(0, 1, 1))
 
 
-def test_load_official(load):
+def test_the_official_config_scores_replies(load):
     predictions = ['["the Paris"]', '["C#", "C++"]', "['Rome']", "[]"]
     references = ['["Paris"]', '["C++"]', '["Rome"]', "[]"]
     scores = load("official").compute(predictions=predictions, references=references)
@@ -462,7 +462,7 @@ def test_load_the_partial_schemes(load, scheme, tp):
     assert (scores["tp"], scores["n_pred"], scores["n_gold"], scores["f1"]) == (tp, 2, 2, tp / 2)
 
 
-def test_load_names_the_configurations(load):
+def test_an_unknown_config_is_refused_with_the_known_ones(load):
     with pytest.raises(ValueError, match="no configuration 'loose': choose one of 'strict', 'official'"):
         load("loose")
 

@@ -256,7 +256,7 @@ def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path,
         (["--compare", "README.md"], "README.md: cannot be read as a results.json"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_give_a_one_line_error(
     arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     output = [] if arguments[0] == "--compare" else ["--output_dir", str(tmp_path)]

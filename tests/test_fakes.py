@@ -202,7 +202,7 @@ def run(client: str, hub: FakeHub, folder: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_hub_client(tmp_path: Path) -> None:
+def test_the_hub_client_works_with_the_fake_hub(tmp_path: Path) -> None:
     with FakeHub() as hub:
         run("hub_client", hub, tmp_path)
     assert hub.files("model", "org/things") == {"README.md": b"changed\n", "empty.bin": b"", "new.txt": b"new"}
@@ -213,7 +213,7 @@ def test_hub_client(tmp_path: Path) -> None:
         hub.files("model", "org/other")
 
 
-def test_datasets(tmp_path: Path) -> None:
+def test_datasets_are_pushed_to_the_fake_hub_and_loaded(tmp_path: Path) -> None:
     with FakeHub() as hub:
         run("datasets_client", hub, tmp_path)
     assert set(hub.files("dataset", "org/pushed")) == {
@@ -222,7 +222,7 @@ def test_datasets(tmp_path: Path) -> None:
     assert hub.private("dataset", "org/pushed") and not hub.private("dataset", "org/plain")
 
 
-def test_models_and_metrics(tmp_path: Path) -> None:
+def test_models_and_metrics_are_loaded_from_the_fake_hub(tmp_path: Path) -> None:
     with FakeHub() as hub:
         run("models_client", hub, tmp_path)
     sha = hub.repos["model", "org/student"].commits[-1].sha  # transformers resolves "main" once, then asks by sha
@@ -235,7 +235,7 @@ def ask(client: Any, text: str, **options: Any) -> Any:
     return client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}], **options)
 
 
-def test_teacher_replies() -> None:
+def test_the_openai_client_works_with_the_fake_teacher() -> None:
     import openai
 
     with FakeTeacher(lambda request: request["messages"][-1]["content"].upper(), latency=0.2) as teacher:
@@ -251,7 +251,7 @@ def test_teacher_replies() -> None:
     assert sorted(request["messages"][0]["content"] for request in teacher.requests)[0] == "question 000"
 
 
-def test_teacher_faults() -> None:
+def test_the_fake_teacher_sends_the_faults_it_is_given() -> None:
     import openai
 
     busy = iter(
@@ -283,7 +283,7 @@ def test_teacher_faults() -> None:
     ]  # fmt: skip
 
 
-def test_teacher_is_quiet_when_a_client_hangs_up(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_fake_teacher_is_quiet_when_a_client_hangs_up(capfd: pytest.CaptureFixture[str]) -> None:
     import openai
 
     with FakeTeacher({"": "late"}, latency=0.3) as teacher:
@@ -294,7 +294,7 @@ def test_teacher_is_quiet_when_a_client_hangs_up(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr() == ("", "")
 
 
-def test_teacher_reports_an_unprepared_question() -> None:
+def test_the_fake_teacher_reports_an_unprepared_question() -> None:
     import openai
 
     with pytest.raises(LookupError, match="who knows"), FakeTeacher({"hello": "world"}) as teacher:

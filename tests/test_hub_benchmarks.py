@@ -137,7 +137,7 @@ def test_every_label_of_the_shipped_sets_is_asked_or_dropped(tmp_path: Path) -> 
         assert recipe["verified_in"] and recipe["domain"] and recipe["license"], name
 
 
-def test_a_dataset_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_dataset_that_is_not_there_gives_a_one_line_error(tmp_path: Path) -> None:
     with FakeHub() as hub:
         environment = {**hub.env(tmp_path), "PYTHONPATH": str(ROOT)}
         arguments = ["--config", "recipes/eval/uniner_hub.yaml", "--model", "m", "--output_dir", str(tmp_path)]
@@ -149,7 +149,7 @@ def test_a_dataset_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert "tner/mit_restaurant" in done.stderr and "$HF_TOKEN" in done.stderr
 
 
-def test_offline_is_one_line(tmp_path: Path) -> None:
+def test_offline_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("name: b\npath: org/set\nformat: tags\n")
     with pytest.raises(UserError, match="org/set"):
         load_benchmark(tmp_path / "b.yaml", SuiteConfig(name="s", benchmarks=["b"], protocol="p"))

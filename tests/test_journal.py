@@ -83,7 +83,7 @@ def test_rubbish_is_passed_over_and_kept(content: bytes, tmp_path: Path) -> None
     assert path.read_bytes().startswith(content)
 
 
-def test_a_checksum_that_is_no_ascii_is_a_damaged_line(tmp_path: Path) -> None:
+def test_a_checksum_that_is_not_ascii_is_a_damaged_line(tmp_path: Path) -> None:
     path = written(tmp_path / "journal.jsonl", 2)
     lines = path.read_bytes().split(b"\n")
     lines[1] = lines[1][:-4] + b"\xff" + lines[1][-3:]
@@ -144,7 +144,7 @@ with Journal(Path({str(path)!r})) as journal:
         assert len(journal.keys) == 50
 
 
-def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_journal_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b"precious, without a line end")
     with pytest.raises(UserError, match="not a journal"), Journal(path):

@@ -110,7 +110,7 @@ def test_ten_first_answers_that_are_unusable_end_the_run(message: Any, said: str
     assert 10 <= len(endpoint.requests) <= 14
 
 
-def test_a_response_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_that_is_too_long_fails_its_passage_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_module, "LARGEST", 10_000)
     with FakeTeacher(only(3, lambda: "x" * 20_000)) as endpoint:
         counts = ask(tmp_path, endpoint.base_url, count=8)

@@ -198,14 +198,16 @@ def test_a_served_model_is_asked_with_the_same_options(call: Call) -> None:
         (["x", "--model", "STUDENT", "--treshold", "1"], "--treshold"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_two(call: Call, tiny_student: Path, arguments: list[str], said: str) -> None:
+def test_a_mistake_gives_a_one_line_error_and_status_two(
+    call: Call, tiny_student: Path, arguments: list[str], said: str
+) -> None:
     status, out, err = call(*[str(tiny_student) if part == "STUDENT" else part for part in arguments])
     assert (status, out) == (2, "")
     last = err.splitlines()[-1]
     assert said in last and "error: " in last and "Traceback" not in err
 
 
-def test_a_server_without_the_extra_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_the_extra_gives_a_one_line_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     monkeypatch.delitem(sys.modules, "open_ner.tools.served", raising=False)
     status, _, err = call(TEXT, "--base_url", "http://127.0.0.1:1/v1")

@@ -109,7 +109,7 @@ def test_every_form_of_a_complete_list_is_read(reply: str) -> None:
         ("[]" * 1_000_000, "stop", "too_many_entities"),
     ],
 )
-def test_what_is_no_complete_list_has_a_reason(reply: str, finish_reason: str, reason: str) -> None:
+def test_what_is_not_a_complete_list_has_a_reason(reply: str, finish_reason: str, reason: str) -> None:
     assert parse_reply(reply, finish_reason) == reason
 
 

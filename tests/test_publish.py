@@ -108,7 +108,7 @@ def test_a_dataset_is_not_uploaded_while_questions_are_open_unless_that_is_wante
     assert "type/train-00000-of-00001.parquet" in hub.files("dataset", REPO)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(hub: FakeHub, recipe: Path) -> None:
+def test_a_hub_that_cannot_be_reached_gives_a_one_line_error(hub: FakeHub, recipe: Path) -> None:
     ended = push(hub, recipe, HF_ENDPOINT="http://127.0.0.1:9")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert "cannot be reached" in ended.stderr.splitlines()[-1]

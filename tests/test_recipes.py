@@ -309,7 +309,7 @@ def test_an_option_of_type_string_takes_its_value_as_it_is() -> None:
         ("teacher.", "1", "unknown option teacher."),
     ],
 )
-def test_a_wrong_override_is_one_line(option: str, value: str, said: str) -> None:
+def test_a_wrong_override_gives_a_one_line_error(option: str, value: str, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         read_recipe(BuildConfig, RECIPES / "build" / "sample.yaml", parse_overrides([f"--{option}", value]))
 
@@ -321,7 +321,7 @@ def test_help_lists_every_option_of_a_build() -> None:
     assert "  corpus (" not in text
 
 
-def test_a_wrong_training_option_is_one_line(tmp_path: Path) -> None:
+def test_a_wrong_training_option_gives_a_one_line_error(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("learning_rte: 1e-4\n")
     with pytest.raises(UserError, match="learning_rte"):

@@ -32,7 +32,7 @@ def test_with_lengths_a_batch_holds_rows_of_about_the_same_length() -> None:
     assert padding(order()) < padding(order(lengths=None)) / 2
 
 
-def test_what_else_draws_random_numbers_does_not_matter() -> None:
+def test_the_order_does_not_depend_on_other_random_draws() -> None:
     first = order()
     torch.rand(5)
     assert order() == first

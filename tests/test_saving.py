@@ -182,7 +182,7 @@ def test_gathered_weights_hold_a_tied_weight_once(tiny_student: Path) -> None:
     assert copies.keys() - gather_weights(trainer).keys() == {"lm_head.weight"}
 
 
-def test_zero3_that_does_not_gather_is_one_line(tiny_student: Path) -> None:
+def test_zero3_that_does_not_gather_gives_a_one_line_error(tiny_student: Path) -> None:
     def refuse(_: object) -> None:
         raise ValueError("Cannot get 16bit model weights because `stage3_gather_16bit_weights_on_model_save` is False")
 

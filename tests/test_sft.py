@@ -29,7 +29,7 @@ def trainer_arguments(folder: Path) -> SFTConfig:
     )
 
 
-def test_the_narrowed_loss_has_trls_loss_curve(tiny_student: Path, tmp_path: Path) -> None:
+def test_the_loss_over_answer_tokens_has_trls_loss_curve(tiny_student: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_student)
     curves = []
     for kind in (SFTTrainer, AnswerTrainer):

@@ -58,7 +58,7 @@ def test_an_adapter_is_refused_with_its_base(tiny_student: Path, tmp_path: Path)
         load_tokenizer(str(adapter))
 
 
-def test_a_student_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_student_that_is_not_there_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded"):
         load_tokenizer(str(tmp_path / "absent"))
     with pytest.raises(UserError, match="cannot be loaded"):

@@ -37,7 +37,7 @@ def jsonl(path: Path, *rows: Any) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "txt", "csv", "jsonl.gz", "jsonl.zst", "json"])
-def test_files_are_read(kind: str, tmp_path: Path) -> None:
+def test_every_type_of_file_is_read(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"corpus.{kind}"
     table = datasets.Dataset.from_list([{"text": TEXT}])
     line = json.dumps({"text": TEXT}).encode() + b"\n"
@@ -70,7 +70,7 @@ def test_folders_and_patterns_are_read(tmp_path: Path) -> None:
     assert len(read(tmp_path / "tables" / "*.parquet")) == 2
 
 
-def test_the_same_rows_by_path_by_pattern_and_by_folder(tmp_path: Path) -> None:
+def test_a_path_a_pattern_and_a_folder_give_the_same_rows(tmp_path: Path) -> None:
     rows = [{"id": "2023-01-05", "text": TEXT, "source": None}, {"id": "0012", "text": "NA", "source": None}]
     more = [{"id": 7, "text": f"{TEXT} twice", "source": "wiki"}]
     name = "data [v2].jsonl"
@@ -165,7 +165,7 @@ def test_each_rejected_document_has_its_reason(tmp_path: Path) -> None:
         ("d/c.jsonl", b'{"text": \n', "line 1 is not JSON"),
     ],
 )
-def test_an_unreadable_source_is_one_line(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_unreadable_source_gives_a_one_line_error(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -189,7 +189,7 @@ def test_an_unreadable_source_is_one_line(name: str, content: bytes, said: str, 
         ({"path": "a", "shuffle_buffer": 9}, "max_documents"),
     ],
 )
-def test_options_that_contradict_each_other_are_one_line(options: dict[str, Any], said: str) -> None:
+def test_options_that_contradict_each_other_give_a_one_line_error(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         sources_of(CorpusConfig(**options))
 

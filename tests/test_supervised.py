@@ -327,7 +327,7 @@ def test_a_mixture_has_both_in_the_sizes_asked(
         ),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_a_mistake_gives_a_one_line_error(
     options: dict[str, Any], message: str, workplace: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cities = {"text": "Nowhere at all", "types": ["city", "river"]}

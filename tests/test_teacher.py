@@ -110,7 +110,9 @@ def test_what_keeps_failing_is_counted_and_asked_by_the_next_run(tmp_path: Path)
         (400, {"error": {"message": "temperature?"}}, "rejects the request"),
     ],
 )
-def test_what_will_not_pass_stops_everything_in_one_line(status: int, body: dict, said: str, tmp_path: Path) -> None:
+def test_an_error_that_every_request_would_meet_stops_the_run_in_one_line(
+    status: int, body: dict, said: str, tmp_path: Path
+) -> None:
     with (
         FakeTeacher(lambda request: {"status": status, "body": body}) as endpoint,
         pytest.raises(UserError, match=said),
@@ -132,7 +134,9 @@ def test_a_400_about_one_passage_is_its_final_answer(code: str, tmp_path: Path) 
     assert len(records) == 4 and again.asked == 0
 
 
-def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_endpoint_that_is_not_there_gives_a_one_line_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UserError, match="127.0.0.1:9/v1/chat/completions gave no usable answer.*Cannot connect"):
         ask(tmp_path, None, count=40, base_url="http://127.0.0.1:9/v1", model="m", max_retries=1)
     assert capsys.readouterr().err.count("trying again") == 1  # said at once, and once for all workers
@@ -238,7 +242,7 @@ def test_a_pilot_asks_a_few_keeps_them_and_gives_an_expectation(tmp_path: Path) 
     assert 0 < expected.seconds < 60 and expected.seconds_margin > 0
 
 
-def test_a_prompt_of_ones_own_and_a_schema_ask_again(tmp_path: Path) -> None:
+def test_a_custom_prompt_and_a_schema_ask_again(tmp_path: Path) -> None:
     own = tmp_path / "own.jinja"
     own.write_text("{% block system %}Sys{% endblock %}{% block user %}Find: {{ passage }}{% endblock %}")
     with FakeTeacher(lambda request: "[]") as endpoint:
@@ -261,7 +265,7 @@ def test_a_prompt_of_ones_own_and_a_schema_ask_again(tmp_path: Path) -> None:
         ("{% block system %}{% endblock %}{% block user %}{{ pasage }}{% endblock %}", "only variable is `passage`"),
     ],
 )
-def test_a_broken_prompt_is_one_line(content: str | None, said: str, tmp_path: Path) -> None:
+def test_a_broken_prompt_gives_a_one_line_error(content: str | None, said: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "own.jinja").write_text(content)
     with FakeTeacher(lambda request: "[]") as endpoint, pytest.raises(UserError, match=said):
@@ -374,7 +378,7 @@ def test_a_key_that_is_withdrawn_stops_the_run_and_no_passage_is_refused_for_goo
         assert len(journal.keys) == 20 and 30 <= len(endpoint.requests) <= 34
 
 
-def test_parameters_of_ones_own_are_sent_and_ask_again(tmp_path: Path) -> None:
+def test_custom_parameters_are_sent_and_ask_again(tmp_path: Path) -> None:
     with FakeTeacher(lambda request: "[]") as endpoint:
         ask(tmp_path, endpoint, count=1)
         own = {"max_tokens": None, "max_completion_tokens": 50, "temperature": None, "seed": 7}

@@ -63,7 +63,7 @@ def test_without_a_chat_template_every_turn_has_an_upper_bound(tmp_path: Path) -
     assert TokenBudget(str(tmp_path), 100).count(messages) == words + 3 * TURN_TOKENS
 
 
-def test_a_template_that_refuses_a_conversation_is_one_line(tiny_student: Path, tmp_path: Path) -> None:
+def test_a_template_that_refuses_a_conversation_gives_a_one_line_error(tiny_student: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_student, tmp_path / "refuses")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
     with pytest.raises(UserError, match="no system role"):

@@ -169,7 +169,7 @@ def test_the_counts_of_an_annotation_file(tmp_path: Path) -> None:
     assert [line["id"] for line in found.rows("train")] == ["p0", "p1"] and not list(found.rows("validation"))
 
 
-def test_nothing_to_train_on_and_no_tokenizer_are_one_line(tmp_path: Path) -> None:
+def test_nothing_to_train_on_and_no_tokenizer_give_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="validation_one_in"):
         built(tmp_path / "all", corpus(3), DatasetConfig(validation_one_in=1))
     with pytest.raises(UserError, match="no/such-tokenizer"):

@@ -116,7 +116,7 @@ def test_one_question_that_fails_does_not_stop_the_others_and_is_tried_again(tmp
     assert [line["parse_failure"] for line in run.lines] == [0, 0, 0]
 
 
-def test_an_endpoint_that_is_down_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_an_endpoint_that_is_down_gives_a_one_line_error_and_nothing_is_lost(tmp_path: Path) -> None:
     options = suite(tmp_path, base_url="http://127.0.0.1:9/v1", max_retries=0)
     with pytest.raises(UserError, match="gave no usable answer"):
         score(EndpointModel("gpt", options.endpoint), options)
