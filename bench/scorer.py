@@ -1,9 +1,9 @@
-"""The scores of the gold as its own prediction, on each benchmark of a suite.
+"""Score the gold answers against themselves, on each benchmark of a suite.
 
     python bench/scorer.py --data_dir FOLDER [--config recipes/eval/uniner.yaml] [--output results/bench/scorer.json]
 
-They are 1, with two exceptions: `official` adds 1e-10 to every denominator, and its parser reads a gold list as empty
-if a mention contains `]`. `unread_gold` counts those lists.
+Every score is 1, with two exceptions: `official` adds 1e-10 to every denominator, and its parser reads a gold list as
+empty if a mention contains `]`. `unread_gold` counts those lists.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(benchmark: Benchmark) -> dict[str, float | None]:
-    """Count queries and gold lists that the official parser reads as empty, and score gold against gold."""
+    """Return the numbers of one benchmark: its size, the gold lists read as empty, and F1 by scorer."""
     lines: list[PredictionLine] = []
     for passage in benchmark.passages:
         for query in passage.queries:

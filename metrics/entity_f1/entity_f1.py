@@ -1,14 +1,14 @@
 """Entity F1 for open named entity recognition: the published scorer, and a strict one over character offsets.
 
-This file imports nothing of the project, so `evaluate.load` can read it from its folder or from a Hub Space.
-`datasets` and `evaluate` are imported one by one, because `evaluate` looks for dependencies line by line.
+This file imports nothing of the project, so `evaluate.load` can load it from its folder or from a Hub Space. Imports
+of packages stay on lines of their own, because `evaluate` looks for dependencies line by line.
 """
 
 import json
 import re
 import string
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import datasets
 import evaluate
@@ -19,10 +19,9 @@ Entity-level micro precision, recall and F1 for named entity recognition with an
 "strict" (the default) compares exact character spans and types, as sets, passage by passage.
 "official" compares two reply strings, each a JSON list of mentions, query by query (one passage and one type). It
 returns the numbers of the UniversalNER authors' scorer, including its defects, so results can be compared with theirs.
-"partial", "type-only" and "boundary-only" are more lenient than "strict". "partial" ignores types and gives half a
-credit for a span that only overlaps a gold one; "type-only" accepts any overlap with the right type; "boundary-only"
-accepts the exact span with any type. They are nervaluate's schemes partial, ent_type and exact, except that each gold
-entity matches at most one prediction.
+"partial" ignores types and gives half a credit for a span that only overlaps a gold one; "type-only" accepts any
+overlap with the right type; "boundary-only" accepts the exact span with any type. They are nervaluate's schemes
+partial, ent_type and exact, except that each gold entity matches at most one prediction.
 """
 
 _CITATION = """\
@@ -72,14 +71,14 @@ _FIRST_LIST = re.compile(r"\[.*?\]")  # lazy and without DOTALL: ends at the fir
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of right (`tp`), predicted and gold entities; counts of several queries or passages can be added."""
+    """Numbers of correct (`tp`), predicted and gold entities; those of several queries or passages can be added."""
 
     tp: float = 0
     n_pred: int = 0
     n_gold: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        """Add two counts, as micro-averaging does."""
+        """Add two counts, as in micro-averaging."""
         return Counts(self.tp + other.tp, self.n_pred + other.n_pred, self.n_gold + other.n_gold)
 
     def __radd__(self, zero: int) -> "Counts":
@@ -97,10 +96,10 @@ def official_counts(prediction: str, reference: str) -> Counts:
 
 
 def strict_counts(prediction: Entities, reference: Entities) -> Counts:
-    """Count the entities of one passage; an entity is right if a gold one has the same start, end and type.
+    """Count the entities of one passage; an entity is correct if a gold one has the same start, end and type.
 
-    Each entity has `start` and `end` (characters, `end` exclusive) and `type`. Other keys are ignored here, but
-    `compute` rejects them. Repeated entities count once.
+    Each entity has `start` and `end` (characters, `end` exclusive) and `type`; `compute` rejects other keys. Repeated
+    entities count once.
     """
     predicted, gold = _spans(prediction), _spans(reference)
     return Counts(len(predicted & gold), len(predicted), len(gold))
@@ -110,56 +109,44 @@ def overlap_counts(prediction: Entities, reference: Entities) -> dict[str, Count
     """Count one passage under "partial", "type-only" and "boundary-only"; entities are as in `strict_counts`.
 
     Predictions are matched to gold entities one to one, best matches first: same span and type, same span, overlap
-    with the same type, any overlap. A second prediction of the same gold entity is spurious, because open NER asks
-    type by type and often returns one span for several types.
+    with the same type, any overlap. A second prediction of the same gold entity is wrong, because open NER asks type
+    by type and often returns one span for several types.
     """
     predicted, gold = sorted(_spans(prediction)), sorted(_spans(reference))
+    n_pred, n_gold = len(predicted), len(gold)
     tp = dict.fromkeys(("partial", "type-only", "boundary-only"), 0.0)
-    free, found = list(gold), [False] * len(predicted)
     for same_span, same_type in ((True, True), (True, False), (False, True), (False, False)):
-        for number, (start, end, kind) in enumerate(predicted):
-            fitting = (
-                other
-                for other in free
-                if not found[number]
-                and (other[:2] == (start, end) if same_span else other[0] < end and start < other[1])
-                and (other[2] == kind or not same_type)
-            )
-            if match := next(fitting, None):
-                free.remove(match)
-                found[number] = True
-                tp["partial"] += 1.0 if same_span else 0.5
-                tp["type-only"] += match[2] == kind
-                tp["boundary-only"] += same_span
-    return {scheme: Counts(value, len(predicted), len(gold)) for scheme, value in tp.items()}
+        for entity in list(predicted):
+            start, end, kind = entity
+            for other in gold:
+                matches = other[:2] == (start, end) if same_span else other[0] < end and start < other[1]
+                if matches and (other[2] == kind or not same_type):
+                    predicted.remove(entity)
+                    gold.remove(other)
+                    tp["partial"] += 1.0 if same_span else 0.5
+                    tp["type-only"] += other[2] == kind
+                    tp["boundary-only"] += same_span
+                    break
+    return {scheme: Counts(value, n_pred, n_gold) for scheme, value in tp.items()}
 
 
 def f1_official(counts: Counts) -> dict[str, float]:
     """Compute precision, recall and f1 with the authors' 1e-10 in every denominator, so f1 is always below 1."""
-    precision = counts.tp / (counts.n_pred + 1e-10)
-    recall = counts.tp / (counts.n_gold + 1e-10)
-    return _scores(precision, recall, 2 * precision * recall / (precision + recall + 1e-10), counts)
+    precision, recall = counts.tp / (counts.n_pred + 1e-10), counts.tp / (counts.n_gold + 1e-10)
+    f1 = 2 * precision * recall / (precision + recall + 1e-10)
+    return {"precision": precision, "recall": recall, "f1": f1, **asdict(counts)}
 
 
 def f1_strict(counts: Counts) -> dict[str, float]:
     """Compute precision, recall and f1; a ratio with denominator 0 is 0.0."""
     precision = counts.tp / counts.n_pred if counts.n_pred else 0.0
     recall = counts.tp / counts.n_gold if counts.n_gold else 0.0
-    found = counts.n_pred + counts.n_gold
-    return _scores(precision, recall, 2 * counts.tp / found if found else 0.0, counts)
-
-
-def _scores(precision: float, recall: float, f1: float, counts: Counts) -> dict[str, float]:
-    ratios = {"precision": precision, "recall": recall, "f1": f1}
-    return {**ratios, "tp": counts.tp, "n_pred": counts.n_pred, "n_gold": counts.n_gold}
+    f1 = 2 * counts.tp / (counts.n_pred + counts.n_gold) if counts.n_pred + counts.n_gold else 0.0
+    return {"precision": precision, "recall": recall, "f1": f1, **asdict(counts)}
 
 
 def _official_mentions(reply: str) -> set[str]:
-    """Return the distinct normalized mentions of a reply; none if the list is not JSON or an item is not a string.
-
-    The authors' code also turns a nested list into a tuple. That code is never reached: the text up to the first `]`,
-    which closes the nested list, is not JSON.
-    """
+    """Return the distinct normalized mentions of a reply; none if the list is not JSON or an item is not a string."""
     match = _FIRST_LIST.match(reply)
     try:
         items = json.loads(match[0]) if match else []
@@ -177,10 +164,10 @@ def _spans(entities: Entities) -> set[tuple]:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class EntityF1(evaluate.Metric):
-    """Entity F1, with the configurations CONFIGS."""
+    """Entity F1 in the configurations of CONFIGS."""
 
     def __init__(self, config_name: str | None = None, **kwargs):
-        """Use "strict" if no configuration is named."""
+        """Use "strict" by default."""
         super().__init__(config_name or "strict", **kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
