@@ -471,6 +471,45 @@ def test_a_request_that_is_wrong_is_not_repeated(tmp_path: Path) -> None:
     assert len(provider.batches) == 1
 
 
+@pytest.mark.parametrize("status", [400, 403, 413])
+def test_the_command_takes_the_rejection_of_one_passage_for_its_answer(
+    status: int, tmp_path: Path, tiny_student: Path
+) -> None:
+    rejection = {"status": status, "body": {"error": {"message": "not this", "code": None}}}
+    corpus, run = tmp_path / "corpus.jsonl", tmp_path / "run"
+    texts = [f"Note {i} says that Ada moved to London in {1800 + i}." for i in range(6)]
+    corpus.write_text("".join(json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
+    command = [
+        sys.executable, "-m", "dataset_builder", "--config", "recipes/build/your_corpus.yaml", "--batch",
+        "--corpus.path", str(corpus), "--corpus.tokenizer", str(tiny_student), "--corpus.near_duplicates", "null",
+        "--output_dir", str(run), "--model", "m", "--teacher.batch_poll_seconds", "0.01", "--base_url",
+    ]  # fmt: skip
+
+    def answer(request: dict[str, Any]) -> Any:
+        return rejection if "Note 3 " in content(request) else '[("Ada", "person")]'
+
+    with FakeBatch(answer) as provider:
+        for _ in range(2):
+            ended = subprocess.run([*command, provider.base_url], cwd=ROOT, capture_output=True, text=True)
+            assert ended.returncode == 0, ended.stderr
+        assert len(provider.batches) == 1
+    with Journal(run / "journal.jsonl") as journal:
+        replies = {record["passage_id"]: (record["reply"], record["finish_reason"]) for record in journal.records()}
+    rejected = [said for said, reason in replies.values() if reason == "refusal"]
+    assert len(replies) == 6 and len(rejected) == 1 and "not this" in rejected[0]
+    assert (run / "dataset" / "stats.json").exists()
+
+
+def test_a_key_that_is_withdrawn_within_a_batch_rejects_no_passage_for_good(tmp_path: Path) -> None:
+    rejection = {"status": 403, "body": {"error": {"message": "key disabled", "code": None}}}
+    answers = iter(["[]"] * 5 + [rejection] * 12)
+    with FakeBatch(lambda request: next(answers)) as provider, Journal(tmp_path / "journal.jsonl") as journal:
+        config = TeacherConfig(base_url=provider.base_url, model="m", batch=True, batch_poll_seconds=0.01)
+        with pytest.raises(UserError, match="key disabled"):
+            annotate(passages(17), journal, config)
+        assert len(journal.keys) == 5
+
+
 @pytest.mark.parametrize("lost_state", [False, True], ids=["", "state-lost"])
 def test_a_batch_that_fails_validation_is_said_and_not_met_again(lost_state: bool, tmp_path: Path) -> None:
     errors = [{"code": "invalid_json_line", "message": "This line is not valid.", "line": 3}]

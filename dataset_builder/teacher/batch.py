@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from open_ner.tools.errors import UserError
@@ -24,14 +25,13 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from .batch_files import BatchFolder
 from .batch_provider import Provider, read_line
-from .http_errors import RateLimited, RequestRejected, TransientError, mask
+from .http_errors import ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, mask
 from .journal import Journal
-from .records import ReplyCounts, make_record
+from .records import JournalRecord, ReplyCounts, make_record
 from .requests import Question, request_ceiling
 
 if TYPE_CHECKING:
     from openai.types import Batch
-    from tqdm import tqdm
 
 # https://platform.openai.com/docs/guides/batch: limits of one input file
 PART_REQUESTS = 50_000
@@ -160,28 +160,25 @@ class _Run:
 
     def wait(self) -> None:
         """Poll until every batch under way has ended; collect each when it ends."""
-        from tqdm import tqdm
-
         accepted = 0
-        rejected: list[tuple[int, str]] = []
-        with tqdm(total=len(self.todo), unit=" answers", desc="batches", disable=not sys.stderr.isatty()) as bar:
-            while self.open:
-                for batch in list(self.open):
-                    found = self.provider.retrieve(batch.id)
-                    if found.status not in ENDED:
-                        batch.done = found.request_counts.completed if found.request_counts else 0
-                    elif found.status == "failed":
-                        rejected.append((len(batch.questions), self.put_back(batch, found)))
-                    else:
-                        accepted += 1
-                        self.collect(batch, found)
-                self.report(bar)
-                if self.open:
-                    time.sleep(self.config.batch_poll_seconds)
-        if rejected and accepted:
+        put_back: list[tuple[int, str]] = []
+        while self.open:
+            for batch in list(self.open):
+                found = self.provider.retrieve(batch.id)
+                if found.status not in ENDED:
+                    batch.done = found.request_counts.completed if found.request_counts else 0
+                elif found.status == "failed":
+                    put_back.append((len(batch.questions), self.put_back(batch, found)))
+                else:
+                    accepted += 1
+                    self.collect(batch, found)
+            self.report()
+            if self.open:
+                time.sleep(self.config.batch_poll_seconds)
+        if put_back and accepted:
             self.most_open = accepted
-        elif rejected:
-            largest, message = max(rejected)
+        elif put_back:
+            largest, message = max(put_back)
             if largest <= SMALLEST_PART:
                 raise UserError(f"the account's queue of batches has no room for even {largest} requests: {message}")
             self.most_open, self.part_requests = 1, largest // 2
@@ -206,6 +203,7 @@ class _Run:
                 with path.open("rb") as lines:
                     faults |= self.journal_replies(lines, batch)
                 path.unlink()
+        self.journal_rejections(batch, faults)
         self.close(batch)
         left = [key for key in batch.questions if key in self.todo and key not in self.journal.keys]
         for key in left:
@@ -236,9 +234,23 @@ class _Run:
                     continue
                 # the endpoint will never answer this passage: journal the reason as its reply
                 record = make_record(question, "", fault.code, self.config.model)
-            self.journal.append(record)
-            self.counts.count(record, self.config)
+            self.keep(record)
         return faults
+
+    def journal_rejections(self, batch: _Batch, faults: dict[str, Exception]) -> None:
+        """Journal rejected requests as their passages' answers, unless the endpoint rejects all or many in a row."""
+        rejected = {key for key, fault in faults.items() if isinstance(fault, RequestRejected | Forbidden)}
+        rows = (len([*keys]) for found, keys in groupby(batch.questions, rejected.__contains__) if found)
+        if max(rows, default=0) < ALIKE and (self.counts.asked or self.counts.known):
+            for key in rejected:
+                self.counts.rejected += 1
+                self.counts.last_fault = str(faults[key])
+                self.keep(make_record(batch.questions[key], str(faults[key]), "refusal", self.config.model))
+
+    def keep(self, record: JournalRecord) -> None:
+        """Journal a reply and count it."""
+        self.journal.append(record)
+        self.counts.count(record, self.config)
 
     def close(self, batch: _Batch) -> None:
         """Record that a batch is collected, once all its replies are on disk."""
@@ -248,13 +260,12 @@ class _Run:
         self.open.remove(batch)
         self.folder.part_path(batch.part).unlink(missing_ok=True)
 
-    def report(self, bar: "tqdm") -> None:
-        """Update the progress bar; without a terminal, print a line if something changed."""
-        answered = sum(key in self.journal.keys for key in self.todo)
-        bar.n = answered + sum(batch.done for batch in self.open)
-        rest = f"{len(self.open)} batches under way, {self.counts.failed} failed, ${self.counts.cost:.4f}"
-        bar.set_postfix_str(rest)
-        line = f"{bar.n} of {len(self.todo)} answered, {answered} of them collected, {rest}"
-        if bar.disable and line != self.last_line:
-            print(line, file=sys.stderr, flush=True)
+    def report(self) -> None:
+        """Print how far the batches are, if that changed; on a terminal, in the same line as before."""
+        collected = sum(key in self.journal.keys for key in self.todo)
+        answered = collected + sum(batch.done for batch in self.open)
+        line = f"{answered} of {len(self.todo)} answered, {collected} of them collected, {len(self.open)} batches "
+        line += f"under way, {self.counts.failed} failed, ${self.counts.cost:.4f}"
+        if line != self.last_line:
+            print(f"{line:<110}", file=sys.stderr, flush=True, end="\r" if sys.stderr.isatty() and self.open else "\n")
             self.last_line = line
