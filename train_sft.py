@@ -220,11 +220,13 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
         f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
     )
-    attention = "flex_attention" if script.branches and config.device.type == "cuda" else "sdpa"
     model = load_or_explain(
         AutoModelForCausalLM, base, revision=model_config.model_revision, quantization_config=quantized,
-        dtype=model_config.dtype or "float32", attn_implementation=model_config.attn_implementation or attention,
+        dtype=model_config.dtype or "float32", attn_implementation=model_config.attn_implementation,
     )  # fmt: skip
+    faster = script.branches and config.device.type == "cuda" and not model_config.attn_implementation
+    if faster and model._supports_flex_attn:  # skips the blocks of the mask that are empty
+        model.set_attn_implementation("flex_attention")
     model.generation_config = answering_config(tokenizer)  # evaluations end answers like the saved student
     require_space(folder, model, config)
     patience = script.early_stopping_patience

@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 
 
 def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
-    """The `quantization_config` to load the base model with, or None without load_in_4bit and load_in_8bit.
+    """Return the `quantization_config` to load the base model with, or None without load_in_4bit and load_in_8bit.
 
-    Raises UserError if no adapter is trained, the dtype does not fit, or bitsandbytes is not installed.
+    Raises UserError if no adapter is trained, the dtype cannot be used, or bitsandbytes is not installed.
     """
     if not (model_config.load_in_4bit or model_config.load_in_8bit):
         return None
     option = "load_in_4bit" if model_config.load_in_4bit else "load_in_8bit"
     if not model_config.use_peft:
         raise UserError(f"{option} without use_peft: quantized weights cannot be trained, set use_peft: true")
-    if model_config.dtype not in ("bfloat16", "float16", "float32"):
-        dtype = model_config.dtype
+    if (dtype := model_config.dtype) not in ("bfloat16", "float16", "float32"):
         raise UserError(f"{option} computes in dtype, which is {dtype}: choose bfloat16, float16 or float32")
     if find_spec("bitsandbytes") is None:
         raise UserError(f"{option} needs bitsandbytes: pip install bitsandbytes, or remove {option} for plain LoRA")
@@ -36,13 +35,20 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
 def merge_adapter(model: "PeftModel", state: dict[str, "torch.Tensor"], model_config: ModelConfig) -> PreTrainedModel:
     """Load the base model again, on CPU in the training dtype, and merge a trained adapter into it.
 
-    The base model in `model` cannot be used: it may be quantized, or sharded over processes. `state` is the whole
-    state dict of `model`, gathered from all processes.
+    The base weights in `model` cannot be used, because they may be quantized or sharded.
+
+    Args:
+        model: The trained model with its adapter.
+        state: The complete state dict of `model`, gathered from all processes.
+        model_config: The options that name the base model, its revision and its dtype.
+
+    Returns:
+        The base model with the adapter merged into its weights.
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()  # under ZeRO-3 from_pretrained would shard the base over processes that do not load it
+    unset_hf_deepspeed_config()  # or, under ZeRO-3, from_pretrained would wait for processes that do not load the base
     adapter = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     base = load_or_explain(
         AutoModelForCausalLM, str(model_config.model_name_or_path), revision=model_config.model_revision,

@@ -6,13 +6,15 @@ adds to them. Position ids restart at the end of the prefix and attention is mas
 exactly the tokens that inference shows, at the cost of one pass over the passage.
 """
 
+from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from open_ner.conversation import ACKNOWLEDGEMENT, Message
+from open_ner.conversation import Message
 from open_ner.packing import attention_kinds
 
 from . import IGNORED
@@ -22,20 +24,24 @@ if TYPE_CHECKING:
 
     AttentionMask = torch.Tensor | BlockMask
 
-PREFIX, PADDING = 0, -1  # branch numbers of tokens that all branches attend to, and of tokens that none attends to
+PREFIX, PADDING = 0, -1  # branch numbers: tokens that all branches attend to; tokens that no branch attends to
 
 
 def single_queries(messages: list[Message]) -> list[list[Message]]:
     """Split a conversation into one conversation per query, as inference asks them."""
-    opening = next((i + 1 for i, message in enumerate(messages) if message["content"] == ACKNOWLEDGEMENT), 0)
-    opening = opening or (1 if messages[0]["role"] == "system" else 0)
+    opening = 3 if messages[0]["role"] == "system" else 2  # system, passage, acknowledgement
     return [[*messages[:opening], *messages[i : i + 2]] for i in range(opening, len(messages), 2)]
 
 
 def lay_out(encoded: list[tuple[list[int], list[int]]]) -> dict[str, list[int]]:
-    """Join the `(ids, labels)` pairs of a passage's single-query conversations into one sequence.
+    """Join a passage's single-query conversations into one sequence.
 
-    `branches` numbers the query of each token from 1; it is 0 for the tokens that all conversations begin with.
+    Args:
+        encoded: The `(ids, labels)` of each conversation.
+
+    Returns:
+        `input_ids`, `labels`, and `branches`: the number of each token's query from 1, or 0 for the tokens that all
+        conversations begin with.
     """
     first_ids, first_labels = encoded[0]
     shared = next(i for i, label in enumerate(first_labels) if label != IGNORED)
@@ -50,14 +56,14 @@ def lay_out(encoded: list[tuple[list[int], list[int]]]) -> dict[str, list[int]]:
     return row
 
 
+@dataclass
 class BranchCollator:
     """Pads rows of `lay_out` to tensors of shape (batch, length) and adds their position ids."""
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    pad_token_id: int
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """Return `input_ids`, `labels`, `branches`, `position_ids`, and an `attention_mask` for counting tokens."""
+        """Return `input_ids`, `labels`, `branches`, `position_ids`, and the `attention_mask` of padding."""
         padding = {"input_ids": self.pad_token_id, "labels": IGNORED, "branches": PADDING, "position_ids": 0}
         rows = [{**row, "position_ids": positions(row["branches"])} for row in rows]
         batch = {
@@ -68,36 +74,36 @@ class BranchCollator:
 
 
 def positions(branches: list[int]) -> list[int]:
-    """Position ids of a sequence: each branch continues from the end of the prefix."""
+    """Return the position ids of a sequence: each branch continues from the end of the prefix."""
     prefix = branches.count(PREFIX)
-    result, previous, position = [], PREFIX, 0
-    for branch in branches:
-        if branch != previous:
-            previous, position = branch, prefix
-        result.append(position)
-        position += 1
-    return result
+    own = (len(list(tokens)) for branch, tokens in groupby(branches) if branch != PREFIX)
+    return [*range(prefix), *(prefix + i for length in own for i in range(length))]
 
 
 def attention_mask(
     branches: torch.Tensor, position_ids: torch.Tensor, config: PreTrainedConfig
 ) -> "AttentionMask | dict[str, AttentionMask]":
-    """Mask that lets a token attend to the prefix and to its own branch up to itself, within the layer's window.
+    """Return the mask that lets a token attend to the prefix and to its own branch up to itself, within the window.
 
-    `branches` and `position_ids` have shape (batch, length). Returns a boolean tensor of shape (batch, 1, length,
-    length) for sdpa, or the block mask of flex_attention, which skips fully masked blocks; one for each kind of the
-    model's layers if there are several. Raises ValueError for another implementation.
+    Args:
+        branches: Branch numbers, of shape (batch, length).
+        position_ids: Position ids, of the same shape.
+        config: The model's config, with its attention implementation.
+
+    Returns:
+        A tensor of shape (batch, 1, length, length), boolean for sdpa and additive for eager, or the block mask of
+        flex_attention, which skips fully masked blocks; one for each kind of the model's layers if there are several.
     """
     masks = {}
     for kind, window in attention_kinds(config).items():
         reach = window or branches.shape[1]
         if config._attn_implementation == "flex_attention":
             masks[kind] = _block_mask(branches, position_ids, reach)
-        elif config._attn_implementation == "sdpa":
-            seen, back = branches[:, None, :], position_ids[:, :, None] - position_ids[:, None, :]
-            masks[kind] = (((seen == PREFIX) | (seen == branches[:, :, None])) & (back < reach)).tril()[:, None]
-        else:
-            raise ValueError(f"branches need sdpa or flex_attention, not {config._attn_implementation}")
+            continue
+        seen, back = branches[:, None, :], position_ids[:, :, None] - position_ids[:, None, :]
+        visible = (((seen == PREFIX) | (seen == branches[:, :, None])) & (back < reach)).tril()[:, None]
+        hidden = torch.finfo(torch.float32).min
+        masks[kind] = visible if config._attn_implementation == "sdpa" else (~visible).float() * hidden
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
@@ -114,12 +120,16 @@ def _block_mask(branches: torch.Tensor, position_ids: torch.Tensor, reach: int) 
 
 
 def see_own_branch_only(model: PreTrainedModel) -> None:
-    """Let a causal language model's `forward` take the argument `branches`, of shape (batch, length)."""
-    inner = model.forward
+    """Let the layers of a causal language model take the argument `branches`, of shape (batch, length).
+
+    The head keeps the mask of padding, which the load-balancing loss of mixture-of-experts models reads.
+    """
+    backbone = model.base_model
+    inner = backbone.forward
 
     def forward(*args: Any, branches: torch.Tensor | None = None, **kwargs: Any) -> Any:
         if branches is not None:
             kwargs["attention_mask"] = attention_mask(branches, kwargs["position_ids"], model.config)
         return inner(*args, **kwargs)
 
-    model.forward = forward
+    backbone.forward = forward

@@ -18,9 +18,17 @@ from .template import Template
 
 
 def load_conversations(name: str, config: str, split: str, first: int | None, fresh: bool) -> datasets.Dataset:
-    """Load the first rows of a split (None: all); `fresh` reads a local folder again instead of the cache.
+    """Load a split of a dataset with a `messages` column.
 
-    Raises UserError if the split cannot be read or has no rows.
+    Args:
+        name: Folder or Hub id of the dataset.
+        config: Config of the dataset.
+        split: Split to load.
+        first: Number of rows to keep; None keeps all.
+        fresh: Whether a local folder is read again instead of from the cache.
+
+    Raises:
+        UserError: The split cannot be read or has no rows.
     """
     # the cache key of a local folder does not depend on its contents, so a rebuilt dataset must bypass the cache
     mode = "force_redownload" if fresh and Path(name).is_dir() else None
@@ -49,11 +57,11 @@ def tokenize(
         branches: Whether the queries of a row are laid out as branches (sft.branches.lay_out).
 
     Returns:
-        Rows with `input_ids`, `labels`, `length` and optionally `branches`; and the number of conversations, queries,
-        answer tokens and tokens.
+        Rows with `input_ids`, `labels`, `length` and, with branches, `branches`; and the numbers of `conversations`,
+        `queries`, `answer_tokens` and `tokens`.
 
     Raises:
-        UserError: For a row that is not a conversation of the dialogue or exceeds a limit; the message names it.
+        UserError: A row is not a conversation of the dialogue, or exceeds a limit; the message names the row.
     """
     if "messages" not in (columns := rows.column_names):
         raise UserError(f"the dataset has columns {columns} and no `messages`: build it with dataset_builder")
@@ -111,7 +119,7 @@ def tokenize(
 def check_conversation(messages: list[Message], name: str = "a conversation") -> None:
     """Raise UserError unless the turns are the paper's: passage and acknowledgement, then queries and JSON lists.
 
-    A system turn may come first. `name` says in the message which conversation it is.
+    A system turn may come first. `name` is what the message calls the conversation.
     """
     if not isinstance(messages, list) or not all(
         isinstance(turn, dict) and isinstance(turn.get("role"), str) and "content" in turn for turn in messages
@@ -139,7 +147,7 @@ def _row_name(index: int, identity: Any) -> str:
 def _labels(ids: list[int], offsets: list[Span], answers: list[Span]) -> list[int]:
     """Return the ids of the tokens inside the spans of the answers, and -100 elsewhere.
 
-    A byte-level tokenizer may give a space an empty span, so tokens are located by their ends.
+    Tokens are located by their ends, because a byte-level tokenizer may give a space an empty span.
     """
     labels = [IGNORED] * len(ids)
     stops = [stop for _, stop in offsets]

@@ -1,4 +1,4 @@
-"""Options of a training run beyond those of TRL, and what can be said of all options before any work."""
+"""Options of a training run beyond those of TRL, and the checks of all options before any work."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from open_ner.tools.errors import UserError
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
-UNUSED = {  # options of SFTConfig that have no effect here, and what to do instead
+UNUSED = {  # options of SFTConfig that would have no effect, and what to do instead
     "trust_remote_code": "a student needs an architecture that transformers includes",
     "model_init_kwargs": "set dtype, attn_implementation or model_revision",
     "padding_free": "packing: true with branches: false trains without padding",
@@ -24,7 +24,7 @@ UNUSED = {  # options of SFTConfig that have no effect here, and what to do inst
 
 @dataclass
 class ScriptArguments:
-    """What to train on. Conversations are used as they are in the dataset."""
+    """Options of train_sft.py that TRL does not have. Conversations are used as they are in the dataset."""
 
     dataset_name: str = option("", "folder or Hub id of a dataset with a `messages` column")
     dataset_config: str = option("type", "config of the dataset")
@@ -68,8 +68,10 @@ def check_options(script: ScriptArguments, config: "SFTConfig", model_config: "M
         raise UserError("completion_only_loss: the loss covers answers only; remove it")
     if script.branches and (config.packing or config.eval_packing):
         raise UserError("branches and packing exclude each other: set packing: false")
-    if script.branches and model_config.attn_implementation not in (None, "sdpa", "flex_attention"):
-        raise UserError(f"branches need sdpa or flex_attention, not {model_config.attn_implementation!r}")
+    if script.branches and isinstance(config.pad_to_multiple_of, int):
+        raise UserError("branches and pad_to_multiple_of exclude each other: remove pad_to_multiple_of")
+    if script.branches and model_config.attn_implementation not in (None, "sdpa", "flex_attention", "eager"):
+        raise UserError(f"branches need sdpa, flex_attention or eager, not {model_config.attn_implementation!r}")
     if script.early_stopping_patience is not None and not (config.load_best_model_at_end and config.save_total_limit):
         raise UserError(
             "early_stopping_patience goes back to the best checkpoint: set load_best_model_at_end: true, "

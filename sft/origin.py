@@ -1,4 +1,4 @@
-"""What a student takes over from its dataset and its base model: entity types, license, language, window."""
+"""What a student inherits from its dataset and its base model: entity types, license, language, window."""
 
 import json
 from collections import Counter
@@ -12,9 +12,9 @@ CARD_KEYS = ("license", "language")
 
 
 class Origin(NamedTuple):
-    """What the dataset says about itself, and its types with those of a base model that is a student; by frequency.
+    """License, language and longest passage (`window`, in tokens) of a dataset; None or empty if not stated.
 
-    `window` is the longest passage in tokens. What is not stated is None or empty.
+    `types` are the dataset's and those of a base model that is a student, with frequencies, the most frequent first.
     """
 
     license: str | None
@@ -24,12 +24,15 @@ class Origin(NamedTuple):
 
 
 def read_types(name: str, kinds: Sequence[str] = ("dataset", "model")) -> dict[str, int]:
-    """Read the `types.json` of a dataset or student, a folder or Hub id: entity types with their frequencies."""
+    """Read the entity types of a dataset or student (folder or Hub id) with their frequencies, from `types.json`."""
     return _read(name, "types.json", kinds)
 
 
 def read_origin(dataset: str, base: str) -> Origin:
-    """Read what is known of a dataset and a base model, folders or Hub ids; UserError for an unreadable file."""
+    """Read what a student inherits from a dataset and a base model, folders or Hub ids.
+
+    Raises UserError if a file cannot be parsed.
+    """
     card, stats = (_read(dataset, file, ["dataset"]) for file in ("README.md", "stats.json"))
     license_, language = ([card[key]] if isinstance(card.get(key), str) else card.get(key) or [] for key in CARD_KEYS)
     types = Counter(read_types(dataset)) + Counter(read_types(base, ["model"]))
@@ -38,7 +41,7 @@ def read_origin(dataset: str, base: str) -> Origin:
 
 
 def _read(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any]:
-    """Read a JSON file or a card's metadata, from a folder or a Hub repository of these kinds; empty if absent."""
+    """Read a JSON file or a card's metadata from a folder or a Hub repository of these kinds; {} without the file."""
     from huggingface_hub import hf_hub_download, metadata_load
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""Which run an output folder belongs to, and which checkpoint it resumes from."""
+"""The run that an output folder belongs to, and the checkpoint that the run resumes from."""
 
 import hashlib
 import json
@@ -34,12 +34,19 @@ def hash_tokens(rows: datasets.Dataset) -> str:
 def claim(
     folder: Path, identity: Mapping[str, str | float | bool | None], anew: bool = False, write: bool = True
 ) -> bool:
-    """Write to `folder` which run it belongs to, given the options that determine the result of the run.
+    """Record in an output folder the run that it belongs to.
 
-    `anew` deletes an earlier run. Only one process may `write`, before the others call this.
+    Args:
+        folder: The output folder.
+        identity: The options that determine the result of the run.
+        anew: Whether to delete an earlier run first.
+        write: Whether this process may write; only one may, before the others call this.
 
-    Returns whether the run has finished before. Raises UserError if the folder has checkpoints or the student of
-    another run.
+    Returns:
+        Whether the run has finished before.
+
+    Raises:
+        UserError: The folder has checkpoints or the student of another run.
     """
     path, identity = folder / RUN, json.loads(json.dumps(public_value(identity)))
     if anew and write:
@@ -64,7 +71,7 @@ def claim(
 
 
 def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
-    """The checkpoint named by `resume_from_checkpoint`, else the newest complete one of the run, else None.
+    """Return the checkpoint that `resume_from_checkpoint` names, else the newest complete one, else None.
 
     Raises UserError if the named checkpoint is not complete.
     """
@@ -77,7 +84,7 @@ def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in a folder."""
+    """Return the newest complete checkpoint in a folder, or None."""
 
     def step(path: Path) -> int:
         number = path.name.removeprefix("checkpoint-")
@@ -87,7 +94,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written completely: the Trainer writes `trainer_state.json` last."""
+    """Return whether a checkpoint was written completely: the Trainer writes `trainer_state.json` last."""
     try:
         return bool(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):

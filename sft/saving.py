@@ -1,4 +1,4 @@
-"""The student as a folder that anyone can load: merged weights, stock template, pipeline files, provenance."""
+"""Write the student to a folder that anyone can load: merged weights, its template, pipeline files, provenance."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,20 @@ def save_student(
     trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Path, dataset: str, training: Mapping[str, object],
     arguments: Sequence[Any], origin: Origin | None = None,
 ) -> None:  # fmt: skip
-    """Write a trained student to `folder`. Every process must call this, because the weights may be sharded.
+    """Write a trained student to a folder. Every process must call this, because the weights may be sharded.
 
     The folder gets merged weights in safetensors, the tokenizer with its template, the open-NER pipeline,
-    `recipe.yaml` (from the parsed `arguments`, one of them TRL's ModelConfig), `types.json` (of the dataset and of a
-    base model that is a student), and `training.json` (`training`, a hub.records.TrainingRecord), none with paths of
-    this machine. `generation_config` is greedy and ends at the end token of answers, so that
-    `pipeline("text-generation")` answers like the open-NER pipeline. `origin` is read if it is not given.
+    `recipe.yaml`, `types.json` and `training.json`, none with paths of this machine. With its `generation_config`,
+    `pipeline("text-generation")` answers like the open-NER pipeline.
+
+    Args:
+        trainer: The trainer, after training.
+        tokenizer: The student's tokenizer.
+        folder: Where to write.
+        dataset: Folder or Hub id of the dataset.
+        training: The contents of `training.json`, a hub.records.TrainingRecord.
+        arguments: The parsed options, for `recipe.yaml`; one of them is TRL's ModelConfig.
+        origin: What the student inherits; read from the dataset and the base model if not given.
     """
     state = gather_weights(trainer)
     if trainer.accelerator.is_main_process:
@@ -62,7 +69,7 @@ def save_student(
 
 
 def answering_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """Greedy generation that ends at the token answers end with, even if the base model lists several end tokens."""
+    """Return a greedy config that ends at the answers' end token, even if the base model lists several end tokens."""
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=Template(tokenizer).end_token_id,
         pad_token_id=tokenizer.pad_token_id, do_sample=False, max_new_tokens=DEFAULTS["max_new_tokens"],
@@ -70,7 +77,7 @@ def answering_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
 
 
 def gather_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Return the whole state dict of the model, at least on the main process. Every process must call this.
+    """Return the complete state dict of the model, at least on the main process. Every process must call this.
 
     Raises UserError if DeepSpeed is not configured to gather ZeRO-3 weights.
     """

@@ -1,9 +1,9 @@
 """A chat template as training uses it: the text of a conversation, and which characters of it are learned.
 
-Inference renders the turns before an answer with `add_generation_prompt=True` and reads up to the end token
+Inference renders the turns before an answer with `add_generation_prompt=True` and generates up to the end token
 (open_ner/decoding.py). Training therefore learns what the template writes from the end of that prompt to the end of
-that token. A template may render the last answer of a conversation differently (Qwen3 adds an empty think block, which
-is in no prompt). A user turn is therefore appended before rendering and cut off afterwards.
+that token. A template may render the last answer of a conversation differently: Qwen3 adds an empty think block, which
+no prompt contains. A user turn is therefore appended before rendering and cut off afterwards.
 """
 
 from transformers import PreTrainedTokenizerBase
@@ -31,7 +31,7 @@ class Template:
         if begin < 0:
             raise UserError(f"the chat template of {self.name} writes {text[-60:]!r} where {content!r} stands")
         self.closing = self._closing(text[begin + len(content) :])
-        # white space that the prompt lacks, as after `ASSISTANT:`; other text (a channel, thoughts) is not generated
+        # white space that is not in the prompt, as after `ASSISTANT:`; other text (a channel, thoughts) is not learned
         between = text[len(prompt) : begin] if text.startswith(prompt) else ""
         self.lead = "" if between.strip() else between
         whole, ids = (
@@ -51,7 +51,10 @@ class Template:
             raise UserError(str(error)) from None
 
     def single(self, messages: list[Message]) -> tuple[str, list[Span]]:
-        """Return inference's prompt, the answer and its end token for a conversation with one query; any template."""
+        """Return the text of a conversation with one query, and the span of its answer; possible with any template.
+
+        The text is the prompt of inference, the answer and its end token.
+        """
         prompt = self.render(messages[:-1], prompt=True)
         text = prompt + self.lead + messages[-1]["content"] + self.closing
         return text, [(len(prompt), len(text))]
@@ -74,7 +77,7 @@ class Template:
         return text[: spans[-1][1]] if spans else text, spans
 
     def _closing(self, tail: str) -> str:
-        """Return what ends an answer: the beginning of `tail`, the text after it, through the end token."""
+        """Return the beginning of `tail`, the text after an answer, up to and including the end token."""
         rest = tail.lstrip()
         ends = [token for token in self.special_tokens if token and rest.startswith(token)]
         if not ends:
@@ -83,7 +86,7 @@ class Template:
 
     @property
     def end_token_id(self) -> int:
-        """Id of the token that ends an answer; it may differ from the tokenizer's `eos_token` (Gemma)."""
+        """The id of the token that ends an answer; it may differ from the tokenizer's `eos_token` (Gemma)."""
         token_id = self.tokenizer.convert_tokens_to_ids(self.closing.lstrip())
         assert isinstance(token_id, int)
         return token_id

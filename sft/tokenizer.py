@@ -1,4 +1,4 @@
-"""Load the student's tokenizer for training; a base model without a chat template gets the paper's."""
+"""Load the student's tokenizer for training, with a chat template, and refuse students that cannot be trained."""
 
 import json
 import re
@@ -19,18 +19,28 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
 UNINER = Path(open_ner.__file__).parent / "chat_templates" / "uniner.jinja"
-GENERATION_MARK = re.compile(r"\{% (end)?generation %\}")  # read by TRL's own command line; servers may reject it
+GENERATION_MARK = re.compile(
+    r"\{% (end)?generation %\}"
+)  # only TRL's own command line needs it; servers may reject it
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 DATE = datetime(2024, 7, 26)  # what Llama 3.2 writes where there is no clock
 
 
 def load_tokenizer(name: str, revision: str = "main", options: "SFTConfig | None" = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a student (folder or Hub id) with a pad token and a chat template.
+    """Load the tokenizer of a student with a pad token and a chat template.
 
     A base model gets the plain-text template of UniversalNER's authors: system text, `USER: `, `ASSISTANT: `, and the
-    tokenizer's own end token. `options` may name another template and other tokens. The template always writes the
-    same date, so that prompts do not change from day to day, and has a place for the system text. Raises UserError for
-    an adapter, for options that do not fit, and for a tokenizer without character offsets or an end token.
+    tokenizer's own end token. A template that writes the current date gets a fixed one, and a template without a place
+    for the system text writes it in the user turn.
+
+    Args:
+        name: Folder or Hub id of the student.
+        revision: Branch, tag or commit of a Hub model.
+        options: Options that may name another template and other tokens.
+
+    Raises:
+        UserError: `name` is an adapter, an option names an unknown token or template, or the tokenizer has no
+            character offsets or no end token.
     """
     refuse_adapter(name, revision)
     tokenizer = load_or_explain(AutoTokenizer, name, revision=revision)
@@ -72,7 +82,7 @@ def _read_template(path: str) -> str:
 def read_max_positions(name: str, revision: str = "main") -> int | None:
     """Return a student's `max_position_embeddings` from its config.json; None if the config has no such limit.
 
-    Raises UserError for a student whose layers the runtime cannot ask.
+    Raises UserError if queries cannot share a passage in the student's layers.
     """
     config = load_or_explain(AutoConfig, name, revision=revision)
     try:
@@ -91,7 +101,7 @@ def refuse_adapter(name: str, revision: str = "main") -> None:
         )
         try:
             return cached_file(name, file, revision=revision, **quiet)
-        except OSError:  # the folder or repository does not exist: loading it gives the better message
+        except OSError:  # the folder or repository does not exist; loading the tokenizer gives a better message
             return None
 
     adapter = find("adapter_config.json")

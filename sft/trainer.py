@@ -15,13 +15,12 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from . import IGNORED
 from .branches import BranchCollator, see_own_branch_only
-from .evaluation import HeldOut, f1
+from .evaluation import HeldOut, dense_attention, f1, require_shared_passage
 from .sampler import EpochSampler
 
 # for configs with one of these, TRL rescales or caps the logits; score_answers_only does not
 SPECIAL_HEADS = (
     "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
-    "output_router_logits",
 )  # fmt: skip
 
 
@@ -36,32 +35,45 @@ class LogEnds(TrainerCallback):
 class AnswerTrainer(SFTTrainer):
     """SFTTrainer that, on CPU, computes vocabulary logits at labeled positions only.
 
-    On CPU, TRL's fused head scores every position of a sequence (trl/trainer/utils.py, `compact`), which makes a step
-    about five times slower for short answers and a vocabulary of 49k. On GPU, TRL selects the labeled positions itself
-    and nothing is changed. With `branches`, the rows come from `branches.lay_out`. With `held_out`, every evaluation
-    also measures `eval_entity_f1`, which `metric_for_best_model: entity_f1` and early stopping can use.
+    On CPU, TRL's fused head scores every position of a sequence (trl/trainer/utils.py, `compact`), although only the
+    few tokens of the answers have labels. On GPU, TRL selects the labeled positions itself.
+
+    Args:
+        args: Those of SFTTrainer.
+        branches: Whether the rows come from `branches.lay_out`.
+        held_out: Conversations on which every evaluation measures `eval_entity_f1`, which `metric_for_best_model:
+            entity_f1` and early stopping can use.
+        kwargs: Those of SFTTrainer.
+
+    Raises:
+        UserError: Queries cannot share a passage in the student's layers.
     """
 
     args: SFTConfig
     processing_class: PreTrainedTokenizerBase
 
     def __init__(self, *args: Any, branches: bool = False, held_out: HeldOut | None = None, **kwargs: Any) -> None:
-        kwargs["args"] = config = copy(kwargs["args"])  # the caller's object is published as the recipe, unchanged
-        # done already: by sft.tokenizer.load_tokenizer, and by the labels
+        kwargs["args"] = config = copy(kwargs["args"])  # the caller publishes its own object as the recipe
+        # load_tokenizer and the labels have applied these options already
         config.chat_template_path = config.eos_token = config.pad_token = config.completion_only_loss = None
         config.assistant_only_loss = False
         if branches:
             kwargs["data_collator"] = BranchCollator(kwargs["processing_class"].pad_token_id)
             config.dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
-            config.remove_unused_columns = False  # the collator takes what it needs
+            config.remove_unused_columns = False  # they would include `branches`
         super().__init__(*args, **kwargs)
         self.add_callback(LogEnds())
         self.held_out = held_out
         model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         assert isinstance(model, PreTrainedModel)
         config = model.config.get_text_config()
-        if model.device.type == "cpu" and not any(getattr(config, name, None) for name in SPECIAL_HEADS):
+        if hasattr(config, "output_router_logits"):
+            config.output_router_logits = False  # TRL asks for them in each training step; elsewhere they cost time
+        special = self.aux_loss_enabled or any(getattr(config, name, None) for name in SPECIAL_HEADS)
+        if model.device.type == "cpu" and not special:
             score_answers_only(model)
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # sharded weights cannot be used yet
+            require_shared_passage(model, self.processing_class)
         if branches:
             see_own_branch_only(model)
 
@@ -79,17 +91,12 @@ class AnswerTrainer(SFTTrainer):
         # sharded parameters need all processes in every forward pass, so each process scores all conversations
         sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         own = (0, 1) if sharded else (accelerator.process_index, accelerator.num_processes)
-        trained_with = model.config._attn_implementation
-        if trained_with == "flex_attention":  # would compile again for the shape of each pass
-            model.set_attn_implementation("sdpa")
-        with accelerator.autocast():
+        with accelerator.autocast(), dense_attention(model):
             counts = held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
-        if trained_with == "flex_attention":
-            model.set_attn_implementation(trained_with)
         return f1(counts.tolist() if sharded else torch.as_tensor(accelerator.reduce(counts, "sum")).tolist())
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        args, rows = self.args, self.train_dataset  # the argument is the same dataset without its column of lengths
+        args, rows = self.args, self.train_dataset  # the argument is the same dataset without the column of lengths
         if args.train_sampling_strategy not in ("random", "group_by_length"):
             return super()._get_train_sampler(train_dataset)
         assert isinstance(rows, datasets.Dataset)

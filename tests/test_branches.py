@@ -21,6 +21,7 @@ from trl import SFTConfig
 
 from kinds import encode_conversation
 from open_ner.conversation import ACKNOWLEDGEMENT, build_conversation, build_query
+from open_ner.tools.errors import UserError
 from sft import IGNORED
 from sft.branches import (
     PADDING,
@@ -32,7 +33,7 @@ from sft.branches import (
     single_queries,
 )
 from sft.conversations import tokenize
-from sft.evaluation import HeldOut, count_entities
+from sft.evaluation import HeldOut, count_entities, require_shared_passage
 from sft.trainer import AnswerTrainer
 
 CONVERSATIONS = [
@@ -95,7 +96,10 @@ def student(request: pytest.FixtureRequest, tiny_student: Path, tmp_path_factory
 
 @pytest.mark.parametrize(
     ("student", "attention"),
-    [*((name, "sdpa") for name in ("llama", *WINDOWED)), ("llama", "flex_attention"), ("gemma3", "flex_attention")],
+    [
+        *((name, "sdpa") for name in ("llama", *WINDOWED)),
+        *((name, attention) for name in ("llama", "gemma3") for attention in ("eager", "flex_attention")),
+    ],
     indirect=["student"],
 )
 def test_logits_of_every_answer_equal_those_of_the_single_query(
@@ -144,8 +148,8 @@ def test_a_token_sees_the_prefix_and_its_own_branch_up_to_itself() -> None:
         [1, 1, 0, 0, 0, 1],  # its output is unused; a fully masked row would be NaN
     ]
     assert positions(branches[0].tolist()[:5]) == [0, 1, 2, 3, 2]
-    with pytest.raises(ValueError, match="sdpa or flex_attention, not eager"):
-        attention_mask(branches, places, LlamaConfig(attn_implementation="eager"))
+    added = attention_mask(branches, places, LlamaConfig(attn_implementation="eager"))[0, 0]
+    assert (added == 0).int().tolist() == seen and added.min() == torch.finfo(torch.float32).min
 
 
 def test_training_on_branches_learns_the_single_queries(
@@ -173,6 +177,21 @@ def test_training_on_branches_learns_the_single_queries(
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[0] == pytest.approx(summed / count, abs=1e-3)
     assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("ignored", ["position_ids", "attention_mask"])
+def test_a_student_that_ignores_mask_or_positions_is_refused_before_training(
+    ignored: str, tiny_student: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = load(tiny_student, "sdpa")
+    require_shared_passage(model, tokenizer)
+    inner = model.forward
+    model.forward = lambda *given, **options: inner(*given, **{k: v for k, v in options.items() if k != ignored})
+    config = SFTConfig(output_dir=str(tmp_path), bf16=False, report_to="none", use_cpu=True)
+    with pytest.raises(UserError, match="models of type 'llama' are not supported: their layers ignore"):
+        AnswerTrainer(
+            model=model, args=config, train_dataset=rows(tokenizer), processing_class=tokenizer, branches=True
+        )
 
 
 def test_held_out_answers_are_generated_by_sdpa(

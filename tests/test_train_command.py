@@ -11,13 +11,15 @@ import pytest
 import transformers
 import yaml
 from huggingface_hub import ModelCard
-from transformers import AutoTokenizer, Qwen3NextConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3NextConfig
 from transformers.utils import chat_template_utils
 from trl import SFTConfig
 
+import open_ner
 import train_sft
 from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
+from sft.options import UNUSED
 from tiny import CHAT_TEMPLATE
 
 GOOD = build_conversation("Ada met Alan in Rome.", [("person", ["Ada", "Alan"]), ("river", [])])
@@ -38,6 +40,10 @@ save_strategy: "no"
 logging_steps: 1
 cpu_threads: 1
 """
+REFUSED = {  # a value other than the default for each option that would have no effect
+    "trust_remote_code": "true", "model_init_kwargs": '{"dtype": "auto"}', "padding_free": "true",
+    "truncation_mode": "keep_end", "dataset_text_field": "passage", "dataset_kwargs": '{"skip_prepare_dataset": true}',
+}  # fmt: skip
 
 
 def write_dataset(folder: Path, *rows: dict) -> Path:
@@ -77,13 +83,20 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"messages": GOOD}, ["--dataset_train_split", "trian"], "split 'trian'"),
         ({"messages": GOOD}, ["--resume_from_checkpoint", "nowhere"], "'nowhere' is not a complete checkpoint"),
         ({"messages": GOOD}, ["--load_in_4bit", "true"], "use_peft"),
-        ({"messages": GOOD}, ["--attn_implementation", "eager"], "sdpa or flex_attention"),
+        (
+            {"messages": GOOD},
+            ["--attn_implementation", "flash_attention_2"],
+            "branches need sdpa, flex_attention or eager",
+        ),
         ({"messages": GOOD}, ["--report_to", "wandb"], "pip install wandb"),
-        ({"messages": GOOD}, ["--padding_free", "true"], "padding_free cannot be used"),
-        ({"messages": GOOD}, ["--trust_remote_code", "true"], "trust_remote_code cannot be used"),
-        ({"messages": GOOD}, ["--model_init_kwargs", '{"dtype": "auto"}'], "model_init_kwargs cannot be used"),
+        *(
+            ({"messages": GOOD}, [f"--{name}", REFUSED[name]], f"{name} cannot be used: {UNUSED[name]}")
+            for name in UNUSED
+        ),
         ({"messages": GOOD}, ["--completion_only_loss", "false"], "the loss covers answers only"),
-        ({"messages": GOOD}, ["--eos_token", "<|absent|>"], "eos_token '<|absent|>' is not in the vocabulary"),
+        ({"messages": GOOD}, ["--pad_to_multiple_of", "8"], "branches and pad_to_multiple_of exclude each other"),
+        ({"messages": GOOD}, ["--eos_token", "<absent>"], "eos_token '<absent>' is not in the vocabulary"),
+        ({"messages": GOOD}, ["--pad_token", "<absent>"], "pad_token '<absent>' is not in the vocabulary"),
         ({"messages": GOOD}, ["--chat_template_path", "absent.jinja"], "chat_template_path absent.jinja: no file"),
         ({"text": "Ada"}, [], "no `messages`"),
         ({"messages": [GOOD[0], GOOD[2], GOOD[1], *GOOD[3:]]}, [], "row 0 has the roles assistant, user"),
@@ -191,11 +204,14 @@ def test_options_of_trl_that_change_the_conversation_work(
     dataset, out = write_dataset(tmp_path / "data", {"messages": GOOD}), tmp_path / "out"
     recipe = write_recipe(tmp_path / "r.yaml", tiny_student, dataset, out)
     options = ["--chat_template_path", str(template), "--dtype", "auto", "--assistant_only_loss", "true"]
-    options += ["--eos_token", "<|endoftext|>"]
+    options += ["--eos_token", "<|endoftext|>", "--pad_token", "<|im_start|>"]
     monkeypatch.setattr(sys, "argv", ["train_sft.py", f"--config={recipe}", *options])
     train_sft.main()
     tokenizer = AutoTokenizer.from_pretrained(out)
-    assert tokenizer.eos_token == "<|endoftext|>"  # the tokenizer's; answers end as the template ends them
+    assert (tokenizer.eos_token, tokenizer.pad_token) == (
+        "<|endoftext|>",
+        "<|im_start|>",
+    )  # the tokenizer's; answers end as the template ends them
     assert tokenizer.apply_chat_template(GOOD[:2], tokenize=False).startswith("26 Jul 2024: <|im_start|>system")
     saved = yaml.safe_load((out / "recipe.yaml").read_text())
     assert saved["chat_template_path"] == "t.jinja" and saved["assistant_only_loss"] is True
@@ -260,6 +276,32 @@ def test_an_evaluation_of_held_out_passages_is_in_the_results(
     assert training["trained_on"]["queries"] == 8 and training["run"]["branches"] is True
     assert (tmp_path / "out" / "figures" / "learning_curve.png").exists()
     assert "dataset_kwargs" not in (tmp_path / "out" / "recipe.yaml").read_text()  # not given by the user
+
+
+@pytest.mark.parametrize("branches", ["true", "false"])
+@pytest.mark.parametrize("kind", ["gemma2", "mixtral"])
+def test_a_student_without_sdpa_or_with_experts_is_trained_and_asked(
+    kind: str, branches: str, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The balancing loss of experts reads the mask of padding; the mask of branches has another shape."""
+    student = tmp_path / kind
+    shutil.copytree(tiny_student, student)
+    shape = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
+        "num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1,
+    }  # fmt: skip
+    config = AutoConfig.for_model(kind, **shape, vocab_size=len(AutoTokenizer.from_pretrained(student)))
+    AutoModelForCausalLM.from_config(config).save_pretrained(student)
+    dataset, out = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4), tmp_path / "out"
+    recipe = write_recipe(tmp_path / "r.yaml", student, dataset, out)
+    command(monkeypatch, recipe, "--branches", branches, "--eval_strategy", "steps", "--eval_steps", "2")
+    history = json.loads((out / "training.json").read_text())["history"]
+    assert all(5 < entry["loss"] < 8 for entry in history if "loss" in entry) and "eval_entity_f1" in history[-1]
+    assert ("aux_loss" in history[0]) == (kind == "mixtral")
+    assert not getattr(
+        AutoConfig.from_pretrained(out), "output_router_logits", False
+    )  # inference would compute it too
+    assert open_ner.load(out, device="cpu")("Ada met Alan.", types=["person", "city"], max_new_tokens=4) is not None
 
 
 def test_packed_rows_hold_every_conversation(
