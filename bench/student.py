@@ -6,7 +6,7 @@ DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies);
 recipes/eval/uniner.yaml. A passage is in the development set if SHA-256 of its id is 0 modulo 10. These passages are
 not trained on, and they alone choose between the two ways of training. Every step is a command of this project, which
 is printed; a step whose result exists is not run again. On a GPU omit --conversations, --limit and --max_queries, and
-set --recipe recipes/sft/smollm2_135m/distilled.yaml.
+give --recipe recipes/sft/smollm2_135m/distilled.yaml.
 """
 
 import argparse
@@ -30,7 +30,19 @@ WAYS = {"multi_turn": "false", "branched": "true"}
 
 def main() -> None:
     """Split, build, train both ways, choose, score, collect."""
-    args = parse_arguments()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # the commands run in the project's root, so paths of data are made absolute
+    parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--zero_shot", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--work_dir", type=Path, default=Path("runs/student"))
+    parser.add_argument("--recipe", default="recipes/sft/smollm2_135m/cpu.yaml")
+    parser.add_argument("--conversations", type=int, help="train on the first N passages only; default: all")
+    parser.add_argument("--max_queries", type=int, help="most queries per training passage; default: all")
+    parser.add_argument("--dev_passages", type=int, help="number of development passages to score; default: all")
+    parser.add_argument("--limit", type=int, help="seeded sample of N passages per zero-shot set; default: all")
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer in the evaluation")
+    parser.add_argument("--token_budget", type=int, default=65536, help="tokens per batch in the evaluation")
+    args = parser.parse_args()
     folders = {part: args.work_dir / part for part in ("train", "dev")}
     if not (args.work_dir / "dev" / "passages.jsonl").exists():
         split(args.data / "passages.jsonl.gz", folders)
@@ -56,24 +68,6 @@ def main() -> None:
         "--max_new_tokens", args.max_new_tokens, "--token_budget", args.token_budget,
     )  # fmt: skip
     collect(args, chosen, results)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line. The commands run in the project's root, so paths of data are made absolute."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
-    parser.add_argument("--zero_shot", type=lambda path: Path(path).resolve(), required=True)
-    parser.add_argument("--work_dir", type=Path, default=Path("runs/student"))
-    parser.add_argument("--recipe", default="recipes/sft/smollm2_135m/cpu.yaml")
-    parser.add_argument(
-        "--conversations", type=int, help="train on the first N of the shuffled passages; default: all"
-    )
-    parser.add_argument("--max_queries", type=int, help="most queries per training passage; default: all")
-    parser.add_argument("--dev_passages", type=int, help="number of development passages to score; default: all")
-    parser.add_argument("--limit", type=int, help="seeded sample of N passages per zero-shot set; default: all")
-    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer in the evaluation")
-    parser.add_argument("--token_budget", type=int, default=65536, help="tokens per batch in the evaluation")
-    return parser.parse_args()
 
 
 def command(*words: object) -> None:
@@ -136,27 +130,26 @@ def collect(args: argparse.Namespace, chosen: str, results: dict[str, Path]) -> 
     from zero_shot.scoring import compare
 
     target = ROOT / "results" / "student"
-    target.mkdir(parents=True, exist_ok=True)
+    (target / "figures").mkdir(parents=True, exist_ok=True)
     hidden = {str(args.data): "DISTILLED", str(args.zero_shot): "ZERO_SHOT", f"{ROOT}/": ""}
 
-    def copy(source: Path, name: str) -> None:
+    copies = {"zero_shot.json": results["zero_shot"], "table.md": ROOT / args.work_dir / "zero_shot" / "table.md"}
+    for way in WAYS:
+        copies |= {
+            f"dev_{way}.json": results[way],
+            f"training_{way}.json": ROOT / args.work_dir / way / "training.json",
+        }
+    for name, source in copies.items():
         text = source.read_text(encoding="utf-8")
         for path, word in hidden.items():
             text = text.replace(path, word)
         (target / name).write_text(text, encoding="utf-8")
-
-    for way in WAYS:
-        copy(results[way], f"dev_{way}.json")
-        copy(ROOT / args.work_dir / way / "training.json", f"training_{way}.json")
     files = [results[way].with_name("predictions.jsonl") for way in ("branched", "multi_turn")]
     gains = compare(*map(read_predictions, files), seen_types=None, seed=42)
     (target / "dev_gain_of_branches.json").write_text(json.dumps(gains, indent=1) + "\n")
-    copy(results["zero_shot"], "zero_shot.json")
-    copy(ROOT / args.work_dir / "zero_shot" / "table.md", "table.md")
-    for picture in (ROOT / args.work_dir / "zero_shot" / "figures").glob("*.png"):
-        (target / "figures").mkdir(exist_ok=True)
+    curve = ROOT / args.work_dir / chosen / "figures" / "learning_curve.png"
+    for picture in [curve, *(ROOT / args.work_dir / "zero_shot" / "figures").glob("*.png")]:
         shutil.copy(picture, target / "figures")
-    shutil.copy(ROOT / args.work_dir / chosen / "figures" / "learning_curve.png", target / "figures")
 
 
 if __name__ == "__main__":
