@@ -1,4 +1,4 @@
-"""Cut documents into pieces of whole words that tokenize to at most `max_tokens` tokens."""
+"""Cut documents into pieces of whole words with a maximum number of tokens."""
 
 import re
 from bisect import bisect_right
@@ -10,14 +10,14 @@ from tokenizers import Tokenizer
 
 from open_ner.tools.errors import UserError
 
-LONGEST_WORD = 50_000  # characters; tokenizing a longer word may take minutes
+LONGEST_WORD = 50_000  # characters; a tokenizer may need minutes for a longer word
 
 Piece = tuple[int, int, int]  # start, end, tokens
 
 
 @dataclass
 class Passage:
-    """`text == document[start:end]`; `tokens` is counted by the corpus's tokenizer."""
+    """A piece of a document: `text == document[start:end]`; `tokens` is its length by the corpus's tokenizer."""
 
     id: str
     text: str
@@ -30,7 +30,7 @@ class Passage:
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Load the tokenizer of a folder or Hub id without truncation and padding; needs neither torch nor the model."""
+    """Load the tokenizer of a folder or Hub id, without torch. Raises UserError if it cannot be loaded."""
     file = Path(name) / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(name)
@@ -47,8 +47,8 @@ def load_tokenizer(name: str) -> Tokenizer:
 class PassageCutter:
     """Cuts documents with one tokenizer.
 
-    A document is tokenized once, and the end offsets of its tokens say how many words fit into each piece. A piece
-    alone may have a few tokens more or fewer than inside the document, so each is counted again before it is accepted.
+    A document is tokenized once to estimate how many words fit into each piece. Each piece is then tokenized alone,
+    because it may have a few tokens more or fewer than inside the document.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
@@ -57,9 +57,8 @@ class PassageCutter:
     def cut(self, document: str) -> Iterator[Piece]:
         """Yield the pieces `(start, end, tokens)` of a document, in order; every word is in one of them.
 
-        `tokens` is what `document[start:end]` tokenizes to: at most `max_tokens`, except for a single longer word,
-        which is a piece of its own. A word too long to be tokenized counts as `max_tokens + 1`. The document must be
-        valid Unicode.
+        A piece has at most `max_tokens` tokens, except for a single longer word, which is a piece of its own. A word
+        of more than `LONGEST_WORD` characters counts as `max_tokens + 1`. The document must be valid Unicode.
         """
         done = 0
         for word in re.finditer(rf"\S{{{LONGEST_WORD + 1},}}", document):
@@ -74,7 +73,7 @@ class PassageCutter:
             return
         offsets = self.tokenizer.encode(document[begin:stop], add_special_tokens=False).offsets
         ends = [begin + end for _, end in offsets]
-        tokens = [0, *(bisect_right(ends, end) for _, end in words)]  # before each word, and in all
+        tokens = [0, *(bisect_right(ends, end) for _, end in words)]  # number before each word, and in total
 
         def count() -> int:
             piece = document[words[first][0] : words[last - 1][1]]

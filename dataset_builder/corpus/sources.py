@@ -16,7 +16,7 @@ from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
 
-from ..config import CorpusConfig, SourceConfig
+from ..config import CorpusConfig, SourceConfig, require_at_least
 from ..rejects import Reject
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".csv": "csv"}
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Document:
-    """A text of the corpus with its origin."""
+    """A text of the corpus with its origin and license."""
 
     id: str
     text: str
@@ -37,46 +37,45 @@ class Document:
 
 
 def text_sha256(text: str) -> str:
-    """Hex SHA-256 of a text's UTF-8; recorded answers name their passage by it."""
+    """Return the hex SHA-256 of a text in UTF-8, which identifies the passage of a recorded reply."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sources_of(config: CorpusConfig) -> list[SourceConfig]:
-    """Check the options of a corpus and return its sources; raises UserError for options that conflict."""
+    """Return the sources of a corpus. Raises UserError for options that are out of range or conflict."""
     if bool(config.path) == bool(config.sources):
-        raise UserError("corpus: set either corpus.path or corpus.sources, a list of them")
+        raise UserError("set either corpus.path or corpus.sources")
     sources = config.sources or [config]
     if not all(source.path for source in sources):
-        raise UserError("corpus.sources: each needs a path")
+        raise UserError("corpus.sources: each source needs a path")
     if config.sample and config.limit:
         raise UserError("corpus.sample draws from the whole corpus, corpus.limit keeps its beginning: set one of them")
-    for name in ("sample", "limit", "max_documents", "max_tokens"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UserError(f"corpus.{name} is {value}: it must be at least 1")
+    require_at_least("corpus", config, dict.fromkeys(("sample", "limit", "max_documents", "max_tokens"), 1))
     if config.near_duplicates is not None and not 0 < config.near_duplicates <= 1:
-        raise UserError(f"corpus.near_duplicates is {config.near_duplicates}: set a share up to 1, or null")
+        raise UserError(f"corpus.near_duplicates is {config.near_duplicates}: it must be above 0 and at most 1")
     weights = [source.weight for source in sources]
     if any(weight is not None for weight in weights):
         if not config.sample:
-            raise UserError("corpus.sources: weights divide corpus.sample, which is not set")
+            raise UserError("corpus.sources: weights divide corpus.sample, so set that too")
         if any(weight is None or weight <= 0 for weight in weights):
-            raise UserError(f"corpus.sources: give every source a weight above 0, or none; they are {weights}")
+            raise UserError(f"corpus.sources: all weights must be above 0, or none may be set; they are {weights}")
     if config.shuffle_buffer and not config.max_documents:
-        raise UserError("corpus.shuffle_buffer only has an effect with corpus.max_documents: set that too")
+        raise UserError("corpus.shuffle_buffer only has an effect with corpus.max_documents, so set that too")
     return sources
 
 
 def read_documents(source: SourceConfig, config: CorpusConfig) -> Iterator[Document | Reject]:
     """Read the documents of one source.
 
-    Reasons for rejects: `broken_line`, `no_text` (null), `empty`, `not_unicode` (a lone surrogate).
+    Yields:
+        Documents, and rejects for the reasons `broken_line`, `no_text` (null), `empty`, and `not_unicode` (a lone
+        surrogate).
 
     Raises:
         UserError: the source cannot be read, or has no column with the text.
     """
     kind, files, _ = choose_files(source)
-    if kind in LOCAL_READERS:  # not through `datasets`, which casts a column to one type and names no broken line
+    if kind in LOCAL_READERS:  # `datasets` would cast a column to one type, and does not say which line is broken
         rows = (row for file in files for row in LOCAL_READERS[kind](file, config.skip_broken_lines))
         rows = _shuffled(rows, config.shuffle_buffer, config.seed) if config.shuffle_buffer else rows
     else:
@@ -86,12 +85,11 @@ def read_documents(source: SourceConfig, config: CorpusConfig) -> Iterator[Docum
 
 
 def _to_document(row: Row, number: int, source: SourceConfig) -> Document | Reject:
-    """Check the columns of a row; `number` counts rows from 1."""
+    """Read the columns of a row; `number` is 1 for the first row."""
     column = source.text_column
     text = _field(row, column)
     if text is None and number == 1 and column not in row and column.split(".")[0] not in row:
-        there = f"only {sorted(row)}: set corpus.text_column"
-        raise UserError(f"{source.path}: row {number} has no column {column!r}, {there}")
+        raise UserError(f"{source.path}: row 1 has no column {column!r}, only {sorted(row)}: set corpus.text_column")
     if text is not None and not isinstance(text, str):
         raise UserError(f"{source.path}: column {column!r} contains {text!r:.60}, which is not text")
     name = _field(row, source.id_column)
@@ -109,16 +107,14 @@ def _to_document(row: Row, number: int, source: SourceConfig) -> Document | Reje
 
 
 def _field(row: Any, column: str | None) -> Any:
-    """The value of a row's column, or of a field inside one (`meta.pile_set_name`); None if it is missing."""
-    if not column or column in row:
-        return row[column] if column else None
-    for part in column.split("."):
+    """Return the value of a row's column, or of a field in it (`meta.pile_set_name`); None if it is missing."""
+    for part in [column] if not column or column in row else column.split("."):
         row = row.get(part) if isinstance(row, dict) else None
     return row
 
 
 def local_files(source: SourceConfig) -> list[Path] | None:
-    """The local files that a source names; None for a dataset of the Hub, or a file that does not exist."""
+    """Return the local files of a source; None for a Hub dataset or a file that does not exist."""
     assert source.path  # see sources_of
     path = Path(source.path)
     if path.is_file():
@@ -133,10 +129,14 @@ def local_files(source: SourceConfig) -> list[Path] | None:
 
 
 def choose_files(source: SourceConfig) -> tuple[str | None, list[Path], list[Path]]:
-    """The reader of most of a source's local files, those that it reads, and those that nothing reads.
+    """Choose the reader of a source, by the most frequent type of its local files.
 
-    The reader is None for a dataset of the Hub and for a folder that `datasets` must read: one with configs, or with
-    files that this module does not know.
+    Returns:
+        The key of the reader, the local files to read, and the other local files. The key is None if `datasets` must
+        find the files: for a Hub dataset, a folder with configs, and a folder without files of a known type.
+
+    Raises:
+        UserError: the files do not exist, or are of an unknown type.
     """
     path, files = Path(source.path or ""), local_files(source)
     kinds = [READERS.get((f.with_suffix("") if f.suffix in COMPRESSED else f).suffix) for f in files or []]
@@ -144,7 +144,7 @@ def choose_files(source: SourceConfig) -> tuple[str | None, list[Path], list[Pat
     if not files or kind not in kinds:
         if path.is_dir() or (files is None and not {path.suffix, path.with_suffix("").suffix} & {*READERS}):
             return None, [], []
-        types = f"unknown file type: use {', '.join(READERS)}, also compressed as {', '.join(COMPRESSED)}"
+        types = f"unknown file type: use {', '.join(READERS)}, or one of them compressed ({', '.join(COMPRESSED)})"
         raise UserError(f"{path}: {types if files else 'no such file: set corpus.path to your corpus'}")
     chosen = [file for file, one in zip(files, kinds, strict=True) if one == kind]
     if path.is_dir() and not source.data_files:
@@ -156,7 +156,7 @@ def choose_files(source: SourceConfig) -> tuple[str | None, list[Path], list[Pat
 
 
 def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
-    """The files that belong to a split by their names, such as `test.jsonl`, as `datasets` sees it."""
+    """Return the files whose names belong to a split, such as `test.jsonl`, by the rules of `datasets`."""
     from datasets.data_files import DataFilesDict, get_data_patterns
 
     try:
@@ -170,15 +170,15 @@ def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
 
 
 def _read_json(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
-    """The objects of JSON lines, or of a JSON list."""
+    """Yield the objects of a JSONL file or a JSON list."""
     for number, row, fault, content in parse_json(path):
         if fault and not skip_broken:
-            raise UserError(f"{path}: line {number} {fault}; set corpus.skip_broken_lines to skip them")
+            raise UserError(f"{path}: line {number} {fault}; to skip such lines, set corpus.skip_broken_lines")
         yield Reject(f"{path.name}:{number}", "broken_line", content) if fault else row
 
 
 def _read_csv(path: Path, skip_broken: bool) -> Iterator[Row]:
-    """The rows of a CSV file with a header; every value stays text."""
+    """Yield the rows of a CSV file with a header; every value is text."""
     csv.field_size_limit(LONGEST_LINE)
     try:
         yield from csv.DictReader((line.decode("utf-8") for line in read_lines(path)), restkey="")
@@ -190,7 +190,7 @@ LOCAL_READERS: dict[str | None, Callable[[Path, bool], Iterator[Any]]] = {"json"
 
 
 def _shuffled(rows: Iterable[Item], size: int, seed: int) -> Iterator[Item]:
-    """Shuffle a stream as `IterableDataset.shuffle` does: each row is a random one of the next `size` rows."""
+    """Shuffle a stream as `IterableDataset.shuffle` does: each row is chosen among the next `size` rows."""
     chooser, rows = random.Random(seed), iter(rows)
     buffer = list(islice(rows, size))
     for row in rows:
@@ -202,7 +202,7 @@ def _shuffled(rows: Iterable[Item], size: int, seed: int) -> Iterator[Item]:
 
 
 def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[Row]:
-    """Stream the rows through `datasets`, so that the corpus is held neither in memory nor in a cache on disk."""
+    """Stream the rows with `datasets`, without holding the corpus in memory or in a cache on disk."""
     from datasets import load_dataset
 
     assert source.path  # see sources_of
@@ -218,15 +218,18 @@ def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[Row]:
         if config.shuffle_buffer:
             rows = rows.shuffle(seed=config.seed, buffer_size=config.shuffle_buffer)
         yield from rows
-    except Exception as error:  # `datasets` raises dozens of kinds for a source it cannot read
+    except Exception as error:  # `datasets` raises dozens of types for a source that it cannot read
         causes = " - ".join(filter(None, [str(error), str(error.__cause__ or "")]))
         raise UserError(f"corpus.path {source.path!r} cannot be read: {causes:.300}") from None
 
 
 def fingerprint(source: SourceConfig) -> str | None:
-    """A string that changes with the source: sizes and times of its files, or the Hub's commit; None if unknown.
+    """Return a string that changes with the source: its files' sizes and times, or the Hub's commit.
 
-    The commit is written to `source.revision`, so that the whole corpus is read at one state.
+    The commit is also set as `source.revision`, so that all of the corpus is read from it.
+
+    Returns:
+        The string, or None if the Hub cannot be reached or the source does not exist.
     """
     assert source.path  # see sources_of
     path, files = Path(source.path), local_files(source)
@@ -234,12 +237,12 @@ def fingerprint(source: SourceConfig) -> str | None:
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return hashlib.sha256(repr(states).encode()).hexdigest()
     if path.suffix in READERS or path.suffix in COMPRESSED:
-        return None  # a missing file, which reading reports
+        return None  # the file is missing: reading it reports that
     if not COMMIT.fullmatch(source.revision or ""):
         from huggingface_hub import HfApi
 
         try:
             source.revision = HfApi().dataset_info(source.path, revision=source.revision).sha
-        except Exception:  # offline, unknown or forbidden: reading the corpus reports which
+        except Exception:  # offline, unknown or forbidden: reading the corpus reports that
             return None
     return source.revision
