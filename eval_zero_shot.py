@@ -92,7 +92,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--dry_run", action="store_true", help="show the number of requests of a run and their cost")
     parser.add_argument("--data_dir", help="folder that the benchmarks' paths are relative to")
     parser.add_argument("--limit", type=int, help="seeded sample of this many passages per benchmark")
-    parser.add_argument("--decoding", choices=["free", "grounded"], help="how answers are decoded")
+    parser.add_argument("--decoding", choices=["free", "flat"], help="how answers are read (default: the suite's)")
     parser.add_argument("--output_dir", help="folder of the results")
     parser.add_argument("--overwrite", action="store_true", help="ask again what has been asked before")
     parser.add_argument("--seen_types", help="training set or model (folder or Hub id) whose types count as seen")
@@ -122,7 +122,7 @@ def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel
     if not is_yaml and (not suite.endpoint.base_url or Path(name).is_dir()):
         from zero_shot.student import Student
 
-        return Student(name)
+        return Student(name, suite.decoding)
     from zero_shot.baseline import BaselineConfig, LocalBaseline
     from zero_shot.endpoint import EndpointModel
 
@@ -131,8 +131,8 @@ def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel
         model = LocalBaseline(baseline)
     else:
         model = EndpointModel(name, suite.endpoint, baseline, overwrite)
-    if suite.decoding == "grounded":
-        raise UserError(f"--decoding grounded: {model.name} cannot be held to a grammar here; use free")
+    if suite.decoding == "flat":
+        raise UserError(f"--decoding flat: the types of {model.name} have no comparable scores; use free")
     return model
 
 

@@ -1,4 +1,4 @@
-"""Compare the time per passage of one `generate()` per type, left-padded batches, and this project's decoder.
+"""Compare the time per passage of one `generate()` per type, left-padded batches, this decoder and the pipeline.
 
     python bench/inference.py --model runs/quickstart/model [--types 12 30] [--passages 4] [--runs 3]
         [--output results/bench/inference.json]
@@ -28,13 +28,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from open_ner.conversation import build_query  # noqa: E402
-from open_ner.decoding import Decoder, Request  # noqa: E402
+from open_ner.decoding import Request  # noqa: E402
+from open_ner.pipeline import OpenNERPipeline  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
 from zero_shot.results import hardware  # noqa: E402
 
 SAMPLE = ROOT / "dataset_builder" / "sample"
 BASELINE, PADDED, ALONE = "one generate() per type", "left-padded batch", "shared passage, one at a time"
-FREE, GROUNDED = "shared passage", "shared passage, grounded"
+FREE, FLAT = "shared passage", "pipeline, types compete"
 AnswerTokens = list[list[list[int]]]  # of each passage's answers
 
 
@@ -86,7 +87,10 @@ class Bench:
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
         self.tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
         self.model: Any = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, device_map=self.device)
-        self.decoder = Decoder(self.model, self.tokenizer)
+        self.tagger: Any = OpenNERPipeline(
+            model=self.model, tokenizer=self.tokenizer, max_new_tokens=args.max_new_tokens
+        )
+        self.decoder = self.tagger.decoder
         rows = [*read_jsonl(SAMPLE / "held_out.jsonl"), *read_jsonl(SAMPLE / "passages.jsonl")]
         self.texts = sorted(
             dict.fromkeys(row["text"] for row in rows),
@@ -103,10 +107,14 @@ class Bench:
         alone: dict[str, Callable[[str], list[list[int]]]] = {
             BASELINE: lambda text: [self.generate([text], [name])[0] for name in types],
             PADDED: lambda text: self.generate([text] * number, types),
-            ALONE: lambda text: self.decode([text], types, grounded=False)[0],
+            ALONE: lambda text: self.decode([text], types)[0],
         }
-        self.decode(texts[:1], types[:1], grounded=True)  # build cached tables, touch the memory
-        seconds: dict[str, list[float]] = {way: [] for way in [*alone, FREE, GROUNDED]}
+        together: dict[str, Callable[[], Any]] = {
+            FREE: lambda: self.decode(texts, types),
+            FLAT: lambda: self.tagger(texts, types=types),
+        }
+        self.tagger(texts[:1], types=types[:1])  # build cached tables, touch the memory
+        seconds: dict[str, list[float]] = {way: [] for way in [*alone, *together]}
         answers: dict[str, AnswerTokens] = {way: [] for way in alone}
         for text in texts:
             for way, ask in alone.items():
@@ -114,31 +122,34 @@ class Bench:
                 seconds[way].append(spent)
                 answers[way].append(found)
         for _ in range(self.args.runs):
-            for way in (FREE, GROUNDED):
-                grounded = way == GROUNDED
-                spent, answers[way] = timed(lambda grounded=grounded: self.decode(texts, types, grounded))
+            for way, ask in together.items():
+                spent, found = timed(ask)
                 seconds[way].append(spent / len(texts))
+                if way == FREE:
+                    answers[way] = found
         medians = {way: statistics.median(values) for way, values in seconds.items()}
-        flat = {way: [tokens for passage in found for tokens in passage] for way, found in answers.items()}
+        one_list = {way: [tokens for passage in found for tokens in passage] for way, found in answers.items()}
         return {
             "types": number,
             "queries": number * len(texts),
-            "answers_not_empty": sum(self.tokenizer.decode(tokens) != "[]" for tokens in flat[BASELINE]),
+            "answers_not_empty": sum(self.tokenizer.decode(tokens) != "[]" for tokens in one_list[BASELINE]),
             "ways": {
                 way: {
                     "seconds_a_passage": medians[way],
                     "times_faster": medians[BASELINE] / medians[way],
                     "times_faster_than_padded": medians[PADDED] / medians[way],
-                    "identical_answers": sum(a == b for a, b in zip(flat[way], flat[BASELINE], strict=True)),
+                    "identical_answers": sum(a == b for a, b in zip(one_list[way], one_list[BASELINE], strict=True))
+                    if way in one_list
+                    else None,  # the pipeline returns spans
                 }
                 for way in seconds
             },
         }
 
-    def decode(self, texts: list[str], types: list[str], grounded: bool) -> AnswerTokens:
+    def decode(self, texts: list[str], types: list[str]) -> AnswerTokens:
         """Answers of this project's decoder, in one call."""
         requests = [Request(text, types) for text in texts]
-        answers = self.decoder.answer(requests, grounded=grounded, max_new_tokens=self.args.max_new_tokens)
+        answers = self.decoder.answer(requests, free=True, max_new_tokens=self.args.max_new_tokens)
         return [[answer.tokens for answer in row] for row in answers]
 
     def generate(self, texts: list[str], types: list[str]) -> list[list[int]]:

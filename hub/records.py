@@ -90,6 +90,7 @@ class ModelRecord(TypedDict):
     baseline: NotRequired[str | None]
     prompt: NotRequired[list[str | None] | None]
     served_as: NotRequired[list[str]]
+    selection: NotRequired[dict[str, float | str | None]]  # saved options of the decoding `flat`
 
 
 class Reliability(TypedDict):

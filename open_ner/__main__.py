@@ -69,6 +69,20 @@ def read_types(option: str | None) -> list[str] | dict[str, str] | None:
     return {name.strip(): definition.strip() if equals else name for name, equals, definition in pairs}
 
 
+def read_threshold(option: str) -> float | dict[str, float]:
+    """Read `0.4` as a number, and `person=0.4,city=0.3` as `{type: number}`."""
+    pairs = [part.rpartition("=") for part in option.split(",")]
+    try:
+        numbers = {name.strip(): float(number) for name, _, number in pairs}
+    except ValueError:
+        raise UserError(f"--threshold {option!r}: write 0.4, or person=0.4,city=0.3") from None
+    if bad := [number for number in numbers.values() if not 0 <= number <= 1]:
+        raise UserError(f"--threshold {bad[0]}: scores are in 0 to 1")
+    if len(numbers) < len(pairs) or ("" in numbers and len(numbers) > 1):
+        raise UserError(f"--threshold {option!r}: write 0.4, or person=0.4,city=0.3 with each type once")
+    return numbers.get("", numbers)
+
+
 def _arguments() -> Namespace:
     parser = ArgumentParser("open-ner", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -80,10 +94,16 @@ def _arguments() -> Namespace:
         help="entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
         "definitions with commas); default: those saved with the model",
     )
-    add("--threshold", type=float, help="keep spans with at least this score, 0 to 1")
+    add("--threshold", help="keep spans with at least this score, 0 to 1; or scores by type: person=0.4,city=0.3")
+    add(
+        "--overlaps",
+        choices=("flat", "nested", "all"),
+        help="flat: no two spans share a character, the surest is "
+        "kept; nested: types compete only for the same span; all: every span",
+    )
+    add("--best", action="store_true", help="print only the surest span of each type")
     add("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
     add("--dataset", help="name of a data set, for students tuned on several")
-    add("--free", action="store_true", help="decode freely instead of grounded in the text")
     add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one")
     add("--base_url", help="ask an OpenAI-compatible server instead (needs the extra open-ner[serve])")
     add("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
@@ -112,15 +132,15 @@ def _arguments() -> Namespace:
         raise UserError("--device is only for a local model, not for the server of --base_url")
     if args.batch_size < 1:
         raise UserError(f"--batch_size {args.batch_size}: give at least 1")
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        raise UserError(f"--threshold {args.threshold}: scores are in 0 to 1")
     return args
 
 
 def _tagger(args: Namespace) -> Ask:
     """Return the student of the command line as a function of texts and types."""
-    given = {"threshold": args.threshold, "dataset": args.dataset, "occurrences": args.occurrences}
-    options = {name: value for name, value in given.items() if value is not None}  # the student has defaults
+    names = ("dataset", "overlaps", "occurrences", "best")
+    options = {name: value for name in names if (value := getattr(args, name))}  # the student has defaults
+    if args.threshold is not None:
+        options["threshold"] = read_threshold(args.threshold)
     if args.base_url:
         try:
             from .tools.served import ServedNER
@@ -138,7 +158,7 @@ def _tagger(args: Namespace) -> Ask:
         tagger = load(args.model, device=args.device)
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise UserError(f"{args.model!r} cannot be loaded ({error!s:.200}): check the name and --device") from None
-    return lambda texts, types: tagger(texts, types=types, grounded=not args.free, **options)
+    return lambda texts, types: tagger(texts, types=types, **options)
 
 
 @contextmanager

@@ -3,16 +3,16 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypedDict
 
-from .conversation import Occurrences, find_spans, read_answer, write_answer
+from .conversation import Occurrences, find_spans
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-FORCED = 0.5  # chosen by strict F1 on held-out distilled passages; bounds from 0.25 to 0.6 differ little there
-ScoredStrings = list[tuple[str, float | None]]
+OPENING, COMMA = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")
+ScoredStrings = list[tuple[str, float | None]]  # None if the server gave no token probabilities
 
 
 class Entity(TypedDict):
@@ -37,44 +37,41 @@ class Answer:
     logprobs: list[float] = field(default_factory=list)  # empty if unknown: the strings then have no score
     ends: list[int] = field(default_factory=list)  # for each token, the length of `text` after it
     complete: bool = False
-    deficits: list[float] = field(default_factory=list)  # grounded: for each token, logprob of the best one minus its
-    own: ScoredStrings | None = None  # `scored_strings()`, once `drop_forced` has removed strings from the text
+    presence: float | None = None  # log-odds that the type occurs: 1 minus the probability of the empty answer
 
-    def scored_strings(self) -> ScoredStrings | None:
-        """Return `(string, score)` for each string of the answer, or None if it is not a JSON list of strings.
+    def scored_strings(self) -> ScoredStrings:
+        """Return the distinct strings of the answer as `(string, score)`; of a list that was cut, the whole ones.
 
         The score, in [0, 1], is a product: the probability of the tokens up to the first quote (`["`, one token or
         two), where the student decides whether the type occurs at all, times the geometric mean of the probabilities
         of the string's own tokens, with its quotes. Strings of white space are left out.
         """
-        strings = read_answer(self.text)
-        if self.own is not None or strings is None:
-            return self.own
-        scores: dict[str, float] = {}
-        if self.logprobs:
-            occurs = sum(self._within(self.logprobs, -1, self.text.find('"') + 1))
-            for match in JSON_STRING.finditer(self.text):
-                own = self._within(self.logprobs, *match.span())
-                scores.setdefault(json.loads(match[0]), math.exp(occurs + sum(own) / len(own)) if own else 0.0)
-        return [(each, scores.get(each, 0.0 if self.logprobs else None)) for each in strings if each.strip()]
+        scores: dict[str, float | None] = {}
+        occurs = sum(self._within(-1, self.text.find('"') + 1))
+        for string, start, end in read_items(self.text):
+            own = self._within(start, end)
+            if string.strip():
+                scores.setdefault(string, math.exp(occurs + sum(own) / len(own)) if own else None)
+        return list(scores.items())
 
-    def drop_forced(self) -> None:
-        """Remove from a grounded answer the strings that the grammar forced on the student.
-
-        A student that begins a string which is not in the passage must continue with one that is. The tokens it then
-        writes are less likely than those it preferred: the geometric mean of their ratios is below `FORCED`. For a
-        string that the student chose by itself the ratio is 1; "italian" for "Italian" is kept.
-        """
-        found = [(match[0], self._within(self.deficits, *match.span())) for match in JSON_STRING.finditer(self.text)]
-        forced = {json.loads(string) for string, lost in found if lost and math.exp(-sum(lost) / len(lost)) < FORCED}
-        if forced:
-            self.own = [(string, score) for string, score in self.scored_strings() or [] if string not in forced]
-            self.text = write_answer([string for string, _ in self.own])
-
-    def _within(self, values: list[float], start: int, end: int) -> list[float]:
-        """The values of the tokens that write any part of `text[start:end]`."""
-        spans = zip(values, [0, *self.ends[:-1]], self.ends, strict=True)
+    def _within(self, start: int, end: int) -> list[float]:
+        """The log-probabilities of the tokens that write any part of `text[start:end]`; none if they are unknown."""
+        if not self.logprobs:
+            return []
+        spans = zip(self.logprobs, [0, *self.ends[:-1]], self.ends, strict=True)
         return [value for value, a, b in spans if a < end and b > start]
+
+
+def read_items(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the strings of a JSON list with their places in `text`, quotes included, up to the first fault."""
+    place = OPENING.match(text)
+    while place and (item := JSON_STRING.match(text, place.end())):
+        try:
+            string = json.loads(item[0], strict=False)
+        except ValueError:  # a broken escape
+            return
+        yield string, *item.span()
+        place = COMMA.match(text, item.end())
 
 
 def to_entities(
@@ -83,7 +80,7 @@ def to_entities(
     """Return the spans of one answer; a string that does not occur in the text gives none."""
     return [
         {"entity_group": entity_type, "word": text[start:end], "start": start, "end": end, "score": score}
-        for string, raw in answer.scored_strings() or []
+        for string, raw in answer.scored_strings()
         for score in [None if raw is None else calibrate(raw, temperature, bias)]
         for start, end in find_spans(text, string, occurrences)
     ]

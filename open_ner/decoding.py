@@ -1,29 +1,31 @@
 """Greedy decoding that encodes a passage once for all its queries, and answers the queries of a batch together.
 
 UniversalNER asks for one type per call and encodes the passage again each time. Here the passage and its queries are
-one sequence (`packing.py`), read once. Each pass of the model then writes the next tokens of all open answers of
+one sequence (`packing.py`), read once. Each pass of the model then writes the next token of all open answers of
 several passages, and an answer leaves the batch when it ends. In float32 the answers are token-identical to those of
 one `generate()` per type.
+
+The first pass reads the empty answer after every query. If greedy decoding chooses it, the query needs no other pass.
+Its probability tells how sure the student is that the type occurs (`Answer.presence`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from .answers import Answer, token_ends
-from .conversation import write_answer
-from .grammar import AnswerGrammar, Phase, State, token_bytes
+from .answers import JSON_STRING, Answer, token_ends
+from .conversation import build_query, write_answer
 from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
 
-CANDIDATES = 16  # tokens, most likely first, checked against the grammar before the whole vocabulary is sorted
 RESERVE = 16  # tokens for each answer when a batch is filled; a batch that outgrows its budget puts off passages
-DRAFT = 4  # tokens that an answer reads ahead, at most
 QUERIES_A_ROW = 64  # more would slow each other down: a query attends past the columns of all others in its row
-Candidate = tuple[int, float]  # a token and its log-probability
 
 
 @dataclass
@@ -36,15 +38,13 @@ class Request:
 
 @dataclass
 class _OpenQuery:
-    """A query in the batch, with its answer so far. The grammar's state also tells which tokens to draft."""
+    """A query in the batch, with its answer so far."""
 
     suffix: list[int]
-    grammar: AnswerGrammar
-    start: State
     answer: Answer = field(default_factory=Answer)
-    state: State = field(default_factory=State)
-    position: int = 0  # of the next token to read
-    next: list[int] = field(default_factory=list)  # tokens to read next: the one chosen last, then drafts
+    reading: list[int] = field(default_factory=list)  # tokens of the next pass
+    position: int = 0  # of the first of them
+    present: bool = False  # decided by the presence bias: the answer must name something
     done: bool = False
 
 
@@ -59,16 +59,26 @@ class _BatchRow:
         """Unanswered queries with their numbers."""
         return [(number, query) for number, query in enumerate(self.queries) if not query.done]
 
-    def reading(self, first: bool) -> Tokens:
-        """Tokens for the next pass; the first pass also reads the passage and the queries."""
+    def tokens(self, first: bool) -> Tokens:
+        """Tokens of the next pass; the first pass also reads the passage and the queries."""
         tokens = Tokens()
         if first:
             tokens.add(self.prefix, SHARED, 0)
             for number, query in self.open():
                 tokens.add(query.suffix[:-1], number, len(self.prefix))
         for number, query in self.open():
-            tokens.add(query.next, number, query.position)
+            tokens.add(query.reading, number, query.position)
         return tokens
+
+
+@dataclass
+class _Options:
+    """How the queries of a call are answered; `Decoder.answer` describes the fields."""
+
+    free: bool
+    presence_bias: float | None
+    max_new_tokens: int
+    token_budget: int
 
 
 class Decoder:
@@ -80,187 +90,173 @@ class Decoder:
         self.special_tokens = self.encoder.special_tokens
         eos = model.generation_config.eos_token_id
         eos = tokenizer.eos_token_id if eos is None else eos
-        self.eos = {token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int)}
-        self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else min(self.eos)
-        self.quote = tokenizer.encode(' "', add_special_tokens=False)  # between a comma and the next string
-        # tokens in a pass that costs little more than a pass of one; many on a GPU, which waits for its memory
-        self.cheap_tokens = 8 if model.device.type == "cpu" else 256
+        self.eos = sorted({token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int)})
+        self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.eos[0]
 
     def answer(
         self,
         requests: Iterable[Request],
         *,
         dataset: str | None = None,
-        grounded: bool = True,
+        free: bool = False,
+        presence_bias: float | None = None,
         max_new_tokens: int = 256,
         token_budget: int = 16384,
     ) -> Iterator[list[Answer]]:
         """Yield, for each request in order, its answers in the order of its types.
 
-        `token_budget` bounds the key/value cache, in tokens: passages are batched up to it, and a passage with more
-        types than fit is read several times. Raises ValueError if a passage and an answer of `max_new_tokens` need
-        more positions than the model has.
+        Args:
+            requests: passages with their types.
+            dataset: the `Dataset:` line of the dialogue.
+            free: go on when an answer repeats a string, as `generate()` does; otherwise the answer ends there.
+            presence_bias: ask for entities where `Answer.presence` plus this is above 0, and nowhere else; None leaves
+                the choice to greedy decoding.
+            max_new_tokens: bound of one answer, in tokens.
+            token_budget: bound of the key/value cache, in tokens. Passages are batched up to it, and a passage with
+                more types than fit is read several times.
+
+        Raises:
+            ValueError: a passage and an answer of `max_new_tokens` need more positions than the model has.
         """
-        batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens)
+        options = _Options(free, presence_bias, max_new_tokens, token_budget)
+        batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens) + len(self.empty)
         waiting: list[list[_OpenQuery]] = []  # queries of each request that has not been yielded yet
         for request in requests:
-            rows = self._rows(request, dataset, max_new_tokens, token_budget)
+            rows = self._rows(request, dataset, options)
             for row in rows:
                 size = max(len(r.prefix) + sum(len(q.suffix) + reserve for q in r.queries) for r in [*batch, row])
                 if batch and size * (len(batch) + 1) > token_budget:  # every row is padded to the longest
-                    batch = self._run(batch, grounded, max_new_tokens, token_budget)
+                    batch = self._run(batch, options)
                 batch.append(row)
             waiting.append([query for row in rows for query in row.queries])
             while waiting and all(query.done for query in waiting[0]):
                 yield [query.answer for query in waiting.pop(0)]
         while batch:
-            batch = self._run(batch, grounded, max_new_tokens, token_budget)
+            batch = self._run(batch, options)
         for queries in waiting:
             yield [query.answer for query in queries]
 
-    def _rows(self, request: Request, dataset: str | None, max_new_tokens: int, token_budget: int) -> list[_BatchRow]:
+    def _rows(self, request: Request, dataset: str | None, options: _Options) -> list[_BatchRow]:
         """Split the queries of a request into rows that fit the budget even if every answer has full length."""
+        longest_answer = max(options.max_new_tokens, len(self.empty))
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        room = positions - max_new_tokens if positions else None
+        room = positions - longest_answer if positions else None
         prompts = self.encoder.encode(request.text, request.types, dataset, room)
         if room is not None and len(prompts) > room:
             raise ValueError(
-                f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and {max_new_tokens} more "
+                f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and {longest_answer} more "
                 f"for the answer, but the model has {positions} positions: cut the passage into shorter ones"
             )
-        grammar = AnswerGrammar(request.text if request.types else "")
-        start = State(Phase.LEAD if self.encoder.ends_in_word else Phase.START)
-        queries = [_OpenQuery(suffix, grammar, start) for suffix in prompts.suffixes]
-        longest = max_new_tokens + max((len(suffix) for suffix in prompts.suffixes), default=0)
-        step = min(QUERIES_A_ROW, max(1, (token_budget - len(prompts.prefix)) // longest))
+        queries = [_OpenQuery(suffix) for suffix in prompts.suffixes]
+        longest = longest_answer + max((len(suffix) for suffix in prompts.suffixes), default=0)
+        step = min(QUERIES_A_ROW, max(1, (options.token_budget - len(prompts.prefix)) // longest))
         return [_BatchRow(prompts.prefix, queries[begin : begin + step]) for begin in range(0, len(queries), step)]
 
     @torch.no_grad()  # FSDP cannot train with tensors made in inference mode
-    def _run(self, rows: list[_BatchRow], grounded: bool, max_new_tokens: int, token_budget: int) -> list[_BatchRow]:
+    def _run(self, rows: list[_BatchRow], options: _Options) -> list[_BatchRow]:
         """Answer the queries of a batch in place; return the rows put off because the answers outgrew the budget."""
         packed, put_off = Packed(self.model, len(rows), self.pad), []
         for row in rows:
             for _, query in row.open():
-                query.answer, query.state, query.next = Answer(), query.start, query.suffix[-1:]
+                query.answer, query.reading = Answer(), [query.suffix[-1], *self.empty]
                 query.position = len(row.prefix) + len(query.suffix) - 1
         while rows:
-            reading = [row.reading(first=not packed.width) for row in rows]
-            columns = packed.width + max(len(tokens.ids) for tokens in reading)
-            if len(rows) > 1 and columns * len(rows) > token_budget:
+            first = not packed.width
+            tokens = [row.tokens(first) for row in rows]
+            columns = packed.width + max(len(own.ids) for own in tokens)
+            if len(rows) > 1 and columns * len(rows) > options.token_budget:
                 put_off.insert(0, rows.pop())
                 packed.keep(range(len(rows)))
                 continue
-            logits = packed.read(reading, max(sum(len(q.next) for _, q in row.open()) for row in rows))
-            packed.release(*self._write(rows, logits, grounded, max_new_tokens))
+            size = 1 + len(self.empty) if first else 1  # tokens read for each answer
+            logits = packed.read(tokens, size * max(len(row.open()) for row in rows))
+            drafts, finished = list[tuple[int, int]](), list[tuple[int, int]]()
+            for place, row in enumerate(rows):
+                asked = row.open()
+                last = size * len(asked)
+                self._write(
+                    [query for _, query in asked],
+                    logits[place, -last:].float().view(-1, size, logits.shape[-1]),
+                    options,
+                )
+                drafts += [(place, back) for back in range(last, 0, -1) if (last - back) % size]
+                finished += [(place, number) for number, query in asked if query.done]
+            packed.release(drafts, finished)
             alive = [number for number, row in enumerate(rows) if row.open()]
             if alive and (len(alive) < len(rows) or 4 * packed.waste > packed.size):
                 packed.keep(alive)
             rows = [rows[number] for number in alive]
-            self._draft(rows, max_new_tokens)
         return put_off
 
-    def _write(
-        self, rows: list[_BatchRow], logits: torch.Tensor, grounded: bool, max_new_tokens: int
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Append its next token to each open answer, and further tokens as long as its drafts were right.
+    def _write(self, queries: list[_OpenQuery], logits: torch.Tensor, options: _Options) -> None:
+        """Append the next token to each open answer of a row, or end the answer.
 
-        `logits` has the shape (rows, tokens, vocabulary). Returns the cells of rejected drafts as (row, columns from
-        the end), and the queries that are done as (row, number).
+        `logits` has the shape (queries, tokens, vocabulary): in the first pass those after the prompt and after each
+        token of the empty answer, later those after the last token.
         """
-        sizes = [sum(len(query.next) for _, query in row.open()) for row in rows]
-        cells = [(number, back) for number, size in enumerate(sizes) for back in range(size, 0, -1)]
-        where, back = torch.tensor(cells, device=logits.device).T
-        logits = logits[where, -back].float()
-        best = logits.topk(min(CANDIDATES if grounded else 1, logits.shape[-1]), dim=-1)
-        logprobs = (best.values - logits.logsumexp(-1, keepdim=True)).tolist()
-        candidates, at = best.indices.tolist(), 0
-        rejected, finished = [], []
-        for name, row in enumerate(rows):
-            for number, query in row.open():
-                read, size = 0, len(query.next)
-                while True:
-                    pairs = list(zip(candidates[at + read], logprobs[at + read], strict=True))
-                    token = self._choose(query, pairs, logits[at + read], grounded)
-                    read += 1
-                    query.done = query.done or len(query.answer.tokens) == max_new_tokens
-                    if query.done or read == size or token != query.next[read]:
-                        break
-                if query.done:
-                    self._finish(query, grounded)
-                    finished.append((name, number))
-                rejected += cells[at + read : at + size]
-                query.position += read
-                query.next = query.answer.tokens[-1:]
-                at += size
-        return rejected, finished
+        totals = logits.logsumexp(-1)
+        if logits.shape[1] > 1:
+            self._decide(queries, logits, totals, options)
+        best = logits[:, 0].topk(2)
+        logprobs = (best.values - totals[:, :1]).tolist()
+        for query, tokens, values in zip(queries, best.indices.tolist(), logprobs, strict=True):
+            answer = query.answer
+            choice = int(query.present and [*answer.tokens, tokens[0]] == self.empty)  # 1: the second best
+            token = tokens[choice]
+            if not query.done and token in self.eos:
+                answer.complete = query.done = True
+            elif not query.done:
+                answer.tokens.append(token)
+                answer.logprobs.append(values[choice])
+                query.reading, query.position = [token], query.position + 1
+                query.done = len(answer.tokens) == options.max_new_tokens or not (options.free or self._is_new(answer))
+            if query.done:
+                self._finish(answer)
 
-    def _choose(self, query: _OpenQuery, best: list[Candidate], logits: torch.Tensor, grounded: bool) -> int | None:
-        """Append the best allowed token to the answer and return it; return None if the answer ends instead."""
-        answer = query.answer
-        token, logprob = best[0]
-        if grounded:
-            found = self._first_allowed(query, best)
-            if found is None:  # rare: none of the best tokens is allowed
-                ordered = logits.log_softmax(-1).sort(descending=True)
-                everything = zip(ordered.indices.tolist(), ordered.values.tolist(), strict=True)
-                found = self._first_allowed(query, everything)
-            if found is None or query.state.phase is Phase.REPEAT:  # no token of the vocabulary is allowed, or a loop
-                answer.complete, query.done = found is not None, True
-                return None
-            token, logprob = found
-            answer.deficits.append(best[0][1] - logprob)
-        elif token in self.eos:
-            answer.complete = query.done = True
-            return None
-        else:
-            query.state = query.grammar.advance(query.state, self.token_bytes[token]) or State(Phase.OUTSIDE)
-        answer.tokens.append(token)
-        answer.logprobs.append(logprob)
-        if grounded and query.state.phase is Phase.END:  # only the end token may follow: save the pass for it
-            answer.complete = query.done = True
-        return token
+    def _decide(
+        self, queries: list[_OpenQuery], logits: torch.Tensor, totals: torch.Tensor, options: _Options
+    ) -> None:
+        """Measure the presence of each query's type, and end the queries whose answer is empty."""
+        steps = logits[:, range(len(self.empty)), self.empty] - totals[:, :-1]  # log-probabilities of the empty answer
+        ends = logits[:, -1, self.eos].logsumexp(-1) - totals[:, -1]
+        choices = logits.argmax(-1).tolist()
+        for query, logprobs, end, chosen in zip(queries, steps.tolist(), ends.tolist(), choices, strict=True):
+            total = min(sum(logprobs) + end, -1e-9)  # rounding can reach 0, a probability of 1
+            query.answer.presence = math.log(-math.expm1(total)) - total
+            empty = chosen[:-1] == self.empty and chosen[-1] in self.eos and len(self.empty) < options.max_new_tokens
+            if options.presence_bias is not None:
+                query.present = query.answer.presence + options.presence_bias > 0
+                empty = not query.present
+            if empty:
+                query.answer.tokens, query.answer.logprobs = list(self.empty), logprobs
+                query.answer.complete = query.done = True
 
-    def _first_allowed(self, query: _OpenQuery, candidates: Iterable[Candidate]) -> Candidate | None:
-        """The first candidate that the grammar allows; the query's state moves there."""
-        for token, logprob in candidates:
-            state = query.grammar.advance(query.state, self.token_bytes[token])
-            if state is not None:
-                query.state = state
-                return token, logprob
-        return None
+    def _is_new(self, answer: Answer) -> bool:
+        """Whether the string that the last token may have closed is the first of its kind in the answer."""
+        if b'"' not in self.token_bytes[answer.tokens[-1]]:
+            return True
+        strings = JSON_STRING.findall(
+            b"".join(self.token_bytes[token] for token in answer.tokens).decode(errors="ignore")
+        )
+        return len(strings) == len(set(strings))
 
-    def _draft(self, rows: list[_BatchRow], max_new_tokens: int) -> None:
-        """Let open answers read ahead likely tokens; each is compared with the model's own choice, so none changes."""
-        queries = [query for row in rows for _, query in row.open()]
-        if not queries:
-            return
-        spare = (self.cheap_tokens - len(rows) * max(len(row.open()) for row in rows)) // len(queries)
-        for query in queries:
-            tokens = query.answer.tokens
-            # what followed the last three tokens when the answer had them before: a student in a loop stays in it
-            repeated = (tokens[n + 3 :] for n in range(len(tokens) - 4, -1, -1) if tokens[n : n + 3] == tokens[-3:])
-            drafted, size = next(repeated, []), DRAFT
-            if not drafted and query.state.phase is Phase.SEPARATOR:
-                drafted = self.quote
-            elif not drafted and spare > 0:
-                size = min(spare, DRAFT)
-                upcoming = query.grammar.upcoming(query.state, 8 * size).decode(errors="ignore")
-                drafted = self.tokenizer.encode(upcoming, add_special_tokens=False) if upcoming else []
-            query.next += drafted[: max(0, min(size, max_new_tokens - len(tokens) - 1))]
-
-    def _finish(self, query: _OpenQuery, grounded: bool) -> None:
-        """Write the text of an answer and where each token ends in it; a grounded answer that was cut is closed."""
-        answer = query.answer
+    def _finish(self, answer: Answer) -> None:
+        """Write the text of an answer and where each token ends in it."""
         answer.text = str(self.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False))
         names = self.tokenizer.convert_ids_to_tokens(answer.tokens)  # `token_bytes` has none for special tokens
         pieces = [self.token_bytes[i] or (name or "").encode() for i, name in zip(answer.tokens, names, strict=True)]
         # SentencePiece's decoders leave out the first space
         removed = int(b"".join(pieces[:1])[:1] == b" " and not answer.text.startswith(" "))
         answer.ends = [max(0, end - removed) for end in token_ends(pieces)]
-        if grounded:
-            if query.state.phase is not Phase.END:
-                answer.text = write_answer(query.grammar.strings(query.state))
-            answer.drop_forced()
+
+    @cached_property
+    def empty(self) -> list[int]:
+        """The tokens of the empty answer after a prompt, without the end token."""
+        prompt = self.encoder.template.render(build_query("text", "type"), prompt=True)
+        answer = " " * self.encoder.ends_in_word + write_answer([])
+        before, whole = self.tokenizer([prompt, prompt + answer], add_special_tokens=False)["input_ids"]
+        is_prefix = whole[: len(before)] == before  # unless the prompt's last token would extend into the answer
+        return whole[len(before) :] if is_prefix else self.tokenizer.encode(answer, add_special_tokens=False)
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
@@ -269,3 +265,23 @@ class Decoder:
         assert head is not None, "a causal language model has an output layer"
         size = head.weight.shape[0]  # often padded beyond the tokenizer's vocabulary
         return token_bytes(self.tokenizer.get_vocab(), size, self.special_tokens)
+
+
+def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]) -> list[bytes]:
+    """Return the bytes that each token writes, for at least `size` ids; none for special tokens.
+
+    The vocabulary is byte-level if it has "Ġ", else SentencePiece's, with bytes as `<0x0A>`.
+    """
+    table = [b""] * max(size, *(index + 1 for index in vocabulary.values()))
+    byte_level = {character: byte for byte, character in bytes_to_unicode().items()} if "Ġ" in vocabulary else {}
+    special = set(special)
+    for token, index in vocabulary.items():
+        if token in special:
+            continue
+        if byte_level:
+            table[index] = bytes(byte_level[c] for c in token if c in byte_level)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            table[index] = bytes([int(token[3:5], 16)])
+        else:
+            table[index] = token.replace("▁", " ").encode("utf-8", "surrogatepass")
+    return table

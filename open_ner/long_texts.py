@@ -14,8 +14,9 @@ from typing import NamedTuple, NotRequired, TypedDict
 from transformers import PreTrainedTokenizerBase
 
 from .answers import Answer, Entity, to_entities
-from .conversation import LONE_SURROGATE, Occurrences, Span, build_query, is_border, neutralize
+from .conversation import LONE_SURROGATE, Span, build_query, is_border, neutralize
 from .prompts import ChatTemplate
+from .selection import Selection
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text
 
@@ -143,9 +144,9 @@ def cut(text: str, count: Count, limit: int) -> Iterator[Window]:
 
 
 def merge(found: Iterable[tuple[Window, list[Entity]]]) -> list[Entity]:
-    """Merge the entities of a text's windows, in order of start, the longer first on a tie.
+    """Merge the entities of a text's windows, with offsets into the text.
 
-    Offsets become those of the text; an entity found in several windows counts once, with its highest score.
+    An entity found in several windows counts once, with its highest score.
     """
     best: dict[tuple[int, int, str], Entity] = {}
     for window, entities in found:
@@ -154,37 +155,29 @@ def merge(found: Iterable[tuple[Window, list[Entity]]]) -> list[Entity]:
             known = best.get((start, end, entity["entity_group"]))
             if window.gives(start, end) and (known is None or (known["score"] or 0) < (entity["score"] or 0)):
                 best[start, end, entity["entity_group"]] = {**entity, "start": start, "end": end}
-    return sorted(best.values(), key=lambda entity: (entity["start"], -entity["end"]))
+    return list(best.values())
 
 
-def read_answers(
-    text: str,
-    answered: Iterable[Answered],
-    threshold: float,
-    occurrences: Occurrences,
-    return_raw: bool,
-    calibration: tuple[float, float] = (1.0, 0.0),
-) -> list[Entity] | RawResult:
-    """Return the result of a text from the answers to each of its windows, by entity group.
-
-    `calibration` is the temperature and the bias of `answers.calibrate`.
-    """
+def read_entities(text: str, answered: Iterable[Answered], selection: Selection) -> list[Entity]:
+    """Return the spans of a text from the answers to each of its windows, by entity group."""
+    settings = selection.occurrences, selection.temperature, selection.bias
     found: list[tuple[Window, list[Entity]]] = []
-    raw: list[tuple[Window, dict[str, str]]] = []
+    types: list[str] = []
     for window, answers in answered:
-        part = text[window.start : window.end]
-        pairs = answers.items()
-        spans = (span for name, answer in pairs for span in to_entities(part, name, answer, occurrences, *calibration))
-        found.append((window, [span for span in spans if span["score"] is None or span["score"] >= threshold]))
-        if return_raw:
-            raw.append((window, {name: answer.text for name, answer in pairs}))
-    entities = merge(found)
-    if not return_raw:
-        return entities
-    if len(raw) == 1:
-        return {"entities": entities, "raw": raw[0][1]}
-    answers = {name: [texts[name] for _, texts in raw] for name in raw[0][1]}
-    return {"entities": entities, "raw": answers, "windows": [(window.start, window.end) for window, _ in raw]}
+        part, types = text[window.start : window.end], list(answers)
+        spans = [span for name, answer in answers.items() for span in to_entities(part, name, answer, *settings)]
+        found.append((window, spans))
+    return selection.select(merge(found), types)
+
+
+def read_raw(text: str, answered: Iterable[Answered], selection: Selection) -> RawResult:
+    """Return the spans of a text together with the answers themselves."""
+    windows, answers = zip(*answered, strict=True)
+    entities = read_entities(text, zip(windows, answers, strict=True), selection)
+    raw = {name: [own[name].text for own in answers] for name in answers[0]}
+    if len(windows) == 1:
+        return {"entities": entities, "raw": {name: own for name, [own] in raw.items()}}
+    return {"entities": entities, "raw": raw, "windows": [(window.start, window.end) for window in windows]}
 
 
 def up_to_last(answers: Iterator[Answered]) -> Iterator[Answered]:

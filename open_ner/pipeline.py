@@ -4,6 +4,7 @@ The result has the shape of transformers' aggregated `ner` pipeline: a list of `
 imports travel to the Hub with the weights; `open_ner.load` runs the same code from the installed package instead.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any, NotRequired, TypedDict
@@ -11,28 +12,43 @@ from typing import Any, NotRequired, TypedDict
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import logging
 
 from .answers import Entity
 from .conversation import OCCURRENCES, Occurrences
 from .decoding import Decoder, Request
-from .long_texts import Answered, RawResult, Window, cut, fitting_window, read_answers, token_counter, up_to_last
+from .long_texts import (
+    Answered,
+    RawResult,
+    Window,
+    cut,
+    fitting_window,
+    read_entities,
+    read_raw,
+    token_counter,
+    up_to_last,
+)
+from .selection import Overlaps, Selection
 
 TASK = "open-ner"
+logger = logging.get_logger(__name__)
 
 
 class Defaults(TypedDict):
     """Defaults of the pipeline's options, saved with a model as `config.open_ner`."""
 
     dataset: NotRequired[str | None]
-    grounded: bool
-    max_new_tokens: int
-    token_budget: int
     types: list[str] | dict[str, str]
     threshold: float
+    overlaps: Overlaps
     occurrences: Occurrences
     temperature: float  # this and `bias` calibrate scores (`answers.calibrate`)
     bias: float
+    presence_bias: float | None  # added to the log-odds that a type occurs; None: greedy decoding decides
+    present_share: float  # of the queries that the student was tuned on
     window: int
+    max_new_tokens: int
+    token_budget: int
 
 
 class WindowedText(TypedDict):
@@ -53,17 +69,19 @@ class AnsweredText(TypedDict):
 DEFAULTS: Defaults = {
     "types": ["person", "organization", "location", "date", "event", "product"],
     "threshold": 0.0,
+    "overlaps": "flat",
     "occurrences": OCCURRENCES,
     "temperature": 1.0,
     "bias": 0.0,
-    "grounded": True,
+    "presence_bias": None,
+    "present_share": 0.5,
     "window": 256,
     "max_new_tokens": 256,
     "token_budget": 16384,
 }
 WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
-DECODING_OPTIONS = ("dataset", "grounded", "max_new_tokens", "token_budget")  # of `Decoder.answer`
-SPAN_OPTIONS = ("threshold", "occurrences", "return_raw")
+DECODING_OPTIONS = ("dataset", "expected_present", "max_new_tokens", "token_budget")
+SPAN_OPTIONS = ("threshold", "overlaps", "best", "occurrences")  # fields of `Selection`
 QUERIES_AT_A_TIME = 1024  # held at once; the decoder batches them by its token budget
 
 
@@ -74,13 +92,19 @@ class OpenNERPipeline(Pipeline):
     pipeline is created; the defaults are those saved with the model.
 
     Args:
-        types: names, or `{name: definition}` to ask by definition.
+        types: names, or `{name: definition}` to ask by definition. A list of these, one for each text of a list, asks
+            each text its own types.
         dataset: the `Dataset:` line of students tuned on several human-annotated sets.
-        threshold: keep spans whose score is at least this, in [0, 1].
+        threshold: keep spans whose score is at least this, in [0, 1]; or `{type: number}`, where the other
+            types keep the saved threshold.
+        overlaps: "flat" lets types compete: no two spans share a character, the surest one is kept. "nested": types
+            compete only for the very same span. "all": every span is kept.
+        best: return only the surest span of each type.
         occurrences: "all" maps an answer to each of its occurrences on word boundaries, "first" to the first one; in a
             text beyond the window, in each of its windows.
-        grounded: allow only lists of substrings of the text, and remove those that the student was forced to
-            (`Answer.drop_forced`); False decodes freely.
+        expected_present: the share of the asked types that you expect in a text, in (0, 1). Shifts the student's
+            log-odds that a type occurs by `logit(expected_present) - logit(present_share)`, where `present_share` is
+            that of its training data, instead of the saved presence bias.
         return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list; for a text beyond
             the window, lists of answers, one for each of its `"windows": [(start, end), ...]`.
         window: tokens of text read at once, as many as in training; a longer text is cut (`long_texts.py`).
@@ -88,8 +112,8 @@ class OpenNERPipeline(Pipeline):
         token_budget: bound of a batch's key/value cache, in tokens.
 
     Raises:
-        ValueError: the list of types is empty, a text is not a string, an option is out of range, or queries need more
-            positions than the model has.
+        ValueError: the list of types is empty or names a type twice, a text is not a string, an option is out of
+            range, or queries need more positions than the model has.
     """
 
     _load_tokenizer = True
@@ -112,18 +136,22 @@ class OpenNERPipeline(Pipeline):
             self.count = token_counter(self.tokenizer, self.decoder.special_tokens)
 
     def _sanitize_parameters(self, types: Any = None, **options: Any) -> tuple[dict, dict, dict]:
-        known = {"types", *WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
+        if options.pop("grounded", None) is not None:
+            logger.warning_once("grounded= has no effect any more: spans are always substrings of the text")
+        known = {"types", "return_raw", *WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
         if unknown := sorted(set(options) - known):
             hint = "give the entity types as types=[...]" if "label" in unknown[0] or "entit" in unknown[0] else ""
             raise ValueError(f"unknown option {unknown[0]!r}: {hint or f'choose from {sorted(known)}'}")
-        positive = {name: options.get(name) for name in ("window", "max_new_tokens", "token_budget")}
-        check_options(options.get("threshold"), options.get("occurrences"), **positive)
+        check_options(**{name: options.get(name) for name in ("window", "max_new_tokens", "token_budget")})
         given = {key: value for key, value in options.items() if value is not None}
         cutting, decoding, spans = (
             {key: given[key] for key in names if key in given}
-            for names in (WINDOW_OPTIONS, DECODING_OPTIONS, SPAN_OPTIONS)
+            for names in (WINDOW_OPTIONS, DECODING_OPTIONS, (*SPAN_OPTIONS, "return_raw"))
         )
-        return cutting if types is None else {"queries": to_queries(types), **cutting}, decoding, spans
+        to_selection(DEFAULTS, {name: value for name, value in spans.items() if name in SPAN_OPTIONS})  # checks them
+        if "expected_present" in given:
+            logit(given["expected_present"])
+        return cutting if types is None else {"queries": read_types(types), **cutting}, decoding, spans
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
@@ -136,6 +164,13 @@ class OpenNERPipeline(Pipeline):
         if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes, Mapping, Dataset)):
             # a column of `datasets` is a sequence but not a list; a streamed column is not a generator
             inputs = list(inputs) if isinstance(inputs, Sequence) else (each for each in inputs)
+        types = kwargs.get("types")
+        if isinstance(types, list) and types and all(isinstance(own, list | tuple | Mapping) for own in types):
+            if not isinstance(inputs, list) or len(inputs) != len(types):
+                size = f"{len(inputs)} texts" if isinstance(inputs, list) else "an input that is not a list of texts"
+                raise ValueError(f"types has {len(types)} lists of types for {size}: give one for each text")
+            inputs = [(text, read_types(own)) for text, own in zip(inputs, types, strict=True)]
+            del kwargs["types"]
         if self._batch_size is None:
             kwargs.setdefault("batch_size", 32)  # texts given to the decoder at once, which batches by token budget
         return super().__call__(inputs, *args, **kwargs)
@@ -148,11 +183,13 @@ class OpenNERPipeline(Pipeline):
         dataset: str | None = None,
         max_new_tokens: int | None = None,
     ) -> WindowedText:
-        """Cut a text into windows that leave room for the queries and answers."""
+        """Cut a text, perhaps with its own queries, into windows that leave room for the queries and answers."""
+        if isinstance(text, tuple):
+            text, queries = text
         if not isinstance(text, str):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
         assert self.tokenizer is not None
-        queries = to_queries(self.defaults["types"]) if queries is None else queries
+        queries = read_types(self.defaults["types"]) if queries is None else queries
         dataset = self.defaults.get("dataset") if dataset is None else dataset
         window, answer = window or self.defaults["window"], max_new_tokens or self.defaults["max_new_tokens"]
         positions = getattr(self.model.config, "max_position_embeddings", None)
@@ -162,7 +199,11 @@ class OpenNERPipeline(Pipeline):
 
     def _forward(self, items: WindowedText | list[WindowedText], **options: Any) -> list[AnsweredText]:
         items = items if isinstance(items, list) else [items]
-        settings = {key: value for key, value in self.defaults.items() if key in DECODING_OPTIONS} | options
+        bias = self.defaults["presence_bias"]
+        if "expected_present" in options:
+            bias = logit(options.pop("expected_present")) - logit(self.defaults["present_share"])
+        saved = {key: value for key, value in self.defaults.items() if key in DECODING_OPTIONS}
+        settings = {**saved, **options, "presence_bias": bias}
         answers = self._answer(items, settings)
         return [{"text": item["text"], "answers": up_to_last(answers)} for item in items]
 
@@ -178,18 +219,12 @@ class OpenNERPipeline(Pipeline):
                 yield window, dict(zip(item["queries"], row, strict=True))
 
     def postprocess(
-        self,
-        output: AnsweredText | list[AnsweredText],
-        threshold: float | None = None,
-        occurrences: Occurrences | None = None,
-        return_raw: bool = False,
+        self, output: AnsweredText | list[AnsweredText], return_raw: bool = False, **options: Any
     ) -> list[Entity] | RawResult:
         """Return the spans of one text, in order of start, the longer first on a tie."""
         output = output[0] if isinstance(output, list) else output
-        policy = occurrences or self.defaults["occurrences"]
-        floor = self.defaults["threshold"] if threshold is None else threshold
-        calibration = self.defaults["temperature"], self.defaults["bias"]
-        return read_answers(output["text"], output["answers"], floor, policy, return_raw, calibration)
+        read = read_raw if return_raw else read_entities
+        return read(output["text"], output["answers"], to_selection(self.defaults, options))
 
     def get_iterator(
         self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
@@ -213,27 +248,43 @@ def saved_defaults(config: object) -> Defaults:
     return {**DEFAULTS, **saved}
 
 
-def check_options(threshold: float | None, occurrences: str | None, **positive: int | None) -> None:
-    """Raise ValueError for an option that is out of range; None stands for the default."""
-    if occurrences not in (None, "all", "first"):
-        raise ValueError(f"occurrences={occurrences!r}: choose 'all' or 'first'")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold={threshold!r}: scores are in [0, 1]")
+def to_selection(defaults: Defaults, options: Mapping[str, Any]) -> Selection:
+    """Return a call's selection: its `SPAN_OPTIONS` in place of the saved defaults."""
+    names = ("threshold", "overlaps", "occurrences", "temperature", "bias")
+    chosen: dict[str, Any] = {**{name: defaults[name] for name in names}, **options}
+    if isinstance(chosen["threshold"], Mapping):
+        chosen |= {"threshold": defaults["threshold"], "thresholds": chosen["threshold"]}
+    return Selection(**chosen)
+
+
+def check_options(**positive: int | None) -> None:
+    """Raise ValueError for a number below 1; None stands for the default."""
     for name, value in positive.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value!r}: give at least 1")
 
 
-def to_queries(types: Any) -> dict[str, str]:
+def logit(share: float) -> float:
+    """Return the log-odds of a share; raise ValueError outside (0, 1)."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise ValueError(f"expected_present={share!r}: give a share between 0 and 1")
+    return math.log(share) - math.log1p(-share)
+
+
+def read_types(types: Any) -> dict[str, str]:
     """Return `{entity group: type or definition}` for a list of names, or for a mapping from names to definitions."""
     if isinstance(types, str) or not isinstance(types, Iterable):
         raise ValueError(f"types={types!r}: give a list of names, or {{name: definition}}")
     queries = list(types.items()) if isinstance(types, Mapping) else [(name, name) for name in types]
     if not queries:
         raise ValueError("types is empty: name at least one entity type")
+    asked: dict[str, str] = {}
     for name, wording in queries:
         if not all(isinstance(part, str) and part.strip() for part in (name, wording)):
             raise ValueError(f"types contains {name!r}: {wording!r}; types and definitions are non-empty strings")
+        if wording in asked:
+            raise ValueError(f"types asks {wording!r} twice, as {asked[wording]!r} and {name!r}: give each once")
+        asked[wording] = name
     return dict(queries)
 
 

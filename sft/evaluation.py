@@ -81,7 +81,7 @@ class HeldOut:
         for dataset, group in groupby(rows, key=lambda row: row[1]):
             part = list(group)
             requests = [Request(text, [name for name, _ in queries]) for text, _, queries in part]
-            answers = decoder.answer(requests, dataset=dataset, grounded=False, max_new_tokens=self.max_new_tokens)
+            answers = decoder.answer(requests, dataset=dataset, free=True, max_new_tokens=self.max_new_tokens)
             for (_, _, queries), found in zip(part, answers, strict=True):
                 gold = [answer for _, answer in queries]
                 counts += torch.tensor(self.count([answer.text for answer in found], gold))

@@ -7,13 +7,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads under contention ar
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from tiny import make_tiny_student  # noqa: E402
+from tiny import make_tiny_student, make_tuned_student  # noqa: E402
 
 settings.register_profile(
     "project",
@@ -32,9 +31,7 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_student(tmp_path_factory.mktemp("tiny") / "student")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _forced_strings_stay() -> Iterator[None]:
-    """Keep forced strings: a random student prefers another token everywhere, so all its answers would be removed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("open_ner.answers.FORCED", 0.0)
-        yield
+@pytest.fixture(scope="session")
+def tuned_student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny student that answers the texts of `tiny.LEARNED`; copy it before you change it."""
+    return make_tuned_student(tiny_student, tmp_path_factory.mktemp("tuned") / "student")

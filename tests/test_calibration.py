@@ -11,17 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from open_ner.answers import calibrate
+from open_ner.selection import Selection
 from open_ner.tools.errors import UserError
-from zero_shot.calibration import (
-    cross_fitted,
-    describe,
-    expected_error,
-    fit,
-    plot,
-    reliability,
-    risk_coverage,
-    scored_spans,
-)
+from zero_shot.calibration import apply, cross_fitted, decide, fit, flatten
+from zero_shot.reliability import describe, expected_error, plot, reliability, risk_coverage, scored_spans
 
 ROOT = Path(__file__).parent.parent
 SCORES = st.floats(0, 1)
@@ -74,19 +67,58 @@ def test_the_fit_finds_what_was_put_in_and_mends_the_scores(temperature: float, 
     assert fitted["bias"] == pytest.approx(bias, abs=0.1)
     mended = np.array([calibrate(score, **fitted) for score in scores])
     assert expected_error(mended, right) < 0.015
-    if bias == 0:
-        alone = fit(scores, right, with_bias=False)
-        assert (alone["temperature"], alone["bias"]) == (pytest.approx(temperature, rel=0.1), 0.0)
 
 
-def test_a_fit_is_measured_on_the_passages_it_was_not_fitted_on() -> None:
+def typed(
+    kind: str, spans: list[tuple[int, int, float]], gold: list[tuple[int, int]], presence: float, n: int
+) -> dict:
+    return {**line(spans, gold, n), "type": kind, "presence": presence, "text": "Rome and Paris"}
+
+
+def test_free_predictions_are_read_as_types_that_compete() -> None:
+    lines = [
+        typed("city", [(0, 4, 0.8), (9, 14, 0.3)], [], 2.0, 1),
+        typed("team", [(0, 4, 0.5), (9, 14, 0.6)], [], -0.5, 1),
+        {**typed("city", [(0, 4, 0.9)], [], 1.0, 1), "asked": "town", "wording": 1},
+        typed("team", [(0, 4, 0.1)], [], 3.0, 2),
+    ]
+    flat = flatten(lines, Selection(), None)
+    found = [[(span["start"], span["score"]) for span in own["spans"]] for own in flat]
+    assert found == [[(0, 0.8)], [(9, 0.6)], [(0, 0.1)]]
+    assert [own["raw"] for own in flat] == ['["Rome"]', '["Paris"]', '["Rome"]']
+    absent = flatten(lines, Selection(), 0.5)  # the team of the first passage does not occur
+    assert [[span["start"] for span in own["spans"]] for own in absent] == [[0, 9], [], [0]]
+    sure = flatten(lines, Selection(threshold=0.55), None)
+    assert [len(own["spans"]) for own in sure] == [1, 1, 0]
+
+
+def test_presence_and_threshold_are_those_of_the_best_f1() -> None:
+    """Absent types have right and wrong answers of equal scores: only presence tells them apart."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for n in range(400):
+        occurs, score = bool(rng.random() < 0.5), float(rng.uniform(0.2, 0.9))
+        lines.append(typed("city", [(0, 4, round(score, 6))], [[0, 4]] if occurs else [], 2.0 if occurs else -2.0, n))
+        lines[-1]["gold_spans"] = lines[-1]["gold_spans"] if rng.random() < 0.95 else []
+    decision = decide(lines)
+    assert decision["presence_bias"] is not None and -2.0 < decision["presence_bias"] <= 2.0
+    read = apply(lines, decision)
+    assert sum(bool(own["spans"]) for own in read) == sum(own["presence"] > 0 for own in lines)
+    flat = [
+        typed("city", [(0, 4, score)], [[0, 4]] if score > 0.4 else [], 1.0, n)
+        for n, score in enumerate(rng.uniform(0.1, 0.9, 300).round(6).tolist())
+    ]
+    decision = decide(flat)
+    kept = [own["spans"][0]["score"] for own in apply(flat, decision) if own["spans"]]
+    assert len(kept) == sum(own["gold_spans"] != [] for own in flat) and min(kept) >= decision["threshold"] > 0
+
+
+def test_a_decision_is_measured_on_the_passages_it_was_not_fitted_on() -> None:
     lines = drawn_lines(2.5, -1.0, 4000)
-    scores, right = cross_fitted(lines)
-    assert len(scores) == 4000 and right.sum() == scored_spans(lines)[1].sum()
+    crossed = cross_fitted(lines)
+    assert len(crossed) == 4000
+    scores, right = scored_spans(crossed)
     assert expected_error(scores, right) < 0.04 < expected_error(*scored_spans(lines))
-    # two passages of different halves: each has the share of the other
-    twins = [line([(0, 4, 0.5)], [[0, 4]] if hit else [], passage) for passage in (0, 6) for hit in (passage, 1, 0)]
-    assert sorted(cross_fitted(twins)[0].round(2).tolist()) == [0.33, 0.33, 0.33, 0.67, 0.67, 0.67]
 
 
 def test_scores_that_say_nothing_or_the_contrary_keep_their_order() -> None:
@@ -142,9 +174,10 @@ def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))
     assert run.returncode == 0, run.stderr
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **fit(*scored_spans(lines))}}
+    assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **decide(lines)}}
     assert "1 spans have no score" in run.stdout and run.stdout.count("400 spans, ") == 1
     assert f"temperature {saved['open_ner']['temperature']}" in run.stdout and (tmp_path / "c.png").exists()
+    assert [row.split()[0] for row in run.stdout.splitlines() if "strict F1" in row] == ["free", "flat", "flat,"]
 
 
 @pytest.mark.parametrize(

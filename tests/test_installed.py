@@ -19,7 +19,7 @@ from open_ner.pipeline import OpenNERPipeline
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Angela Merkel met Barack Obama in Berlin."
-MODULES = ["__init__", "__main__", "answers", "conversation", "decoding", "grammar", "long_texts", "packing"]
+MODULES = ["__init__", "__main__", "answers", "conversation", "decoding", "long_texts", "packing", "selection"]
 MODULES += ["pipeline", "prompts"]
 TOOLS = ["__init__", "errors", "files", "jsonl", "served", "terminal"]
 DATA = ["py.typed", "chat_templates/smollm2.jinja", "chat_templates/uniner.jinja"]
@@ -66,11 +66,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def student(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def student(tuned_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student as training saves it: its config has `custom_pipelines`, which needs `trust_remote_code` otherwise."""
     folder = tmp_path_factory.mktemp("saved") / "student"
-    model = AutoModelForCausalLM.from_pretrained(tiny_student)
-    OpenNERPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(tiny_student)).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(tuned_student)
+    OpenNERPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(tuned_student)).save_pretrained(folder)
     assert "custom_pipelines" in json.loads((folder / "config.json").read_text())
     return folder
 
@@ -100,8 +100,7 @@ def test_the_wheel_works_alone_and_runs_no_code_of_the_model(wheel: Path, studen
     run(sys.executable, "-m", "pip", "--python", python, *install, cwd=elsewhere)
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=elsewhere).strip())
     around = dict.fromkeys([sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]])  # torch, transformers
-    same = "import open_ner.answers; open_ner.answers.FORCED = 0.0"  # as in conftest.py, so that something is found
-    (site / "around.pth").write_text("\n".join([*around, same]))
+    (site / "around.pth").write_text("\n".join(around))
 
     said = json.loads(run(python, "-c", SCRIPT, student, TEXT, cwd=elsewhere))
     assert Path(said["file"]).is_relative_to(folder) and said["version"] == "0.1.0"

@@ -42,46 +42,50 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.fixture(scope="module")
-def tagger(tiny_student: Path) -> OpenNERPipeline:
-    return pipeline("open-ner", model=str(tiny_student))
+def tagger(tuned_student: Path) -> OpenNERPipeline:
+    return pipeline("open-ner", model=str(tuned_student))
 
 
 def places(entities: list[dict[str, Any]]) -> list[tuple[str, int, int]]:
     return [(entity["entity_group"], entity["start"], entity["end"]) for entity in entities]
 
 
-def test_json_is_the_result_of_the_pipeline(call: Call, tiny_student: Path, tagger: OpenNERPipeline) -> None:
-    status, out, _ = call(TEXT, "--model", str(tiny_student), "--types", "person, city", "--json")
+def test_json_is_the_result_of_the_pipeline(call: Call, tuned_student: Path, tagger: OpenNERPipeline) -> None:
+    status, out, _ = call(TEXT, "--model", str(tuned_student), "--types", "person, city", "--json")
     assert status == 0
     expected = tagger(TEXT, types=["person", "city"])
     assert expected and places(json.loads(out)) == places(expected)
     given = ["--types", "person,town=a small city", "--occurrences", "first", "--threshold", "1e-6", "--dataset", "x"]
-    _, out, _ = call(TEXT, "--model", str(tiny_student), *given, "--json", "--device", "cpu")
+    _, out, _ = call(TEXT, "--model", str(tuned_student), *given, "--json", "--device", "cpu")
     options = {"types": {"person": "person", "town": "a small city"}, "occurrences": "first", "threshold": 1e-6}
     assert places(json.loads(out)) == places(tagger(TEXT, **options, dataset="x"))
-    _, out, _ = call(TEXT, "--model", str(tiny_student), "--types", "city", "--json", "--free")
-    assert json.loads(out) == tagger(TEXT, types=["city"], grounded=False)
+    given = ["--types", "person,city", "--overlaps", "all", "--best", "--threshold", "person=0.1,city=1"]
+    _, out, _ = call(TEXT, "--model", str(tuned_student), *given, "--json")
+    expected = tagger(TEXT, types=["person", "city"], overlaps="all", best=True, threshold={"person": 0.1, "city": 1})
+    assert json.loads(out) == expected and [entity["entity_group"] for entity in expected] == ["person"]
 
 
-def test_a_person_sees_the_text_marked_and_every_span(call: Call, tiny_student: Path, tagger: OpenNERPipeline) -> None:
-    status, out, _ = call(TEXT, "--model", str(tiny_student), "--types", "person,city")
+def test_a_person_sees_the_text_marked_and_every_span(
+    call: Call, tuned_student: Path, tagger: OpenNERPipeline
+) -> None:
+    status, out, _ = call(TEXT, "--model", str(tuned_student), "--types", "person,city")
     assert status == 0 and "\x1b" not in out
     text, blank, header, *rows = out.splitlines()
     first, *_ = expected = tagger(TEXT, types=["person", "city"])
     assert f"[{first['word']}|" in text and blank == ""
     assert header.split() == ["span", "start", "end", "score", "type"]
     assert [(row.split()[-1], *map(int, row.split()[-4:-2])) for row in rows] == places(expected)
-    _, out, _ = call(TEXT, "--model", str(tiny_student), "--types", "person", "--threshold", "1")
+    _, out, _ = call(TEXT, "--model", str(tuned_student), "--types", "person", "--threshold", "1")
     assert out == f"{TEXT}\n\n(no spans)\n"
 
 
 def test_files_and_standard_input_are_read_with_their_own_line_ends(
-    call: Call, tiny_student: Path, tmp_path: Path, tagger: OpenNERPipeline
+    call: Call, tuned_student: Path, tmp_path: Path, tagger: OpenNERPipeline
 ) -> None:
     text = f"\r\n{TEXT}\r\nÀ Paris. 💙\n"
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (tmp_path / "b.txt").write_text(TEXT)
-    model = ["--model", str(tiny_student), "--types", "city", "--json"]
+    model = ["--model", str(tuned_student), "--types", "city", "--json"]
     expected = places(tagger(text, types=["city"]))
     for arguments, stdin in (([], text), (["--file", "-"], text), (["--file", str(tmp_path / "a.txt")], "")):
         status, out, _ = call(*arguments, *model, stdin=stdin)
@@ -95,7 +99,7 @@ def test_files_and_standard_input_are_read_with_their_own_line_ends(
 
 
 def test_json_lines_keep_their_order_and_keys_and_bring_their_own_types(
-    call: Call, tiny_student: Path, tagger: OpenNERPipeline
+    call: Call, tuned_student: Path, tagger: OpenNERPipeline
 ) -> None:
     rows = [
         {"id": 1, "text": TEXT, "entities": ["of the caller"], "error": None},
@@ -106,7 +110,7 @@ def test_json_lines_keep_their_order_and_keys_and_bring_their_own_types(
     ]
     stdin = "\n\n".join(map(json.dumps, rows)) + "\n"
     status, out, err = call(
-        "--jsonl", "--model", str(tiny_student), "--types", "city", "--batch_size", "3", stdin=stdin
+        "--jsonl", "--model", str(tuned_student), "--types", "city", "--batch_size", "3", stdin=stdin
     )
     assert (status, err.count("line")) == (0, 0)
     found = [json.loads(line) for line in out.splitlines()]
@@ -118,7 +122,7 @@ def test_json_lines_keep_their_order_and_keys_and_bring_their_own_types(
         assert places(entities) == places(tagger(row["text"], types=row.get("types") or ["city"]))
 
 
-def test_lines_that_cannot_be_answered_are_named_counted_and_keep_their_place(call: Call, tiny_student: Path) -> None:
+def test_lines_that_cannot_be_answered_are_named_counted_and_keep_their_place(call: Call, tuned_student: Path) -> None:
     bad = [
         b"{",
         b"[]",
@@ -131,7 +135,7 @@ def test_lines_that_cannot_be_answered_are_named_counted_and_keep_their_place(ca
     bad += [b'{"text": "Rome", "types": []}', b'{"text": "Rome", "types": 5}', b'{"id": 2, "text": null}']
     good = b'{"text": "Rome"}'
     stdin = b"\n".join([good, *bad, good, b""])
-    status, out, err = call("--jsonl", "--model", str(tiny_student), "--types", "city", stdin=stdin)
+    status, out, err = call("--jsonl", "--model", str(tuned_student), "--types", "city", stdin=stdin)
     lines = [json.loads(line) for line in out.splitlines()]
     assert ["entities" in line for line in lines] == [True, *[False] * len(bad), True]
     assert ["error" in line for line in lines] == [False, *[True] * len(bad), False]
@@ -184,6 +188,9 @@ def test_a_served_model_is_asked_with_the_same_options(call: Call) -> None:
         (["x", "--model", "STUDENT", "--types", "{}"], "types is empty"),
         (["x", "--model", "STUDENT", "--threshold", "2"], "--threshold 2.0"),
         (["x", "--model", "STUDENT", "--threshold", "nan"], "--threshold nan"),
+        (["x", "--model", "STUDENT", "--threshold", "person=0.4,0.3"], "'person=0.4,0.3'"),
+        (["x", "--model", "STUDENT", "--threshold", "person"], "'person'"),
+        (["x", "--model", "STUDENT", "--types", "city", "--threshold", "town=0.5"], "'town' is not one of the types"),
         (["x", "--model", "STUDENT", "--batch_size", "0"], "--batch_size 0"),
         (["x", "--model", "STUDENT", "--device", "nowhere"], "nowhere"),
         (["x", "--model", "STUDENT", "--file", "a.txt"], "beside --file"),
@@ -199,9 +206,9 @@ def test_a_served_model_is_asked_with_the_same_options(call: Call) -> None:
     ],
 )
 def test_a_mistake_gives_a_one_line_error_and_status_two(
-    call: Call, tiny_student: Path, arguments: list[str], said: str
+    call: Call, tuned_student: Path, arguments: list[str], said: str
 ) -> None:
-    status, out, err = call(*[str(tiny_student) if part == "STUDENT" else part for part in arguments])
+    status, out, err = call(*[str(tuned_student) if part == "STUDENT" else part for part in arguments])
     assert (status, out) == (2, "")
     last = err.splitlines()[-1]
     assert said in last and "error: " in last and "Traceback" not in err
@@ -214,8 +221,8 @@ def test_a_server_without_the_extra_gives_a_one_line_error(call: Call, monkeypat
     assert status == 2 and "pip install 'open-ner[serve]'" in err
 
 
-def test_text_that_is_no_utf8_is_refused_by_its_place(call: Call, tiny_student: Path) -> None:
-    status, _, err = call("--model", str(tiny_student), stdin=b"caf\xe9")
+def test_text_that_is_no_utf8_is_refused_by_its_place(call: Call, tuned_student: Path) -> None:
+    status, _, err = call("--model", str(tuned_student), stdin=b"caf\xe9")
     assert status == 2 and "byte 3" in err
 
 

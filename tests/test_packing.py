@@ -40,7 +40,7 @@ def test_answers_are_those_of_generate(tiny_student: Path, kind: str) -> None:
     model, tokenizer = make(kind, tiny_student, **KINDS[kind])
     model.generation_config.eos_token_id = [2, *range(10, len(tokenizer), 20)]
     decoder = Decoder(model, tokenizer)
-    answers = list(decoder.answer([Request(text, TYPES) for text in TEXTS], grounded=False, max_new_tokens=12))
+    answers = list(decoder.answer([Request(text, TYPES) for text in TEXTS], free=True, max_new_tokens=12))
     for text, row in zip(TEXTS, answers, strict=True):
         for name, answer in zip(TYPES, row, strict=True):
             prompt = tokenizer.apply_chat_template(

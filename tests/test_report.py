@@ -57,7 +57,7 @@ def test_published_rows_stand_only_beside_the_same_suite_protocol_and_decoding()
     assert "published, arXiv 2308.03279" in theirs and "| 53.5 |" in theirs and "| 53.4 |" in theirs
     run["benchmarks"][NAMES[0]]["sampled"] = {"passages": 6, "of": 60, "seed": 0}
     assert "measured here, on samples" in beside_published([run], published)
-    for name, value in (("suite", "sample"), ("protocol", "instructuie"), ("decoding", "grounded")):
+    for name, value in (("suite", "sample"), ("protocol", "instructuie"), ("decoding", "flat")):
         assert read_published([{**run, name: value}]) is None
 
 

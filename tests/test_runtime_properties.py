@@ -1,10 +1,10 @@
-"""Properties of the runtime for any text and types: offsets, turns, grounded answers, termination.
+"""Properties of the runtime for any text and types: offsets, turns, readable answers, termination.
 
 With the tiny student always, and by `-m slow` with the real student's tokenizer where it is in `models/`.
 """
 
 import json
-import time
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from transformers import AutoTokenizer, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from open_ner.answers import Answer, to_entities
-from open_ner.conversation import build_query, find_spans, is_border, neutralize, read_answer, write_answer
+from open_ner.conversation import build_query, find_spans, is_border, neutralize, write_answer
 from open_ner.decoding import Decoder, Request
-from open_ner.grammar import AnswerGrammar, Phase, State
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.prompts import Encoder
 
@@ -65,24 +64,18 @@ def hostile(test: Any) -> Any:
 @settings(max_examples=30)
 @given(text=TEXTS, name=NAMES)
 @hostile
-def test_a_grounded_answer_parses_and_holds_strings_of_the_text_in_order(
-    tagger: OpenNERPipeline, text: str, name: str
-) -> None:
+def test_every_answer_ends_and_can_be_read(tagger: OpenNERPipeline, text: str, name: str) -> None:
     [[answer]] = tagger.decoder.answer([Request(text, [name])], max_new_tokens=12)
-    strings = read_answer(answer.text)
-    assert strings is not None and answer.text == write_answer(strings)
-    assert all(string in text for string in strings) and len(answer.tokens) <= 12
-    assert all(0 <= score <= 1 for _, score in answer.scored_strings() or [])
-    assert feed(AnswerGrammar(text), answer.text.encode()).phase is Phase.END
+    assert len(answer.tokens) <= 12 and (answer.complete or len(answer.tokens) == 12 or answer.text.count('"') > 2)
+    assert answer.presence is not None and math.isfinite(answer.presence)
+    assert all(0 <= score <= 1 for _, score in answer.scored_strings())
 
 
 @settings(max_examples=20)
-@given(text=TEXTS, name=NAMES, occurrences=st.sampled_from(["all", "first"]), grounded=st.booleans())
-@example(text="İstanbul ǅ ß\u0130 STRASSE", name="city", occurrences="all", grounded=True)
-def test_offsets_are_those_of_the_text(
-    tagger: OpenNERPipeline, text: str, name: str, occurrences: str, grounded: bool
-) -> None:
-    for entity in tagger(text, types=[name], occurrences=occurrences, grounded=grounded):
+@given(text=TEXTS, name=NAMES, occurrences=st.sampled_from(["all", "first"]))
+@example(text="İstanbul ǅ ß\u0130 STRASSE", name="city", occurrences="all")
+def test_offsets_are_those_of_the_text(tagger: OpenNERPipeline, text: str, name: str, occurrences: str) -> None:
+    for entity in tagger(text, types=[name], occurrences=occurrences):
         assert text[entity["start"] : entity["end"]] == entity["word"] != ""
         assert entity["entity_group"] == name and 0 <= entity["score"] <= 1
 
@@ -145,7 +138,7 @@ def test_the_real_student_answers_as_one_type_per_call_does() -> None:
     sample = Path(__file__).parent.parent / "dataset_builder" / "sample" / "held_out.jsonl"
     rows = [json.loads(line) for line in sample.read_text(encoding="utf-8").splitlines()[::16]]
     requests = [Request(row["text"], row["types"]) for row in rows]
-    answers = decoder.answer(requests, grounded=False, max_new_tokens=16)
+    answers = decoder.answer(requests, free=True, max_new_tokens=16)
     for request, row in zip(requests, answers, strict=True):
         for name, answer in zip(request.types, row, strict=True):
             prompt = tokenizer.apply_chat_template(
@@ -155,48 +148,10 @@ def test_the_real_student_answers_as_one_type_per_call_does() -> None:
             assert answer.tokens == [token for token in tokens.tolist() if token not in decoder.eos]
 
 
-def feed(grammar: AnswerGrammar, answer: bytes) -> State:
-    state = grammar.advance(State(), answer)
-    assert state is not None
-    return state
-
-
-@given(text=TEXTS, data=st.data())
-def test_the_grammar_has_no_dead_end(text: str, data: st.DataObject) -> None:
-    """After any bytes that the grammar allows an answer can still end, so a student is never stuck."""
-    grammar, state = AnswerGrammar(text), State()
-    alphabet = sorted(set(grammar.source) | set(b'[]", '))
-    for _ in range(data.draw(st.integers(0, 30))):
-        if state.phase in (Phase.END, Phase.REPEAT):
-            return
-        moves = [byte for byte in alphabet if grammar.advance(state, bytes([byte]))]
-        assert moves
-        state = grammar.advance(state, bytes([data.draw(st.sampled_from(moves))]))
-    while state.phase not in (Phase.END, Phase.REPEAT):  # the shortest way out
-        for byte in (*b'"],[ ', *alphabet):
-            if after := grammar.advance(state, bytes([byte])):
-                state = after
-                break
-        else:
-            pytest.fail(f"stuck at {state}")
-
-
-@pytest.mark.parametrize("text", ["a" * 20_000, "ab" * 10_000, "\\" * 5_000, "💙" * 5_000, "a\n" * 5_000])
-def test_a_text_that_repeats_itself_costs_no_more_than_its_length(text: str) -> None:
-    """Each byte costs at most one search of the passage: 4,000 bytes take less than a second."""
-    started = time.process_time()
-    grammar = AnswerGrammar(text)
-    state = feed(grammar, b'["' + grammar.source[:4000])
-    assert state.phase is Phase.STRING
-    assert grammar.advance(state, b"z") is None
-    assert time.process_time() - started < 1
-
-
 def test_thousands_of_types_are_asked(tagger: OpenNERPipeline) -> None:
     types = [f"kind {number}" for number in range(2000)]
     result = tagger("Rome and Paris.", types=types, max_new_tokens=2, return_raw=True)
     assert list(result["raw"]) == types
-    assert all(read_answer(raw) is not None for raw in result["raw"].values())
 
 
 def test_a_key_of_a_dataset_streams_as_in_other_pipelines(tagger: OpenNERPipeline) -> None:
@@ -223,31 +178,14 @@ def test_the_batch_size_is_how_many_texts_the_decoder_gets(tagger: OpenNERPipeli
     assert seen == [2, 2, 1]
 
 
-def test_half_precision_is_honored_and_answers_stay_grounded(tiny_student: Path) -> None:
+def test_half_precision_is_honored(tiny_student: Path) -> None:
     import torch
 
     half = pipeline("open-ner", model=str(tiny_student), dtype=torch.bfloat16, device="cpu", max_new_tokens=8)
     assert half.model.dtype == torch.bfloat16
     text = "Angela Merkel met Barack Obama in Berlin."
     result = half(text, types=["person", "city"], return_raw=True)
-    assert all(string in text for raw in result["raw"].values() for string in read_answer(raw))
-
-
-def test_a_temperature_saved_with_the_model_moves_scores_and_not_their_order(tagger: OpenNERPipeline) -> None:
-    text = "Angela Merkel met Barack Obama in Berlin."
-    before = tagger(text, types=["person", "city", "date"], occurrences="first")
-    saved = dict(tagger.defaults)
-    tagger.defaults |= {"temperature": 2.0, "bias": -1.0}
-    try:
-        after = tagger(text, types=["person", "city", "date"], occurrences="first")
-        kept = tagger(text, types=["person", "city", "date"], threshold=after[0]["score"], occurrences="first")
-    finally:
-        tagger.defaults = saved
-    assert before and [e["start"] for e in after] == [e["start"] for e in before]
-    assert [e["score"] for e in after] != [e["score"] for e in before]
-    order = [sorted(range(len(part)), key=lambda i, part=part: part[i]["score"]) for part in (before, after)]
-    assert order[0] == order[1]
-    assert after[0] in kept and all(entity["score"] >= after[0]["score"] for entity in kept)
+    assert list(result["raw"]) == ["person", "city"]
 
 
 def test_of_a_long_text_and_thousands_of_types_one_prompt_is_made(encoder: Encoder) -> None:

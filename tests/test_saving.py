@@ -68,7 +68,7 @@ def saved(request: pytest.FixtureRequest, tiny_student: Path, tmp_path_factory: 
 def test_a_student_carries_pipeline_types_recipe_and_results(saved: tuple) -> None:
     folder, _ = saved
     names = {path.name for path in folder.iterdir()}
-    code = {"pipeline.py", "decoding.py", "grammar.py", "conversation.py"}
+    code = {"pipeline.py", "decoding.py", "conversation.py"}
     assert code | {"model.safetensors", "tokenizer.json", "chat_template.jinja", "recipe.yaml"} <= names
     config = json.loads((folder / "config.json").read_text())
     assert config["custom_pipelines"]["open-ner"]["impl"] == "pipeline.OpenNERPipeline"

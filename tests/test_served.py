@@ -58,7 +58,7 @@ def student(tiny_student: Path) -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def tagger(student: tuple[Any, Any]) -> OpenNERPipeline:
     model, tokenizer = student
-    return pipeline("open-ner", model=model, tokenizer=tokenizer, max_new_tokens=32, grounded=False)
+    return pipeline("open-ner", model=model, tokenizer=tokenizer, max_new_tokens=32)
 
 
 @pytest.fixture(scope="module")
@@ -199,14 +199,30 @@ def test_a_stream_is_read_as_it_is_consumed_and_what_is_not_sent_is_dropped_with
     assert len(server.requests) < 12
 
 
-def test_without_probabilities_there_is_no_score_and_no_threshold() -> None:
-    with FakeTeacher(in_mouth()) as server:
+def test_without_probabilities_there_is_no_score_and_no_threshold(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeTeacher(in_mouth()) as server, caplog.at_level(logging.WARNING):
         for served in (ServedNER(server.base_url, MODEL), ServedNER(server.base_url, MODEL, scores=False)):
             [span] = served("Rome", types=["city"])
             assert span == {"entity_group": "city", "word": "Rome", "start": 0, "end": 4, "score": None}
             with pytest.raises(ValueError, match="no probabilities"):
                 served("Rome", types=["city"], threshold=0.5)
-    assert [request.get("logprobs") for request in server.requests] == [True, True, None, None]
+    assert [request.get("logprobs") for request in server.requests] == [True, None, None, None]
+    [record] = caplog.records  # once, and not where no scores were asked for
+    assert "the longest one wins" in record.getMessage()
+
+
+def test_without_scores_the_longest_span_wins_and_saved_thresholds_do_not_apply(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> str:
+        return '["New York"]' if "describes city" in request["messages"][-1]["content"] else '["York", "May"]'
+
+    with FakeTeacher(answer) as server:
+        served = ServedNER(server.base_url, MODEL)
+        served.defaults["threshold"] = 0.9
+        found = served("New York in May", types=["date", "city"])
+        assert [(span["entity_group"], span["word"]) for span in found] == [("city", "New York"), ("date", "May")]
+        assert len(served("New York in May", types=["date", "city"], overlaps="all")) == 3
+        with pytest.raises(ValueError, match="unknown option 'expected_present'"):
+            served("New York", types=["city"], expected_present=0.5)
 
 
 def tokens_of(*pieces: bytes) -> dict[str, Any]:
@@ -265,9 +281,9 @@ def test_a_torch_dataset_ends_by_its_length() -> None:
 
 def test_answers_that_are_no_list_are_said(caplog: pytest.LogCaptureFixture) -> None:
     with FakeTeacher(in_mouth("The city is Rome")) as server, caplog.at_level(logging.WARNING):
-        assert ServedNER(server.base_url, MODEL)("Rome", types=["city", "town"]) == []
+        assert ServedNER(server.base_url, MODEL, scores=False)("Rome", types=["city", "town"]) == []
     [record] = caplog.records
-    assert record.getMessage() == "2 of 2 answers on characters 0 to 4 are not lists of strings: no spans"
+    assert record.getMessage() == "2 of 2 answers on characters 0 to 4 are not whole lists of strings"
 
 
 def test_a_list_can_be_asked_for_by_schema_and_fields_added() -> None:
@@ -283,7 +299,7 @@ def test_the_only_model_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeTeacher(in_mouth()) as server:
         served = ServedNER(server.base_url)
         assert served.model == MODEL
-        assert len(served("Rome")) == 6  # the common types
+        assert len(served("Rome", overlaps="all")) == 6  # the common types
 
 
 def test_markers_are_neutralized_without_a_tokenizer() -> None:
@@ -378,7 +394,7 @@ def test_the_defaults_saved_with_the_student_hold_as_in_the_pipeline(
     server: FakeTeacher, student: tuple[Any, Any], tmp_path: Path
 ) -> None:
     model, tokenizer = student
-    here = pipeline("open-ner", model=model, tokenizer=tokenizer, grounded=False)
+    here = pipeline("open-ner", model=model, tokenizer=tokenizer)
     saved = {"types": TYPES, "temperature": 3.0, "bias": -1.0, "window": 32, "max_new_tokens": 24, "threshold": 0.2}
     model.config.open_ner = saved
     try:

@@ -22,6 +22,12 @@ CHAT_TEMPLATE = (  # as in SmolLM2
     "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+LEARNED = {  # what the tuned student answers; a type that is missing does not occur
+    "Angela Merkel met Barack Obama in Berlin.": {"person": ["Angela Merkel", "Barack Obama"], "city": ["Berlin"]},
+    "Rome and Paris.": {"city": ["Rome", "Paris"]},
+    SENTENCES[0]: {"person": ["Angela Merkel", "Barack Obama"], "city": ["Berlin"], "date": ["5 June 2013"]},
+    SENTENCES[2]: {"person": ["Marie Curie"], "city": ["Paris"], "date": ["1903"]},
+}
 VOCABULARY = 600
 MAX_POSITIONS = 2048
 
@@ -72,6 +78,35 @@ def make_tiny_student(folder: Path, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).float()
     model.generation_config = GenerationConfig(**tokens)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
+def make_tuned_student(tiny: Path, folder: Path, steps: int = 120) -> Path:
+    """Write a copy of a tiny student that has learned `LEARNED` by heart, so that it finds something."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from open_ner.conversation import build_query, write_answer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny), AutoTokenizer.from_pretrained(tiny)
+    rows = []
+    for text, answers in LEARNED.items():
+        for name in ("person", "city", "date"):
+            prompt = tokenizer.apply_chat_template(build_query(text, name), add_generation_prompt=True, tokenize=False)
+            answer = f"{write_answer(answers.get(name, []))}<|im_end|>"
+            rows.append([tokenizer(part, add_special_tokens=False)["input_ids"] for part in (prompt, answer)])
+    width = max(len(prompt) + len(answer) for prompt, answer in rows)
+    ids = torch.tensor([prompt + answer + [2] * (width - len(prompt + answer)) for prompt, answer in rows])
+    labels = torch.full_like(ids, -100)
+    for row, (prompt, answer) in zip(labels, rows, strict=True):
+        row[len(prompt) : len(prompt + answer)] = torch.tensor(answer)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(ids, labels=labels).loss.backward()
+        optimizer.step()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)

@@ -1,52 +1,54 @@
-"""Are the scores honest? Expected calibration error, reliability, risk by coverage, and the fit that corrects them.
+"""Fit to a student when to believe it: calibration of its scores, presence bias and threshold.
 
-    python -m zero_shot.calibration --predictions runs/x/results/MODEL/SUITE/predictions.jsonl --model runs/x/model
+    python -m zero_shot.calibration --predictions runs/held_out/MODEL/SUITE/predictions.jsonl --model runs/my-model
 
-fits the temperature and the bias of `open_ner.answers.calibrate` on the spans of a predictions file, and saves them in
-the model's config, where `pipeline("open-ner")` finds them. Use predictions on the held-out part of the distilled
-data, never on a benchmark that is reported. `--dry_run` only prints.
+reads predictions of the decoding `free`, fits the temperature and the bias of `open_ner.answers.calibrate`, and the
+presence bias and the threshold at the best strict F1 of the decoding `flat`, and saves them in the model's config,
+where `pipeline("open-ner")` finds them. Use predictions on the validation split of your dataset (the suite
+recipes/eval/held_out.yaml) or on a benchmark of your own, never on a benchmark that is reported. `--dry_run` only
+prints.
 """
 
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import TypedDict
 
 import numpy as np
 
-from command_line.plotting import COLORS, GREY, LIGHT_GREY, new_figure, save
-from command_line.pretrained import load_or_explain
-from hub.records import Calibration, Reliability
-from open_ner.answers import calibrate
+from open_ner.answers import Entity, calibrate
+from open_ner.conversation import order_strings, write_answer
+from open_ner.selection import Selection
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
 
-from .records import PredictionLine, read_predictions
+from .records import PredictedSpan, PredictionLine, read_predictions, read_results
+from .reliability import describe, expected_error, plot, scored_spans
+from .scoring import score
 
-BINS = 10
 LEAST = 1e-6  # scores are written with six decimals, so they are clipped to this distance from 0 and 1
+CUTS = 20  # quantiles of the presence of answered queries that are tried as bounds
 
 
-def scored_spans(predictions: Iterable[PredictionLine]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the score of every predicted span that has one, and whether the span is right.
+class Fit(TypedDict):
+    """Calibration of scores: the arguments of `open_ner.answers.calibrate`."""
 
-    Queries without gold offsets do not count.
-    """
-    found = [
-        (span["score"], [span["start"], span["end"]] in [list(gold) for gold in line["gold_spans"]])
-        for line in predictions
-        if line["gold_spans"] is not None
-        for span in line["spans"]
-        if span["score"] is not None
-    ]
-    scores, right = zip(*found, strict=True) if found else ((), ())
-    return np.array(scores, dtype=float), np.array(right, dtype=bool)
+    temperature: float
+    bias: float
 
 
-def fit(scores: np.ndarray, right: np.ndarray, with_bias: bool = True) -> dict[str, float]:
-    """Fit temperature and bias by maximum likelihood of the spans; without `with_bias` the bias is 0.
+class Decision(Fit):
+    """What is fitted to a student and saved in `config.open_ner`."""
+
+    presence_bias: float | None
+    threshold: float
+
+
+def fit(scores: np.ndarray, right: np.ndarray) -> Fit:
+    """Fit temperature and bias by maximum likelihood of the spans.
 
     Both are bounded, and the temperature is positive, so calibrated scores keep their order. Raises UserError if the
     spans are all right or all wrong.
@@ -62,117 +64,93 @@ def fit(scores: np.ndarray, right: np.ndarray, with_bias: bool = True) -> dict[s
         slope, bias = np.exp(-parameters[0]), parameters[1]
         return float(np.logaddexp(0.0, -sign * (logits * slope + bias)).mean())
 
-    bounds = [tuple(np.log((0.05, 20.0))), (-10.0, 10.0) if with_bias else (0.0, 0.0)]
+    bounds = [tuple(np.log((0.05, 20.0))), (-10.0, 10.0)]
     best = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=bounds)
     return {"temperature": round(float(np.exp(best.x[0])), 4), "bias": round(float(best.x[1]), 4)}
 
 
-def reliability(scores: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """Compute the mean score and the share of right spans in each non-empty one of ten bins of equal width."""
-    places = np.minimum((scores * BINS).astype(int), BINS - 1)
-    return [
-        {"n": int(own.sum()), "score": float(scores[own].mean()), "precision": float(right[own].mean())}
-        for place in range(BINS)
-        if (own := places == place).any()
-    ]
+def flatten(
+    lines: Iterable[PredictionLine], selection: Selection, presence_bias: float | None
+) -> list[PredictionLine]:
+    """Read free predictions as the decoding `flat` does: absent types answer nothing, the others compete for spans.
+
+    The lines of a passage must follow each other, as in predictions.jsonl; those that ask a type in other words are
+    left out. Scores become calibrated. A presence bias above 0 would add answers, which free predictions do not have:
+    here it only removes answers.
+    """
+    result: list[PredictionLine] = []
+    asked_by_name = (line for line in lines if "asked" not in line)
+    for _, group in groupby(asked_by_name, key=lambda line: (line["benchmark"], line["passage_id"])):
+        passage = list(group)
+        entities: list[Entity] = []
+        for line in passage:
+            if presence_bias is not None and line.get("presence", np.inf) + presence_bias <= 0:
+                continue
+            for span in line["spans"]:
+                raw, start, end = span["score"], span["start"], span["end"]
+                score = None if raw is None else calibrate(raw, selection.temperature, selection.bias)
+                word = line["text"][start:end]
+                entities.append(
+                    {"entity_group": line["type"], "word": word, "start": start, "end": end, "score": score}
+                )
+        kept = selection.select(entities, [line["type"] for line in passage])
+        for line in passage:
+            own = [entity for entity in kept if entity["entity_group"] == line["type"]]
+            spans: list[PredictedSpan] = [{"start": e["start"], "end": e["end"], "score": e["score"]} for e in own]
+            raw = write_answer(order_strings((each["start"], each["word"]) for each in own))
+            changed: PredictionLine = {**line, "raw": raw, "spans": spans, "parse_failure": False}
+            result.append(changed)
+    return result
 
 
-def expected_error(scores: np.ndarray, right: np.ndarray) -> float:
-    """Compute the expected calibration error (Guo et al. 2017): |score - precision| averaged over spans, by bin."""
-    return sum(row["n"] * abs(row["score"] - row["precision"]) for row in reliability(scores, right)) / len(scores)
+def decide(lines: list[PredictionLine]) -> Decision:
+    """Fit presence bias and threshold at the best strict F1, then temperature and bias on the spans that remain.
+
+    Raises UserError if the spans are all right or all wrong.
+    """
+    n_gold = sum(len(line["gold_spans"] or []) for line in lines)
+    answered = [line["presence"] for line in lines if line["spans"] and "presence" in line]
+    bounds = np.unique(np.quantile(answered, np.arange(CUTS) / CUTS)) if answered else []
+    best: tuple[float, float | None, float] = (-1.0, None, 0.0)  # F1, presence bias, threshold of raw scores
+    for presence_bias in (None, *(round(-float(bound), 4) for bound in bounds)):
+        scores, right = scored_spans(flatten(lines, Selection(), presence_bias))
+        order = np.argsort(-scores, kind="stable")
+        f1 = 2 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + n_gold)
+        if len(f1) and f1.max() > best[0]:
+            best = float(f1.max()), presence_bias, float(scores[order[f1.argmax()]])
+    _, presence_bias, threshold = best
+    fitted = fit(*scored_spans(flatten(lines, Selection(), presence_bias)))
+    # rounded down, so that the span at the threshold stays
+    floor = np.floor(1e4 * calibrate(threshold, fitted["temperature"], fitted["bias"])) / 1e4
+    return {**fitted, "presence_bias": presence_bias, "threshold": float(floor)}
 
 
-def risk_coverage(scores: np.ndarray, right: np.ndarray) -> list[dict[str, float]]:
-    """Compute the share of wrong spans among the 5, 10, ... 100 % with the highest scores, and their lowest score."""
-    order = np.argsort(-scores, kind="stable")
-    wrong = np.cumsum(~right[order])
-    kept = sorted({max(1, round(len(scores) * part / 20)) for part in range(1, 21)})
-    return [
-        {"coverage": n / len(scores), "risk": float(wrong[n - 1] / n), "threshold": float(scores[order[n - 1]])}
-        for n in kept
-    ]
+def apply(lines: list[PredictionLine], decision: Decision) -> list[PredictionLine]:
+    """Read free predictions under a decision."""
+    selection = Selection(decision["threshold"], temperature=decision["temperature"], bias=decision["bias"])
+    return flatten(lines, selection, decision["presence_bias"])
 
 
-def cross_fitted(predictions: list[PredictionLine], with_bias: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Calibrate the scores of each half of the passages by a fit on the other half, as `scored_spans` returns them.
+def cross_fitted(
+    lines: list[PredictionLine], unit: Callable[[PredictionLine], str] = lambda line: line["passage_id"]
+) -> list[PredictionLine]:
+    """Read each half of the passages under a decision that was fitted on the other half.
 
-    A fit must be judged on these: on the spans it was fitted on, its error would be too low.
+    A decision must be judged on these: on the passages it was fitted on, it would look too good. Lines of the same
+    `unit` are in the same half.
     """
     halves: list[list[PredictionLine]] = [[], []]
-    for line in predictions:
-        place = f"{line['benchmark']}/{line['passage_id']}".encode()
-        halves[hashlib.sha256(place).digest()[0] % 2].append(line)
-    all_scores, all_right = [], []
-    for fitted_on, own in (halves, halves[::-1]):
-        parameters = fit(*scored_spans(fitted_on), with_bias=with_bias)
-        scores, right = scored_spans(own)
-        all_scores.append(np.array([calibrate(score, **parameters) for score in scores]))
-        all_right.append(right)
-    return np.concatenate(all_scores), np.concatenate(all_right)
-
-
-def describe(predictions: list[PredictionLine], temperature: float = 1.0, bias: float = 0.0) -> Calibration | None:
-    """Describe the calibration of a run, raw and with the given fit; None if no span has a score."""
-    scores, right = scored_spans(predictions)
-    if not len(scores):
-        return None
-
-    def measure(values: np.ndarray) -> Reliability:
-        return {
-            "ece": expected_error(values, right),
-            "brier": float(((values - right) ** 2).mean()),
-            "reliability": reliability(values, right),
-        }
-
-    return {
-        "n_spans": len(scores),
-        "precision": float(right.mean()),
-        "temperature": temperature,
-        "bias": bias,
-        "risk_coverage": risk_coverage(scores, right),
-        "raw": measure(scores),
-        "calibrated": measure(np.array([calibrate(score, temperature, bias) for score in scores])),
-    }
-
-
-def plot(runs: dict[str, Calibration], path: Path) -> None:
-    """Draw reliability, raw and calibrated if a fit is saved, and risk by coverage, of each run by its name."""
-    figure = new_figure(9, 4.2)
-    left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color=LIGHT_GREY, linewidth=0.8)
-    for number, (name, result) in enumerate(runs.items()):
-        color = (*COLORS, GREY)[number % 5]
-        ways: list[tuple[Literal["raw", "calibrated"], str]] = [("raw", "-o")]
-        if (result["temperature"], result["bias"]) != (1.0, 0.0):
-            ways = [("calibrated", "-o"), ("raw", ":x")]
-        for way, style in ways:
-            rows = result[way]["reliability"]
-            points = [row["score"] for row in rows], [row["precision"] for row in rows]
-            label = f"{name}, {way}: ECE {result[way]['ece']:.3f}"
-            left.plot(*points, style, color=color, markersize=4, label=label)
-        curve = result["risk_coverage"]
-        right.plot([row["coverage"] for row in curve], [row["risk"] for row in curve], color=color, label=name)
-    left.set(xlabel="score", ylabel="share of right spans", title="Reliability", xlim=(0, 1), ylim=(0, 1))
-    right.set(xlabel="share of spans kept", ylabel="share of wrong spans", title="Risk by coverage")
-    right.set(xlim=(0, 1), ylim=(0, 1))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    save(figure, path)
-
-
-def read_saved(name: str) -> dict[str, float]:
-    """Read the temperature and bias saved with a model; 1 and 0 if it was not calibrated."""
-    from transformers import AutoConfig
-
-    saved = getattr(load_or_explain(AutoConfig, name), "open_ner", None) or {}
-    return {"temperature": saved.get("temperature", 1.0), "bias": saved.get("bias", 0.0)}
+    for line in lines:
+        halves[hashlib.sha256(unit(line).encode()).digest()[0] % 2].append(line)
+    return apply(halves[0], decide(halves[1])) + apply(halves[1], decide(halves[0]))
 
 
 def main() -> None:
-    """Fit temperature and bias on predictions, and save them in the model's config."""
+    """Fit a decision on predictions, and save it in the model's config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", type=Path, required=True, help="predictions.jsonl on held-out distilled data")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.jsonl of the decoding free")
     parser.add_argument("--model", type=Path, required=True, help="the student's folder; its config.json is changed")
-    parser.add_argument("--figure", type=Path, help="write the reliability plot there")
+    parser.add_argument("--figure", type=Path, help="draw reliability and risk by coverage, before and after, there")
     parser.add_argument("--dry_run", action="store_true", help="print the fit and save nothing")
     args = parser.parse_args()
 
@@ -181,23 +159,30 @@ def main() -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"--model {args.model}: not a student's folder ({error})") from None
     lines = read_predictions(args.predictions)
+    beside = args.predictions.parent / "results.json"
+    if beside.exists() and (decoding := read_results(beside)["decoding"]) != "free":
+        raise UserError(
+            f"{args.predictions}: of the decoding {decoding}; a fit needs predictions of the decoding free"
+        )
     if unscored := sum(span["score"] is None for line in lines for span in line["spans"]):
         print(f"{unscored} spans have no score and are left out")
-    if not len(scored_spans(lines)[0]):
+    scores, right = scored_spans(lines)
+    if not len(scores):
         raise UserError(f"{args.predictions}: 0 spans have a score, so there is nothing to fit")
-    fitted = fit(*scored_spans(lines))
-    result = describe(lines, **fitted)
-    assert result is not None  # fit() raises if there are no spans
-    alone, both = (expected_error(*cross_fitted(lines, with_bias)) for with_bias in (False, True))
+    decision, crossed = decide(lines), cross_fitted(lines)
     print(
-        f"{result['n_spans']} spans, {100 * result['precision']:.1f} % right; temperature {fitted['temperature']}, "
-        f"bias {fitted['bias']}\nexpected calibration error {result['raw']['ece']:.3f} raw; fitted on one half of the "
-        f"passages and measured on the other {both:.3f}, with a temperature alone {alone:.3f}"
+        f"{len(scores)} spans, {100 * right.mean():.1f} % right; " + ", ".join(f"{k} {v}" for k, v in decision.items())
     )
+    print("fitted on one half of the passages and measured on the other:")
+    for name, part in (("free", lines), ("flat", flatten(lines, Selection(), None)), ("flat, fitted", crossed)):
+        strict, scores_and_right = score(part, "strict"), scored_spans(part)
+        f1 = 100 * strict["f1"] if strict else 0.0
+        print(f"{name:13} strict F1 {f1:.1f}, expected calibration error {expected_error(*scores_and_right):.3f}")
     if args.figure:
-        plot({args.model.name: result}, args.figure)
+        runs = {"free": describe(lines), "flat, fitted": describe(crossed)}
+        plot({name: result for name, result in runs.items() if result}, args.figure)
     if not args.dry_run:
-        config["open_ner"] = {**config.get("open_ner", {}), **fitted}
+        config["open_ner"] = {**config.get("open_ner", {}), **decision}
         write_atomic(args.model / "config.json", json.dumps(config, indent=2) + "\n")
         print(f"saved in {args.model / 'config.json'}")
 

@@ -32,6 +32,7 @@ class PredictionLine(TypedDict):
     reply: NotRequired[str]  # the verbatim reply, if `raw` was made from it
     parse_failure: bool
     spans: list[PredictedSpan]
+    presence: NotRequired[float]  # log-odds that the type occurs, before any presence bias
     gold: str
     gold_spans: Spans | None
 
@@ -62,6 +63,7 @@ def make_line(
     raw: str,
     spans: list[PredictedSpan] | None,
     reply: str | None = None,
+    presence: float | None = None,
 ) -> PredictionLine:
     """Make a line of predictions.jsonl; `spans` is None if the answer cannot be parsed."""
     line: PredictionLine = {
@@ -75,6 +77,7 @@ def make_line(
         "reply": reply or "",
         "parse_failure": spans is None,
         "spans": spans or [],
+        "presence": presence or 0.0,
         "gold": query.gold,
         "gold_spans": query.gold_spans,
     }
@@ -82,6 +85,8 @@ def make_line(
         del line["asked"], line["wording"]
     if reply is None:
         del line["reply"]
+    if presence is None:
+        del line["presence"]
     return line
 
 

@@ -7,7 +7,7 @@ from command_line.recipes import read_yaml
 from hub.markdown import escape
 from hub.records import SCORERS, MeanScore, RunResults, Scores, TypeResult
 
-from . import calibration, figures
+from . import figures, reliability
 from .paraphrase import paraphrase_table, plot_paraphrases
 from .records import Published, scores_of
 from .scoring import MAIN
@@ -34,7 +34,7 @@ def write_report(runs: list[RunResults], folder: Path) -> str:
         figures.plot_pair(runs[0], runs[-1], folder / "figures" / "pair.png")
     scored = {run["model"]["id"]: found for run in runs if (found := run.get("calibration"))}
     if scored:
-        calibration.plot(scored, folder / "figures" / "calibration.png")
+        reliability.plot(scored, folder / "figures" / "calibration.png")
     return table
 
 

@@ -13,7 +13,7 @@ from typing import cast
 from command_line.public import public_command, public_path, public_value
 from hub.records import BenchmarkResult, ModelRecord, RunResults
 
-from . import calibration
+from . import reliability
 from .paraphrase import paraphrases
 from .predict import EvaluatedModel, PredictionRun
 from .records import PredictionLine
@@ -57,7 +57,9 @@ def describe_run(
             results[name]["paraphrases"] = robustness
     has_several = len(domains) < len(parts)  # benchmarks of one domain
     scored = [line for part in parts.values() for line in part]
-    saved = calibration.read_saved(model.name) if model.record["kind"] == "student" else {}
+    # the spans of the decoding `flat` have calibrated scores already
+    is_raw = model.record["kind"] == "student" and suite.decoding == "free"
+    saved = reliability.read_saved(model.name) if is_raw else {}
     record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
     described: RunResults = {
         "schema": SCHEMA,
@@ -70,7 +72,7 @@ def describe_run(
         "average": average(parts, suite.seed) if len(parts) > 1 else None,
         "by_domain": {name: average(own, suite.seed) for name, own in domains.items()} if has_several else None,
         "replies": {reason: n for reason, n in model.replies.items() if n},
-        "calibration": calibration.describe(scored, **saved),
+        "calibration": reliability.describe(scored, **saved),
         "versions": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),
         "dtype": None if model.record["kind"] == "endpoint" else str(inference_dtype()).removeprefix("torch."),

@@ -122,8 +122,8 @@ def bootstrap(
     Both runs are resampled with the same passages (paired bootstrap, Koehn 2004).
     """
     runs = [predictions] if baseline is None else [predictions, baseline]
-    values = _resample([counts_by_passage(run, scorer) for run in runs], seed)
-    return _interval(values[0] if baseline is None else values[0] - values[1])
+    values = resample([counts_by_passage(run, scorer) for run in runs], seed)
+    return interval(values[0] if baseline is None else values[0] - values[1])
 
 
 def average(by_benchmark: dict[str, list[PredictionLine]], seed: int) -> dict[Scorer, MeanScore]:
@@ -135,9 +135,9 @@ def average(by_benchmark: dict[str, list[PredictionLine]], seed: int) -> dict[Sc
     for scorer in SCORERS:
         tables = [counts_by_passage(part, scorer) for part in by_benchmark.values()]
         if all(tables):
-            values = np.mean([_resample([table], seed + number)[0] for number, table in enumerate(tables)], axis=0)
+            values = np.mean([resample([table], seed + number)[0] for number, table in enumerate(tables)], axis=0)
             each = [f1(sum(table.values(), Counts()), scorer)["f1"] for table in tables]
-            result[scorer] = {"f1": sum(each) / len(each), "interval": _interval(values)}
+            result[scorer] = {"f1": sum(each) / len(each), "interval": interval(values)}
     return result
 
 
@@ -174,8 +174,8 @@ def _by_passage(predictions: Iterable[PredictionLine]) -> dict[tuple[str, str], 
     return grouped
 
 
-def _resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:
-    """Compute the F1 of each table over the same draws of passages."""
+def resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:
+    """Return `RESAMPLES` bootstrap draws of the F1 of each table, over the same draws of passages."""
     passages = sorted(set.intersection(*(set(table) for table in tables)))
     rows = [np.array([(c.tp, c.n_pred, c.n_gold) for c in (table[p] for p in passages)]) for table in tables]
     rng, sums = np.random.default_rng(seed), []
@@ -191,7 +191,8 @@ def _resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:
     return values
 
 
-def _interval(values: np.ndarray) -> list[float]:
+def interval(values: np.ndarray) -> list[float]:
+    """Return the 95 % interval of bootstrap draws."""
     return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from command_line.pretrained import load_or_explain
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
-from open_ner.conversation import Occurrences, write_answer
+from open_ner.conversation import Occurrences, order_strings, read_answer, write_answer
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic
 
@@ -25,10 +25,12 @@ from .suite import SuiteConfig
 if TYPE_CHECKING:
     import torch
 
-    from open_ner.answers import Answer
+    from open_ner.answers import Answer, Entity
     from open_ner.decoding import Decoder
     from open_ner.long_texts import Window
+    from open_ner.selection import Selection
 
+SELECTION = ("threshold", "overlaps", "temperature", "bias", "presence_bias")  # saved options of the decoding `flat`
 # the files of a folder that decide an answer: weights, tokenizer, template, generation config
 DECISIVE = re.compile(
     r".+\.(?:safetensors|bin|pth?|model|jinja|txt|tiktoken)|(?:generation_|adapter_)?config\.json"
@@ -41,14 +43,23 @@ class Student:
 
     in_process = True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, decoding: str = "free") -> None:
+        from transformers import AutoConfig
+
+        from open_ner.pipeline import saved_defaults
+
         self.name, self.replies = name, Counter[str]()
         self.decoder: Decoder | None = None
         self.record: ModelRecord = {"id": name, "revision": fingerprint(name), "kind": "student"}
+        self.flat: dict[str, Any] = {}
+        if decoding == "flat":
+            saved = saved_defaults(load_or_explain(AutoConfig, name))
+            self.flat = self.record["selection"] = {name: saved[name] for name in SELECTION}
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         """Yield the lines of each passage, in order; raises UserError if a query leaves no room for a passage."""
         from open_ner.decoding import Request
+        from open_ner.selection import Selection
 
         self.decoder = self.decoder or self._load()
         windows = [self._windows(passage, suite) for _, passage in todo]
@@ -57,16 +68,23 @@ class Student:
             for (_, passage), own in zip(todo, windows, strict=True)
             for window in own
         ]
-        grounded, longest, budget = suite.decoding == "grounded", suite.max_new_tokens, suite.token_budget
-        answers = self.decoder.answer(requests, grounded=grounded, max_new_tokens=longest, token_budget=budget)
+        answers = self.decoder.answer(
+            requests, free=not self.flat, presence_bias=self.flat.get("presence_bias"),
+            max_new_tokens=suite.max_new_tokens, token_budget=suite.token_budget,
+        )  # fmt: skip
         for (benchmark, passage), own in zip(todo, windows, strict=True):
             try:
-                answered = [next(answers) for _ in own]
+                answered = list(zip(own, [next(answers) for _ in own], strict=True))
             except ValueError as error:
                 raise UserError(f"{self.name}: {error}") from None
+            if self.flat:
+                kept = {key: value for key, value in self.flat.items() if key != "presence_bias"}
+                selection = Selection(**kept, occurrences=suite.occurrences)
+                yield flat_lines(benchmark.config.name, passage, answered, selection)
+                continue
             yield [
                 to_line(benchmark.config.name, passage, query, parts, suite.occurrences, own)
-                for query, *parts in zip(passage.queries, *answered, strict=True)
+                for query, *parts in zip(passage.queries, *(answers for _, answers in answered), strict=True)
             ]
 
     def _windows(self, passage: BenchmarkPassage, suite: SuiteConfig) -> "list[Window]":
@@ -106,19 +124,54 @@ def to_line(
 
     Scores are not calibrated, and None if the server gave no probabilities.
     """
-    from open_ner.answers import to_entities
-    from open_ner.long_texts import Window, merge
+    from open_ner.long_texts import Window, read_entities
+    from open_ner.selection import Selection
 
-    text, strings = passage.text, [answer.scored_strings() for answer in answers]
-    parts = zip(windows or [Window(0, len(text))], answers, strict=True)
-    found = merge((w, to_entities(text[w.start : w.end], query.type, each, occurrences)) for w, each in parts)
-    spans: list[PredictedSpan] = [
-        {"start": each["start"], "end": each["end"], "score": each["score"] and round(each["score"], 6)}
-        for each in found
+    text, parsed = passage.text, [read_answer(answer.text) for answer in answers]
+    answered = [
+        (window, {query.type: answer})
+        for window, answer in zip(windows or [Window(0, len(text))], answers, strict=True)
     ]
-    together = write_answer(list(dict.fromkeys(string for own in strings for string, _ in own or [])))
+    found = read_entities(text, answered, Selection(overlaps="all", occurrences=occurrences))
+    together = write_answer(list(dict.fromkeys(string for own in parsed for string in own or [])))
     raw = answers[0].text if len(answers) == 1 else together
-    return make_line(name, passage, query, raw, None if None in strings else spans)
+    return make_line(name, passage, query, raw, None if None in parsed else to_spans(found), presence=of_all(answers))
+
+
+def flat_lines(
+    name: str, passage: BenchmarkPassage, answered: "Sequence[tuple[Window, list[Answer]]]", selection: "Selection"
+) -> list[PredictionLine]:
+    """Make the lines of a passage whose types compete for its spans, with calibrated scores.
+
+    The answer that the official scorer reads is the list of the remaining spans.
+    """
+    from open_ner.long_texts import read_entities
+
+    lines: dict[int, PredictionLine] = {}
+    for wording in {query.wording for query in passage.queries}:  # a type does not compete with its other wordings
+        own = [(number, query) for number, query in enumerate(passage.queries) if query.wording == wording]
+        parts = [(window, {query.type: answers[number] for number, query in own}) for window, answers in answered]
+        found = read_entities(passage.text, parts, selection)
+        for number, query in own:
+            spans = [entity for entity in found if entity["entity_group"] == query.type]
+            raw = write_answer(order_strings((entity["start"], entity["word"]) for entity in spans))
+            presence = of_all([answers[number] for _, answers in answered])
+            lines[number] = make_line(name, passage, query, raw, to_spans(spans), presence=presence)
+    return [lines[number] for number in range(len(passage.queries))]
+
+
+def to_spans(entities: "Iterable[Entity]") -> list[PredictedSpan]:
+    """Return entities of one type as spans, with scores of six decimals."""
+    return [
+        {"start": each["start"], "end": each["end"], "score": each["score"] and round(each["score"], 6)}
+        for each in entities
+    ]
+
+
+def of_all(answers: "Sequence[Answer]") -> float | None:
+    """Return the log-odds that a type occurs in a passage: those of its surest window."""
+    known = [answer.presence for answer in answers if answer.presence is not None]
+    return round(max(known), 4) if known else None
 
 
 def load_model(kind: type, name: str) -> Any:

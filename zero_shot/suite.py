@@ -24,7 +24,10 @@ class SuiteConfig:
     name: str = option(..., "name in the results' folder")
     benchmarks: list[str] = option(..., "names under recipes/eval/benchmarks/, or paths of .yaml files")
     protocol: str = option(..., "which labels are asked and how they are worded: uniner, instructuie, sample, ...")
-    decoding: Literal["free", "grounded"] = option("free", "free: as in published results; grounded: always parses")
+    decoding: Literal["free", "flat"] = option(
+        "free",
+        "free: each type by itself, as in published results; flat: the types of a passage compete for its spans",
+    )
     occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all its occurrences, or the first")
     wordings: bool = option(False, "ask each type under its other wordings too")
     data_dir: str = option(".", "folder that the benchmarks' paths are relative to")

@@ -2,8 +2,9 @@
 
 Any OpenAI-compatible server of chat completions works (docs/serving.md covers vLLM and llama.cpp). Each type of a
 passage is a request with the same messages as in the pipeline: the passage comes first and the query last, so a server
-that caches prefixes encodes a passage once for all its types. Answers are decoded freely, as with `grounded=False`;
-the other options and the result are the pipeline's.
+that caches prefixes encodes a passage once for all its types. The result is the pipeline's. A server does not give the
+probability of the empty answer, so the saved presence bias has no effect; without token probabilities spans have no
+scores, and no threshold applies.
 """
 
 import json
@@ -24,9 +25,9 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..answers import Answer, Entity, token_ends
-from ..conversation import Message, Occurrences, build_query, neutralize
-from ..long_texts import Count, RawResult, Window, cut, read_answers, token_counter, up_to_last
-from ..pipeline import DEFAULTS, check_options, iterate, saved_defaults, to_queries
+from ..conversation import Message, build_query, neutralize, read_answer
+from ..long_texts import Count, RawResult, Window, cut, read_entities, read_raw, token_counter, up_to_last
+from ..pipeline import DEFAULTS, SPAN_OPTIONS, check_options, iterate, read_types, saved_defaults, to_selection
 from ..prompts import refuse_surrogates, special_tokens
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class ServedNER:
     ) -> None:
         if not re.match(r"https?://[^/\s]", base_url):
             raise ValueError(f"base_url={base_url!r} is not an address: write http(s)://host/v1")
-        check_options(None, None, window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
+        check_options(window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
         self.defaults = DEFAULTS.copy()
         if isinstance(tokenizer, str):
             with suppress(OSError, ValueError):  # there may be only a tokenizer
@@ -89,7 +90,7 @@ class ServedNER:
         self.window = window or self.defaults["window"]
         self.max_new_tokens = max_new_tokens or self.defaults["max_new_tokens"]
         self.concurrency = concurrency
-        self.base_url, self.types = base_url, to_queries(self.defaults["types"] if types is None else types)
+        self.base_url, self.types = base_url, read_types(self.defaults["types"] if types is None else types)
         self.scores, self.structured, self.extra_body = scores, structured, dict(extra_body or {})
         key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"  # local servers need none, but the client does
         if not (key.isascii() and key.isprintable()):
@@ -118,18 +119,18 @@ class ServedNER:
         types: Any = None,
         *,
         dataset: str | None = None,
-        threshold: float | None = None,
-        occurrences: Occurrences | None = None,
         return_raw: bool = False,
+        **options: Any,
     ) -> Any:
         """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
 
-        Options are those of `OpenNERPipeline`.
+        `options` are `threshold`, `overlaps`, `best` and `occurrences` of `OpenNERPipeline`.
         """
-        check_options(threshold, occurrences)
-        queries = self.types if types is None else to_queries(types)
-        floor = self.defaults["threshold"] if threshold is None else threshold
-        policy = self.defaults["occurrences"] if occurrences is None else occurrences
+        if unknown := sorted(set(options) - set(SPAN_OPTIONS)):
+            raise ValueError(f"unknown option {unknown[0]!r}: choose from {sorted(SPAN_OPTIONS)}")
+        given = {name: value for name, value in options.items() if value is not None}
+        selection = to_selection(self.defaults, given)
+        queries = self.types if types is None else read_types(types)
         dataset = self.defaults.get("dataset") if dataset is None else dataset
         refuse_surrogates(*queries.values(), dataset or "")
         if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable | Sized):
@@ -137,12 +138,11 @@ class ServedNER:
         texts = [inputs] if isinstance(inputs, str) else inputs
 
         def results() -> Iterator[list[Entity] | RawResult]:
-            calibration = self.defaults["temperature"], self.defaults["bias"]
-            answered = self._answer(texts, queries, dataset, scores=floor > 0)
+            answered = self._answer(texts, queries, dataset, scores=bool(given.get("threshold")))
             for text, window, answers in answered:
                 rest = ((window, answers) for _, window, answers in answered)
                 of_this_text = up_to_last(chain([(window, answers)], rest))
-                yield read_answers(text, of_this_text, floor, policy, return_raw, calibration)
+                yield (read_raw if return_raw else read_entities)(text, of_this_text, selection)
 
         if isinstance(inputs, str):
             return next(results())
@@ -160,10 +160,10 @@ class ServedNER:
             answers = [future.result() for future in futures]
             if scores and not all(answer.logprobs or not answer.text for answer in answers):
                 raise ValueError(f"{self.base_url} gives no probabilities to compare with a threshold: omit it")
-            unread = sum(answer.scored_strings() is None for answer in answers)
+            unread = sum(read_answer(answer.text) is None for answer in answers)
             if unread:
                 place = (unread, len(answers), window.start, window.end)
-                logger.warning("%d of %d answers on characters %d to %d are not lists of strings: no spans", *place)
+                logger.warning("%d of %d answers on characters %d to %d are not whole lists of strings", *place)
             return text, window, dict(zip(queries, answers, strict=True))
 
         try:
@@ -191,9 +191,13 @@ class ServedNER:
                 if not self.scores or "logprob" not in error.response.text.lower():
                     raise
                 completion = self._complete(messages, scores=False)
-                self.scores = False
-                logger.warning("%s refuses logprobs: spans have no scores", self.base_url)
-        return _to_answer(completion, self.base_url)
+        answer = _to_answer(completion, self.base_url)
+        if self.scores and answer.text and not answer.logprobs:
+            self.scores = False
+            logger.warning(
+                "%s gives no token probabilities: spans have no scores, the longest one wins", self.base_url
+            )
+        return answer
 
     def _complete(self, messages: list[Message], scores: bool) -> ChatCompletion:
         """Request the chat completion of one query."""

@@ -1,0 +1,146 @@
+"""Compare ways to read a student's answers: free, only strings of the text, types that compete, and fitted bounds.
+
+    python eval_zero_shot.py --config recipes/eval/dev_closed.yaml --data_dir DATA --model runs/my-model
+    python bench/answers.py --dev PREDICTIONS [--test PREDICTIONS ...] [--versus PREDICTIONS] --output FILE.json
+
+All rows come from predictions of the decoding `free`, so they differ by nothing else. `--dev` are those of the
+development set: presence bias and threshold are fitted on its choosing half, where each half of the passages is read
+under the fit of the other. The reporting half and the sets of `--test` are read under the fit of the choosing half.
+Intervals are from a paired bootstrap over passages, never over sentences. `--versus` adds predictions of another
+decoder on the same passages.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from hub.records import Scorer  # noqa: E402
+from metrics.entity_f1.entity_f1 import Counts  # noqa: E402
+from open_ner.selection import Selection  # noqa: E402
+from open_ner.tools.files import write_json  # noqa: E402
+from zero_shot.calibration import Decision, apply, cross_fitted, decide, flatten  # noqa: E402
+from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
+from zero_shot.reliability import expected_error, scored_spans  # noqa: E402
+from zero_shot.scoring import MAIN, CountsByPassage, counts_by_passage, f1, interval, resample  # noqa: E402
+
+SPLITS = 10  # random halves in which the sign of a gain is counted
+SUREST = 0.05  # share of the gold mentions: precision is measured among this many of the surest spans
+
+
+def passage_of(line: PredictionLine) -> str:
+    """Return the id of the passage that a line's text was cut from: sentences of a passage share it."""
+    sentence = line["benchmark"].endswith("_sentences")
+    return line["passage_id"].rpartition(".")[0] if sentence else line["passage_id"]
+
+
+def is_choosing(line: PredictionLine) -> bool:
+    """Whether a line belongs to the half of the development set that choices are made on."""
+    return int(hashlib.sha256(passage_of(line).encode()).hexdigest(), 16) // 10 % 2 == 0
+
+
+def readings(lines: list[PredictionLine], decision: Decision | None) -> dict[str, list[PredictionLine]]:
+    """Read free predictions in each way; without a decision, each half under the fit of the other."""
+    ways = {
+        "free": lines,
+        "in the text": flatten(lines, Selection(overlaps="all"), None),
+        "flat": flatten(lines, Selection(), None),
+    }
+    if decision is None:
+        return {**ways, "flat, fitted": cross_fitted(lines, passage_of)}
+    present = flatten(lines, Selection(), decision["presence_bias"])
+    sure = apply(lines, {**decision, "presence_bias": None})
+    return {**ways, "flat, presence": present, "flat, threshold": sure, "flat, fitted": apply(lines, decision)}
+
+
+def tables(lines: list[PredictionLine], scorer: Scorer) -> CountsByPassage:
+    """Count by passage, with the sentences of a passage together."""
+    passages = {(line["benchmark"], line["passage_id"]): passage_of(line) for line in lines}
+    summed: CountsByPassage = {}
+    for (benchmark, number), counts in counts_by_passage(lines, scorer).items():
+        place = benchmark, passages[benchmark, number]
+        summed[place] = summed.get(place, Counts()) + counts
+    return summed
+
+
+def compare(ways: dict[str, list[PredictionLine]], base: str = "free", seed: int = 42) -> dict[str, dict]:
+    """Score each way, with its gain over `base`: paired 95 % interval, and splits in which the gain is positive."""
+    rows: dict[str, dict] = {name: {} for name in ways}
+    for scorer in MAIN:
+        counts = {name: tables(lines, scorer) for name, lines in ways.items()}
+        draws = dict(zip(counts, resample(list(counts.values()), seed), strict=True))
+        places = sorted(counts[base])
+        for name, own in counts.items():
+            value = f1(sum(own.values(), Counts()), scorer)
+            gain = value["f1"] - f1(sum(counts[base].values(), Counts()), scorer)["f1"]
+            positive = 0
+            for number in range(SPLITS):
+                half = random.Random(number).sample(places, len(places) // 2)
+                ours, theirs = (f1(sum((t[p] for p in half), Counts()), scorer)["f1"] for t in (own, counts[base]))
+                positive += ours > theirs
+            rows[name][scorer] = {
+                **{key: round(100 * value[key], 1) for key in ("precision", "recall", "f1")},
+                "gain": round(100 * gain, 1),
+                "interval": [round(100 * bound, 1) for bound in interval(draws[name] - draws[base])],
+                "positive_splits": f"{positive} of {SPLITS}",
+            }
+    for name, lines in ways.items():
+        scores, right = scored_spans(lines)
+        if len(scores):
+            surest = (-scores).argsort(kind="stable")[
+                : max(1, round(SUREST * sum(len(x["gold_spans"] or []) for x in lines)))
+            ]
+            rows[name]["ece"] = round(expected_error(scores, right), 3)
+            rows[name]["precision_of_the_surest"] = round(float(right[surest].mean()), 3)
+        rows[name]["answered"] = round(sum(bool(line["spans"]) for line in lines) / len(lines), 3)
+        rows[name]["unreadable"] = sum(line["parse_failure"] for line in lines)
+    return rows
+
+
+def main() -> None:
+    """Fit on the choosing half, compare on every set, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dev", type=Path, required=True, help="free predictions on the development set")
+    parser.add_argument("--test", type=Path, nargs="*", default=[], help="free predictions on other sets")
+    parser.add_argument("--versus", type=Path, help="predictions of another decoder on the same passages as --dev")
+    parser.add_argument(
+        "--report", action="store_true", help="read the reporting half too; once, for the reported rows"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="JSON file")
+    args = parser.parse_args()
+    lines = read_predictions(args.dev)
+    choosing = [line for line in lines if is_choosing(line)]
+    decision = decide(choosing)
+    sets = {"choosing half": readings(choosing, None)}
+    if args.versus:
+        asked = {(line["benchmark"], line["passage_id"]) for line in choosing}
+        other = [line for line in read_predictions(args.versus) if (line["benchmark"], line["passage_id"]) in asked]
+        sets["choosing half"]["versus"] = other
+    if args.report:
+        sets["reporting half"] = readings([line for line in lines if not is_choosing(line)], decision)
+    for path in args.test:
+        own = read_predictions(path)
+        for name in dict.fromkeys(line["benchmark"] for line in own):
+            sets[name] = readings([line for line in own if line["benchmark"] == name], decision)
+    results = {name: compare(ways) for name, ways in sets.items()}
+    write_json(args.output, {"decision": decision, "sets": results})
+    for name, rows in results.items():
+        print(f"\n{name}")
+        for way, row in rows.items():
+            print(
+                f"  {way:16}"
+                + "".join(
+                    f" {s} {row[s]['f1']:5} ({row[s]['gain']:+} {row[s]['interval']}, {row[s]['positive_splits']})"
+                    for s in MAIN
+                ),
+                f"ece {row.get('ece')} surest {row.get('precision_of_the_surest')} answered {row['answered']}",
+            )
+    print(json.dumps(decision))
+
+
+if __name__ == "__main__":
+    main()
