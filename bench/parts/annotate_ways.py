@@ -1,9 +1,9 @@
 """One way to ask a local endpoint, in a new process, for bench/annotate.py; not meant to be run by hand.
 
-    python bench/parts/annotate_ways.py WAY BASE_URL PASSAGES IN_FLIGHT OUTPUT_FOLDER
+    python bench/parts/annotate_ways.py WAY BASE_URL FILE IN_FLIGHT OUTPUT_FOLDER
 
-PASSAGES is a JSONL file of prompts. The last line printed is a JSON object: `answers` received, `seconds` and `cpu`
-seconds after the imports, `mib` of memory at most. Only the project's own way imports anything of the project.
+FILE is a JSONL file of passages for this project's way, and of prompts for the others. The last line printed is a JSON
+object: `answers` received, `seconds` and `cpu` seconds after the imports, and peak memory in `mib`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 3.0  # seconds for one reply; the bench contains a hanging server
+TIMEOUT = 3.0  # seconds for one reply; some requests of the bench get none
 MODEL = "bench"
 
 
@@ -46,7 +46,7 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
     return ask
 
 
-def plain(base_url: str, passages: str, in_flight: int, folder: str):
+def plain(base_url: str, prompts: str, in_flight: int, folder: str):
     """What users write themselves: a client, a semaphore, gather, and a file at the end."""
     import openai
 
@@ -59,44 +59,39 @@ def plain(base_url: str, passages: str, in_flight: int, folder: str):
                     try:
                         done = await client.chat.completions.create(model=MODEL, messages=messages, temperature=0)
                         return done.choices[0].message.content
-                    except Exception:
+                    except openai.OpenAIError:
                         return None
 
-            replies = await asyncio.gather(*map(one, read_prompts(passages)))
+            replies = await asyncio.gather(*map(one, read_prompts(prompts)))
             Path(folder, "replies.json").write_text(json.dumps(replies))
             return sum(reply is not None for reply in replies)
 
     return lambda: asyncio.run(main())
 
 
-def flexllm(base_url: str, passages: str, in_flight: int, folder: str):
+def flexllm(base_url: str, prompts: str, in_flight: int, folder: str):
     """PyPI `flexllm`, which writes its results when they arrive."""
     from flexllm import LLMClient  # pyright: ignore[reportMissingImports]  # in an environment of bench/annotate.py --others
 
+    limits = {"concurrency_limit": in_flight, "max_qps": 100_000, "timeout": int(TIMEOUT)}
+    client = LLMClient(base_url=base_url, api_key="bench", model=MODEL, provider="openai", **limits)
+
     async def main() -> int:
-        client = LLMClient(
-            base_url=base_url, api_key="bench", model=MODEL, provider="openai", concurrency_limit=in_flight,
-            max_qps=100_000, timeout=int(TIMEOUT),
-        )  # fmt: skip
-        prompts = read_prompts(passages)
-        results = await client.chat_batch(prompts, show_progress=False, output_jsonl=f"{folder}/replies.jsonl")
+        output = f"{folder}/replies.jsonl"
+        results = await client.chat_batch(read_prompts(prompts), show_progress=False, output_jsonl=output)
         return sum(bool(getattr(result, "content", result)) for result in results)
 
     return lambda: asyncio.run(main())
 
 
-WAYS = {"uniner-distill": uniner_distill, "plain AsyncOpenAI": plain, "flexllm": flexllm}
-
-
 def main() -> None:
-    way, base_url, passages, in_flight, folder = sys.argv[1:]
+    way, base_url, file, in_flight, folder = sys.argv[1:]
     os.environ["OPENAI_API_KEY"] = "bench"
-    ask = WAYS[way](base_url, passages, int(in_flight), folder)
-    used, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    answers = ask()
-    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-    print(json.dumps({"answers": answers, "seconds": seconds, "cpu": cpu, "mib": after.ru_maxrss / 1024}))
+    ways = {"uniner-distill": uniner_distill, "plain AsyncOpenAI": plain, "flexllm": flexllm}
+    ask = ways[way](base_url, file, int(in_flight), folder)
+    started, before = time.perf_counter(), time.process_time()
+    result = {"answers": ask(), "seconds": time.perf_counter() - started, "cpu": time.process_time() - before}
+    print(json.dumps({**result, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
 if __name__ == "__main__":
