@@ -143,7 +143,7 @@ def _sets(stats: BuildStatistics) -> dict[str, list]:
 
 
 def _contamination(stats: BuildStatistics) -> dict[str, list]:
-    """Return the table of the benchmarks and what the dataset shares with them."""
+    """Return the table of the benchmarks and of what the dataset shares with them."""
     keys = ("benchmark", "texts", "too_short", "texts_found", "passages", "removed", "types")
     rows = []
     for part in stats["contamination"]:
@@ -163,11 +163,11 @@ def _mixture(weights: dict[str, float], outside: int) -> str:
 
 
 def _negatives(options: dict[str, Any], seed: int) -> str:
-    law, fixed = options["negatives"], options["negatives_per_passage"]
-    if law in ("none", "all"):
-        return {"none": "none", "all": "every type of the set that is absent"}[law]
+    sampling, fixed = options["negatives"], options["negatives_per_passage"]
+    if sampling in ("none", "all"):
+        return {"none": "none", "all": "every type of the set that is absent"}[sampling]
     number = f"{fixed} per passage" if fixed is not None else f"{options['negative_ratio']:g} per present type"
-    how = {"frequency": "in proportion to their frequency", "uniform": "uniformly"}[law]
+    how = {"frequency": "in proportion to their frequency", "uniform": "uniformly"}[sampling]
     return f"absent types drawn {how} without replacement, {number}, seed {seed}"
 
 

@@ -27,8 +27,9 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
     training: TrainingRecord = public_value(json.loads((folder / "training.json").read_text(encoding="utf-8")))
     options = json.loads((folder / "config.json").read_text(encoding="utf-8"))["open_ner"]
     if results:
+        name = run_name(results["suite"], results["protocol"], results["decoding"])
         (folder / "results").mkdir(exist_ok=True)
-        write_json(folder / "results" / f"{_run(results)}.json", public_value(results))
+        write_json(folder / "results" / f"{name}.json", public_value(results))
     metadata = ModelCardData(
         model_name=training["name"], license=str(training["recipe"]["license"]),
         language=training.get("language") or None, library_name="transformers",
@@ -73,7 +74,8 @@ def write_eval_results(folder: Path, results: RunResults) -> Path | None:
     ]  # fmt: skip
     if not entries:
         return None
-    target = folder / ".eval_results" / f"{_run(results)}.yaml"
+    name = run_name(results["suite"], results["protocol"], results["decoding"])
+    target = folder / ".eval_results" / f"{name}.yaml"
     target.parent.mkdir(exist_ok=True)
     write_atomic(target, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
     return target
@@ -99,10 +101,6 @@ def _eval_results(results: RunResults) -> "list[EvalResult]":
                 )  # fmt: skip
                 entries.append(entry)
     return entries
-
-
-def _run(results: RunResults) -> str:
-    return run_name(results["suite"], results["protocol"], results["decoding"])
 
 
 def _hub_id(name: str) -> str | None:
