@@ -85,12 +85,8 @@ def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
 
 def find_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint in a folder, or None."""
-
-    def step(path: Path) -> int:
-        number = path.name.removeprefix("checkpoint-")
-        return int(number) if number.isdigit() else -1
-
-    return next(filter(is_complete, sorted(folder.glob("checkpoint-*"), key=step, reverse=True)), None)
+    numbered = {int(path.name[11:]): path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()}
+    return next((numbered[step] for step in sorted(numbered, reverse=True) if is_complete(numbered[step])), None)
 
 
 def is_complete(checkpoint: Path) -> bool:

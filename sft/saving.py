@@ -20,7 +20,6 @@ from .origin import Origin, read_origin
 from .recipe import used_recipe
 from .template import Template
 
-TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 FINISHED = "training.json"  # written last, so that its presence marks a finished student
 DEFAULT_TYPES = 12  # the most frequent training types, asked when a caller names no types
 
@@ -55,8 +54,8 @@ def save_student(
         window = origin.window or DEFAULTS["window"]
         model.config.update({"open_ner": {**DEFAULTS, "types": types, "window": window}})
         model.generation_config = answering_config(tokenizer)
-        tokens = {name: getattr(model.generation_config, name) for name in TOKENS}
-        model.config.update({"use_cache": True, **tokens})
+        tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.config.update({"use_cache": True, **{name: getattr(model.generation_config, name) for name in tokens}})
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FINISHED).unlink(missing_ok=True)
         pipeline = OpenNERPipeline(model=model.eval(), tokenizer=tokenizer, device=model.device)

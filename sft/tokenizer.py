@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 import open_ner
 from command_line.pretrained import load_or_explain
@@ -94,18 +95,11 @@ def read_max_positions(name: str, revision: str = "main") -> int | None:
 
 def refuse_adapter(name: str, revision: str = "main") -> None:
     """Raise UserError if `name` is an adapter without a model; the message names the base model to use instead."""
-
-    def find(file: str) -> str | None:
-        quiet = dict.fromkeys(
-            [f"_raise_exceptions_for_{what}" for what in ("gated_repo", "missing_entries", "connection_errors")], False
-        )
-        try:
-            return cached_file(name, file, revision=revision, **quiet)
-        except OSError:  # the folder or repository does not exist; loading the tokenizer gives a better message
-            return None
-
-    adapter = find("adapter_config.json")
-    if adapter is None or find("config.json"):
+    try:
+        adapter = find_adapter_config_file(name, revision=revision)
+    except OSError:  # the folder or repository does not exist; loading the tokenizer gives a better message
+        return
+    if not adapter or cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False):
         return
     base = json.loads(Path(adapter).read_text(encoding="utf-8")).get("base_model_name_or_path")
     raise UserError(
