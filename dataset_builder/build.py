@@ -1,4 +1,4 @@
-"""The stage `build`: passages, journal and human-annotated sets become the dataset's folder. It costs nothing."""
+"""The stage `build`: passages, journal and human-annotated sets become the dataset's folder. It is free."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from command_line.build_statistics import BuildStatistics, CorpusCounts
+from command_line.build_statistics import BuildStatistics
 from command_line.public import public_path
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_json
@@ -19,11 +19,11 @@ from .config import BuildConfig, ContaminationConfig, SupervisedConfig
 from .dataset.figures import plot_all
 from .dataset.parts import Parts
 from .dataset.statistics import PAPER, BuiltConfig, describe_set, summarize
-from .rejects import RejectsFolder
+from .rejects import write_rejects
 from .teacher.questions import RECORDED, prompt_hash
 from .uniner_distill import materialize
 
-LOCAL_OPTIONS = ("data_dir", "sets", "benchmarks")  # paths of this machine, which are not published
+LOCAL_OPTIONS = ("data_dir", "sets", "benchmarks")  # not published, because they may be paths of this machine
 
 
 def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> Path:
@@ -35,16 +35,17 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
         finish: writes the card into the new folder, from its `stats.json`.
 
     Returns:
-        The folder of the dataset. It is complete: an interrupted build leaves the previous one as it was.
+        The folder of the dataset. An interrupted build leaves the previous dataset as it was.
     """
     student = config.dataset.tokenizer or config.corpus.tokenizer
     target = Path(config.dataset_dir) if config.dataset_dir else folder / "dataset"
-    with replaced(target) as partial, RejectsFolder(partial / "rejects") as rejects:
-        parts = Parts(config, folder, rejects)
+    with replaced(target) as partial:
+        parts = Parts(config, folder)
         parts.write()
         built = materialize(parts.files, config.dataset, student, partial, config.supervised)
         for name in parts.files:
-            rejects.write(name, built[name].counts.rejects)
+            parts.rejects.setdefault(name, []).extend(built[name].counts.rejects)
+        write_rejects(partial / "rejects", parts.rejects)
         stats = _statistics(config, folder, parts, built)
         first = built[next(iter(parts.files))].annotations
         write_json(partial / "stats.json", stats)
@@ -57,8 +58,11 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
 
 
 def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str, BuiltConfig]) -> BuildStatistics:
-    """The content of stats.json: everything the card shows, without paths of this machine."""
+    """Return the content of stats.json: everything the card shows, without paths of this machine."""
     student = config.dataset.tokenizer or config.corpus.tokenizer
+    report = folder / "passages.report.json"
+    if config.corpus.named and not report.exists():
+        raise UserError(f"{report} does not exist; run --stage passages again")
     asked = config.teacher.variants if config.corpus.named else []
     files = [part.annotations for name, part in built.items() if name != "annotations"]
     teachers = {name for file in files for name in file.teachers if name not in ("", RECORDED)}
@@ -68,7 +72,7 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
     sets = _public_options(config.supervised) | {"passages_outside_mixture": parts.passages_outside_mixture}
     return {
         "name": config.name, "license": config.license,
-        "corpus": _corpus_counts(folder) if config.corpus.named else {},
+        "corpus": json.loads(report.read_text(encoding="utf-8"))["counts"] if config.corpus.named else {},
         "answers": parts.cost, "language": config.corpus.language,
         "passage_options": {"max_tokens": config.corpus.max_tokens, "tokenizer": public_path(config.corpus.tokenizer)},
         "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_path(student)},
@@ -90,19 +94,12 @@ def _public_options(options: SupervisedConfig | ContaminationConfig) -> dict[str
     return {name: value for name, value in dataclasses.asdict(options).items() if name not in LOCAL_OPTIONS}
 
 
-def _corpus_counts(folder: Path) -> CorpusCounts:
-    path = folder / "passages.report.json"
-    if not path.exists():
-        raise UserError(f"{path} does not exist; run --stage passages again")
-    return json.loads(path.read_text(encoding="utf-8"))["counts"]
-
-
 @contextmanager
 def replaced(target: Path) -> Iterator[Path]:
-    """Yield a new folder that replaces `target` once the block ends without an error.
+    """Yield a new folder that replaces `target` when the block ends without an error.
 
-    A kill at any moment leaves a complete folder, which the next call puts in its place. Raises UserError if `target`
-    holds files other than a dataset of this program.
+    If the process is killed, a complete folder is left, which the next call moves to `target` if necessary. Raises
+    UserError if `target` contains files other than a dataset of this program.
     """
     partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "old"))
     if old.exists() and not target.exists():  # killed between the two renames below

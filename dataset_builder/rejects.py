@@ -1,6 +1,6 @@
 """Rejects: everything a build leaves out, with its reason, counted and written to the dataset's folder."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from pathlib import Path
 class Reject:
     """Anything left out, with its reason.
 
-    `id` is the id of the passage, or of the line or document without one. `text` is the verbatim content: a passage, a
-    reply, or the reply that holds the entity. `span` and `type` name a rejected entity, `type` alone a rejected query.
+    `id` is the id of the passage, or of the line or document if it has no passage. `text` is the verbatim content: a
+    passage, a reply, or the reply that contains the entity. An entity also has `span` and `type`, a query has `type`.
     """
 
     id: str
@@ -20,36 +20,20 @@ class Reject:
     type: str = ""
 
 
-class RejectsFolder:
-    """Writes rejects to `rejects.parquet` and their verbatim texts to `replies.parquet`; a context manager.
+def write_rejects(folder: Path, rejects: Mapping[str, Iterable[Reject]]) -> None:
+    """Write rejects, by config or set, to `rejects.parquet`, and their verbatim texts to `replies.parquet`.
 
     A text is written once, however many of its entities were rejected; `variant` and `passage_id` join the two files.
     """
+    import pyarrow as pa  # imported here, because the stages before `build` do not need it
+    from pyarrow import parquet
 
-    def __init__(self, folder: Path) -> None:
-        import pyarrow as pa  # imported here: the stages before `build` do not need it
-        from pyarrow import parquet
-
-        folder.mkdir()
-        names = (("variant", "passage_id", "reason", "span", "type"), ("variant", "passage_id", "reply"))
-        schemas = [pa.schema([(name, pa.string()) for name in columns]) for columns in names]
-        self._rejects = parquet.ParquetWriter(folder / "rejects.parquet", schemas[0])
-        self._replies = parquet.ParquetWriter(folder / "replies.parquet", schemas[1])
-
-    def __enter__(self) -> "RejectsFolder":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._rejects.close()
-        self._replies.close()
-
-    def write(self, variant: str, rejects: Iterable[Reject]) -> None:
-        """Add the rejects of one config."""
-        import pyarrow as pa
-
-        rejects = list(rejects)
-        lines = [(variant, reject.id, reject.reason, reject.span, reject.type) for reject in rejects]
-        texts = dict.fromkeys((variant, reject.id, reject.text) for reject in rejects if reject.text)
-        for writer, rows in ((self._rejects, lines), (self._replies, texts)):
-            columns = list(zip(*rows, strict=True)) or [()] * len(writer.schema)
-            writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=writer.schema))
+    flat = [(variant, one) for variant, group in rejects.items() for one in group]
+    lines = [(variant, one.id, one.reason, one.span, one.type) for variant, one in flat]
+    texts = dict.fromkeys((variant, one.id, one.text) for variant, one in flat if one.text)
+    folder.mkdir()
+    for name, rows, others in (("rejects", lines, ("reason", "span", "type")), ("replies", texts, ("reply",))):
+        columns = ("variant", "passage_id", *others)
+        schema = pa.schema([(column, pa.string()) for column in columns])
+        table = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=schema)
+        parquet.write_table(table, folder / f"{name}.parquet")

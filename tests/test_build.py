@@ -16,7 +16,7 @@ from dataset_builder.build import build, replaced
 from dataset_builder.config import BuildConfig, ContaminationConfig, CorpusConfig, DatasetConfig, TeacherConfig
 from dataset_builder.corpus.passages import load_passages, write_passages
 from dataset_builder.dataset.parts import read_replies
-from dataset_builder.rejects import Reject, RejectsFolder
+from dataset_builder.rejects import Reject, write_rejects
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import questions
 from dataset_builder.uniner_distill import features_of
@@ -214,10 +214,8 @@ def test_one_journal_gives_several_datasets(run: tuple[BuildConfig, Path], tmp_p
 def test_a_reply_is_written_once_however_many_of_its_entities_are_rejected(tmp_path: Path) -> None:
     reply = "x" * 100_000
     found = Annotations(rejects=[Reject("p", "not_in_passage", reply, f"span {i}", "t") for i in range(500)])
-    with RejectsFolder(tmp_path / "rejects") as rejects:
-        rejects.write("type", found.rejects)
-        rejects.write("type", [Reject("q", "query_too_long", type="a\ttype")])
-        rejects.write("definition", [])
+    found.rejects.append(Reject("q", "query_too_long", type="a\ttype"))
+    write_rejects(tmp_path / "rejects", {"type": found.rejects, "definition": []})
     rows = parquet.read_table(tmp_path / "rejects" / "rejects.parquet").to_pylist()
     assert len(rows) == 501
     assert rows[-1] == {

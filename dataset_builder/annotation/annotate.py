@@ -56,9 +56,9 @@ class Annotations:
         return self.counts["not_in_passage"] / max(1, self.counts["entities_read"])
 
     def reject(self, reason: str, passage_id: str, span: str = "", type_name: str = "", reply: str = "") -> None:
-        """Add a reject and count its reason."""
+        """Add a reject, without lone surrogates, and count its reason."""
         self.counts[reason] += 1
-        self.rejects.append(Reject(passage_id, reason, reply, span, type_name))
+        self.rejects.append(Reject(passage_id, reason, *map(replace_surrogates, (reply, span, type_name))))
 
 
 def annotate_passages(

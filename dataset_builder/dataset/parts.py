@@ -1,4 +1,4 @@
-"""The parts of a dataset, one annotation file each: the teacher's, the human-annotated sets', and their mixture."""
+"""The parts of a dataset, each in one file of annotations: distilled, human-annotated, and their mixture."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from open_ner.tools.files import read_jsonl, write_jsonl
 from ..annotation.annotate import AnnotationRow, Annotations, TeacherReply, annotate_passages
 from ..config import BuildConfig, TeacherConfig
 from ..corpus.passages import load_passages
-from ..rejects import RejectsFolder
+from ..rejects import Reject
 from ..teacher.journal import Journal
 from ..teacher.questions import RECORDED, questions
 from ..teacher.records import record_cost
@@ -20,14 +20,15 @@ from .supervised import load_sets
 
 
 class Parts:
-    """Writes the annotation file of each config, and keeps the counts that the card shows.
+    """Writes the file of annotations of each config, and keeps the rejects and the counts that the card shows.
 
-    All passages are compared with the benchmarks, and all rejects are written to `rejects`. `human` holds the
-    human-annotated sets by name, as they enter the dataset.
+    All passages are compared with the benchmarks. `human` contains the human-annotated sets by name, as they enter the
+    dataset.
     """
 
-    def __init__(self, config: BuildConfig, folder: Path, rejects: RejectsFolder) -> None:
-        self.config, self.folder, self.rejects = config, folder, rejects
+    def __init__(self, config: BuildConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.rejects: dict[str, list[Reject]] = {}
         self.decontaminator = Decontaminator(config.contamination)
         self.files: dict[str, Path] = {}
         self.counts: dict[str, AnnotationCounts] = {}
@@ -49,7 +50,7 @@ class Parts:
         replies, self.cost = read_replies(config.teacher, self.folder)
         answered = set().union(*replies.values())
         rejected = self.decontaminator.look_up((p.id, p.text) for p in passages if p.id in answered)
-        # passages rejected before the teacher was paid count as overlap too
+        # passages that were rejected before the teacher was paid are overlap too
         contaminated = (item for item in passages.rejects() if item.reason.startswith("contaminated: "))
         self.decontaminator.look_up((item.id, item.text) for item in contaminated)
         for variant in config.teacher.variants:
@@ -59,7 +60,7 @@ class Parts:
             )  # fmt: skip
             self._announce(variant, found)
             self._write_file(variant, found.rows)
-            self.rejects.write(variant, found.rejects)
+            self.rejects[variant] = found.rejects
             self.counts[variant] = {
                 "counts": dict(found.counts), "hallucination_rate": found.hallucination_rate,
                 "merged_types": found.merged_types,
@@ -77,7 +78,7 @@ class Parts:
                     f"set {name}: decontamination removed all of its entities; remove it from supervised.sets, or set "
                     "contamination.passages or contamination.types to report"
                 )
-            self.rejects.write(f"supervised: {name}", self.human[name].rejects)
+            self.rejects[f"supervised: {name}"] = self.human[name].rejects
         self._write_file("supervised", (row for part in self.human.values() for row in part.rows))
 
     def _write_mixture(self, weights: dict[str, float]) -> None:
@@ -102,16 +103,19 @@ class Parts:
 
 
 def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[str, TeacherReply]], dict[str, float]]:
-    """Read the journal's replies to this recipe's questions by variant and passage id, and the cost of all replies.
+    """Read the journal's replies to the questions of a recipe.
 
-    Raises UserError if there is no journal, or if a variant has no reply.
+    Returns:
+        The replies by variant and passage id, and the number and cost in dollars of all paid replies.
+
+    Raises:
+        UserError: the journal does not exist, or a variant has no reply.
     """
     path = folder / "journal.jsonl"
     if not path.exists():
         raise UserError(f"{path} does not exist; run --stage annotate first")
     asked = {one.key: (one.variant, one.passage_id) for one in questions(load_passages(folder), teacher)}
     replies: dict[str, dict[str, TeacherReply]] = {variant: {} for variant in teacher.variants}
-    models: dict[str | None, str | None] = {}  # one string per model in memory
     cost: dict[str, float] = {"paid": 0, "cost": 0.0}
     with Journal(path) as journal:
         for record in journal.records():
@@ -121,11 +125,9 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
             if record["key"] in asked:
                 variant, passage_id = asked[record["key"]]
                 replies[variant][passage_id] = {
-                    "reply": record["reply"],
-                    "finish_reason": record["finish_reason"],
-                    "model": models.setdefault(record["model"], record["model"]),
+                    "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
                     "time": record.get("time", ""),
-                }
+                }  # fmt: skip
         cost["cost"] += journal.unread + journal.in_flight
         if journal.damaged:
             print(f"{path}: ignored {journal.damaged} damaged lines; --stage annotate asks their questions again")

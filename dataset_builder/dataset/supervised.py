@@ -100,7 +100,7 @@ def annotate_set(
             problem = "duplicate" if seen[digest] == mentions else "duplicate_annotated_otherwise"
         if problem:
             result.counts["entities_of_rejected_passages"] += len(asked)
-            _reject(result, name, problem, reply=fault or passage.text)
+            result.reject(problem, name, reply=fault or passage.text)
             continue
         seen[digest] = mentions
         ids.add(name)
@@ -113,7 +113,7 @@ def annotate_set(
             if not fits:
                 lost = sum(start <= mention["start"] < end for mention in mentions)
                 result.counts["entities_of_rejected_passages"] += lost
-                _reject(result, name, "longer_than_max_tokens", reply=text[start:end])
+                result.reject("longer_than_max_tokens", name, reply=text[start:end])
                 continue
             inside = [mention for mention in mentions if start <= mention["start"] and mention["end"] <= end]
             result.counts["entities_kept"] += len(inside)
@@ -150,7 +150,7 @@ def _asked_mentions(
             asked[key] = {**mention, "type": kind}
             continue
         span = passage.text[max(0, mention["start"]) : max(0, mention["end"])]
-        _reject(result, name, reason, span or repr(span), label, json.dumps(mention))
+        result.reject(reason, name, span or repr(span), label, json.dumps(mention))
     return list(asked.values())
 
 
@@ -218,7 +218,3 @@ def conversation_options(config: SupervisedConfig, distilled: DatasetConfig) -> 
         negative_ratio=config.negative_ratio,
         max_queries=None,
     )
-
-
-def _reject(result: Annotations, name: str, reason: str, span: str = "", kind: str = "", reply: str = "") -> None:
-    result.reject(reason, name, *map(replace_surrogates, (span, kind, reply)))
