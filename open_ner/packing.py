@@ -1,8 +1,8 @@
 """Run all queries of a passage through the model in one sequence that contains the passage once.
 
 UniversalNER sends one prompt per query, and each repeats the passage. Here a row of the batch is the passage, then
-what the prompt of each query adds to it, then the answers, to which each pass of the model adds tokens. With two
-queries:
+what the prompt of each query adds to it, then the answers, to which each pass of the model adds tokens. For example,
+with two queries:
 
     token      The  cat  sat | person  animal |  ?   ?  |  []  [" | cat
     owner      -1   -1   -1  |   0       1    |  0   1  |  0   1  |  1
