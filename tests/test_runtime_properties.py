@@ -19,6 +19,7 @@ from open_ner.conversation import build_query, find_spans, is_border, neutralize
 from open_ner.decoding import Decoder, Request
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.prompts import Encoder
+from tiny import LEARNED
 
 REAL = Path(__file__).parent.parent / "models" / "smollm2-135m-instruct"
 PIECES = st.sampled_from(
@@ -51,6 +52,11 @@ def tagger(tiny_student: Path) -> OpenNERPipeline:
 
 
 @pytest.fixture(scope="module")
+def tuned(tuned_student: Path) -> OpenNERPipeline:
+    return pipeline("open-ner", model=str(tuned_student), max_new_tokens=24)
+
+
+@pytest.fixture(scope="module")
 def encoder(tiny_student: Path) -> Encoder:
     return Encoder(AutoTokenizer.from_pretrained(tiny_student))
 
@@ -72,10 +78,16 @@ def test_every_answer_ends_and_can_be_read(tagger: OpenNERPipeline, text: str, n
 
 
 @settings(max_examples=20)
-@given(text=TEXTS, name=NAMES, occurrences=st.sampled_from(["all", "first"]))
+@given(
+    text=TEXTS | st.sampled_from([*LEARNED]), name=NAMES | st.sampled_from(["person", "city"]),
+    occurrences=st.sampled_from(["all", "first"]),
+)  # fmt: skip
 @example(text="İstanbul ǅ ß\u0130 STRASSE", name="city", occurrences="all")
-def test_offsets_are_those_of_the_text(tagger: OpenNERPipeline, text: str, name: str, occurrences: str) -> None:
-    for entity in tagger(text, types=[name], occurrences=occurrences):
+@example(text=next(iter(LEARNED)), name="person", occurrences="all")
+def test_offsets_are_those_of_the_text(tuned: OpenNERPipeline, text: str, name: str, occurrences: str) -> None:
+    found = tuned(text, types=[name], occurrences=occurrences)
+    assert found or not LEARNED.get(text, {}).get(name)
+    for entity in found:
         assert text[entity["start"] : entity["end"]] == entity["word"] != ""
         assert entity["entity_group"] == name and 0 <= entity["score"] <= 1
 
