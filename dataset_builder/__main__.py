@@ -29,7 +29,7 @@ def main() -> None:
     args, config = parse_arguments()
     if args.push_to_hub:
         require_token()
-    load_set_configs(config.supervised)  # report mistakes before anything is paid
+    load_set_configs(config.supervised)  # report mistakes before the teacher is paid
     folder = Path(config.output_dir)
     if not config.corpus.named and (args.dry_run or args.stage in ("passages", "annotate")):
         print("this recipe has no corpus, so there are no passages to make and no teacher to ask")
@@ -53,7 +53,7 @@ def main() -> None:
     if args.stage in ("build", "all"):
         from hub.dataset_card import write_dataset_card
 
-        from .build import build  # imports pyarrow and datasets, which the other stages do not need
+        from .build import build  # imported here, because the other stages do not need pyarrow and datasets
 
         dataset = build(config, folder, finish=lambda built: write_dataset_card(built, args.push_to_hub))
         print(f'dataset: {dataset}, read it with load_dataset("{dataset}")')
@@ -63,26 +63,26 @@ def main() -> None:
 
 
 def require_complete(config: BuildConfig, folder: Path) -> None:
-    """Exit with status 1 if passages have no reply, because of the cap or of failures."""
+    """Exit with status 1 if a question has no reply, because of the budget or of failed requests."""
     with Journal(folder / "journal.jsonl") as journal:
         if left := estimate(load_passages(folder), journal, config.teacher)[0]:
             sys.exit(
                 f"error: {left} questions have no reply, so nothing was built or uploaded: run the same command "
-                "again, with a higher --max_cost if it was met, or give --allow_incomplete"
+                "again, with a higher --max_cost if it was reached, or give --allow_incomplete"
             )
 
 
 def screen_of(config: BuildConfig) -> Screen | None:
-    """The filter that keeps passages of the recipe's benchmarks from the teacher, if the recipe removes them."""
+    """Return the filter that rejects passages of benchmarks before the teacher is paid, or None without benchmarks."""
     if not config.contamination.benchmarks:
         return None
-    from .dataset.contamination import Decontaminator  # imports numpy, which the stage `annotate` does not need
+    from .dataset.contamination import Decontaminator
 
     return Decontaminator(config.contamination).screen()
 
 
 def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
-    """Print the number and the maximum cost of the open requests; a pilot first asks, pays and keeps a few replies."""
+    """Print the number of open requests and their maximum cost; a pilot first pays for a few replies."""
     with Journal(folder / "journal.jsonl") as journal:
         if pilot:
             started = time.monotonic()
@@ -113,14 +113,13 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     parser.add_argument("--max_cost", type=float, help="budget in dollars (teacher.max_cost)")
     parser.add_argument("--batch", action="store_true", default=None, help="use the provider's Batch API")
     parser.add_argument("--dry_run", action="store_true", help="print the open requests and their maximum cost")
-    pilot, incomplete = "ask N passages to estimate cost and time", "build and upload although passages have no reply"
-    parser.add_argument("--pilot", type=int, default=0, metavar="N", help=f"with --dry_run: {pilot}")
-    parser.add_argument("--allow_incomplete", action="store_true", help=incomplete)
-    parser.add_argument("--output_dir", help="folder of this run")
+    parser.add_argument("--pilot", type=int, default=0, metavar="N", help="with --dry_run: first ask N passages")
+    parser.add_argument("--allow_incomplete", action="store_true", help="build and upload even if replies are missing")
+    parser.add_argument("--output_dir", help="folder of the run")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
     if args.pilot and not args.dry_run:
-        raise UserError("--pilot asks a few passages to estimate the rest: give --dry_run too")
+        raise UserError("--pilot only has an effect with --dry_run: give --dry_run too")
     given = {f"teacher.{name}": getattr(args, name) for name in ("base_url", "model", "max_cost", "batch")}
     given["output_dir"] = args.output_dir or None
     overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value is not None}

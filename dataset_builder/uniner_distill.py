@@ -31,12 +31,12 @@ MESSAGES = {"messages": datasets.List({"role": STRING, "content": STRING})}
 PROVENANCE = {"source_id": STRING, "license": STRING, "start": datasets.Value("int64"), "end": datasets.Value("int64")}
 CONVERSATION_FEATURES = datasets.Features({**TEXT, **MESSAGES, **ENTITIES, "negatives": datasets.List(STRING)})
 DISTILLED = ("type", "definition")  # configs without human-annotated sets
-SHARD_SIZE = "500MB"  # of Arrow data; as Parquet about a third
+SHARD_SIZE = "500MB"  # of Arrow data, which take about a third as Parquet
 ROWS_PER_TABLE = 2000
 
 
 def features_of(config: str) -> datasets.Features:
-    """Return the columns of a config; configs with human-annotated sets have the column `dataset`."""
+    """Return the columns of a config; only configs with human-annotated sets have the column `dataset`."""
     if config == "annotations":
         return datasets.Features({**TEXT, **PROVENANCE, **ENTITIES, "teacher": STRING, "annotated": STRING})
     named = {} if config in DISTILLED else {"dataset": STRING}
@@ -50,7 +50,7 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         name: the config.
         annotations: the annotated passages.
         options: how distilled passages become conversations.
-        budget: longest conversation; None for no limit.
+        budget: limit of a conversation; None for no limit.
         supervised: how passages of human-annotated sets become conversations.
         cache_dir: folder for the files of `datasets`.
     """
@@ -61,7 +61,7 @@ class UninerDistill(datasets.ArrowBasedBuilder):
     ) -> None:  # fmt: skip
         self.annotations, self.options, self.budget, self.supervised = annotations, options, budget, supervised
         self.counts = ConversationCounts()
-        # a fixed hash, because nothing is looked up in a cache
+        # the hash is fixed, because the cache is never reused
         super().__init__(cache_dir=cache_dir, dataset_name="uniner_distill", config_name=name, hash="0")
 
     def _info(self) -> datasets.DatasetInfo:
@@ -103,7 +103,7 @@ def materialize(
         sources: annotation file of each conversation config ("type", "definition", "supervised", "mixture"); the
             config "annotations" is added from the first.
         options: how distilled passages become conversations.
-        tokenizer: tokenizer of the student, which counts the tokens of a conversation; "" for no limit.
+        tokenizer: tokenizer of the student, which measures conversations; "" for no limit.
         folder: an existing folder.
         supervised: how passages of human-annotated sets become conversations.
 
@@ -128,7 +128,7 @@ def materialize(
 
 
 def _move_shards(written: Path, target: Path) -> int:
-    """Rename the shards as the Hub does, `train-00000-of-00001.parquet`, and return their size in bytes."""
+    """Give the shards the names of the Hub, `train-00000-of-00001.parquet`, and return their size in bytes."""
     target.mkdir()
     size = 0
     for path in sorted(written.glob("*.parquet")):

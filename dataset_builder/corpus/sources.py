@@ -4,12 +4,12 @@ import csv
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from glob import escape, glob
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ner_sets.rows import LONGEST_LINE, Row, parse_json, read_lines
 from open_ner.conversation import LONE_SURROGATE
@@ -23,7 +23,6 @@ READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "te
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 PATTERN = re.compile(r"[*?\[]")
 COMMIT = re.compile(r"[0-9a-f]{40}")
-Item = TypeVar("Item")
 
 
 @dataclass
@@ -189,9 +188,9 @@ def _read_csv(path: Path, skip_broken: bool) -> Iterator[Row]:
 LOCAL_READERS: dict[str | None, Callable[[Path, bool], Iterator[Any]]] = {"json": _read_json, "csv": _read_csv}
 
 
-def _shuffled(rows: Iterable[Item], size: int, seed: int) -> Iterator[Item]:
+def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
     """Shuffle a stream as `IterableDataset.shuffle` does: each row is chosen among the next `size` rows."""
-    chooser, rows = random.Random(seed), iter(rows)
+    chooser = random.Random(seed)
     buffer = list(islice(rows, size))
     for row in rows:
         place = chooser.randrange(size)

@@ -1,4 +1,4 @@
-"""A JSONL file of annotated passages and its counts."""
+"""Files of annotated passages."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from .conversations import count_types
 
 @dataclass
 class AnnotationFile:
-    """A file of annotated passages and its counts, from one reading; the rows stay on disk.
+    """A JSONL file of annotated passages and its counts; the rows stay on disk.
 
-    `counts` and `per_passage` count distinct (string, type) pairs per passage. `train_counts` holds the counts of the
-    training split by human-annotated set ("" for distilled rows).
+    `counts` and `per_passage` count distinct (string, type) pairs per passage. `train_counts` is `counts` of the
+    training split, by human-annotated set ("" for distilled rows).
     """
 
     path: Path
@@ -60,5 +60,5 @@ class AnnotationFile:
 
 
 def is_held_out(passage_id: str, one_in: int) -> bool:
-    """Whether a passage belongs to the validation split; this never changes when the corpus grows."""
+    """Whether a passage belongs to the validation split, which does not depend on other passages."""
     return one_in > 0 and int(text_sha256(passage_id), 16) % one_in == 0

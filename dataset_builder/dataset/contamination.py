@@ -1,9 +1,8 @@
 """What a dataset shares with the benchmarks: word n-grams of the passages, and the types.
 
-Words are runs of letters and digits in lower case, so `system 's`, `system's` and `System's` are the same two words in
-any tokenization. A passage overlaps a benchmark's text if they share an n-gram of words. A shorter text of at least
-`min_words` words overlaps a passage that contains all of it. Even shorter texts, such as "show me comedies", occur by
-chance: they are not searched for, and counted as `too_short`.
+Words are runs of letters and digits in lower case, so tokenization and punctuation make no difference. A passage
+overlaps a benchmark's text if they share an n-gram of words. A shorter text of at least `min_words` words overlaps a
+passage that contains all of it. Even shorter texts are only counted, as `too_short`, because they match by chance.
 """
 
 import json
@@ -31,7 +30,7 @@ WORD = re.compile(r"[^\W_]+")
 
 
 class BenchmarkContents(NamedTuple):
-    """Distinct texts and types of a benchmark."""
+    """The distinct texts and types of a benchmark."""
 
     name: str
     texts: list[str]
@@ -39,12 +38,12 @@ class BenchmarkContents(NamedTuple):
 
 
 def normalize(text: str) -> str:
-    """Normalize a text for comparison: lower case and one form of each character."""
+    """Normalize a text for comparison: lower case and compatibility forms."""
     return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
 
 
 def load_benchmarks(config: ContaminationConfig) -> list[BenchmarkContents]:
-    """Load the benchmarks of the recipe, by name or file; raises UserError if one is missing or has no text."""
+    """Load the benchmarks of the recipe, by name or file. Raises UserError if one is missing or has no text."""
     loaded = []
     for name in config.benchmarks:
         file = Path(config.data_dir) / name
@@ -60,7 +59,7 @@ def load_benchmarks(config: ContaminationConfig) -> list[BenchmarkContents]:
 
 
 def _of_file(name: str, file: Path) -> BenchmarkConfig:
-    """Infer the options of a file without a YAML: the authors' format, or texts with or without mentions."""
+    """Infer the options of a benchmark file: conversations of UniversalNER, or texts with or without mentions."""
     first = next(read_json_rows(file), {})
     form = "official" if "conversations" in first else "offsets"
     entities = "entities" if "entities" in first else None
@@ -71,7 +70,7 @@ class NgramIndex:
     """The word n-grams of texts, and the whole of each shorter text down to `min_words` words.
 
     Attributes:
-        too_short: Numbers of the texts with fewer words, which are not searched for.
+        too_short: numbers of the texts with fewer words, which are not searched for.
     """
 
     def __init__(self, texts: list[str], ngram: int, min_words: int) -> None:
@@ -89,7 +88,7 @@ class NgramIndex:
                 self._texts.setdefault(length, {}).setdefault(gram, set()).add(number)
 
     def overlaps(self, passage: str) -> set[int]:
-        """The numbers of the texts that a passage overlaps."""
+        """Return the numbers of the texts that a passage overlaps."""
         words = WORD.findall(normalize(passage))
         found = [texts.get(gram, ()) for length, texts in self._texts.items() for gram in _ngrams(words, length)]
         return set().union(*found)
@@ -103,7 +102,7 @@ class Decontaminator:
     """Compares passages and types with the benchmarks, rejects what the recipe removes, and counts the overlap.
 
     Reasons of rejects: `contaminated: <benchmark>` for a passage, with the first benchmark that it overlaps;
-    `type_of_benchmark: <benchmark>` for a mention; `no_entities_left` for a passage that has no other mention. A text
+    `type_of_benchmark: <benchmark>` for a mention; `no_entities_left` for a passage without another mention. A text
     that is looked up several times counts once.
     """
 
@@ -114,26 +113,25 @@ class Decontaminator:
         self.owners = [number for number, benchmark in enumerate(self.benchmarks) for _ in benchmark.texts]
         self.index = NgramIndex(texts, config.ngram, config.min_words)
         self.labels = {name: benchmark.name for benchmark in reversed(self.benchmarks) for name in benchmark.types}
-        self.found: dict[str, set[int]] = {}  # text of a passage -> benchmark texts it overlaps
+        self.found: dict[str, set[int]] = {}  # text of a passage -> numbers of the texts that it overlaps
         self.removed: set[str] = set()
         self.types: set[str] = set()  # types that the dataset shares with the benchmarks
 
     def screen(self) -> Screen | None:
-        """Return a filter for the passages stage, or None if it would remove nothing; it does not count overlap."""
+        """Return a filter for the stage `passages`, which does not count overlap; None if nothing is to be removed."""
         if not self.benchmarks or self.config.passages != "remove":
             return None
         known = [(benchmark.name, benchmark.texts) for benchmark in self.benchmarks]
         options = json.dumps([known, self.config.ngram, self.config.min_words])
-        name = f"contamination {text_sha256(options)[:16]}"
 
         def why_reject(text: str) -> str | None:
             numbers = self.index.overlaps(text)
             return self._reason(numbers) if numbers else None
 
-        return Screen(name, why_reject)
+        return Screen(f"contamination {text_sha256(options)[:16]}", why_reject)
 
     def look_up(self, passages: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Return the reasons to reject passages `(id, text)`, by id, and count all overlap."""
+        """Count the overlap of passages `(id, text)`, and return the reasons to reject some of them, by id."""
         rejected: dict[str, str] = {}
         for name, text in passages if self.benchmarks else ():
             if numbers := self.index.overlaps(text):
@@ -144,7 +142,7 @@ class Decontaminator:
         return rejected
 
     def why_not_type(self, name: str) -> str | None:
-        """Return the reason to reject a mention of this type, or None; a type of a benchmark is counted."""
+        """Count a type of a benchmark, and return the reason to reject its mentions, or None."""
         name = normalize_type(name)
         if name not in self.labels:
             return None
@@ -152,7 +150,7 @@ class Decontaminator:
         return f"type_of_benchmark: {self.labels[name]}" if self.config.types == "remove" else None
 
     def clean(self, part: Annotations) -> Annotations:
-        """Return a human-annotated set without its rejects, with its counts updated."""
+        """Return a human-annotated set without contaminated passages and types, with updated counts."""
         rejected = self.look_up((row["id"], row["text"]) for row in part.rows)
         result = Annotations(rejects=list(part.rejects), counts=part.counts.copy())
         for row in part.rows:
@@ -163,8 +161,7 @@ class Decontaminator:
                 continue
             mentions = []
             for mention in row["entities"]:
-                reason = self.why_not_type(mention["type"])
-                if reason:
+                if reason := self.why_not_type(mention["type"]):
                     result.reject(reason, row["id"], mention["text"], mention["type"], json.dumps(mention))
                     result.counts["entities_kept"] -= 1
                 else:
@@ -176,15 +173,15 @@ class Decontaminator:
         return result
 
     def overlaps(self) -> list[Overlap]:
-        """Return what everything looked up so far shares with each benchmark, counted before removal."""
+        """Return what all passages and types looked up so far share with each benchmark, before any removal."""
         owned = [self._owners(numbers) for numbers in self.found.values()]
         first = Counter(self._owners(self.found[text])[0] for text in self.removed)
         texts = Counter(self.owners[text] for text in set().union(*self.found.values()))
         too_short = Counter(self.owners[text] for text in self.index.too_short)
         return [
             {
-                "benchmark": benchmark.name,
-                "texts": len(benchmark.texts), "too_short": too_short[number], "texts_found": texts[number],
+                "benchmark": benchmark.name, "texts": len(benchmark.texts), "too_short": too_short[number],
+                "texts_found": texts[number],
                 "passages": sum(number in numbers for numbers in owned), "removed": first[number],
                 "types": len(benchmark.types), "types_shared": sorted(self.types & set(benchmark.types)),
             }

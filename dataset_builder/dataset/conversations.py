@@ -1,4 +1,4 @@
-"""Annotated passages become conversations, many at once, and conversations become Arrow tables."""
+"""Annotated passages become conversations."""
 
 import math
 from collections import Counter
@@ -19,10 +19,7 @@ from .token_budget import AnsweredQuery, TokenBudget
 
 @dataclass
 class ConversationCounts:
-    """What a config asks, and the rejected passages and queries.
-
-    `conversations`, `queries` and `negative_queries` count by human-annotated set; "" counts distilled rows.
-    """
+    """Counts by human-annotated set ("" for distilled rows), present types beyond `max_queries`, and rejects."""
 
     conversations: Counter[str] = field(default_factory=Counter)
     queries: Counter[str] = field(default_factory=Counter)
@@ -33,7 +30,7 @@ class ConversationCounts:
 
 def count_types(rows: Iterable[AnnotationRow]) -> Counter[str]:
     """Count the distinct (passage, string, type) triples of each type."""
-    # a dict instead of a set keeps types of equal frequency in the order of the passages, so runs are reproducible
+    # a dict, because the order of a set differs between runs
     return Counter(kind for row in rows for _, kind in dict.fromkeys((m["text"], m["type"]) for m in row["entities"]))
 
 
@@ -85,7 +82,7 @@ def to_conversations(
 def choose_queries(
     row: AnnotationRow, sampler: NegativeSampler, options: DatasetConfig, counts: ConversationCounts
 ) -> list[AnsweredQuery]:
-    """Return the queries of a row in the order asked; present types beyond `max_queries` are counted."""
+    """Return the queries of a row in the order asked, and count the present types beyond `max_queries`."""
     present: dict[str, list[tuple[int, str]]] = {}
     for mention in row["entities"]:
         present.setdefault(mention["type"], []).append((mention["start"], mention["text"]))

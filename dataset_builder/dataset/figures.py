@@ -1,4 +1,4 @@
-"""The figures of the dataset card. Names from corpus and teacher are drawn as plain text, never as markup."""
+"""The figures of the dataset card."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from .annotation_file import AnnotationFile
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BARS = 20  # most bars in a figure; one more bar sums up the rest
-LONGEST_NAME = 32  # characters, inside a figure
-LONGEST_LABEL = 48  # characters, beside a bar
-MOST_ENTITIES = 120  # most bars in the figure of entities per passage
+BARS = 20  # maximum number of bars in a figure; one more bar sums up the rest
+LONGEST_NAME = 32  # characters of a name in a figure
+LONGEST_LABEL = 48  # characters of the label of a bar
+MOST_ENTITIES = 120  # maximum number of bars in the figure of entities per passage
 
 
 def plot_all(stats: BuildStatistics, annotations: AnnotationFile, folder: Path) -> None:
@@ -32,7 +32,7 @@ def plot_all(stats: BuildStatistics, annotations: AnnotationFile, folder: Path) 
 
 
 def plot_types(counts: Counter[str], path: Path) -> None:
-    """Plot the frequency of types by rank on logarithmic axes, with some of the frequent ones named."""
+    """Plot the frequency of types by rank on logarithmic axes, with the names of some frequent types."""
     ranked = counts.most_common()
     with _figure(path, f"{len(ranked):,} entity types by frequency") as axes:
         axes.loglog(range(1, len(ranked) + 1), [count for _, count in ranked], ".", color=BLUE, markersize=5)
@@ -53,16 +53,15 @@ def plot_entities(per_passage: Counter[int], path: Path) -> None:
     heights.append(sum(passages for number, passages in per_passage.items() if number >= last))
     with _figure(path, f"entities per passage: mean {mean:.1f}, most {longest:,}") as axes:
         axes.bar(range(last + 1), heights, color=BLUE, width=0.9)
-        axes.set(xlabel="distinct entities" + (f" (last bar: {last} or more)" if longest > last else ""))
-        axes.set(ylabel="passages")
+        unit = "distinct entities" + (f" (last bar: {last} or more)" if longest > last else "")
+        axes.set(xlabel=unit, ylabel="passages")
         axes.grid(alpha=0.3, axis="y", linewidth=0.4)
 
 
 def plot_bars(counts: Counter[str], title: str, unit: str, path: Path, log: bool = False) -> None:
     """Plot a horizontal bar per name with its number, the largest first."""
     shown = [(_plain(name, LONGEST_LABEL) or "not named", number) for name, number in counts.most_common(BARS)]
-    rest = counts.most_common()[BARS:]
-    if rest:
+    if rest := counts.most_common()[BARS:]:
         shown.append((f"{len(rest):,} others", sum(number for _, number in rest)))
     shown = shown or [("nothing", 0)]
     with _figure(path, title, height=0.9 + 0.26 * len(shown)) as axes:
@@ -85,7 +84,7 @@ def _figure(path: Path, title: str, height: float = 4.2) -> "Iterator[Axes]":
 
 
 def _plain(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name on one line, short enough for an axis, with its dollar signs escaped from math mode."""
+    """Return a name on one line, shortened, and with escaped dollar signs, which matplotlib reads as math mode."""
     name = " ".join(name.split())
     short = name if len(name) <= longest else name[: longest - 1] + "…"
     return short.replace("$", r"\$")

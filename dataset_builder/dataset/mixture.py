@@ -1,4 +1,4 @@
-"""Choose the rows of each part and mix the parts, by a seed and the ids, independent of the order of the rows."""
+"""Choose and mix rows by a seed and their ids, independent of their order."""
 
 from open_ner.tools.errors import UserError
 
@@ -9,10 +9,9 @@ DISTILLED = "distilled"  # name of the distilled part in a mixture
 
 
 def cap_set(part: Annotations, empty_ratio: float, max_passages: int | None, seed: int) -> Annotations:
-    """Return a part with at most `empty_ratio` empty passages per annotated one and `max_passages` in all.
+    """Return a set with at most `empty_ratio` passages without mentions per passage with mentions, and `max_passages`.
 
-    The choice depends only on the seed and the ids, so it stays stable as the set grows. Reasons of rejects:
-    `beyond_empty_ratio`, `beyond_max_passages`.
+    The reasons of rejects are `beyond_empty_ratio` and `beyond_max_passages`.
     """
     ranked = sorted(part.rows, key=lambda row: rank(row["id"], seed))
     full = sum(bool(row["entities"]) for row in ranked)
@@ -32,9 +31,9 @@ def cap_set(part: Annotations, empty_ratio: float, max_passages: int | None, see
 
 
 def mix(parts: dict[str, list[AnnotationRow]], weights: dict[str, float], seed: int) -> list[AnnotationRow]:
-    """Mix the rows of all parts in a seeded order: the largest mixture with these relative sizes and no repeated row.
+    """Return the largest mixture with these relative sizes and without repeated rows, in a random order.
 
-    A part without a weight enters whole. Raises UserError for an unknown part or a weight that is not positive.
+    A part without a weight is used as a whole. Raises UserError for an unknown part or a weight that is not positive.
     """
     for name, weight in weights.items():
         if name not in parts:
@@ -51,5 +50,5 @@ def mix(parts: dict[str, list[AnnotationRow]], weights: dict[str, float], seed: 
 
 
 def rank(row_id: str, seed: int) -> str:
-    """Return the sort key of an id in the random order of a seed; it does not depend on the other ids."""
+    """Return the sort key of an id in the random order of a seed."""
     return text_sha256(f"{seed}/{row_id}")

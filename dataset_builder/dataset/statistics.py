@@ -19,7 +19,7 @@ PAPER: dict[str, PaperNumbers] = {
 
 @dataclass
 class BuiltConfig:
-    """A config as written: rows by split, `dataset_info` as the Hub's metadata has it, and what it was made from."""
+    """A config as written: its number of rows by split, the Hub's `dataset_info`, its source, and its counts."""
 
     splits: dict[str, int]
     dataset_info: dict[str, Any]
@@ -28,7 +28,7 @@ class BuiltConfig:
 
 
 def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatistics:
-    """Return the statistics of one config, after the counts of its annotation."""
+    """Return the statistics of one config, including the counts of its annotation."""
     found, counts = built.annotations, built.counts
     return {
         **annotation,
@@ -46,7 +46,7 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
 
 
 def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> SetStatistics:
-    """Return the statistics of a human-annotated set: what entered the dataset, what is asked, and the rejects."""
+    """Return the statistics of a human-annotated set: its passages, queries and rejects."""
     mentions = [mention for row in part.rows for mention in row["entities"]]
     return {
         "license": part.rows[0]["license"],

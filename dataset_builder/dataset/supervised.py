@@ -1,7 +1,7 @@
 """Human-annotated sets become the same rows as the teacher's annotations, with the name of their set.
 
-A word may mean different things in two sets, so each set keeps its own label set: its absent types are drawn only from
-it, and its conversations may open with `Dataset: {name}` (paper, section 3.3).
+Two sets may use the same type in different ways. Therefore absent types are drawn only from the types of the same set,
+and conversations may begin with `Dataset: {name}` (paper, section 3.3).
 """
 
 import bisect
@@ -32,7 +32,7 @@ CountTokens = Callable[[str], int]
 
 
 def load_set_configs(config: SupervisedConfig) -> list[AnnotatedSetConfig]:
-    """Read the recipes of the sets; raises UserError for an unknown set or two sets with the same name."""
+    """Read the recipes of the sets. Raises UserError for an unknown set or two sets with the same name."""
     sets = []
     for name in config.sets:
         path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
@@ -47,10 +47,10 @@ def load_set_configs(config: SupervisedConfig) -> list[AnnotatedSetConfig]:
 
 
 def load_sets(config: SupervisedConfig, tokenizer: str, max_tokens: int, seed: int) -> dict[str, Annotations]:
-    """Read, check and cap the sets of the recipe, by name; raises UserError if no entity of a set is left."""
+    """Read, check and sample the sets of the recipe, by name. Raises UserError if a set has no entity left."""
     configs, encoder = load_set_configs(config), load_tokenizer(tokenizer)
     count = lambda text: len(encoder.encode(text, add_special_tokens=False).ids)  # noqa: E731
-    # a passage without entities is asked nothing, unless absent types are asked in any case
+    # passages without mentions are useless if their absent types are not asked
     asked = config.negatives == "all" or (config.negatives != "none" and config.negatives_per_passage)
     empty_ratio = config.empty_ratio if asked else 0.0
     sets = {}
@@ -68,18 +68,18 @@ def annotate_set(
     config: AnnotatedSetConfig, passages: Iterable[SetPassage], long_passages: str, max_tokens: int,
     count_tokens: CountTokens,
 ) -> Annotations:  # fmt: skip
-    """Check the passages of a set and turn them into rows with their `dataset`.
+    """Check the passages of a set and turn them into rows with their `dataset`; mentions may overlap.
 
-    A passage with an invalid span is rejected, because without the mention it would teach that the type is absent:
-    `span_outside_text`, `text_differs`, `empty_span`. A mention whose label is not asked is rejected alone:
-    `dropped_label`, `unknown_label`, `not_in_types`. Mentions may overlap. `longer_than_max_tokens` rejects a long
-    passage, by option, or a window of it that cannot be split.
+    Reasons to reject a passage: `empty`, `not_unicode`, `duplicate`, `duplicate_annotated_otherwise`, problems of the
+    file, `longer_than_max_tokens` (also for a window that cannot be split), and invalid spans, because without the
+    mention the passage would teach that the type is absent: `span_outside_text`, `text_differs`, `empty_span`.
+    Reasons to reject a mention: `dropped_label`, `unknown_label`, `not_in_types`, `duplicate_mention`.
 
     Args:
         config: the set.
         passages: its passages as read.
         long_passages: "window" to cut passages longer than `max_tokens`, "reject" to reject them.
-        max_tokens: longest passage.
+        max_tokens: maximum length of a passage.
         count_tokens: counts the tokens of a text.
 
     Returns:
@@ -93,7 +93,7 @@ def annotate_set(
         result.counts["rows_read"] += 1
         digest = text_sha256(passage.text)
         name = replace_surrogates(f"{config.name}/{passage.id or digest[:16]}")
-        name = f"{name}~{digest[:8]}" if name in ids else name  # make an id unique that the set gives twice
+        name = f"{name}~{digest[:8]}" if name in ids else name  # make an id unique that the set repeats
         asked = _asked_mentions(config, passage, name, result)
         mentions, problem, fault = _check(passage, asked)
         if not problem and digest in seen:
@@ -122,8 +122,7 @@ def annotate_set(
                 "source": config.name, "source_id": replace_surrogates(passage.id), "license": config.license,
                 "start": start, "end": end,
                 "entities": [{**m, "start": m["start"] - start, "end": m["end"] - start} for m in inside],
-                "teacher": "", "annotated": "",  # annotated by people
-                "dataset": config.name,
+                "teacher": "", "annotated": "", "dataset": config.name,
             })  # fmt: skip
     return result
 
@@ -131,7 +130,7 @@ def annotate_set(
 def _asked_mentions(
     config: AnnotatedSetConfig, passage: SetPassage, name: str, result: Annotations
 ) -> list[RawMention]:
-    """Verbalize the labels of a passage and reject repeated mentions and those whose label is not asked."""
+    """Return the mentions with verbalized labels; reject repeated mentions and labels that are not asked."""
     asked: dict[tuple[int, int, str], RawMention] = {}
     for mention in passage.entities:
         result.counts["entities_read"] += 1
@@ -164,7 +163,7 @@ def _trim(text: str, start: int, end: int) -> Span:
 
 
 def _check(passage: SetPassage, asked: list[RawMention]) -> tuple[list[Mention], str, str]:
-    """Return the sorted mentions; or none, the reason to reject the passage, and the invalid part of it."""
+    """Return the sorted mentions; or no mentions, the reason to reject the passage, and its invalid part."""
     if passage.problem:
         return [], passage.problem, passage.raw
     if not passage.text.strip():
@@ -188,7 +187,7 @@ def _check(passage: SetPassage, asked: list[RawMention]) -> tuple[list[Mention],
 def cut_around(
     text: str, mentions: list[Mention], max_tokens: int, count_tokens: CountTokens
 ) -> Iterator[tuple[int, int, bool]]:
-    """Yield windows `(start, end, fits)` of whole words and mentions that cover the text, each as long as possible."""
+    """Cut a text into windows `(start, end, fits)` of whole words and mentions, each as long as possible."""
     words = [match.span() for match in re.finditer(r"\S+", text)]
     inside = bytearray(len(text) + 1)
     for mention in mentions:
@@ -198,7 +197,7 @@ def cut_around(
     starts = [start for start, _ in words]
     first, position = 0, starts[0]
     while first < len(ends):
-        # bisect: a longer text has no fewer tokens, and a word has at least one
+        # bisection, because a longer text has at least as many tokens; a word has at least one token
         size = lambda end, position=position: count_tokens(text[position:end])  # noqa: E731
         beyond = bisect.bisect_right(ends, max_tokens, first, min(first + max_tokens, len(ends)), key=size)
         last = max(beyond - 1, first)
@@ -209,7 +208,7 @@ def cut_around(
 
 
 def conversation_options(config: SupervisedConfig, distilled: DatasetConfig) -> DatasetConfig:
-    """Return how the passages of sets are asked; other options are those of distilled passages."""
+    """Return the options of sets; those that are not set differently are those of distilled passages."""
     every = config.negatives == "all"
     return replace(
         distilled,
