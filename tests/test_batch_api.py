@@ -183,7 +183,7 @@ ask(Path(sys.argv[1]), None, base_url=sys.argv[2], model="fake-teacher")
 
 
 @pytest.mark.parametrize("point", ["created, not told", "half journaled"])
-def test_kill_9(point: str, tmp_path: Path) -> None:
+def test_a_kill_9_pays_for_nothing_twice(point: str, tmp_path: Path) -> None:
     children: list[subprocess.Popen] = []
 
     def created(batch: dict[str, Any]) -> bool:
@@ -382,7 +382,9 @@ def test_what_is_under_way_counts_against_the_cap(tmp_path: Path, monkeypatch: p
     ],
 )
 @pytest.mark.parametrize("route", ["POST /v1/files", "POST /v1/batches"])
-def test_what_will_not_pass_is_one_line(route: str, status: int, code: str, said: str, tmp_path: Path) -> None:
+def test_an_error_that_no_retry_mends_gives_a_one_line_error(
+    route: str, status: int, code: str, said: str, tmp_path: Path
+) -> None:
     fault = {"status": status, "body": {"error": {"message": "no luck with key sk-secret", "code": code}}}
     with (
         FakeBatch(lambda request: "[]", trouble=lambda asked: fault if asked == route else None) as provider,
@@ -416,7 +418,7 @@ def test_passages_and_key_never_follow_a_redirect_and_downloads_do(status: int, 
     assert reached == [] and forwarded
 
 
-def test_faults_and_rate_limits_pass(tmp_path: Path) -> None:
+def test_faults_and_rate_limits_are_waited_out(tmp_path: Path) -> None:
     kinds = [
         {"status": 429, "headers": {"Retry-After": "0.01"}, "body": {"error": {"message": "slow down"}}},
         {"status": 500, "body": {"error": {"message": "oops"}}},
@@ -435,7 +437,7 @@ def test_faults_and_rate_limits_pass(tmp_path: Path) -> None:
     assert len(met) == 5 and min(met.values()) == 5 and counts.failed == 0
 
 
-def test_an_endpoint_that_is_not_there_and_a_missing_key_are_one_line(
+def test_an_endpoint_that_is_not_there_and_a_missing_key_give_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="127.0.0.1:9/v1 gave no usable answer"):
@@ -453,7 +455,7 @@ def test_an_endpoint_that_is_not_there_and_a_missing_key_are_one_line(
         (401, None, "refuses model 'fake-teacher' or the key in .*: no luck"),
     ],
 )
-def test_a_line_all_others_would_share_stops_after_what_came_is_kept(
+def test_an_error_that_every_line_would_meet_stops_the_run_after_its_replies_are_kept(
     status: int, code: str | None, said: str, tmp_path: Path
 ) -> None:
     fault = {"status": status, "body": {"error": {"message": "no luck", "code": code}}}
