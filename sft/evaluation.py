@@ -23,7 +23,7 @@ def dense_attention(model: PreTrainedModel) -> Iterator[None]:
 
     FlashAttention takes no such mask, and flex_attention would compile again for the shape of each pass.
     """
-    trained_with = model.config._attn_implementation
+    trained_with = model.config._attn_implementation or "sdpa"
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     try:
         yield

@@ -32,5 +32,5 @@ def used_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Convert what `json` cannot write: the values of an accelerator's config, or an object that has only a name."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
+    """Convert what `json` cannot write: a nested dataclass, such as the accelerator's config, or another object."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else str(value)
