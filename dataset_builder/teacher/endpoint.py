@@ -25,7 +25,7 @@ LARGEST = 2**25  # bytes of a response; a reply has a few thousand
 
 
 def read_key(config: TeacherConfig, wanted: int) -> str:
-    """Read the API key from the environment; raises UserError if there is none that a header can carry."""
+    """Read the API key from the environment; raises UserError if it is missing or not valid in a header."""
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
         raise UserError(f"{wanted} answers are to be asked and ${config.api_key_env} holds no key: set it")
@@ -64,8 +64,9 @@ def _invalid_address(config: TeacherConfig) -> UserError:
 class ChatEndpoint:
     """Chat completions as raw JSON; an async context manager.
 
-    `certificates` is what TLS trusts, False for plain HTTP alone; `key` is masked in messages, which name the endpoint
-    by its `address`, without credentials.
+    Args:
+        certificates: The certificates that TLS trusts; False for plain HTTP only.
+        key: The API key, which messages show as ***. They name the endpoint by its `address`, without credentials.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Questions around passages: the prompts, shipped or the user's own, and files of recorded replies."""
+"""Turn passages into questions by prompts, and read files of recorded replies."""
 
 import gzip
 import hashlib
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 PROMPTS = Path(__file__).parent / "prompts"
-RECORDED = "recorded"  # stands for the model of a recorded reply
+RECORDED = "recorded"  # model of a recorded reply in the journal
 RecordedReply = tuple[str, str]  # the teacher's words and the finish reason
 
 
 @cache
 def _template(prompt: str) -> "Template":
     from jinja2 import DictLoader, StrictUndefined, TemplateError
-    from jinja2.sandbox import SandboxedEnvironment  # the file may be a stranger's
+    from jinja2.sandbox import SandboxedEnvironment  # a prompt file may come from anybody
 
     path = PROMPTS / f"{prompt}.jinja" if "." not in prompt and "/" not in prompt else Path(prompt)
     try:
@@ -40,9 +40,9 @@ def _template(prompt: str) -> "Template":
 
 
 def build_messages(prompt: str, text: str) -> list[Message]:
-    """Build the messages of a prompt, the name of a shipped one or a path: system, if it has that block, and user.
+    """Build the messages of a prompt: `system`, if the prompt has that block, and `user`.
 
-    The passage's text is inserted as it is and never interpreted as a template.
+    `prompt` is the name of a shipped prompt or a path. The text is inserted as it is, never read as a template.
     """
     from jinja2 import TemplateError
 

@@ -9,7 +9,7 @@ from .http_errors import exception_of, find_error
 from .parse import FINAL, PASSAGE_CODES, plain_reason
 from .requests import Question, address, price, request_ceiling
 
-MOST_TOKENS = 10**9  # a larger count in a reply's usage is not a count
+MOST_TOKENS = 10**9  # larger token counts in a reply's usage are ignored as nonsense
 
 
 class JournalRecord(TypedDict):
@@ -44,12 +44,12 @@ class ReplyCounts:
     reply_tokens: int = 0
     cost: float = 0.0
     cost_before: float = 0.0  # of what was in the journal already
-    bound: float = 0.0  # the part of both that is an upper bound
+    bound: float = 0.0  # dollars of these two that are an upper bound, not the exact cost
     last_fault: str = ""  # why the last failed question got no reply
 
     @property
     def to_ask(self) -> int:
-        """Questions that the teacher must be asked, as far as they have been read: the others count."""
+        """Number of questions for the teacher; a question counts until its reply is found in the journal or a file."""
         return self.total - self.known - self.recorded
 
     def __str__(self) -> str:
@@ -75,8 +75,8 @@ class ReplyCounts:
 def read_completion(question: Question, response: Any, url: str, config: TeacherConfig) -> JournalRecord:
     """Turn the JSON of a chat completion into a journal record, with the finish reason of `plain_reason`.
 
-    An error in the body raises what `exception_of` makes of it. Raises TransientError for anything else that is not an
-    answer to the passage, such as an empty completion.
+    Raises the exceptions of `exception_of` for an error in the body, and TransientError for anything else that is not
+    an answer to the passage, such as an empty completion.
     """
     body = response if isinstance(response, dict) else {}
     choices, usage, model = body.get("choices"), body.get("usage"), body.get("model")

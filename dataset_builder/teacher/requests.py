@@ -15,7 +15,7 @@ from ..config import TeacherConfig
 
 Parameters = dict[str, Any]  # of a request, as JSON; the recipe may add any
 LIMITS = ("max_tokens", "max_completion_tokens")
-WRAPPING_TOKENS = 16  # that an endpoint adds around two messages; the usual chat formats need 10
+WRAPPING_TOKENS = 16  # more than the 10 or so tokens that a chat format adds around two messages
 
 
 def _object_schema(**properties: Any) -> Any:
@@ -46,8 +46,8 @@ def request_key(model: str, parameters: Parameters, messages: list[Message]) -> 
 def request_parameters(config: TeacherConfig) -> Parameters:
     """Parameters sent with the messages; `teacher.parameters` override the others, and null removes one.
 
-    Raises UserError if they set no limit for the reply's length, because its cost would have no bound, or more than
-    one reply, or what the recipe sets elsewhere.
+    Raises UserError if they do not limit the reply's length, because its cost would have no bound, if they ask for
+    several replies, or if they set what the recipe sets elsewhere.
     """
     parameters = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
     if config.response_format == "json_schema":
