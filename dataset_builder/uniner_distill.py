@@ -70,10 +70,8 @@ class UninerDistill(datasets.ArrowBasedBuilder):
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         held_out = self.annotations.held_out
         if all(held_out):
-            raise UserError(
-                f"all {len(held_out)} annotated passages are in the validation split; add passages, or set "
-                "dataset.validation_one_in to 0"
-            )
+            hint = "add passages, or set dataset.validation_one_in to 0"
+            raise UserError(f"all {len(held_out)} annotated passages are in the validation split; {hint}")
         names = ("train", "validation") if any(held_out) else ("train",)
         return [datasets.SplitGenerator(name=name, gen_kwargs={"split": name}) for name in names]
 

@@ -61,10 +61,8 @@ class Parts:
             self._announce(variant, found)
             self._write_file(variant, found.rows)
             self.rejects[variant] = found.rejects
-            self.counts[variant] = {
-                "counts": dict(found.counts), "hallucination_rate": found.hallucination_rate,
-                "merged_types": found.merged_types,
-            }  # fmt: skip
+            counts, rate = dict(found.counts), found.hallucination_rate
+            self.counts[variant] = {"counts": counts, "hallucination_rate": rate, "merged_types": found.merged_types}
             del found  # keep the rows of one variant at a time in memory
 
     def _write_sets(self) -> None:
@@ -74,10 +72,8 @@ class Parts:
             self.human[name] = self.decontaminator.clean(part)
             self._announce(f"supervised: {name}", self.human[name])
             if not any(row["entities"] for row in self.human[name].rows):
-                raise UserError(
-                    f"set {name}: decontamination removed all of its entities; remove it from supervised.sets, or set "
-                    "contamination.passages or contamination.types to report"
-                )
+                hint = "remove it from supervised.sets, or set contamination.passages or contamination.types to report"
+                raise UserError(f"set {name}: decontamination removed all of its entities; {hint}")
             self.rejects[f"supervised: {name}"] = self.human[name].rejects
         self._write_file("supervised", (row for part in self.human.values() for row in part.rows))
 
@@ -134,11 +130,8 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
     passages = len(asked) // max(1, len(teacher.variants))
     for variant, found in replies.items():
         if not found:
-            raise UserError(
-                f"{path}: no {variant} reply to any of {passages} passages; run --stage annotate with the model, "
-                "prompts and parameters of this recipe"
-            )
-        if len(found) < passages:
-            left = passages - len(found)
+            hint = "run --stage annotate with the model, prompts and parameters of this recipe"
+            raise UserError(f"{path}: no {variant} reply to any of {passages} passages; {hint}")
+        if left := passages - len(found):
             print(f"{variant}: {left} of {passages} passages have no reply yet: rejected as no_answer")
     return replies, cost

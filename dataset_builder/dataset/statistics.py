@@ -33,14 +33,12 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
     return {
         **annotation,
         "passages": len(found.held_out), "entities": found.counts.total(), "spans": found.mentions,
-        "types": len(found.counts),
-        "bands": rank_bands(found.counts),
+        "types": len(found.counts), "bands": rank_bands(found.counts),
         "top_types": [name for name, _ in found.counts.most_common(10)],
         "entities_per_passage": found.counts.total() / len(found.held_out),
         "types_per_passage": found.present_types / len(found.held_out),
-        "conversations": built.splits,
-        "queries": counts.queries.total(), "negative_queries": counts.negative_queries.total(),
-        "types_not_asked": counts.types_not_asked,
+        "conversations": built.splits, "queries": counts.queries.total(),
+        "negative_queries": counts.negative_queries.total(), "types_not_asked": counts.types_not_asked,
         "rejected": dict(Counter(reject.reason for reject in counts.rejects)),
     }  # fmt: skip
 
@@ -49,13 +47,11 @@ def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> Se
     """Return the statistics of a human-annotated set: its passages, queries and rejects."""
     mentions = [mention for row in part.rows for mention in row["entities"]]
     return {
-        "license": part.rows[0]["license"],
-        "passages": len(part.rows),
+        "license": part.rows[0]["license"], "passages": len(part.rows), "entities": len(mentions),
         "passages_without_entity": sum(not row["entities"] for row in part.rows),
-        "entities": len(mentions),
         "types": dict(Counter(mention["type"] for mention in mentions).most_common()),
-        "conversations": counts.conversations[name],
-        "queries": counts.queries[name], "negative_queries": counts.negative_queries[name],
+        "conversations": counts.conversations[name], "queries": counts.queries[name],
+        "negative_queries": counts.negative_queries[name],
         "rows_read": part.counts["rows_read"], "windows_added": part.counts["windows_added"],
         "entities_read": part.counts["entities_read"], "entities_kept": part.counts["entities_kept"],
         "entities_of_rejected_passages": part.counts["entities_of_rejected_passages"],
