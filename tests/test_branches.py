@@ -206,5 +206,5 @@ def test_held_out_answers_are_generated_by_sdpa(
         held_out=held_out,
     )  # fmt: skip
     model.register_forward_pre_hook(lambda module, _: used.add(module.config._attn_implementation))
-    trainer._entity_scores(held_out)
+    trainer._entity_scores(held_out)  # not trainer.evaluate, whose loss would compile flex_attention on a CPU
     assert used == {"sdpa"} and model.config._attn_implementation == "flex_attention"
