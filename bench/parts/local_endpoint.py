@@ -1,6 +1,6 @@
 """An OpenAI-compatible endpoint on 127.0.0.1 for bench/annotate.py, with a fixed latency, a rate limit and faults.
 
-It uses bare asyncio, so that one core serves more than any client here can ask. `GET /stats` returns what was served.
+It uses only asyncio protocols, because HTTP frameworks are slower than the clients here. `GET /stats` returns counts.
 """
 
 import asyncio
@@ -20,9 +20,12 @@ FAULTS = ("429", "500", "reset mid-body", "hang", "truncated body")  # one in fo
 class LocalEndpoint:
     """The endpoint runs in its own process inside the `with` block; `base_url` is its address.
 
-    It replies after `latency` seconds. Above `per_minute`, a token bucket of one second, it sends a 429 with
-    `Retry-After: 1`; `headers` states that limit in the replies. With `faults`, one prompt in four first meets one of
-    them. Of all requests, `random_share` get a 429 without Retry-After.
+    Args:
+        latency: Seconds before each reply.
+        per_minute: Rate limit, a token bucket of one second; a request above it gets a 429 with `Retry-After: 1`.
+        headers: Whether the replies state that limit.
+        faults: Some of FAULTS; one prompt in four meets one of them when it is asked for the first time.
+        random_share: Share of all requests that get a 429 without `Retry-After`.
     """
 
     def __init__(self, latency: float, **settings: Any) -> None:
