@@ -9,7 +9,7 @@ import datasets
 from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
-from open_ner.conversation import Message, Span, neutralize, read_answer
+from open_ner.conversation import ACKNOWLEDGEMENT, Message, Span, neutralize, read_answer
 from open_ner.tools.errors import UserError
 
 from . import IGNORED
@@ -58,7 +58,7 @@ def tokenize(
 
     Returns:
         Rows with `input_ids`, `labels`, `length` and, with branches, `branches`; and the numbers of `conversations`,
-        `queries`, `answer_tokens` and `tokens`.
+        `queries`, queries whose type is `present` in the passage, `answer_tokens` and `tokens`.
 
     Raises:
         UserError: A row is not a conversation of the dialogue, or exceeds a limit; the message names the row.
@@ -89,6 +89,10 @@ def tokenize(
             **{name: [row[name] for row in rows] for name in rows[0]},
             "length": [len(row["input_ids"]) for row in rows],
             "queries": [(len(messages) - 2) // 2 for messages in batch["messages"]],
+            "present": [
+                sum(m["content"] not in (ACKNOWLEDGEMENT, "[]") for m in own if m["role"] == "assistant")
+                for own in batch["messages"]
+            ],
             "answer_tokens": [len(row["labels"]) - row["labels"].count(IGNORED) for row in rows],
         }
 
@@ -110,10 +114,10 @@ def tokenize(
                 "with a smaller dataset.max_conversation_tokens"
             )
     report = {
-        "conversations": len(encoded), "queries": sum(encoded["queries"]),
+        "conversations": len(encoded), "queries": sum(encoded["queries"]), "present": sum(encoded["present"]),
         "answer_tokens": sum(encoded["answer_tokens"]), "tokens": sum(lengths),
     }  # fmt: skip
-    return encoded.remove_columns(["queries", "answer_tokens"]), report
+    return encoded.remove_columns(["queries", "present", "answer_tokens"]), report
 
 
 def check_conversation(messages: list[Message], name: str = "a conversation") -> None:

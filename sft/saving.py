@@ -52,7 +52,9 @@ def save_student(
         origin = origin or read_origin(dataset, str(model_config.model_name_or_path))
         types = list(origin.types)[:DEFAULT_TYPES] or DEFAULTS["types"]
         window = origin.window or DEFAULTS["window"]
-        model.config.update({"open_ner": {**DEFAULTS, "types": types, "window": window}})
+        counts = cast(Mapping[str, int], training.get("trained_on"))
+        share = {"present_share": round(counts["present"] / counts["queries"], 4)} if counts else {}
+        model.config.update({"open_ner": {**DEFAULTS, "types": types, "window": window, **share}})
         model.generation_config = answering_config(tokenizer)
         tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
         model.config.update({"use_cache": True, **{name: getattr(model.generation_config, name) for name in tokens}})

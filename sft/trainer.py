@@ -72,7 +72,8 @@ class AnswerTrainer(SFTTrainer):
         special = self.aux_loss_enabled or any(getattr(config, name, None) for name in SPECIAL_HEADS)
         if model.device.type == "cpu" and not special:
             score_answers_only(model)
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # sharded weights cannot be used yet
+        # sharded weights cannot be used yet; bitsandbytes repacks quantized ones in eval mode on some CPUs, for good
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled or getattr(model, "is_quantized", False)):
             require_shared_passage(model, self.processing_class)
         if branches:
             see_own_branch_only(model)

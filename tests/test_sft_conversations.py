@@ -38,6 +38,7 @@ def test_the_report_counts_what_is_trained_on(tokenizer: AutoTokenizer) -> None:
     encoded, report = tokenize(rows(), tokenizer, None)
     assert encoded.column_names == ["input_ids", "labels", "length"]
     assert (report["conversations"], report["queries"]) == (3, 5)
+    assert report["present"] == sum(turn["content"] != "[]" for own in CONVERSATIONS for turn in own[4::2]) == 3
     assert report["answer_tokens"] == sum(sum(label != IGNORED for label in labels) for labels in encoded["labels"])
     assert report["tokens"] == sum(map(len, encoded["input_ids"])) == sum(encoded["length"])
 

@@ -274,6 +274,8 @@ def test_an_evaluation_of_held_out_passages_is_in_the_results(
     assert [entry["step"] for entry in evaluated] == [1, 2]
     assert all(0 <= entry["eval_entity_f1"] <= 1 for entry in evaluated)
     assert training["trained_on"]["queries"] == 8 and training["run"]["branches"] is True
+    saved = json.loads((tmp_path / "out" / "config.json").read_text())["open_ner"]
+    assert saved["present_share"] == training["trained_on"]["present"] / 8 and saved["overlaps"] == "flat"
     assert (tmp_path / "out" / "figures" / "learning_curve.png").exists()
     assert "dataset_kwargs" not in (tmp_path / "out" / "recipe.yaml").read_text()  # not given by the user
 
