@@ -1,9 +1,9 @@
 """Questions to the journal through the provider's Batch API, which replies within a day, usually at half the price.
 
 As with single requests, a reply is journaled once and never paid twice. Every batch carries two names as metadata:
-the run (hash of the journal's header) and the part (hash of its keys). A batch whose creation was not recorded,
-because the process died, is therefore found again in the provider's list. `state.json` records what the list cannot
-tell: which batches are collected. Replies are written to the journal first, then to the state.
+the run (hash of the journal's header) and the part (hash of its keys). If the process dies before it records a new
+batch, the next run finds it in the provider's list. `state.json` records which batches are collected, after their
+replies are in the journal.
 
 The costs use the recipe's `price_input` and `price_output`: set the prices of the Batch API there.
 """
@@ -31,40 +31,19 @@ from .records import JournalRecord, ReplyCounts, make_record
 from .requests import Question, request_ceiling
 
 if TYPE_CHECKING:
-    from openai.types import Batch
+    from openai import types
 
 # https://platform.openai.com/docs/guides/batch: limits of one input file
 PART_REQUESTS = 50_000
 PART_BYTES = 200_000_000
-SMALLEST_PART = 100  # requests; if the account's queue has no room for these, stop with a message
-ROUNDS = 3  # times a question is asked before it counts as failed, and times the cap may end the submission
+SMALLEST_PART = 100  # requests; the run ends if the account's queue has no room for these
+ROUNDS = 3  # tries of a question before it counts as failed; also, how often the cap may end the submission
 ENDED = ("completed", "expired", "cancelled", "failed")
 QUEUE_FULL = "token_limit_exceeded"  # error code of a batch for which the account's queue had no room
 
 
-def annotate_batch(
-    todo: list[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts, key: str
-) -> None:
-    """Ask the open questions in batches; can be resumed at any point.
-
-    Batches of earlier runs of this journal are collected first. The folder `batches` beside the journal holds the
-    state and the input files of the batches under way. Questions that stay open because of the cap or after `ROUNDS`
-    are reported and left to the next run. Raises UserError if a retry cannot help, such as for an unknown model.
-    """
-    import openai
-
-    with journal.path.open("rb") as lines:
-        run = hashlib.sha256(lines.readline()).hexdigest()[:32]
-    # without redirects, which would send the passages to a host that the user did not name, and without the client's
-    # own retries: a repeated `create` would be a second batch, and paid
-    options = {"max_retries": 0, "timeout": config.timeout}
-    http = openai.DefaultHttpxClient(follow_redirects=False)
-    with openai.OpenAI(api_key=key, base_url=config.base_url, http_client=http, **options) as client:
-        _Run(todo, journal, config, counts, Provider(client, config, run)).work()
-
-
 @dataclass
-class _Batch:
+class Batch:
     """A batch under way: its questions, the most they can still cost, and how many the provider has answered."""
 
     id: str
@@ -74,16 +53,23 @@ class _Batch:
     done: int = 0
 
 
-class _Run:
-    """One run of `annotate_batch`: adopt what is under way, then submit, wait, collect, until nothing is left."""
+class AskingInBatches:
+    """Asks the open questions in batches; can be resumed at any point.
+
+    Batches of earlier runs of this journal are collected first. The folder `batches` beside the journal holds the
+    state and the input files of the batches under way. Questions that stay open because of the cap or after `ROUNDS`
+    are reported and left to the next run.
+    """
 
     def __init__(
-        self, todo: list[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts, provider: Provider
+        self, todo: Iterable[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts, key: str
     ) -> None:
         self.todo = {question.key: question for question in todo}
-        self.journal, self.config, self.counts, self.provider = journal, config, counts, provider
+        self.journal, self.config, self.counts = journal, config, counts
+        with journal.path.open("rb") as lines:
+            self.provider = Provider(config, key, run=hashlib.sha256(lines.readline()).hexdigest()[:32])
         self.folder = BatchFolder(journal.path.parent / "batches")
-        self.open: list[_Batch] = []
+        self.open: list[Batch] = []
         self.queue: dict[str, Question] = {}
         self.tries: Counter[str] = Counter()
         self.part_requests = PART_REQUESTS
@@ -91,8 +77,8 @@ class _Run:
         self.cuts = 0  # times the cap ended the submission
         self.last_line = ""
 
-    def work(self) -> None:
-        """Do everything, from start to end."""
+    def run(self) -> None:
+        """Adopt what is under way, then submit, wait and collect; raises UserError if a retry cannot help."""
         self.adopt()
         in_flight = {key for batch in self.open for key in batch.questions}
         self.queue = {key: question for key, question in self.todo.items() if key not in in_flight}
@@ -102,10 +88,10 @@ class _Run:
                 break
             self.wait()
         if self.counts.failed:
-            said = f"{self.counts.failed} requests got no usable answer, the last one: {self.counts.last_fault}"
+            failed = f"{self.counts.failed} requests got no usable answer, the last one: {self.counts.last_fault}"
             if not self.counts.asked:
-                raise UserError(said)
-            print(said)
+                raise UserError(failed)
+            print(failed)
         if self.queue:
             cap = f"stopped below max_cost ${self.config.max_cost}: {len(self.queue)} requests are not submitted"
             print(f"{cap}; raise teacher.max_cost and run again to go on")
@@ -128,11 +114,11 @@ class _Run:
             if path not in kept:  # written by a run that stopped before it created their batch
                 path.unlink()
 
-    def read_part(self, name: str, part: str, file_id: str) -> _Batch:
+    def read_part(self, name: str, part: str, file_id: str) -> Batch:
         """Build a batch of an earlier run from its input file; some of its questions may not be asked today."""
         if not self.folder.part_path(part).exists():
             self.provider.download(file_id, self.folder.part_path(part))
-        batch = _Batch(name, part, {}, 0.0)
+        batch = Batch(name, part, {}, 0.0)
         with self.folder.part_path(part).open("rb") as lines:
             for row in map(json.loads, lines):
                 # the file names neither variant nor passage
@@ -155,7 +141,7 @@ class _Run:
             part, questions, ceiling = written
             name = self.provider.create(part, self.folder.part_path(part), self.folder.state)
             self.folder.remember(name, part)
-            self.open.append(_Batch(name, part, questions, ceiling))
+            self.open.append(Batch(name, part, questions, ceiling))
             self.queue = {key: question for key, question in self.queue.items() if key not in questions}
 
     def wait(self) -> None:
@@ -183,7 +169,7 @@ class _Run:
                 raise UserError(f"the account's queue of batches has no room for even {largest} requests: {message}")
             self.most_open, self.part_requests = 1, largest // 2
 
-    def put_back(self, batch: _Batch, found: "Batch") -> str:
+    def put_back(self, batch: Batch, found: "types.Batch") -> str:
         """Queue the questions of a batch again if the account's queue was full; UserError for any other reason."""
         self.close(batch)
         errors = (found.errors and found.errors.data) or []
@@ -193,7 +179,7 @@ class _Run:
         self.queue |= {key: question for key, question in batch.questions.items() if key in self.todo}
         return message
 
-    def collect(self, batch: _Batch, found: "Batch") -> None:
+    def collect(self, batch: Batch, found: "types.Batch") -> None:
         """Journal the replies of a batch that has ended; queue what it leaves open again, or count it as failed."""
         faults: dict[str, Exception] = {}
         path = self.folder.path / "answers.jsonl"
@@ -218,7 +204,7 @@ class _Run:
             else:
                 self.queue[key] = self.todo[key]
 
-    def journal_replies(self, lines: Iterable[bytes], batch: _Batch) -> dict[str, Exception]:
+    def journal_replies(self, lines: Iterable[bytes], batch: Batch) -> dict[str, Exception]:
         """Journal every new reply of an output or error file; returns the faults of the other lines by key."""
         faults: dict[str, Exception] = {}
         for line in filter(bytes.strip, lines):
@@ -237,7 +223,7 @@ class _Run:
             self.keep(record)
         return faults
 
-    def journal_rejections(self, batch: _Batch, faults: dict[str, Exception]) -> None:
+    def journal_rejections(self, batch: Batch, faults: dict[str, Exception]) -> None:
         """Journal rejected requests as their passages' answers, unless the endpoint rejects all or many in a row."""
         rejected = {key for key, fault in faults.items() if isinstance(fault, RequestRejected | Forbidden)}
         rows = (len([*keys]) for found, keys in groupby(batch.questions, rejected.__contains__) if found)
@@ -252,7 +238,7 @@ class _Run:
         self.journal.append(record)
         self.counts.count(record, self.config)
 
-    def close(self, batch: _Batch) -> None:
+    def close(self, batch: Batch) -> None:
         """Record that a batch is collected, once all its replies are on disk."""
         with self.journal.path.open("rb") as file:
             os.fsync(file.fileno())
@@ -267,5 +253,6 @@ class _Run:
         line = f"{answered} of {len(self.todo)} answered, {collected} of them collected, {len(self.open)} batches "
         line += f"under way, {self.counts.failed} failed, ${self.counts.cost:.4f}"
         if line != self.last_line:
-            print(f"{line:<110}", file=sys.stderr, flush=True, end="\r" if sys.stderr.isatty() and self.open else "\n")
+            end = "   \r" if sys.stderr.isatty() and self.open else "\n"
+            print(line, file=sys.stderr, flush=True, end=end)
             self.last_line = line

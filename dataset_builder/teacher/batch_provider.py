@@ -14,7 +14,6 @@ from .records import JournalRecord, read_completion
 from .requests import Question, request_body
 
 if TYPE_CHECKING:
-    import openai
     from openai.types import Batch
 
 ENDPOINT = "/v1/chat/completions"
@@ -22,11 +21,17 @@ Result = TypeVar("Result")
 
 
 class Provider:
-    """Batches that carry one run's name as metadata. The retries of `client` itself must be off."""
+    """Batches that carry one run's name as metadata."""
 
-    def __init__(self, client: "openai.OpenAI", config: TeacherConfig, run: str) -> None:
-        self.client, self.config, self.run = client, config, run
-        self.url = config.base_url or "the endpoint"
+    def __init__(self, config: TeacherConfig, key: str, run: str) -> None:
+        import openai
+
+        self.config, self.run, self.url = config, run, config.base_url or "the endpoint"
+        # without redirects, which would send the passages to a host that the user did not name, and without the
+        # client's own retries: a repeated `create` would be a second batch, and paid
+        options = {"max_retries": 0, "timeout": config.timeout}
+        http = openai.DefaultHttpxClient(follow_redirects=False)
+        self.client = openai.OpenAI(api_key=key, base_url=config.base_url, http_client=http, **options)
 
     def listed(self) -> "list[Batch]":
         """All batches that carry this run's name."""

@@ -73,9 +73,11 @@ class TeacherClient:
             if self.asked not in self.journal.asked:
                 self.journal.note({"asked": self.asked})
             if self.config.batch:
-                from .batch import annotate_batch
+                from .batch import AskingInBatches
 
-                annotate_batch(list(todo), self.journal, self.config, self.counts, key)
+                asking = AskingInBatches(todo, self.journal, self.config, self.counts, key)
+                with asking.provider.client:
+                    asking.run()
             else:
                 endpoint = open_endpoint(self.config, key)
                 asyncio.run(Asking(todo, self.journal, self.config, self.counts, endpoint).run())
