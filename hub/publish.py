@@ -41,10 +41,8 @@ def publish_folder(
             commit_message=f"Upload {folder.name} by uniner-distill",
             ignore_patterns=["checkpoint-*/**", "runs/**", "*.partial"], delete_patterns=list(stale) or None,
         )  # fmt: skip
-    except HFValidationError as error:
-        raise UserError(f"--push_to_hub {repo_id!r}: {error}") from None
-    except HfHubHTTPError as error:
-        raise UserError(f"the Hub refuses {repo_id}: {error}") from None
+    except (HFValidationError, HfHubHTTPError) as error:
+        raise UserError(f"{repo_id!r} cannot be published: {error}") from None
     except TransportError as error:
         raise UserError(f"the Hub at {api.endpoint} cannot be reached ({error}): run the same command again") from None
     return f"published {repo_id} ({'private unless it existed' if private else 'public'}), revision {commit.oid}"

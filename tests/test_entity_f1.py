@@ -153,7 +153,7 @@ def test_official_ignores_the_order_of_the_list():
 
 def test_official_matches_inside_one_query_only():
     queries = [('["Paris"]', '["Rome"]'), ('["Rome"]', '["Paris"]')]
-    assert sum(official_counts(*query) for query in queries) == Counts(0, 2, 2)
+    assert sum((official_counts(*query) for query in queries), Counts()) == Counts(0, 2, 2)
 
 
 # --- official: the ratios --------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_strict_ratios_are_plain_fractions():
 
 def test_counts_add_up():
     assert Counts(1, 2, 3) + Counts(10, 20, 30) == Counts(11, 22, 33)
-    assert sum([Counts(1, 2, 3)] * 3) == Counts(3, 6, 9)
+    assert sum([Counts(1, 2, 3)] * 3, Counts()) == Counts(3, 6, 9)
     assert sum([], Counts()) == Counts(0, 0, 0)
 
 
@@ -281,7 +281,7 @@ def test_strict_agrees_with_seqeval(seed):
         predicted.append(gold[-1] if rng.random() < seed / 25 else random_tags(rng, len(tokens)))
         counts.append(strict_counts(spans_of(predicted[-1], tokens), spans_of(gold[-1], tokens)))
     expected = f1_score(gold, predicted, mode="strict", scheme=IOB2, average="micro")
-    assert f1_strict(sum(counts))["f1"] == pytest.approx(expected, abs=1e-12)
+    assert f1_strict(sum(counts, Counts()))["f1"] == pytest.approx(expected, abs=1e-12)
 
 
 # --- the partial schemes, and their agreement with nervaluate ------------------------------------------------------

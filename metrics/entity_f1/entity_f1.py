@@ -71,7 +71,7 @@ _FIRST_LIST = re.compile(r"\[.*?\]")  # lazy and without DOTALL: ends at the fir
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of correct (`tp`), predicted and gold entities; those of several queries or passages can be added."""
+    """Numbers of correct (`tp`), predicted and gold entities; `sum(several, Counts())` adds them up."""
 
     tp: float = 0
     n_pred: int = 0
@@ -80,10 +80,6 @@ class Counts:
     def __add__(self, other: "Counts") -> "Counts":
         """Add two counts, as in micro-averaging."""
         return Counts(self.tp + other.tp, self.n_pred + other.n_pred, self.n_gold + other.n_gold)
-
-    def __radd__(self, zero: int) -> "Counts":
-        """Let `sum(counts)` start from its default, 0."""
-        return self + Counts(zero, zero, zero)
 
 
 def official_counts(prediction: str, reference: str) -> Counts:
