@@ -5,7 +5,7 @@
     tagger = open_ner.load("org/model")
     tagger("Ada Lovelace met Charles Babbage in London.", types=["person", "city"])
 
-`import open_ner` is light: torch and transformers are imported with the first model.
+`import open_ner` is fast: torch and transformers are imported when a model is loaded.
 """
 
 import os
@@ -41,8 +41,8 @@ def load(
             or `device_map`.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: the model's architecture or tokenizer cannot be used, or an option is out of range.
+        OSError: the model does not exist.
+        ValueError: the model's architecture or tokenizer is not supported, or an option is out of range.
     """
     import transformers
 

@@ -1,4 +1,4 @@
-"""Turn the documents of a corpus into passages of at most `max_tokens` tokens, with offsets into their document."""
+"""Documents become passages, which are filtered, sampled and stored."""
 
 import json
 from collections import Counter
@@ -23,29 +23,30 @@ from .filters import Filter, Screen, make_filter, make_is_new
 from .sampling import draw
 from .sources import choose_files, fingerprint, read_documents, sources_of, text_sha256
 
-HELD = 1_000  # characters kept of a rejected document while a sample is drawn
+HELD = 1_000  # characters of a rejected document that stay in memory while a sample is drawn
 
 
 @dataclass
 class ReadCounts:
-    """What was read of a corpus: documents by number of their source, passages, and passages after the sample."""
+    """Documents by number of their source, passages before filters, and passages that were not drawn."""
 
     documents: Counter[int] = field(default_factory=Counter)
     candidates: int = 0
     not_sampled: int | None = None
 
 
-def read_passages(config: CorpusConfig, documents: Counter[int]) -> Iterator[tuple[int, Passage | Reject]]:
-    """Yield every passage of the corpus, unfiltered, with the number of its source; counts documents by source."""
+def _read(config: CorpusConfig, counts: ReadCounts) -> Iterator[tuple[int, Passage | Reject]]:
+    """Yield all passages of the corpus, unfiltered, with the number of their source, and update the counts."""
     cutter = PassageCutter(load_tokenizer(config.tokenizer), config.max_tokens)
     for number, source in enumerate(sources_of(config)):
         for item in read_documents(source, config):
-            documents[number] += 1
+            counts.documents[number] += 1
             if isinstance(item, Reject):
                 yield number, item
                 continue
             pieces = list(cutter.cut(item.text))
             for start, end, tokens in pieces:
+                counts.candidates += 1
                 name = item.id if len(pieces) == 1 else f"{item.id}:{start}"
                 text = item.text[start:end]
                 yield number, Passage(name, text, item.source, item.id, item.license, start, end, tokens)
@@ -54,31 +55,36 @@ def read_passages(config: CorpusConfig, documents: Counter[int]) -> Iterator[tup
 def make_passages(
     config: CorpusConfig, counts: ReadCounts | None = None, screen: Screen | None = None
 ) -> Iterator[Passage | Reject]:
-    """Yield the corpus's passages and rejects, in the order of the corpus or in the random order of the sample.
+    """Make the passages of a corpus.
 
-    A passage is rejected for the first of these: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`,
-    a reason of the screen, `duplicate`, `near_duplicate`; a line or document for `broken_line`, `no_text`, `empty`,
-    `not_unicode`. `counts` is updated; passages that were not drawn into the sample are counted, but not yielded.
+    Args:
+        config: the options of the corpus.
+        counts: is updated; passages that were not drawn into the sample are only counted.
+        screen: an additional filter.
+
+    Yields:
+        Passages and rejects, in the order of the corpus or in the random order of the sample. A passage is rejected
+        for the first of these reasons: `word_too_long`, `too_short`, `binary`, `markup`, `other_language`, those of
+        the screen, `duplicate`, `near_duplicate`. The reasons of documents are those of `read_documents`.
     """
     counts = counts or ReadCounts()
     why_reject = make_filter(config, screen)
     ids: set[str] = set()
     for item in (_sampled if config.sample else _in_order)(config, counts, why_reject):
         if isinstance(item, Passage):
-            if item.id in ids:  # the corpus repeats an id; replies are stored by id, so make it unique
+            if item.id in ids:  # make an id unique that the corpus repeats, because replies are stored by id
                 item.id = f"{item.id}~{text_sha256(item.text)[:8]}"
             ids.add(item.id)
         yield item
 
 
 def _in_order(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> Iterator[Passage | Reject]:
-    """Judge every passage; memory holds 5 KiB per kept passage for `near_duplicates`, or else a hash."""
+    """Filter all passages, in the order of the corpus."""
     is_new, seen, kept = make_is_new(config.near_duplicates), set[str](), 0
-    for _, item in read_passages(config, counts.documents):
+    for _, item in _read(config, counts):
         if isinstance(item, Reject):
             yield item
             continue
-        counts.candidates += 1
         reason = why_reject(item.text, item.tokens)
         digest = text_sha256(item.text)[:32]
         if reason is None and digest in seen:
@@ -93,7 +99,7 @@ def _in_order(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> I
 
 
 def _sampled(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> Iterator[Passage | Reject]:
-    """Draw the sample (see sampling.py), then yield the documents without a passage."""
+    """Draw the sample (see sampling.py), then yield the rejected documents."""
     weights = [source.weight or 0.0 for source in sources_of(config)]  # set for all sources or for none
     size, total = config.sample or 0, sum(weights)
     rejects: list[Reject] = []
@@ -102,19 +108,18 @@ def _sampled(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> It
         counts.documents.clear()
         counts.candidates = 0
         rejects.clear()
-        for number, item in read_passages(config, counts.documents):
-            if isinstance(item, Reject):
-                if len(item.text) > HELD:
-                    item.text = f"{item.text[:HELD]} ... [the first of {len(item.text):,} characters]"
-                rejects.append(item)
-            else:
-                counts.candidates += 1
+        for number, item in _read(config, counts):
+            if isinstance(item, Passage):
                 yield (number if total else 0), item
+                continue
+            if len(item.text) > HELD:
+                item.text = f"{item.text[:HELD]} ... [the first of {len(item.text):,} characters]"
+            rejects.append(item)
 
     shares = [size * weight / total for weight in weights] if total else [size]
     quotas = [int(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda number: quotas[number] - shares[number])
-    for number in by_remainder[: size - sum(quotas)]:  # so that they sum up to the sample
+    for number in by_remainder[: size - sum(quotas)]:  # the quotas must sum up to the sample
         quotas[number] += 1
     drawn = 0
     for passage, reason in draw(read, quotas, config.seed, why_reject, lambda: make_is_new(config.near_duplicates)):
@@ -125,28 +130,29 @@ def _sampled(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> It
 
 
 def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = None) -> CorpusCounts:
-    """Write `passages.jsonl` and `rejected_passages.jsonl`.
+    """Write `passages.jsonl` and `rejected_passages.jsonl`, or reuse those of the same corpus and options.
 
-    Passages already written from the same corpus with the same options are reused; an interrupted run starts again.
+    Returns:
+        The counts of the stage, which are also written to `passages.report.json`.
 
     Raises:
         UserError: the corpus cannot be read, or no passage is left.
     """
     options = asdict(config) | ({"screen": screen.name} if screen else {})
-    config = deepcopy(config)  # `fingerprint` sets revisions
+    config = deepcopy(config)  # because `fingerprint` sets revisions
     sources = sources_of(config)
     state = [fingerprint(source) for source in sources]
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "passages.report.json"
     before = None
-    with suppress(FileNotFoundError, ValueError):  # no report, or one that an older version left incomplete
+    with suppress(FileNotFoundError, ValueError):  # the report is missing, or incomplete
         before = json.loads(report.read_text(encoding="utf-8"))
     if before and (folder / "passages.jsonl").exists() and not _is_outdated(folder):
         then = before["origin"].get("state", [])
         same = before["origin"]["options"] == options and len(then) == len(state)
         if same and all(now in (None, old) for now, old in zip(state, then, strict=True)):
             if None in state:
-                print("passages: reused; the corpus could not be reached to check whether it has changed")
+                print("passages: reused, but the Hub could not be reached to check whether the corpus has changed")
             return before["counts"]
     read = ReadCounts()
     origins, licenses, reasons = Counter(), Counter(), Counter()
@@ -181,7 +187,7 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
         counts["not_sampled"] = read.not_sampled
     if config.sample and counts["kept"] < config.sample:
         print(f"passages: the corpus has {counts['kept']} of the {config.sample} passages of corpus.sample")
-    for path in (report, names[1]):  # without them, what an interruption leaves here counts as incomplete
+    for path in (report, names[1]):  # if they are missing after an interruption, the passages count as incomplete
         path.unlink(missing_ok=True)
     for partial, path in zip(partials, names, strict=True):
         partial.replace(path)
@@ -197,7 +203,7 @@ def _read_rows(path: Path) -> Iterator[Any]:
 
 
 def _is_outdated(folder: Path) -> bool:
-    """Whether the passages are incomplete or of an older version: with other fields, or without a file of rejects."""
+    """Whether the passages are incomplete or of an older version: other fields, or no file of rejects."""
     try:
         first = next(read_jsonl(folder / "passages.jsonl"), {})
     except ValueError:
@@ -206,7 +212,7 @@ def _is_outdated(folder: Path) -> bool:
 
 
 class StoredPassages(Collection[Passage]):
-    """The passages written by `write_passages`, in order; each iteration reads the file again."""
+    """The passages written by `write_passages`, in their order; each iteration reads the file again."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self.rejects_path = folder / "passages.jsonl", folder / "rejected_passages.jsonl"
@@ -227,10 +233,10 @@ class StoredPassages(Collection[Passage]):
         return any(passage == stored for stored in self)
 
     def rejects(self) -> Iterator[Reject]:
-        """The rejects of the stage `passages`."""
+        """Yield the rejects of the stage `passages`."""
         return (Reject(**row) for row in _read_rows(self.rejects_path))
 
 
 def load_passages(folder: Path) -> StoredPassages:
-    """The passages of a run's folder; raises UserError if the stage `passages` must run first."""
+    """Return the passages of a run's folder. Raises UserError if the stage `passages` must run first."""
     return StoredPassages(folder)

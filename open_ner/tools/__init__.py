@@ -1,1 +1,1 @@
-"""Tools around the runtime that do not travel with the weights."""
+"""Tools around the runtime that are not saved with the weights."""

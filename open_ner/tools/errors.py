@@ -1,4 +1,4 @@
-"""Exit statuses and errors of commands: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
+"""Errors and exit statuses of commands: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
 
 import errno
 import os
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake that the user can correct; the message is one line with the wrong value and what to do about it."""
+    """A mistake that the user can correct; the message names the wrong value and what to do about it."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command's `main`; exit with its status, and after a known error print one line to stderr."""
+    """Run a command's `main`; after a known error, print one line to stderr and exit with a status."""
     try:
         return main()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Atomic writes of files, and JSON lines."""
+"""Write files atomically, read and write JSON lines."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from ..conversation import LONE_SURROGATE
 
 
 def write_atomic(path: Path, text: str | Iterable[str]) -> None:
-    """Write a UTF-8 file under a temporary name beside it, then rename it, so that no reader sees half a file."""
+    """Write a UTF-8 file under a temporary name, then rename it, so that no reader sees half a file."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines([text] if isinstance(text, str) else text)
@@ -27,14 +27,11 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def replace_surrogates(text: str) -> str:
-    """The text with each surrogate pair joined to its character, and each lone surrogate replaced by U+FFFD."""
+    """Join surrogate pairs to the characters they stand for, and replace lone surrogates by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if LONE_SURROGATE.search(text) else text
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
-    r"""Yield the value of each line; only `\n` ends a line, whatever other separators the strings contain.
-
-    Raises ValueError for a line that is not JSON, OSError for a file that cannot be read.
-    """
+    r"""Yield the value of each line; only `\n` ends a line. Raises ValueError for a line that is not JSON."""
     with path.open("rb") as lines:
         yield from (json.loads(line) for line in lines if line.strip())

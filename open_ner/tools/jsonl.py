@@ -1,4 +1,4 @@
-"""JSON lines in, JSON lines out: texts are answered in batches, in order, in constant memory."""
+"""Answer the texts of JSON lines in batches, in order, with constant memory."""
 
 import json
 import sys
@@ -9,16 +9,16 @@ from typing import Any
 from ..answers import Entity
 from .errors import UserError
 
-Ask = Callable[[list[str], Any], list[list[Entity]]]  # texts and types to the entities of each text
-Record = dict[str, Any]  # a line as the user wrote it; `text` and `types` are checked
+Ask = Callable[[list[str], Any], list[list[Entity]]]  # maps texts and their types to the entities of each text
+Record = dict[str, Any]  # the object of a line; `text` and `types` are checked
 
 
 def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_size: int) -> None:
-    """Print each line's record with its `entities`, as soon as its batch is answered; blank lines are ignored.
+    """Print the record of each line with `entities` added, as soon as its batch is answered; skip blank lines.
 
-    A record's own `types` take precedence; its own `entities` and `error` become `input_entities` and `input_error`.
-    Raises UserError at the end if some lines could not be answered; each of them has an `error` in its record and on
-    stderr.
+    `types` is for records without `types`; `entities` and `error` in the input become `input_entities` and
+    `input_error`. Raises UserError at the end if some lines could not be answered; their records have an `error`,
+    which is also printed to stderr.
     """
     broken = total = 0
     numbered = enumerate(lines, 1)
@@ -49,7 +49,7 @@ def _record(line: bytes) -> Record:
 
 
 def _answered(records: list[tuple[int, Record]], ask: Ask, types: Any) -> Iterator[tuple[int, Record]]:
-    """Yield the records with their entities; adjacent records with the same types are asked together."""
+    """Yield the records with their entities; adjacent records with the same types are answered together."""
 
     def alike(numbered: tuple[int, Record]) -> tuple[bool, Any]:
         own = numbered[1].get("types")
@@ -65,7 +65,7 @@ def _answered(records: list[tuple[int, Record]], ask: Ask, types: Any) -> Iterat
         except ValueError as error:
             if len(same) == 1:
                 yield same[0][0], same[0][1] | {"error": str(error)}
-            else:  # one of them is invalid: ask each alone to find which
+            else:  # some record is invalid: ask each alone
                 yield from (answered for each in same for answered in _answered([each], ask, types))
             continue
         yield from ((n, record | {"entities": found}) for (n, record), found in zip(same, answers, strict=True))

@@ -1,23 +1,23 @@
-"""Print a text with its spans marked, and a table of them, in colors if the terminal has them."""
+"""Print a text with its spans marked, and a table of the spans, in color if the terminal supports it."""
 
 import re
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..answers import Entity
 
 STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
-# characters that move the cursor, or hide or reorder text; not joiners, which Persian and emoji need
+# characters that move the cursor, or hide or reorder text; not the joiners of Persian words and emoji
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
 
 
 def show(text: str, entities: list[Entity], title: str = "") -> None:
-    """Print the text with the outermost spans as `[word|type]`, then every span with offsets, score and type."""
+    """Print a text with its outermost spans as `[word|type]`, then a table of all spans."""
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     types = dict.fromkeys(entity["entity_group"] for entity in entities)
     colors = {name: STYLES[i % len(STYLES)] for i, name in enumerate(types)}
@@ -28,23 +28,21 @@ def show(text: str, entities: list[Entity], title: str = "") -> None:
     if not entities:
         console.print("(no spans)")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("span", overflow="fold")
-    for name in ("start", "end", "score"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("type", overflow="fold")
+    numbers = [Column(name, justify="right", no_wrap=True) for name in ("start", "end", "score")]
+    columns = [Column("span", overflow="fold"), *numbers, Column("type", overflow="fold")]
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for entity in entities:
         score = "-" if entity["score"] is None else f"{entity['score']:.2f}"
         style = colors[entity["entity_group"]]
         word, name = Text(in_a_cell(entity["word"]), style), Text(in_a_cell(entity["entity_group"]), style)
         table.add_row(word, str(entity["start"]), str(entity["end"]), score, name)
-    # outside a terminal nothing is folded: the table is as wide as its longest span
+    # in a file or pipe nothing is folded: the table is as wide as its longest row
     width = None if console.is_terminal else max(console.measure(table).maximum, 1)
     console.print(table, width=width, soft_wrap=False)
 
 
 def marked(text: str, entities: Iterable[Entity], colors: dict[str, str]) -> Text:
-    """Mark the spans that are not inside another; `entities` are in order of start, the longer first."""
+    """Mark the spans that do not overlap an earlier one; `entities` are sorted by start, longer ones first."""
     shown, at = Text(), 0
     together: dict[tuple[int, int], list[str]] = {}
     for entity in entities:
@@ -60,10 +58,10 @@ def marked(text: str, entities: Iterable[Entity], colors: dict[str, str]) -> Tex
 
 
 def printable(text: str) -> str:
-    """Escape control characters except line ends and tabs, so that no text can control the terminal."""
+    """Escape control characters other than line ends and tabs, so that no text can control the terminal."""
     return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def in_a_cell(text: str) -> str:
-    """Escape line ends and tabs too, so that the text stays on one line."""
+    """Escape all control characters, so that the text stays on one line."""
     return printable(text).replace("\t", r"\t").replace("\n", r"\n")
