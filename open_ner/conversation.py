@@ -14,7 +14,6 @@ from typing import Literal
 Message = dict[str, str]
 Span = tuple[int, int]
 Occurrences = Literal["all", "first"]
-Case = Literal["exact", "else_any", "any"]
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a UTF-16 pair, which neither tokenizers nor files accept
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
@@ -22,8 +21,7 @@ JOINERS = "\u200c\u200d"  # zero-width joiner and non-joiner, as in emoji sequen
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
 QUERY = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
-OCCURRENCES: Occurrences = "all"  # best strict F1 on development passages, measured by bench/choices.py
-CASE: Case = "else_any"  # also measured there; the strings of a grounded answer always match exactly
+OCCURRENCES: Occurrences = "all"  # the default of best strict F1 on development passages
 
 
 def passage_turns(text: str, dataset: str | None = None) -> list[Message]:
@@ -99,16 +97,16 @@ def read_answer(raw: str) -> list[str] | None:
     return list(dict.fromkeys(strings))
 
 
-def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES, case: Case = CASE) -> list[Span]:
+def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES) -> list[Span]:
     """Return the spans of a string in a text, as `(start, end)` in characters with `end` exclusive.
 
     Args:
         text: the passage.
-        string: the string to find; a match inside a word counts only if no match is a whole word.
+        string: the string to find. A match inside a word counts only if no match is a whole word, and a match in
+            another case only if none is exact.
         occurrences: "all" or only the "first" span.
-        case: "exact"; "any" ignores case; "else_any" ignores case only if "exact" finds nothing.
     """
-    for ignore_case in {"exact": (False,), "else_any": (False, True), "any": (True,)}[case]:
+    for ignore_case in (False, True):
         for on_words in (True, False):
             if spans := list(find_occurrences(text, string, on_words, ignore_case)):
                 return spans[:1] if occurrences == "first" else spans
