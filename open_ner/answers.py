@@ -1,9 +1,9 @@
-"""A decoded answer, the student's confidence in each of its strings, and the spans that the strings stand for."""
+"""A decoded answer, the score of each of its strings, and the spans of the strings in the text."""
 
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypedDict
@@ -12,7 +12,6 @@ from .conversation import Occurrences, find_spans
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 OPENING, COMMA = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")
-ScoredStrings = list[tuple[str, float | None]]  # None if the server gave no token probabilities
 
 
 class Entity(TypedDict):
@@ -39,39 +38,32 @@ class Answer:
     complete: bool = False
     presence: float | None = None  # log-odds that the type occurs: 1 minus the probability of the empty answer
 
-    def scored_strings(self) -> ScoredStrings:
-        """Return the distinct strings of the answer as `(string, score)`; of a list that was cut, the whole ones.
+    def scored_strings(self) -> list[tuple[str, float | None]]:
+        """Return the distinct strings of the answer as `(string, score)`, up to the first fault of its JSON.
 
         The score, in [0, 1], is a product: the probability of the tokens up to the first quote (`["`, one token or
         two), where the student decides whether the type occurs at all, times the geometric mean of the probabilities
-        of the string's own tokens, with its quotes. Strings of white space are left out.
+        of the string's own tokens, with its quotes. It is None if there are no log-probabilities. Strings of white
+        space are left out.
         """
         scores: dict[str, float | None] = {}
         occurs = sum(self._within(-1, self.text.find('"') + 1))
-        for string, start, end in read_items(self.text):
-            own = self._within(start, end)
+        place = OPENING.match(self.text)
+        while place and (item := JSON_STRING.match(self.text, place.end())):
+            try:
+                string = json.loads(item[0], strict=False)
+            except ValueError:  # a broken escape
+                break
+            own = self._within(*item.span())
             if string.strip():
                 scores.setdefault(string, math.exp(occurs + sum(own) / len(own)) if own else None)
+            place = COMMA.match(self.text, item.end())
         return list(scores.items())
 
     def _within(self, start: int, end: int) -> list[float]:
         """The log-probabilities of the tokens that write any part of `text[start:end]`; none if they are unknown."""
-        if not self.logprobs:
-            return []
-        spans = zip(self.logprobs, [0, *self.ends[:-1]], self.ends, strict=True)
+        spans = zip(self.logprobs, [0, *self.ends], self.ends, strict=False)  # none without log-probabilities
         return [value for value, a, b in spans if a < end and b > start]
-
-
-def read_items(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the strings of a JSON list with their places in `text`, quotes included, up to the first fault."""
-    place = OPENING.match(text)
-    while place and (item := JSON_STRING.match(text, place.end())):
-        try:
-            string = json.loads(item[0], strict=False)
-        except ValueError:  # a broken escape
-            return
-        yield string, *item.span()
-        place = COMMA.match(text, item.end())
 
 
 def to_entities(
@@ -87,7 +79,7 @@ def to_entities(
 
 
 def token_ends(pieces: Iterable[bytes]) -> list[int]:
-    """Return how many characters have begun after each token, from the tokens' bytes: one may end in a character."""
+    """Return how many characters have begun by the end of each token; `pieces` are the bytes of the tokens."""
     return list(accumulate(sum(byte & 0xC0 != 0x80 for byte in piece) for piece in pieces))
 
 

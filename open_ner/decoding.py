@@ -11,7 +11,8 @@ Its probability tells how sure the student is that the type occurs (`Answer.pres
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,8 +25,8 @@ from .conversation import build_query, write_answer
 from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
 
-RESERVE = 16  # tokens for each answer when a batch is filled; a batch that outgrows its budget puts off passages
-QUERIES_A_ROW = 64  # more would slow each other down: a query attends past the columns of all others in its row
+RESERVE = 16  # tokens planned for each answer when a batch is filled; rows are put off if answers outgrow the budget
+QUERIES_A_ROW = 64  # a query computes attention over the masked columns of all others in its row, so more are slower
 
 
 @dataclass
@@ -37,9 +38,10 @@ class Request:
 
 
 @dataclass
-class _OpenQuery:
-    """A query in the batch, with its answer so far."""
+class _Query:
+    """A query with its answer so far; `number` is its owner in the row (`packing.py`)."""
 
+    number: int
     suffix: list[int]
     answer: Answer = field(default_factory=Answer)
     reading: list[int] = field(default_factory=list)  # tokens of the next pass
@@ -50,30 +52,30 @@ class _OpenQuery:
 
 @dataclass
 class _BatchRow:
-    """A passage with some of its queries: one row of the batch."""
+    """One row of the batch: a passage with some of its queries."""
 
     prefix: list[int]
-    queries: list[_OpenQuery]
+    queries: list[_Query]
 
-    def open(self) -> list[tuple[int, _OpenQuery]]:
-        """Unanswered queries with their numbers."""
-        return [(number, query) for number, query in enumerate(self.queries) if not query.done]
+    def open(self) -> list[_Query]:
+        """Queries whose answer has not ended."""
+        return [query for query in self.queries if not query.done]
 
     def tokens(self, first: bool) -> Tokens:
         """Tokens of the next pass; the first pass also reads the passage and the queries."""
         tokens = Tokens()
         if first:
             tokens.add(self.prefix, SHARED, 0)
-            for number, query in self.open():
-                tokens.add(query.suffix[:-1], number, len(self.prefix))
-        for number, query in self.open():
-            tokens.add(query.reading, number, query.position)
+            for query in self.open():
+                tokens.add(query.suffix[:-1], query.number, len(self.prefix))
+        for query in self.open():
+            tokens.add(query.reading, query.number, query.position)
         return tokens
 
 
 @dataclass
 class _Options:
-    """How the queries of a call are answered; `Decoder.answer` describes the fields."""
+    """The options of `Decoder.answer`."""
 
     free: bool
     presence_bias: float | None
@@ -108,9 +110,9 @@ class Decoder:
         Args:
             requests: passages with their types.
             dataset: the `Dataset:` line of the dialogue.
-            free: go on when an answer repeats a string, as `generate()` does; otherwise the answer ends there.
-            presence_bias: ask for entities where `Answer.presence` plus this is above 0, and nowhere else; None leaves
-                the choice to greedy decoding.
+            free: continue when an answer repeats a string, as `generate()` does; otherwise the answer ends there.
+            presence_bias: a type is answered if `Answer.presence` plus this is above 0, and is empty otherwise; None
+                leaves the choice to greedy decoding.
             max_new_tokens: bound of one answer, in tokens.
             token_budget: bound of the key/value cache, in tokens. Passages are batched up to it, and a passage with
                 more types than fit is read several times.
@@ -120,7 +122,7 @@ class Decoder:
         """
         options = _Options(free, presence_bias, max_new_tokens, token_budget)
         batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens) + len(self.empty)
-        waiting: list[list[_OpenQuery]] = []  # queries of each request that has not been yielded yet
+        waiting: list[list[_Query]] = []  # queries of each request whose answers have not been yielded yet
         for request in requests:
             rows = self._rows(request, dataset, options)
             for row in rows:
@@ -137,7 +139,7 @@ class Decoder:
             yield [query.answer for query in queries]
 
     def _rows(self, request: Request, dataset: str | None, options: _Options) -> list[_BatchRow]:
-        """Split the queries of a request into rows that fit the budget even if every answer has full length."""
+        """Split the queries of a request into rows that fit the budget even if all answers are of full length."""
         longest_answer = max(options.max_new_tokens, len(self.empty))
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         room = positions - longest_answer if positions else None
@@ -147,17 +149,21 @@ class Decoder:
                 f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and {longest_answer} more "
                 f"for the answer, but the model has {positions} positions: cut the passage into shorter ones"
             )
-        queries = [_OpenQuery(suffix) for suffix in prompts.suffixes]
-        longest = longest_answer + max((len(suffix) for suffix in prompts.suffixes), default=0)
-        step = min(QUERIES_A_ROW, max(1, (options.token_budget - len(prompts.prefix)) // longest))
-        return [_BatchRow(prompts.prefix, queries[begin : begin + step]) for begin in range(0, len(queries), step)]
+        prefix, suffixes = prompts.prefix, prompts.suffixes
+        longest = longest_answer + max(map(len, suffixes), default=0)
+        step = min(QUERIES_A_ROW, max(1, (options.token_budget - len(prefix)) // longest))
+        parts = [suffixes[begin : begin + step] for begin in range(0, len(suffixes), step)]
+        return [_BatchRow(prefix, [_Query(number, suffix) for number, suffix in enumerate(part)]) for part in parts]
 
     @torch.no_grad()  # FSDP cannot train with tensors made in inference mode
     def _run(self, rows: list[_BatchRow], options: _Options) -> list[_BatchRow]:
-        """Answer the queries of a batch in place; return the rows put off because the answers outgrew the budget."""
+        """Answer the queries of a batch in place; return the rows put off because the answers outgrew the budget.
+
+        The first pass reads passages, queries and the empty answer after each query, whose columns it then hides.
+        """
         packed, put_off = Packed(self.model, len(rows), self.pad), []
         for row in rows:
-            for _, query in row.open():
+            for query in row.open():
                 query.answer, query.reading = Answer(), [query.suffix[-1], *self.empty]
                 query.position = len(row.prefix) + len(query.suffix) - 1
         while rows:
@@ -170,81 +176,80 @@ class Decoder:
                 continue
             size = 1 + len(self.empty) if first else 1  # tokens read for each answer
             logits = packed.read(tokens, size * max(len(row.open()) for row in rows))
-            drafts, finished = list[tuple[int, int]](), list[tuple[int, int]]()
+            hidden, finished = list[tuple[int, int]](), list[tuple[int, int]]()
             for place, row in enumerate(rows):
-                asked = row.open()
-                last = size * len(asked)
-                self._write(
-                    [query for _, query in asked],
-                    logits[place, -last:].float().view(-1, size, logits.shape[-1]),
-                    options,
-                )
-                drafts += [(place, back) for back in range(last, 0, -1) if (last - back) % size]
-                finished += [(place, number) for number, query in asked if query.done]
-            packed.release(drafts, finished)
-            alive = [number for number, row in enumerate(rows) if row.open()]
+                queries = row.open()
+                own = logits[place, -size * len(queries) :].float().unflatten(0, (-1, size))  # by query
+                if first:
+                    self._decide(queries, own, options)
+                self._write(queries, own[:, 0], options)
+                hidden += [(place, back) for back in range(1, size * len(queries)) if back % size]
+                for query in queries:
+                    if query.done:
+                        finished.append((place, query.number))
+                        self._finish(query.answer)
+            packed.release(hidden, finished)
+            alive = [place for place, row in enumerate(rows) if row.open()]
             if alive and (len(alive) < len(rows) or 4 * packed.waste > packed.size):
                 packed.keep(alive)
-            rows = [rows[number] for number in alive]
+            rows = [rows[place] for place in alive]
         return put_off
 
-    def _write(self, queries: list[_OpenQuery], logits: torch.Tensor, options: _Options) -> None:
-        """Append the next token to each open answer of a row, or end the answer.
+    def _decide(self, queries: list[_Query], logits: torch.Tensor, options: _Options) -> None:
+        """Measure the presence of each query's type, and end the answers that are empty.
 
-        `logits` has the shape (queries, tokens, vocabulary): in the first pass those after the prompt and after each
-        token of the empty answer, later those after the last token.
+        `logits` are those after the prompt and after each token of the empty answer: (queries, tokens, vocabulary).
         """
         totals = logits.logsumexp(-1)
-        if logits.shape[1] > 1:
-            self._decide(queries, logits, totals, options)
-        best = logits[:, 0].topk(2)
-        logprobs = (best.values - totals[:, :1]).tolist()
-        for query, tokens, values in zip(queries, best.indices.tolist(), logprobs, strict=True):
-            answer = query.answer
-            choice = int(query.present and [*answer.tokens, tokens[0]] == self.empty)  # 1: the second best
-            token = tokens[choice]
-            if not query.done and token in self.eos:
-                answer.complete = query.done = True
-            elif not query.done:
-                answer.tokens.append(token)
-                answer.logprobs.append(values[choice])
-                query.reading, query.position = [token], query.position + 1
-                query.done = len(answer.tokens) == options.max_new_tokens or not (options.free or self._is_new(answer))
-            if query.done:
-                self._finish(answer)
-
-    def _decide(
-        self, queries: list[_OpenQuery], logits: torch.Tensor, totals: torch.Tensor, options: _Options
-    ) -> None:
-        """Measure the presence of each query's type, and end the queries whose answer is empty."""
         steps = logits[:, range(len(self.empty)), self.empty] - totals[:, :-1]  # log-probabilities of the empty answer
         ends = logits[:, -1, self.eos].logsumexp(-1) - totals[:, -1]
         choices = logits.argmax(-1).tolist()
         for query, logprobs, end, chosen in zip(queries, steps.tolist(), ends.tolist(), choices, strict=True):
-            total = min(sum(logprobs) + end, -1e-9)  # rounding can reach 0, a probability of 1
-            query.answer.presence = math.log(-math.expm1(total)) - total
+            answer, total = query.answer, min(sum(logprobs) + end, -1e-9)  # rounding can reach 0, a probability of 1
+            answer.presence = math.log(-math.expm1(total)) - total
             empty = chosen[:-1] == self.empty and chosen[-1] in self.eos and len(self.empty) < options.max_new_tokens
             if options.presence_bias is not None:
-                query.present = query.answer.presence + options.presence_bias > 0
+                query.present = answer.presence + options.presence_bias > 0
                 empty = not query.present
             if empty:
-                query.answer.tokens, query.answer.logprobs = list(self.empty), logprobs
-                query.answer.complete = query.done = True
+                answer.tokens, answer.logprobs, answer.complete = list(self.empty), logprobs, True
+                query.done = True
 
-    def _is_new(self, answer: Answer) -> bool:
-        """Whether the string that the last token may have closed is the first of its kind in the answer."""
+    def _write(self, queries: list[_Query], logits: torch.Tensor, options: _Options) -> None:
+        """Append the most probable next token to each open answer, or end the answer.
+
+        `logits` are those after the last token of each answer: (queries, vocabulary).
+        """
+        best = logits.topk(2)
+        logprobs = (best.values - logits.logsumexp(-1, keepdim=True)).tolist()
+        for query, tokens, values in zip(queries, best.indices.tolist(), logprobs, strict=True):
+            if query.done:  # its answer is empty
+                continue
+            answer = query.answer
+            # the second best token, if the best would make an answer empty that must name something
+            choice = int(query.present and [*answer.tokens, tokens[0]] == self.empty)
+            if tokens[choice] in self.eos:
+                answer.complete = True
+            else:
+                answer.tokens.append(tokens[choice])
+                answer.logprobs.append(values[choice])
+                query.reading, query.position = [tokens[choice]], query.position + 1
+            query.done = answer.complete or len(answer.tokens) == options.max_new_tokens
+            if not (query.done or options.free):
+                query.done = self._repeats(answer)
+
+    def _repeats(self, answer: Answer) -> bool:
+        """Return whether the last token closes a string that the answer already has."""
         if b'"' not in self.token_bytes[answer.tokens[-1]]:
-            return True
-        strings = JSON_STRING.findall(
-            b"".join(self.token_bytes[token] for token in answer.tokens).decode(errors="ignore")
-        )
-        return len(strings) == len(set(strings))
+            return False
+        written = b"".join(self.token_bytes[token] for token in answer.tokens).decode(errors="ignore")
+        strings = JSON_STRING.findall(written)
+        return len(strings) > len(set(strings))
 
     def _finish(self, answer: Answer) -> None:
         """Write the text of an answer and where each token ends in it."""
         answer.text = str(self.tokenizer.decode(answer.tokens, clean_up_tokenization_spaces=False))
-        names = self.tokenizer.convert_ids_to_tokens(answer.tokens)  # `token_bytes` has none for special tokens
-        pieces = [self.token_bytes[i] or (name or "").encode() for i, name in zip(answer.tokens, names, strict=True)]
+        pieces = [self.token_bytes[token] for token in answer.tokens]
         # SentencePiece's decoders leave out the first space
         removed = int(b"".join(pieces[:1])[:1] == b" " and not answer.text.startswith(" "))
         answer.ends = [max(0, end - removed) for end in token_ends(pieces)]
@@ -259,29 +264,22 @@ class Decoder:
         return whole[len(before) :] if is_prefix else self.tokenizer.encode(answer, add_special_tokens=False)
 
     @cached_property
-    def token_bytes(self) -> list[bytes]:
-        """The bytes each token of the vocabulary writes."""
-        head = self.model.get_output_embeddings()
-        assert head is not None, "a causal language model has an output layer"
-        size = head.weight.shape[0]  # often padded beyond the tokenizer's vocabulary
-        return token_bytes(self.tokenizer.get_vocab(), size, self.special_tokens)
+    def token_bytes(self) -> defaultdict[int, bytes]:
+        """The bytes that each token writes; none for ids beyond the vocabulary, which output layers often have.
 
-
-def token_bytes(vocabulary: Mapping[str, int], size: int, special: Iterable[str]) -> list[bytes]:
-    """Return the bytes that each token writes, for at least `size` ids; none for special tokens.
-
-    The vocabulary is byte-level if it has "Ġ", else SentencePiece's, with bytes as `<0x0A>`.
-    """
-    table = [b""] * max(size, *(index + 1 for index in vocabulary.values()))
-    byte_level = {character: byte for byte, character in bytes_to_unicode().items()} if "Ġ" in vocabulary else {}
-    special = set(special)
-    for token, index in vocabulary.items():
-        if token in special:
-            continue
-        if byte_level:
-            table[index] = bytes(byte_level[c] for c in token if c in byte_level)
-        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
-            table[index] = bytes([int(token[3:5], 16)])
-        else:
-            table[index] = token.replace("▁", " ").encode("utf-8", "surrogatepass")
-    return table
+        The vocabulary is byte-level if it has "Ġ", else SentencePiece's, with bytes as `<0x0A>`. Added tokens, such as
+        the special ones, are plain text in both.
+        """
+        vocabulary, table = self.tokenizer.get_vocab(), defaultdict[int, bytes](bytes)
+        byte_level = {character: byte for byte, character in bytes_to_unicode().items()} if "Ġ" in vocabulary else {}
+        added = self.tokenizer.added_tokens_decoder
+        for token, index in vocabulary.items():
+            if index in added:
+                table[index] = token.encode()
+            elif byte_level:
+                table[index] = bytes(byte_level[c] for c in token if c in byte_level)
+            elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+                table[index] = bytes([int(token[3:5], 16)])
+            else:
+                table[index] = token.replace("▁", " ").encode("utf-8", "surrogatepass")
+        return table
