@@ -7,7 +7,7 @@ imports travel to the Hub with the weights; `open_ner.load` runs the same code f
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline
@@ -15,40 +15,30 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
 from .answers import Entity
-from .conversation import OCCURRENCES, Occurrences
+from .conversation import OCCURRENCES
 from .decoding import Decoder, Request
-from .long_texts import (
-    Answered,
-    RawResult,
-    Window,
-    cut,
-    fitting_window,
-    read_entities,
-    read_raw,
-    token_counter,
-    up_to_last,
-)
-from .selection import Overlaps, Selection
+from .long_texts import Answered, RawResult, Window, cut, fitting_window, read_entities, read_raw, token_counter
+from .selection import Selection
 
 TASK = "open-ner"
 logger = logging.get_logger(__name__)
-
-
-class Defaults(TypedDict):
-    """Defaults of the pipeline's options, saved with a model as `config.open_ner`."""
-
-    dataset: NotRequired[str | None]
-    types: list[str] | dict[str, str]
-    threshold: float
-    overlaps: Overlaps
-    occurrences: Occurrences
-    temperature: float  # this and `bias` calibrate scores (`answers.calibrate`)
-    bias: float
-    presence_bias: float | None  # added to the log-odds that a type occurs; None: greedy decoding decides
-    present_share: float  # of the queries that the student was tuned on
-    window: int
-    max_new_tokens: int
-    token_budget: int
+DEFAULTS: dict[str, Any] = {  # `config.open_ner` of a model overrides them, and may add a `dataset`
+    "types": ["person", "organization", "location", "date", "event", "product"],
+    "threshold": 0.0,
+    "overlaps": "flat",
+    "occurrences": OCCURRENCES,
+    "temperature": 1.0,  # this and `bias` calibrate scores (`answers.calibrate`)
+    "bias": 0.0,
+    "presence_bias": None,  # added to the log-odds that a type occurs; None: greedy decoding decides
+    "present_share": 0.5,  # of the queries that the student was tuned on
+    "window": 256,
+    "max_new_tokens": 256,
+    "token_budget": 16384,
+}
+WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
+DECODING_OPTIONS = ("dataset", "expected_present", "max_new_tokens", "token_budget")
+SPAN_OPTIONS = ("threshold", "overlaps", "best", "occurrences")  # fields of `Selection`
+QUERIES_AT_A_TIME = 1024  # given to the decoder in one call, which batches them by its token budget
 
 
 class WindowedText(TypedDict):
@@ -59,30 +49,7 @@ class WindowedText(TypedDict):
     windows: Iterator[Window]
 
 
-class AnsweredText(TypedDict):
-    """A text, and each of its windows with the answers by entity group."""
-
-    text: str
-    answers: Iterable[Answered]
-
-
-DEFAULTS: Defaults = {
-    "types": ["person", "organization", "location", "date", "event", "product"],
-    "threshold": 0.0,
-    "overlaps": "flat",
-    "occurrences": OCCURRENCES,
-    "temperature": 1.0,
-    "bias": 0.0,
-    "presence_bias": None,
-    "present_share": 0.5,
-    "window": 256,
-    "max_new_tokens": 256,
-    "token_budget": 16384,
-}
-WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
-DECODING_OPTIONS = ("dataset", "expected_present", "max_new_tokens", "token_budget")
-SPAN_OPTIONS = ("threshold", "overlaps", "best", "occurrences")  # fields of `Selection`
-QUERIES_AT_A_TIME = 1024  # held at once; the decoder batches them by its token budget
+AnsweredText = tuple[str, list[Answered]]
 
 
 class OpenNERPipeline(Pipeline):
@@ -100,13 +67,13 @@ class OpenNERPipeline(Pipeline):
         overlaps: "flat" lets types compete: no two spans share a character, the surest one is kept. "nested": types
             compete only for the very same span. "all": every span is kept.
         best: return only the surest span of each type.
-        occurrences: "all" maps an answer to each of its occurrences on word boundaries, "first" to the first one; in a
-            text beyond the window, in each of its windows.
-        expected_present: the share of the asked types that you expect in a text, in (0, 1). Shifts the student's
-            log-odds that a type occurs by `logit(expected_present) - logit(present_share)`, where `present_share` is
-            that of its training data, instead of the saved presence bias.
-        return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list; for a text beyond
-            the window, lists of answers, one for each of its `"windows": [(start, end), ...]`.
+        occurrences: "all" maps an answered string to each of its occurrences on word boundaries, "first" to the first
+            one in each window.
+        expected_present: the share of the asked types that you expect in a text, in (0, 1). Replaces the saved
+            presence bias by `logit(expected_present) - logit(present_share)`, which is added to the log-odds that a
+            type occurs; `present_share` is the share in the student's training data.
+        return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list. A text of several
+            windows has lists of answers, one for each of its `"windows": [(start, end), ...]`.
         window: tokens of text read at once, as many as in training; a longer text is cut (`long_texts.py`).
         max_new_tokens: bound of one answer, in tokens.
         token_budget: bound of a batch's key/value cache, in tokens.
@@ -127,7 +94,7 @@ class OpenNERPipeline(Pipeline):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Follow the model and the tokenizer, which the caller may have replaced."""
+        """Make the decoder, again if the caller has replaced the model or the tokenizer."""
         decoder = getattr(self, "decoder", None)
         if decoder is None or decoder.model is not self.model or decoder.tokenizer is not self.tokenizer:
             assert self.tokenizer is not None, "_load_tokenizer is set"
@@ -142,16 +109,16 @@ class OpenNERPipeline(Pipeline):
         if unknown := sorted(set(options) - known):
             hint = "give the entity types as types=[...]" if "label" in unknown[0] or "entit" in unknown[0] else ""
             raise ValueError(f"unknown option {unknown[0]!r}: {hint or f'choose from {sorted(known)}'}")
-        check_options(**{name: options.get(name) for name in ("window", "max_new_tokens", "token_budget")})
-        given = {key: value for key, value in options.items() if value is not None}
-        cutting, decoding, spans = (
-            {key: given[key] for key in names if key in given}
-            for names in (WINDOW_OPTIONS, DECODING_OPTIONS, (*SPAN_OPTIONS, "return_raw"))
-        )
-        to_selection(DEFAULTS, {name: value for name, value in spans.items() if name in SPAN_OPTIONS})  # checks them
+        given = {name: value for name, value in options.items() if value is not None}
+        if types is not None:
+            given["queries"] = read_types(types)
         if "expected_present" in given:
-            logit(given["expected_present"])
-        return cutting if types is None else {"queries": read_types(types), **cutting}, decoding, spans
+            logit(given["expected_present"])  # only checked here, as the options of the next two calls
+        check_options(**{name: given[name] for name in ("window", "max_new_tokens", "token_budget") if name in given})
+        to_selection(DEFAULTS, {name: given[name] for name in SPAN_OPTIONS if name in given})
+        stages = ("queries", *WINDOW_OPTIONS), DECODING_OPTIONS, ("return_raw", *SPAN_OPTIONS)
+        preprocess, forward, postprocess = ({name: given[name] for name in own if name in given} for own in stages)
+        return preprocess, forward, postprocess
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
@@ -175,14 +142,7 @@ class OpenNERPipeline(Pipeline):
             kwargs.setdefault("batch_size", 32)  # texts given to the decoder at once, which batches by token budget
         return super().__call__(inputs, *args, **kwargs)
 
-    def preprocess(
-        self,
-        text: Any,
-        queries: Mapping[str, str] | None = None,
-        window: int | None = None,
-        dataset: str | None = None,
-        max_new_tokens: int | None = None,
-    ) -> WindowedText:
+    def preprocess(self, text: Any, queries: Mapping[str, str] | None = None, **options: Any) -> WindowedText:
         """Cut a text, perhaps with its own queries, into windows that leave room for the queries and answers."""
         if isinstance(text, tuple):
             text, queries = text
@@ -190,41 +150,39 @@ class OpenNERPipeline(Pipeline):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
         assert self.tokenizer is not None
         queries = read_types(self.defaults["types"]) if queries is None else queries
-        dataset = self.defaults.get("dataset") if dataset is None else dataset
-        window, answer = window or self.defaults["window"], max_new_tokens or self.defaults["max_new_tokens"]
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        special, wordings = self.decoder.special_tokens, list(queries.values())
-        limit = fitting_window(window, positions, self.tokenizer, special, wordings, dataset, answer)
+        chosen, decoder = self.defaults | options, self.decoder
+        limit = fitting_window(
+            chosen["window"], getattr(self.model.config, "max_position_embeddings", None), self.tokenizer,
+            decoder.special_tokens, list(queries.values()), chosen.get("dataset"), chosen["max_new_tokens"],
+        )  # fmt: skip
         return {"text": text, "queries": queries, "windows": cut(text, self.count, limit)}
 
-    def _forward(self, items: WindowedText | list[WindowedText], **options: Any) -> list[AnsweredText]:
+    def _forward(self, items: WindowedText | list[WindowedText], **options: Any) -> Iterator[AnsweredText]:
+        """Yield each text with its answered windows, in order; the windows of all texts are asked some at a time."""
         items = items if isinstance(items, list) else [items]
-        bias = self.defaults["presence_bias"]
-        if "expected_present" in options:
-            bias = logit(options.pop("expected_present")) - logit(self.defaults["present_share"])
-        saved = {key: value for key, value in self.defaults.items() if key in DECODING_OPTIONS}
-        settings = {**saved, **options, "presence_bias": bias}
-        answers = self._answer(items, settings)
-        return [{"text": item["text"], "answers": up_to_last(answers)} for item in items]
-
-    def _answer(self, items: list[WindowedText], settings: dict[str, Any]) -> Iterator[Answered]:
-        """Yield each window of the items with its answers by entity group; asks a few windows at a time."""
-        windows = ((item, window) for item in items for window in item["windows"])
+        saved = {key: value for key, value in self.defaults.items() if key in ("presence_bias", *DECODING_OPTIONS)}
+        settings: dict[str, Any] = saved | options
+        if expected := settings.pop("expected_present", None):
+            settings["presence_bias"] = logit(expected) - logit(self.defaults["present_share"])
+        asked = ((item, window) for item in items for window in item["windows"])
         size = max(1, QUERIES_AT_A_TIME // len(items[0]["queries"]))
-        while group := list(islice(windows, size)):
+        answers: list[Answered] = []
+        while group := list(islice(asked, size)):
             requests = [Request(item["text"][w.start : w.end], list(item["queries"].values())) for item, w in group]
             with self.device_placement():
-                answers = list(self.decoder.answer(requests, **settings))
-            for (item, window), row in zip(group, answers, strict=True):
-                yield window, dict(zip(item["queries"], row, strict=True))
+                answered = list(self.decoder.answer(requests, **settings))
+            for (item, window), row in zip(group, answered, strict=True):
+                answers.append((window, dict(zip(item["queries"], row, strict=True))))
+                if window.after is None:  # the last one of its text
+                    yield item["text"], answers
+                    answers = []
 
     def postprocess(
-        self, output: AnsweredText | list[AnsweredText], return_raw: bool = False, **options: Any
+        self, output: AnsweredText | Iterator[AnsweredText], return_raw: bool = False, **options: Any
     ) -> list[Entity] | RawResult:
         """Return the spans of one text, in order of start, the longer first on a tie."""
-        output = output[0] if isinstance(output, list) else output
-        read = read_raw if return_raw else read_entities
-        return read(output["text"], output["answers"], to_selection(self.defaults, options))
+        text, answers = next(output) if isinstance(output, Iterator) else output
+        return (read_raw if return_raw else read_entities)(text, answers, to_selection(self.defaults, options))
 
     def get_iterator(
         self, inputs: Any, num_workers: int, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
@@ -242,16 +200,15 @@ def iterate(inputs: Any) -> Iterator[Any]:
     return map(get, range(len(inputs))) if get and isinstance(inputs, Sized) else iter(inputs)
 
 
-def saved_defaults(config: object) -> Defaults:
+def saved_defaults(config: object) -> dict[str, Any]:
     """Return the defaults saved in a model's config, completed with those of this module."""
-    saved: Defaults = getattr(config, "open_ner", None) or DEFAULTS
-    return {**DEFAULTS, **saved}
+    return DEFAULTS | (getattr(config, "open_ner", None) or DEFAULTS)
 
 
-def to_selection(defaults: Defaults, options: Mapping[str, Any]) -> Selection:
+def to_selection(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Selection:
     """Return a call's selection: its `SPAN_OPTIONS` in place of the saved defaults."""
     names = ("threshold", "overlaps", "occurrences", "temperature", "bias")
-    chosen: dict[str, Any] = {**{name: defaults[name] for name in names}, **options}
+    chosen = {name: defaults[name] for name in names} | dict(options)
     if isinstance(chosen["threshold"], Mapping):
         chosen |= {"threshold": defaults["threshold"], "thresholds": chosen["threshold"]}
     return Selection(**chosen)

@@ -1,6 +1,5 @@
 """Which of the spans found in a text are returned: thresholds, and types that compete for the same words."""
 
-from bisect import bisect
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,27 +50,24 @@ class Selection:
         """
         if unknown := [name for name in self.thresholds if name not in types]:
             raise ValueError(f"threshold: {unknown[0]!r} is not one of the types {', '.join(types)}")
-        floors = {name: self.thresholds.get(name, self.threshold) for name in types}
         order = {name: number for number, name in enumerate(types)}
+        surest_first = sorted(
+            entities, key=lambda e: (-(e["score"] or 0.0), e["start"] - e["end"], order[e["entity_group"]], e["start"])
+        )
         kept: list[Entity] = []
-        taken: dict[str, list[tuple[int, int]]] = defaultdict(list)  # disjoint spans, sorted; by type unless flat
-        found: set[tuple[int, int]] = set()
-        for entity in sorted(
-            (e for e in entities if e["score"] is None or e["score"] >= floors[e["entity_group"]]),
-            key=lambda e: (-(e["score"] or 0.0), e["start"] - e["end"], order[e["entity_group"]], e["start"]),
-        ):
-            span = entity["start"], entity["end"]
+        spans: set[tuple[int, int]] = set()
+        taken: dict[str, set[int]] = defaultdict(set)  # characters of the kept spans: of all types if flat, or by type
+        for entity in surest_first:
+            name, score, span = entity["entity_group"], entity["score"], (entity["start"], entity["end"])
+            if score is not None and score < self.thresholds.get(name, self.threshold):
+                continue
             if self.overlaps != "all":
-                others = taken["" if self.overlaps == "flat" else entity["entity_group"]]
-                place = bisect(others, span)
-                if span in found or any(a < span[1] and span[0] < b for a, b in others[max(0, place - 1) : place + 1]):
+                others = taken["" if self.overlaps == "flat" else name]
+                if span in spans or not others.isdisjoint(range(*span)):
                     continue
-                others.insert(place, span)
-                found.add(span)
+                spans.add(span)
+                others.update(range(*span))
             kept.append(entity)
         if self.best:
-            first: dict[str, Entity] = {}
-            for entity in kept:
-                first.setdefault(entity["entity_group"], entity)
-            kept = list(first.values())
+            kept = list({entity["entity_group"]: entity for entity in reversed(kept)}.values())
         return sorted(kept, key=lambda e: (e["start"], -e["end"], order[e["entity_group"]]))

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+import open_ner
 from open_ner.conversation import write_answer
 from open_ner.decoding import Answer
 from open_ner.long_texts import Window
 from open_ner.pipeline import OpenNERPipeline
+from tiny import SENTENCES
 
 TEXT = "Paris and Rome: Paris Hilton met Bart in Rome."
 KEYS = {"entity_group", "word", "start", "end", "score"}
@@ -295,6 +298,27 @@ def listen(tagger: OpenNERPipeline) -> list[dict[str, Any]]:
     return seen
 
 
+def test_device_dtype_and_batch_size_are_obeyed(tiny_student: Path) -> None:
+    assert open_ner.load(tiny_student, device="meta").model.device.type == "meta"
+    half = open_ner.load(tiny_student, device="cpu", dtype="bfloat16", batch_size=2, max_new_tokens=4)
+    assert (half.device, half.model.dtype) == (torch.device("cpu"), torch.bfloat16)
+    seen = listen(half)
+    half(["Rome"] * 5, types=["city"])
+    half(["Rome"] * 5, types=["city"], batch_size=4)
+    assert [len(call["types"]) for call in seen] == [2, 2, 1, 4, 1]
+
+
+@pytest.mark.parametrize("overlaps", ["flat", "nested", "all"])
+def test_results_depend_neither_on_the_call_nor_on_the_order_of_types(tuned_student: Path, overlaps: str) -> None:
+    tagger = open_ner.load(tuned_student, max_new_tokens=24, overlaps=overlaps)
+    expected = tagger(SENTENCES[0], types=["person", "city", "date"])
+    assert len(expected) >= 4 and tagger(SENTENCES[0], types=["person", "city", "date"]) == expected
+    for types in permutations(["person", "city", "date"]):
+        found = tagger(SENTENCES[0], types=list(types))
+        assert places(found) == places(expected)
+        assert [entity["score"] for entity in found] == pytest.approx([entity["score"] for entity in expected])
+
+
 def test_defaults_are_those_saved_in_the_config(tiny_student: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_student)
     model.config.open_ner = {"types": ["gene", "disease"], "occurrences": "first", "max_new_tokens": 7}
@@ -305,7 +329,7 @@ def test_defaults_are_those_saved_in_the_config(tiny_student: Path) -> None:
         {"types": [["gene", "disease"]], "presence_bias": None, "max_new_tokens": 7, "token_budget": 16384}
     ]
     gene = {"gene": Answer('["aa"]', [5], [-0.1], [6], True)}
-    entities = configured.postprocess({"text": "aa aa", "answers": [(Window(0, 5), gene)]})
+    entities = configured.postprocess(("aa aa", [(Window(0, 5), gene)]))
     assert places(entities) == [("gene", 0, 2)]
 
 

@@ -13,46 +13,20 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from fake_teacher import MODEL, FakeTeacher, completion
-from open_ner.conversation import SYSTEM, build_query, write_answer, write_query
+from open_ner.conversation import SYSTEM, write_query
 from open_ner.decoding import Decoder
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.tools.served import ServedNER
 from tiny import SENTENCES
 
-ANSWERS = {
-    (SENTENCES[0], "person"): ["Angela Merkel", "Barack Obama"],
-    (SENTENCES[0], "city"): ["Berlin"],
-    (SENTENCES[2], "person"): ["Marie Curie"],
-    (SENTENCES[2], "city"): ["Paris"],
-    (SENTENCES[3], "person"): [],
-    (SENTENCES[3], "city"): ["Tokyo"],
-}
+TEXTS = [SENTENCES[0], SENTENCES[2], "Rome and Paris."]  # which the student has learned
 TYPES = ["person", "city"]
 Entities = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def student(tiny_student: Path) -> tuple[Any, Any]:
-    """The tiny student, trained on the answers above in a few seconds; a random one never writes a list."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_student), AutoTokenizer.from_pretrained(tiny_student)
-    rows = []
-    for (text, kind), strings in ANSWERS.items():
-        prompt = tokenizer.apply_chat_template(
-            build_query(text, kind), add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        answer = tokenizer(write_answer(strings), add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        rows.append((prompt + answer, [-100] * len(prompt) + answer))
-    longest = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([ids + [tokenizer.pad_token_id] * (longest - len(ids)) for ids, _ in rows])
-    labels = torch.tensor([labels + [-100] * (longest - len(labels)) for _, labels in rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(60):
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert loss.item() < 0.05
-    return model.eval(), tokenizer
+def student(tuned_student: Path) -> tuple[Any, Any]:
+    return AutoModelForCausalLM.from_pretrained(tuned_student).eval(), AutoTokenizer.from_pretrained(tuned_student)
 
 
 @pytest.fixture(scope="module")
@@ -110,10 +84,9 @@ def assert_alike(found: Entities, expected: Entities) -> None:
 
 def test_the_result_is_that_of_the_pipeline(server: FakeTeacher, tagger: OpenNERPipeline) -> None:
     served = ServedNER(server.base_url, MODEL, max_new_tokens=32)
-    texts = [SENTENCES[0], SENTENCES[2], SENTENCES[3]]
-    expected = tagger(texts, types=TYPES)
+    expected = tagger(TEXTS, types=TYPES)
     assert [span["word"] for span in expected[0]] == ["Angela Merkel", "Barack Obama", "Berlin"]
-    for found, there in zip(served(texts, types=TYPES), expected, strict=True):
+    for found, there in zip(served(TEXTS, types=TYPES), expected, strict=True):
         assert_alike(found, there)
     assert_alike(served(SENTENCES[2], types=TYPES, threshold=0.5), tagger(SENTENCES[2], types=TYPES, threshold=0.5))
     assert served(SENTENCES[2], types=TYPES, threshold=1.0) == []
@@ -133,7 +106,7 @@ def test_definitions_datasets_and_odd_texts_are_asked_as_the_pipeline_asks(
 
 def test_long_texts_go_through_the_same_windows(server: FakeTeacher, tagger: OpenNERPipeline) -> None:
     served = ServedNER(server.base_url, MODEL, max_new_tokens=32, window=32, tokenizer=tagger.tokenizer)
-    text = "\n\n".join([SENTENCES[0], SENTENCES[2], SENTENCES[3]] * 3)
+    text = "\n\n".join(TEXTS * 3)
     found, expected = served(text, TYPES, return_raw=True), tagger(text, types=TYPES, return_raw=True, window=32)
     assert len(found["windows"]) > 3
     assert found["windows"] == expected["windows"]
@@ -404,7 +377,7 @@ def test_the_defaults_saved_with_the_student_hold_as_in_the_pipeline(
     tokenizer.save_pretrained(tmp_path)
     here.defaults |= saved
     served = ServedNER(server.base_url, MODEL, tokenizer=str(tmp_path))
-    for text in (SENTENCES[0], "\n\n".join([SENTENCES[0], SENTENCES[2], SENTENCES[3]])):
+    for text in (SENTENCES[0], "\n\n".join(TEXTS)):
         found, expected = served(text), here(text)
         assert found and max(span["score"] for span in found) < 0.9  # the uncalibrated scores are higher
         assert_alike(found, expected)

@@ -16,30 +16,26 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import chain
 from typing import Any, cast
 
 import openai
 from openai.types.chat import ChatCompletion
-from openai.types.shared_params import ResponseFormatJSONSchema
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..answers import Answer, Entity, token_ends
 from ..conversation import Message, build_query, neutralize, read_answer
-from ..long_texts import Count, RawResult, Window, cut, read_entities, read_raw, token_counter, up_to_last
+from ..long_texts import Answered, Count, RawResult, Window, cut, read_entities, read_raw, token_counter
 from ..pipeline import DEFAULTS, SPAN_OPTIONS, check_options, iterate, read_types, saved_defaults, to_selection
 from ..prompts import refuse_surrogates, special_tokens
 
 logger = logging.getLogger(__name__)
 
-BYTES_A_TOKEN = 4  # of English; used without a tokenizer
-# markers of turns in common chat templates; neutralized if no tokenizer gives its special tokens
+BYTES_A_TOKEN = 4  # bytes of English text; used without a tokenizer
+# markers of turns in common chat templates; neutralized if there is no tokenizer with its special tokens
 MARKER = re.compile(r"<[|｜][^<>\s]{1,64}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
-ANSWER_FORMAT: ResponseFormatJSONSchema = {
-    "type": "json_schema",
-    "json_schema": {"name": "answer", "schema": {"type": "array", "items": {"type": "string"}}},
-}
-READ_AHEAD = 2  # prepared requests for each request that may be in flight
+ANSWER_SCHEMA = {"name": "answer", "schema": {"type": "array", "items": {"type": "string"}}}
+READ_AHEAD = 2  # requests that are prepared for each one that may be in flight
+Asked = tuple[str, Window, list[Future[Answer]]]  # a window of a text, and the answer to each query
 
 
 class ServedNER:
@@ -48,7 +44,7 @@ class ServedNER:
     Args:
         base_url: address of the server with its `/v1`. The API key is read from `OPENAI_API_KEY`, if it is set.
         model: name of the served model; may be omitted if the server has only one.
-        types: asked if a call gives none.
+        types: default of the calls.
         tokenizer: the student's (folder, Hub id or object). Long texts are then cut exactly as in the pipeline, and
             its special tokens are neutralized; without it a token counts as four bytes, and common chat markers are
             neutralized. A folder or Hub id also gives the saved defaults: types, window, calibration of scores.
@@ -87,23 +83,22 @@ class ServedNER:
         if isinstance(tokenizer, str):
             with suppress(OSError, ValueError):  # there may be only a tokenizer
                 self.defaults = saved_defaults(AutoConfig.from_pretrained(tokenizer))
+            try:
+                tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(tokenizer))
+            except (OSError, ValueError) as error:
+                cause = " ".join(str(error).split())
+                raise ValueError(f"tokenizer {tokenizer!r} cannot be loaded ({cause:.150})") from None
+        self.types = read_types(self.defaults["types"] if types is None else types)
         self.window = window or self.defaults["window"]
         self.max_new_tokens = max_new_tokens or self.defaults["max_new_tokens"]
-        self.concurrency = concurrency
-        self.base_url, self.types = base_url, read_types(self.defaults["types"] if types is None else types)
-        self.scores, self.structured, self.extra_body = scores, structured, dict(extra_body or {})
+        self.base_url, self.concurrency, self.scores, self.structured = base_url, concurrency, scores, structured
+        self.extra_body = dict(extra_body or {})
         key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"  # local servers need none, but the client does
         if not (key.isascii() and key.isprintable()):
             raise ValueError("$OPENAI_API_KEY contains characters that are not valid in an API key; set it again")
         self.client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout)
         self.special_tokens: list[str] | None = None
         self.count: Count = lambda texts: [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
-        if isinstance(tokenizer, str):
-            try:
-                tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(tokenizer))
-            except (OSError, ValueError) as error:
-                cause = " ".join(str(error).split())
-                raise ValueError(f"tokenizer {tokenizer!r} cannot be loaded ({cause:.150})") from None
         if tokenizer is not None:
             self.special_tokens = special_tokens(tokenizer)
             self.count = token_counter(tokenizer, self.special_tokens)
@@ -114,13 +109,7 @@ class ServedNER:
         self.model = names[0]
 
     def __call__(
-        self,
-        inputs: Any,
-        types: Any = None,
-        *,
-        dataset: str | None = None,
-        return_raw: bool = False,
-        **options: Any,
+        self, inputs: Any, types: Any = None, *, dataset: str | None = None, return_raw: bool = False, **options: Any
     ) -> Any:
         """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
 
@@ -133,40 +122,21 @@ class ServedNER:
         queries = self.types if types is None else read_types(types)
         dataset = self.defaults.get("dataset") if dataset is None else dataset
         refuse_surrogates(*queries.values(), dataset or "")
-        if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable | Sized):
-            raise ValueError(f"open-ner reads strings, not {type(inputs).__name__}: {inputs!r:.80}")
-        texts = [inputs] if isinstance(inputs, str) else inputs
-
-        def results() -> Iterator[list[Entity] | RawResult]:
-            answered = self._answer(texts, queries, dataset, scores=bool(given.get("threshold")))
-            for text, window, answers in answered:
-                rest = ((window, answers) for _, window, answers in answered)
-                of_this_text = up_to_last(chain([(window, answers)], rest))
-                yield (read_raw if return_raw else read_entities)(text, of_this_text, selection)
-
-        if isinstance(inputs, str):
-            return next(results())
-        return list(results()) if isinstance(inputs, Sequence) else results()
+        one = isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable | Sized)
+        answered = self._answer([inputs] if one else inputs, queries, dataset, scores=bool(given.get("threshold")))
+        read = read_raw if return_raw else read_entities
+        results: Iterator[list[Entity] | RawResult] = (read(text, answers, selection) for text, answers in answered)
+        if one:
+            return next(results)
+        return list(results) if isinstance(inputs, Sequence) else results
 
     def _answer(
         self, texts: Iterable[Any] | Sized, queries: Mapping[str, str], dataset: str | None, scores: bool
-    ) -> Iterator[tuple[str, Window, dict[str, Answer]]]:
-        """Yield each text and window with its answers by entity group, in order; `scores` requires probabilities."""
-        waiting: deque[tuple[str, Window, list[Future[Answer]]]] = deque()
+    ) -> Iterator[tuple[str, list[Answered]]]:
+        """Yield each text with its answered windows, in order; `scores` requires probabilities."""
         pool = ThreadPoolExecutor(self.concurrency)
 
-        def oldest() -> tuple[str, Window, dict[str, Answer]]:
-            text, window, futures = waiting.popleft()
-            answers = [future.result() for future in futures]
-            if scores and not all(answer.logprobs or not answer.text for answer in answers):
-                raise ValueError(f"{self.base_url} gives no probabilities to compare with a threshold: omit it")
-            unread = sum(read_answer(answer.text) is None for answer in answers)
-            if unread:
-                place = (unread, len(answers), window.start, window.end)
-                logger.warning("%d of %d answers on characters %d to %d are not whole lists of strings", *place)
-            return text, window, dict(zip(queries, answers, strict=True))
-
-        try:
+        def asked() -> Iterator[Asked]:
             for text in iterate(texts):
                 if not isinstance(text, str):
                     raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
@@ -174,46 +144,58 @@ class ServedNER:
                 for window in cut(text, self.count, self.window):
                     part = text[window.start : window.end]
                     prompts = [build_query(part, wording, dataset) for wording in queries.values()]
-                    waiting.append((text, window, [pool.submit(self._ask, prompt) for prompt in prompts]))
-                    while len(waiting) * len(queries) >= READ_AHEAD * self.concurrency:
-                        yield oldest()
-            while waiting:
-                yield oldest()
+                    yield text, window, [pool.submit(self._ask, prompt) for prompt in prompts]
+
+        try:
+            answered: list[Answered] = []
+            for text, window, futures in _ahead(asked(), READ_AHEAD * self.concurrency // len(queries)):
+                answers = [future.result() for future in futures]
+                if scores and not all(answer.logprobs or not answer.text for answer in answers):
+                    raise ValueError(f"{self.base_url} gives no probabilities to compare with a threshold: omit it")
+                if unread := sum(read_answer(answer.text) is None for answer in answers):
+                    place = f"{unread} of {len(answers)} answers on characters {window.start} to {window.end}"
+                    logger.warning("%s are not whole lists of strings", place)
+                answered.append((window, dict(zip(queries, answers, strict=True))))
+                if window.after is None:  # the last one of its text
+                    yield text, answered
+                    answered = []
         finally:  # after an error, or if the caller stops reading, unsent requests are canceled
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, messages: list[Message]) -> Answer:
-        """Return the answer to one query; without scores if the server refuses to give token probabilities."""
-        with _explained(self.base_url, self.client.api_key):
-            try:
-                completion = self._complete(messages, self.scores)
-            except openai.APIStatusError as error:
-                if not self.scores or "logprob" not in error.response.text.lower():
-                    raise
-                completion = self._complete(messages, scores=False)
-        answer = _to_answer(completion, self.base_url)
-        if self.scores and answer.text and not answer.logprobs:
-            self.scores = False
-            logger.warning(
-                "%s gives no token probabilities: spans have no scores, the longest one wins", self.base_url
-            )
-        return answer
-
-    def _complete(self, messages: list[Message], scores: bool) -> ChatCompletion:
-        """Request the chat completion of one query."""
+        """Return the answer to one query, without scores if the server rejects a request for token probabilities."""
         special = self.special_tokens
         if special is None:
             special = {marker for message in messages for marker in MARKER.findall(message["content"])}
-        safe: Any = neutralize(messages, special)  # the client wants a TypedDict for each role
-        return self.client.chat.completions.create(
-            model=self.model,
-            messages=safe,
-            temperature=0,
-            max_tokens=self.max_new_tokens,
-            logprobs=True if scores else openai.omit,
-            response_format=ANSWER_FORMAT if self.structured else openai.omit,
-            extra_body=self.extra_body,
-        )
+        request: dict[str, Any] = {
+            "model": self.model, "messages": neutralize(messages, special), "temperature": 0,
+            "max_tokens": self.max_new_tokens, "extra_body": self.extra_body,
+        }  # fmt: skip
+        if self.structured:
+            request["response_format"] = {"type": "json_schema", "json_schema": ANSWER_SCHEMA}
+        create = self.client.chat.completions.create
+        with _explained(self.base_url, self.client.api_key):
+            try:
+                completion = create(**request, logprobs=True if self.scores else openai.omit)
+            except openai.APIStatusError as error:
+                if not self.scores or "logprob" not in error.response.text.lower():
+                    raise
+                completion = create(**request)
+        answer = _to_answer(completion, self.base_url)
+        if self.scores and answer.text and not answer.logprobs:
+            self.scores = False
+            logger.warning("%s gives no token probabilities: without scores, the longest one wins", self.base_url)
+        return answer
+
+
+def _ahead(asked: Iterator[Asked], size: int) -> Iterator[Asked]:
+    """Yield from an iterator, up to `size` items later than they are taken, so that requests are sent early."""
+    waiting: deque[Asked] = deque()
+    for each in asked:
+        waiting.append(each)
+        if len(waiting) > size:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _to_answer(completion: ChatCompletion, base_url: str) -> Answer:
