@@ -12,8 +12,8 @@ Exit status: 0 done, 1 failed, 2 invalid input or options.
 import json
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
@@ -33,22 +33,26 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a lone surrogate is escaped as in JSON
     types = read_types(args.types)
-    if args.jsonl:
-        [name] = args.file
-        with closing(_open(name)) as lines, _one_line():
-            return answer_jsonl(lines, name, _tagger(args), types, args.batch_size)
-    named = [("", args.text)] if args.text is not None else [(name, _read(name)) for name in args.file]
-    ask = _tagger(args)
-    for name, text in named:
-        with _one_line():
+    try:
+        if args.jsonl:
+            [name] = args.file
+            with closing(_open(name)) as lines:
+                return answer_jsonl(lines, name, _tagger(args), types, args.batch_size)
+        named = [("", args.text)] if args.text is not None else [(name, _read(name)) for name in args.file]
+        ask = _tagger(args)
+        for name, text in named:
             [entities] = ask([text], types)
-        if args.json:
-            result = entities if len(named) == 1 else {"file": name, "entities": entities}
-            print(json.dumps(result, ensure_ascii=False), flush=True)
-        else:
-            from .tools.terminal import show
+            if args.json:
+                result = entities if len(named) == 1 else {"file": name, "entities": entities}
+                print(json.dumps(result, ensure_ascii=False), flush=True)
+            else:
+                from .tools.terminal import show
 
-            show(text, entities, name if len(named) > 1 else "")
+                show(text, entities, name if len(named) > 1 else "")
+    except BrokenPipeError:  # a ConnectionError, but of the output; `run` handles it
+        raise
+    except (ValueError, ConnectionError) as error:  # documented errors of the pipeline and of a served model
+        raise UserError(str(error)) from None
 
 
 def read_types(option: str | None) -> list[str] | dict[str, str] | None:
@@ -75,11 +79,11 @@ def read_threshold(option: str) -> float | dict[str, float]:
     try:
         numbers = {name.strip(): float(number) for name, _, number in pairs}
     except ValueError:
-        raise UserError(f"--threshold {option!r}: write 0.4, or person=0.4,city=0.3") from None
-    if bad := [number for number in numbers.values() if not 0 <= number <= 1]:
-        raise UserError(f"--threshold {bad[0]}: scores are in 0 to 1")
+        numbers = {}
     if len(numbers) < len(pairs) or ("" in numbers and len(numbers) > 1):
         raise UserError(f"--threshold {option!r}: write 0.4, or person=0.4,city=0.3 with each type once")
+    if bad := [number for number in numbers.values() if not 0 <= number <= 1]:
+        raise UserError(f"--threshold {bad[0]}: scores are in 0 to 1")
     return numbers.get("", numbers)
 
 
@@ -89,18 +93,11 @@ def _arguments() -> Namespace:
     add("text", nargs="?", help="the text to search")
     add("--file", nargs="+", metavar="FILE", help="search these UTF-8 files; - is standard input")
     add("--model", help="folder or Hub id of a student; with --base_url, the name of the served model")
-    add(
-        "--types",
-        help="entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
-        "definitions with commas); default: those saved with the model",
-    )
+    types = "entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
+    add("--types", help=f"{types}definitions with commas); default: those saved with the model")
     add("--threshold", help="keep spans with at least this score, 0 to 1; or scores by type: person=0.4,city=0.3")
-    add(
-        "--overlaps",
-        choices=("flat", "nested", "all"),
-        help="flat: no two spans share a character, the surest is "
-        "kept; nested: types compete only for the same span; all: every span",
-    )
+    overlaps = "flat: no two spans share a character, the surest is kept; nested: types compete only for the same span"
+    add("--overlaps", choices=("flat", "nested", "all"), help=f"{overlaps}; all: every span")
     add("--best", action="store_true", help="print only the surest span of each type")
     add("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
     add("--dataset", help="name of a data set, for students tuned on several")
@@ -108,12 +105,9 @@ def _arguments() -> Namespace:
     add("--base_url", help="ask an OpenAI-compatible server instead (needs the extra open-ner[serve])")
     add("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
     add("--json", action="store_true", help="print a JSON list of spans, or a line for each of several files")
-    add(
-        "--jsonl",
-        action="store_true",
-        help='read lines {"text": ...} and write them with "entities" added, in order; a line may have its own '
-        '"types" and any other keys. A line that cannot be answered gets an "error", and the exit status is 2',
-    )
+    jsonl = 'read lines {"text": ...} and write them with "entities" added, in order; a line may have its own "types" '
+    jsonl += 'and any other keys. A line that cannot be answered gets an "error", and the exit status is 2'
+    add("--jsonl", action="store_true", help=jsonl)
     add("--batch_size", type=int, default=16, help="lines of --jsonl answered together (16)")
     args = parser.parse_args()
     if args.text is not None and (args.file or args.jsonl):
@@ -146,9 +140,7 @@ def _tagger(args: Namespace) -> Ask:
             from .tools.served import ServedNER
         except ModuleNotFoundError as error:
             raise UserError(f"--base_url needs the package {error.name}: pip install 'open-ner[serve]'") from None
-        with _one_line():
-            served = ServedNER(args.base_url, args.model, tokenizer=args.tokenizer)
-        return lambda texts, types: served(texts, types, **options)
+        return partial(ServedNER(args.base_url, args.model, tokenizer=args.tokenizer), **options)
     from transformers.utils import logging
 
     from . import load
@@ -159,15 +151,6 @@ def _tagger(args: Namespace) -> Ask:
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         raise UserError(f"{args.model!r} cannot be loaded ({error!s:.200}): check the name and --device") from None
     return lambda texts, types: tagger(texts, types=types, **options)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Turn an error of the pipeline or a server into a UserError."""
-    try:
-        yield
-    except (ValueError, ConnectionError) as error:
-        raise UserError(str(error)) from None
 
 
 def _open(name: str) -> IO[bytes]:

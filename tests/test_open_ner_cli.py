@@ -177,6 +177,20 @@ def test_a_served_model_is_asked_with_the_same_options(call: Call) -> None:
     assert status == 2 and "cannot be reached" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--json", "--jsonl"])
+def test_a_reader_that_exits_early_is_not_a_users_mistake(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with FakeTeacher(lambda request: "[]") as server:
+        monkeypatch.setattr(sys, "argv", ["open_ner", "--base_url", server.base_url, option])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "Rome"}')))
+        monkeypatch.setattr(sys, "stdout", Closed())
+        with pytest.raises(BrokenPipeError):
+            main()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
