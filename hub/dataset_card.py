@@ -21,12 +21,12 @@ ROWS = {
     "annotations": "a passage with its entities and their origin",
 }
 BANDS = [f"entities of the {band} of types by rank" for band in ("top 1 %", "1-10 %", "10-100 %")]
-FORMATS = {  # of the numbers in the table of statistics
+FORMATS = {  # format specs of the statistics table
     **dict.fromkeys(("passages", "entities", "spans", "types", "queries", "negative_queries", "types_not_asked"), ","),
     **dict.fromkeys(("entities_per_passage", "types_per_passage"), ".1f"),
     **dict.fromkeys(BANDS, ".0%"),
 }
-NAMED = 12  # longest list of sources, licenses or merged types; the others are only counted
+MAX_NAMES = 12  # names shown of sources, licenses or merged types; the others are only counted
 
 
 def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
@@ -172,14 +172,14 @@ def _negatives(options: dict[str, Any], seed: int) -> str:
 
 
 def _listed(counts: dict[str, int]) -> str:
-    """Write names with their numbers; after the first `NAMED` names, how many others there are."""
-    names = [f"{escape(name) or 'not named'} ({number:,})" for name, number in list(counts.items())[:NAMED]]
-    rest = list(counts.values())[NAMED:]
+    """Write names with their numbers; after the first `MAX_NAMES` names, how many others there are."""
+    names = [f"{escape(name) or 'not named'} ({number:,})" for name, number in list(counts.items())[:MAX_NAMES]]
+    rest = list(counts.values())[MAX_NAMES:]
     return ", ".join(names) + (f", and {len(rest)} others ({sum(rest):,})" if rest else "")
 
 
 def _merged(variants: dict[str, ConfigStatistics]) -> str:
     """Write which plural types were merged into their singular."""
     merged = {plural: single for part in variants.values() for plural, single in part.get("merged_types", {}).items()}
-    shown = ", ".join(f"{escape(plural)} into {escape(single)}" for plural, single in list(merged.items())[:NAMED])
+    shown = ", ".join(f"{escape(plural)} into {escape(single)}" for plural, single in list(merged.items())[:MAX_NAMES])
     return f"Plural types merged into their singular ({len(merged):,}): {shown}" if merged else ""

@@ -9,7 +9,7 @@ from open_ner.tools.errors import UserError
 def publish_folder(
     folder: str | Path, repo_id: str, repo_type: str = "model", private: bool = True, stale: Sequence[str] = ()
 ) -> str:
-    """Upload a folder in one commit; files that the Hub has, also from an interrupted push, are not resent.
+    """Upload a folder in one commit; files that were uploaded before, also by an interrupted push, are skipped.
 
     Args:
         folder: the folder; its checkpoints, `runs/` and temporary files are not uploaded.
@@ -45,11 +45,11 @@ def publish_folder(
         raise UserError(f"{repo_id!r} cannot be published: {error}") from None
     except TransportError as error:
         raise UserError(f"the Hub at {api.endpoint} cannot be reached ({error}): run the same command again") from None
-    return f"published {repo_id} ({'private unless it existed' if private else 'public'}), revision {commit.oid}"
+    return f"published {repo_id} ({'private if newly created' if private else 'public'}), revision {commit.oid}"
 
 
 def require_token() -> None:
-    """Raise UserError if there is no Hub token; called before long work that ends in an upload."""
+    """Raise UserError if there is no Hub token; call it before a long run that ends with an upload."""
     from huggingface_hub.utils import get_token
 
     if not get_token():

@@ -1,8 +1,8 @@
 """Run all queries of a passage through the model in one sequence that contains the passage once.
 
-UniversalNER sends one prompt per query, and each repeats the passage. Here a row of the batch is the passage, then
-what the prompt of each query adds to it, then the answers, to which each pass of the model adds tokens. For example,
-with two queries:
+UniversalNER sends one prompt per query, and each repeats the passage. Here a row of the batch is the passage, then the
+rest of each query's prompt without its last token (`?`), then these last tokens, so that all logits that are needed
+are at the end, then the answers, one token of each per forward pass. For example, with two queries:
 
     token      The  cat  sat | person  animal |  ?   ?  |  []  [" | cat
     owner      -1   -1   -1  |   0       1    |  0   1  |  0   1  |  1
@@ -30,7 +30,7 @@ ATTENTION = ("full_attention", "sliding_attention")
 
 @dataclass
 class Tokens:
-    """Tokens that a row reads next: their ids, their owners (the number of a query, or SHARED) and their positions."""
+    """Input tokens of a row for the next forward pass: ids, owners (a query's number, or SHARED), positions."""
 
     ids: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Packed:
         self.cache = DynamicCache()  # without a config, so that sliding-window layers keep every column too
         self.owners = torch.full((rows, 0), NOBODY, device=model.device)
         self.positions = self.owners.clone()
-        self.waste = 0  # released cells that have not been removed yet
+        self.waste = 0  # number of cells hidden by `release` (padding excluded) and not yet removed by `keep`
 
     @property
     def width(self) -> int:
@@ -87,7 +87,7 @@ class Packed:
         """Hide cells that are no longer needed.
 
         Args:
-            cells: single cells as (row, column counted from the end).
+            cells: single cells as (row, distance from the end), where 1 is the last column.
             queries: queries as (row, number), all of whose cells are released.
         """
         released = torch.zeros_like(self.owners, dtype=torch.bool)
@@ -100,7 +100,7 @@ class Packed:
         self.waste += int(released.sum())
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep only these rows, in this order, and remove hidden cells; shorter rows stay padded on the left."""
+        """Keep only these rows, in this order, and remove hidden cells; rows with fewer cells are left-padded."""
         index = torch.tensor(rows, device=self.owners.device)[:, None]
         used = self.owners[index[:, 0]] != NOBODY
         width, self.waste = int(used.sum(1).max()), 0

@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 UNINER = Path(open_ner.__file__).parent / "chat_templates" / "uniner.jinja"
 GENERATION_MARK = re.compile(
     r"\{% (end)?generation %\}"
-)  # only TRL's own command line needs it; servers may reject it
+)  # tags for `assistant_only_loss` of `trl sft`; inference servers may reject them
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
-DATE = datetime(2024, 7, 26)  # what Llama 3.2 writes where there is no clock
+DATE = datetime(2024, 7, 26)  # the date in Llama 3.2's template if `strftime_now` is undefined
 
 
 def load_tokenizer(name: str, revision: str = "main", options: "SFTConfig | None" = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a student with a pad token and a chat template.
 
     A base model gets the plain-text template of UniversalNER's authors: system text, `USER: `, `ASSISTANT: `, and the
-    tokenizer's own end token. A template that writes the current date gets a fixed one, and a template without a place
-    for the system text writes it in the user turn.
+    tokenizer's own end token. A template that writes the current date gets a fixed one, and a template that does
+    not support system messages is extended to put their text in the user message.
 
     Args:
         name: Folder or Hub id of the student.
         revision: Branch, tag or commit of a Hub model.
-        options: Options that may name another template and other tokens.
+        options: Training arguments; `chat_template_path`, `eos_token` and `pad_token` override those of the tokenizer.
 
     Raises:
         UserError: `name` is an adapter, an option names an unknown token or template, or the tokenizer has no
@@ -65,7 +65,7 @@ def load_tokenizer(name: str, revision: str = "main", options: "SFTConfig | None
     except ValueError as error:
         raise UserError(str(error)) from None
     if "strftime_now(" in source:
-        raise UserError(f"the chat template of {name} writes the day of each call: give another chat_template_path")
+        raise UserError(f"the chat template of {name} inserts the current date: give another chat_template_path")
     tokenizer.chat_template = source
     return tokenizer
 
@@ -83,7 +83,7 @@ def _read_template(path: str) -> str:
 def read_max_positions(name: str, revision: str = "main") -> int | None:
     """Return a student's `max_position_embeddings` from its config.json; None if the config has no such limit.
 
-    Raises UserError if queries cannot share a passage in the student's layers.
+    Raises UserError if the model's attention is not supported (see `attention_kinds`).
     """
     config = load_or_explain(AutoConfig, name, revision=revision)
     try:

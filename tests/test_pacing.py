@@ -196,3 +196,9 @@ def test_one_refusal_pauses_only_its_request(clock: Clock) -> None:
         assert (await send(pacer, clock, 2))[-1] - before < 0.1
 
     clock.run(main())
+
+
+def test_limits_of_the_recipe_are_not_replaced_by_those_of_the_headers() -> None:
+    pacer = Pacer(requests=60.0, tokens=1000.0)
+    pacer.learn({"x-ratelimit-limit-requests": "6000", "x-ratelimit-limit-tokens": "90000"})
+    assert (pacer.requests, pacer.tokens) == (60.0, 1000.0)

@@ -23,12 +23,12 @@ from .filters import Filter, Screen, make_filter, make_is_new
 from .sampling import draw
 from .sources import choose_files, fingerprint, read_documents, sources_of, text_sha256
 
-HELD = 1_000  # characters of a rejected document that stay in memory while a sample is drawn
+HELD = 1_000  # rejected documents are truncated to this many characters while a sample is drawn
 
 
 @dataclass
 class ReadCounts:
-    """Documents by number of their source, passages before filters, and passages that were not drawn."""
+    """Number of documents by index of the source, of passages before filtering, and of passages not drawn."""
 
     documents: Counter[int] = field(default_factory=Counter)
     candidates: int = 0
@@ -99,18 +99,18 @@ def _in_order(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> I
 
 
 def _sampled(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> Iterator[Passage | Reject]:
-    """Draw the sample (see sampling.py), then yield the rejected documents."""
+    """Yield the drawn passages, kept or rejected (see sampling.py), then the rejected documents."""
     weights = [source.weight or 0.0 for source in sources_of(config)]  # set for all sources or for none
     size, total = config.sample or 0, sum(weights)
     rejects: list[Reject] = []
 
     def read() -> Iterator[tuple[int, Passage]]:
-        counts.documents.clear()
+        counts.documents.clear()  # `draw` may call this function several times
         counts.candidates = 0
         rejects.clear()
         for number, item in _read(config, counts):
             if isinstance(item, Passage):
-                yield (number if total else 0), item
+                yield (number if total else 0), item  # one quota per source, or one for all
                 continue
             if len(item.text) > HELD:
                 item.text = f"{item.text[:HELD]} ... [the first of {len(item.text):,} characters]"
@@ -187,7 +187,7 @@ def write_passages(config: CorpusConfig, folder: Path, screen: Screen | None = N
         counts["not_sampled"] = read.not_sampled
     if config.sample and counts["kept"] < config.sample:
         print(f"passages: the corpus has {counts['kept']} of the {config.sample} passages of corpus.sample")
-    for path in (report, names[1]):  # if they are missing after an interruption, the passages count as incomplete
+    for path in (report, names[1]):  # removed first, so that an interruption here is detected
         path.unlink(missing_ok=True)
     for partial, path in zip(partials, names, strict=True):
         partial.replace(path)

@@ -17,8 +17,9 @@ from .conversations import count_types
 class AnnotationFile:
     """A JSONL file of annotated passages and its counts; the rows stay on disk.
 
-    `counts` and `per_passage` count distinct (string, type) pairs per passage. `train_counts` is `counts` of the
-    training split, by human-annotated set ("" for distilled rows).
+    `counts` counts distinct (passage, string) pairs by type; `per_passage` is a histogram of passages by their number
+    of (string, type) pairs. `train_counts` is `counts` of the training split, by human-annotated set ("" for distilled
+    rows).
     """
 
     path: Path
@@ -26,7 +27,7 @@ class AnnotationFile:
     counts: Counter[str] = field(default_factory=Counter)
     train_counts: dict[str, Counter[str]] = field(default_factory=dict)
     per_passage: Counter[int] = field(default_factory=Counter)
-    present_types: int = 0
+    present_types: int = 0  # types per passage, summed over passages
     mentions: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     licenses: Counter[str] = field(default_factory=Counter)
@@ -35,7 +36,7 @@ class AnnotationFile:
 
     @classmethod
     def read(cls, path: Path, one_in: int) -> "AnnotationFile":
-        """Read a file; one passage in `one_in` is held out for validation."""
+        """Read a file; about one passage in `one_in` is held out for validation, none if it is 0."""
         found = cls(path)
         for row in read_jsonl(path):
             held_out = is_held_out(row["id"], one_in)
@@ -60,5 +61,5 @@ class AnnotationFile:
 
 
 def is_held_out(passage_id: str, one_in: int) -> bool:
-    """Whether a passage belongs to the validation split, which does not depend on other passages."""
+    """Whether a passage belongs to the validation split, decided by its id alone."""
     return one_in > 0 and int(text_sha256(passage_id), 16) % one_in == 0

@@ -19,7 +19,7 @@ from .token_budget import AnsweredQuery, TokenBudget
 
 @dataclass
 class ConversationCounts:
-    """Counts by human-annotated set ("" for distilled rows), present types beyond `max_queries`, and rejects."""
+    """Counters by human-annotated set ("" for distilled rows), types dropped by `max_queries`, and rejects."""
 
     conversations: Counter[str] = field(default_factory=Counter)
     queries: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ def to_conversations(
     Args:
         rows: annotated passages.
         samplers: samplers of absent types by human-annotated set; "" is the key for distilled rows.
-        options: how each set is asked, with the same keys.
+        options: dataset options by human-annotated set, with the same keys as `samplers`.
         budget: limit of a conversation; None for no limit.
         counts: receives the counts, and the rejects `passage_too_long`, `query_too_long` and `nothing_to_ask`.
         dataset_line: open the conversations of a set with its name.

@@ -18,12 +18,12 @@ from .progress import Progress
 from .records import JournalRecord, ReplyCounts, make_record, read_completion, record_cost
 from .requests import Question, longest_reply, request_body, request_ceiling, request_parameters
 
-FIRST_SECONDS = 10.0  # that all other workers wait for the outcome of the first request, at most
-# how often one question is tried
+FIRST_SECONDS = 10.0  # longest time that the other workers wait for the first request
+# limits per question
 UNREAD = 4  # tries that may have been billed without a readable reply
-LIMITED, ALL_LIMITED = 10, 30  # tries that end with a 429: while other questions are answered, and while none is
-# what ends the whole run, beside ALIKE rejections in a row or unusable replies before the first usable one
-GIVE_UP, NEVER_ANSWERED = 20, 3  # failed questions in a row: after the endpoint has answered some, and before
+LIMITED, ALL_LIMITED = 10, 30  # 429s: if LIMITED others got a reply or none is left to ask, otherwise
+# limits that stop the run; ALIKE also limits consecutive rejections, and unusable replies before a usable one
+GIVE_UP, NEVER_ANSWERED = 20, 3  # consecutive failures after the first reply (at least `concurrency`), and before it
 NEVER_LIMITED, NEVER_SECONDS = 6, 30.0  # 429s of one question, or seconds of nothing but 429s, before the first reply
 
 
@@ -31,7 +31,7 @@ class Asking:
     """Asks the questions of an iterator, up to `config.concurrency` at a time.
 
     Whatever ends the run early (a wrong key, no quota, a full disk, Ctrl-C, SIGTERM), it waits for the requests in
-    flight and journals their replies, because they are paid. Only a second Ctrl-C abandons them.
+    flight and journals their replies, because they are paid. A second Ctrl-C cancels them.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Asking:
         self.workers: list[asyncio.Task[None]] = []
         self.idle: set[asyncio.Task[None]] = set()  # workers without a request in flight
         self.first_outcome = asyncio.Event()
-        # dollars that the requests in flight can cost at most: now, and the most so far, which the journal holds
+        # maximum cost of the requests in flight: now, and its peak, which is written to the journal
         self.reserved = self.noted = 0.0
         self.overrun = 1.0  # largest cost of a reply as a multiple of its upper bound
         self.in_flight = 0
-        self.unread = 0  # unusable replies before the first usable one
+        self.unusable = 0  # unusable replies before the first usable one
         self.failures, self.failing_since = 0, 0.0  # failed questions in a row, and when the first of them failed
         self.rejections: list[tuple[float, Question, str]] = []  # in a row: time, question, the endpoint's words
         self.warned: set[type] = set()  # kinds of faults
@@ -109,7 +109,7 @@ class Asking:
             task.cancel()
 
     async def _wait(self, event: Awaitable[object]) -> None:
-        """Wait for an event; meanwhile the current worker can be ended without losing a paid reply."""
+        """Wait for an event; meanwhile the worker has no request in flight and can be cancelled."""
         task = asyncio.current_task()
         assert task is not None
         self.idle.add(task)
@@ -146,7 +146,7 @@ class Asking:
             return None
         self.upcoming = next(self.todo, None)
         self.reserved += ceiling
-        if self.reserved > self.noted:  # what a kill may leave paid and unread
+        if self.reserved > self.noted:  # counted as spent by the next run if this one is killed
             self.noted = self.reserved
             self.journal.note({"in_flight": self.noted})
         return question, ceiling
@@ -159,7 +159,7 @@ class Asking:
         return allowed
 
     async def _ask(self, question: Question, ceiling: float) -> None:
-        """Ask until there is a reply, the request is rejected, the cap is met, or the tries are used up."""
+        """Ask until there is a reply, the request is rejected, the cost cap is reached, or the tries are used up."""
         body = json.dumps(request_body(question, self.config)).encode()
         tokens = sum(len(message["content"]) for message in question.messages) // 4 + longest_reply(self.parameters)
         faults = unread = limited = 0
@@ -242,13 +242,13 @@ class Asking:
             self.journal.note({"unread": ceiling})
         self.counts.cost += ceiling
         self.counts.bound += ceiling
-        self.unread += not self.counts.asked
-        if self.unread >= ALIKE and not self.counts.asked:
-            raise UserError(f"none of the first {self.unread} replies of {self.endpoint.address} is usable: {fault}")
+        self.unusable += not self.counts.asked
+        if self.unusable >= ALIKE and not self.counts.asked:
+            raise UserError(f"none of the first {self.unusable} replies of {self.endpoint.address} is usable: {fault}")
         return self._cap_allows(0.0)
 
     def _reject(self, question: Question, why: RequestRejected | Forbidden) -> None:
-        """Note a rejection, which is the passage's answer if the endpoint goes on to answer others."""
+        """Collect a rejection; it is journaled as final once the endpoint answers a later request."""
         self.rejections.append((time.monotonic(), question, str(why)))
         if len(self.rejections) >= ALIKE or not (self.counts.asked or self.counts.known):
             said = str(why) if isinstance(why, Forbidden) else f"{self.endpoint.address} rejects the request: {why}"

@@ -1,8 +1,9 @@
-"""When to send the next request: stated rate limits are kept, and limits that are not stated are found.
+"""When to send the next request: respect the rate limits that are known, and estimate the others from 429s.
 
-A stated limit is a token bucket that allows no burst. Beside it, additive increase and multiplicative decrease: the
-rate grows by a constant with each answer, and falls to half the rate of answers when more requests than usual get a
-429. If that does not help, the 429s do not depend on the pace, and that share of them is the usual one from then on.
+A known limit is a token bucket with a burst of `SPARE` seconds. An unknown one is estimated by additive increase and
+multiplicative decrease: the rate grows by a constant with each answer, and falls to half the rate of answers when the
+share of 429s rises above its normal level. If that does not reduce it, the rate limit is removed, and that share is
+the new normal level.
 """
 
 import asyncio
@@ -12,27 +13,31 @@ from collections.abc import Mapping
 
 from .http_errors import LONGEST_WAIT
 
-SHARE = 0.99  # of a stated limit, because clocks differ
-SPARE = 0.25  # seconds of unused pace that may be caught up
-SAMPLE, SECONDS = 20, 1.0  # requests and seconds from one decision about the rate to the next
+SHARE = 0.99  # fraction of a known limit to use, because clocks differ
+SPARE = 0.25  # seconds of unused rate that a burst may catch up
+SAMPLE, SECONDS = 20, 1.0  # minimum requests and seconds of a sample
 KNOWN = 0.95  # share of these requests whose outcome must be known
-MARGIN = 0.03  # share of 429s above the usual one that lowers the rate, beside the error of a small sample
-UNCHANGED = 0.6  # of the share of 429s before a cut: if more remain after it, they do not depend on the pace
-NEAR, SLOW, FAST = 0.2, 0.02, 0.3  # requests a second that an answer adds: slow this near to the last limit found
-PAUSE = 8  # 429s after which no worker sends, if no answer came for a second
+MARGIN = 0.03  # tolerated increase of the share of 429s, in addition to two standard errors
+UNCHANGED = 0.6  # a cut has not helped if the share of 429s stays above this fraction of the earlier one
+NEAR, SLOW, FAST = 0.2, 0.02, 0.3  # an answer adds SLOW requests/s within a relative NEAR of the last limit, else FAST
+PAUSE_AFTER = 8  # consecutive 429s that pause all workers, if no answer came for a second
 
 
 class Pacer:
-    """Waits for the requests to one endpoint. The stated limits are per minute; None means unknown."""
+    """Delays requests to one endpoint to respect its rate limits.
+
+    The stated limits are per minute; None means unknown.
+    """
 
     def __init__(self, requests: float | None = None, tokens: float | None = None) -> None:
-        self.requests, self.tokens, self.fixed = requests, tokens, requests is not None
+        self.requests, self.tokens = requests, tokens
+        self.fixed, self._fixed_tokens = requests is not None, tokens is not None  # set by the user
         self.rate: float | None = None  # requests a second, after too many 429s
         self.throttled = self._in_a_row = 0  # 429s: in all, and since the last answer
         self._line, self._answer_time = asyncio.Lock(), time.monotonic()
         self._next = self._next_tokens = self._paused_until = 0.0
-        self._used = 1.0  # share of the tokens a request may use that it does use
-        self._usual = self._before = 0.0  # shares of 429s: at any pace, and in the sample before the last cut
+        self._used = 1.0  # average of tokens used / tokens reserved per request
+        self._usual = self._before = 0.0  # share of 429s: normal level, and in the sample before the last cut
         self._limit = 0.0  # answers a second in that sample
         self._begin_sample()
 
@@ -61,10 +66,11 @@ class Pacer:
         return max(0.0, max(self._next, self._next_tokens, self._paused_until) - time.monotonic())
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Adopt the limits that an endpoint states in a response."""
+        """Adopt the limits that an endpoint states in a response, where the user has set none."""
         if not self.fixed:
             self.requests = _positive(headers.get("x-ratelimit-limit-requests")) or self.requests
-        self.tokens = _positive(headers.get("x-ratelimit-limit-tokens")) or self.tokens
+        if not self._fixed_tokens:
+            self.tokens = _positive(headers.get("x-ratelimit-limit-tokens")) or self.tokens
 
     def answered(self, sent: float, used: float = 1.0) -> None:
         """Count an answer to a request sent at `sent`, which used this share of the tokens it might have used."""
@@ -75,12 +81,15 @@ class Pacer:
         self._answered += self._since <= sent <= self._until
 
     def rate_limited(self, sent: float, wait: float) -> None:
-        """Count a 429 to a request sent at `sent`; after several and no answer, nobody sends for `wait` seconds."""
+        """Count a 429 to a request sent at `sent`; PAUSE_AFTER in a row pause all requests.
+
+        The pause takes about `wait` seconds.
+        """
         self.throttled += 1
         self._in_a_row += sent >= self._paused_until  # those that were in flight before a pause count once
         self._limited += self._since <= sent <= self._until
         now = time.monotonic()
-        if self._in_a_row >= PAUSE and now >= self._answer_time + SECONDS:
+        if self._in_a_row >= PAUSE_AFTER and now >= self._answer_time + SECONDS:
             self._in_a_row, self._until = 0, min(self._until, now)
             self._paused_until = now + min(LONGEST_WAIT, max(wait, 1.0))
 

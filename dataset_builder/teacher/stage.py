@@ -1,4 +1,7 @@
-"""The stage from passages to the journal: recorded replies at no cost, everything else from the teacher."""
+"""The annotation stage: write a reply per question to the journal.
+
+Replies come from the files of `teacher.recorded`, or from the teacher.
+"""
 
 import random
 from collections.abc import Collection, Iterable, Iterator
@@ -53,7 +56,7 @@ def _with_recorded(
 def _take_recorded(
     passages: Iterable[Passage], journal: Journal, config: TeacherConfig, counts: ReplyCounts
 ) -> Iterator[Question]:
-    """Journal the recorded replies, also those corrected in their file, and yield the other questions."""
+    """Journal new and changed replies of the recorded files; yield all other questions, answered ones included."""
     journaled: dict[str, RecordedReply] = {}
     if config.recorded:
         recorded = (record for record in journal.records() if record["model"] == RECORDED)
@@ -79,16 +82,17 @@ class Expectation:
 
 
 def extrapolate(journal: Journal, config: TeacherConfig, remaining: int) -> Expectation:
-    """Expected dollars and seconds of the remaining requests, from the replies paid so far; zeros without any.
+    """Return expected dollars and seconds of the remaining requests, from the replies paid so far.
 
-    The time assumes `concurrency` requests in flight, or the recipe's rate limit if that is slower.
+    Without paid replies the cost is 0. The time assumes `concurrency` requests in flight, or the recipe's rate limit
+    if that is slower.
     """
     paid = [record for record in journal.records() if record["model"] != RECORDED and "copy_of" not in record]
     cost, cost_margin = _total([record_cost(record, config) for record in paid], remaining)
     latencies = [record["seconds"] for record in paid if "seconds" in record]
     seconds, margin = (value / config.concurrency for value in _total(latencies, remaining))
-    slowest = max(seconds, 60 * remaining / config.requests_per_minute if config.requests_per_minute else 0.0)
-    return Expectation(cost, cost_margin, slowest, margin)
+    duration = max(seconds, 60 * remaining / config.requests_per_minute if config.requests_per_minute else 0.0)
+    return Expectation(cost, cost_margin, duration, margin)
 
 
 def _total(values: list[float], remaining: int) -> tuple[float, float]:
