@@ -185,14 +185,15 @@ def _places(text: str, longest: int) -> Iterator[tuple[int, int, bool]]:
         stop = start + max(1, len(fitting))
         sentence = SENTENCE_END.search(text, start, stop + 2)
         if sentence and sentence.end() <= stop:
-            end = sentence.end()
+            end, ends_sentence = sentence.end(), True
         elif stop == end_of_text:
-            sentence, end = True, stop
+            end, ends_sentence = stop, True
         else:  # before the last space, which begins the next piece, else inside a word
             ends = range(stop, start, -1)
             spaces = (end for end in ends if text[end].isspace() and not text[end - 1].isspace())
-            sentence, end = None, next(chain(spaces, (end for end in ends if is_border(text, end))), stop)
-        yield start, end, bool(sentence)
+            borders = (end for end in ends if is_border(text, end))
+            end, ends_sentence = next(chain(spaces, borders), stop), False
+        yield start, end, ends_sentence
         start = end
 
 

@@ -49,7 +49,7 @@ class WindowedText(TypedDict):
     windows: Iterator[Window]
 
 
-AnsweredText = tuple[str, list[Answered]]
+AnsweredText = tuple[str, list[Answered]]  # a text, and its windows with their answers
 
 
 class OpenNERPipeline(Pipeline):
@@ -150,10 +150,11 @@ class OpenNERPipeline(Pipeline):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
         assert self.tokenizer is not None
         queries = read_types(self.defaults["types"]) if queries is None else queries
-        chosen, decoder = self.defaults | options, self.decoder
+        chosen = self.defaults | options
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         limit = fitting_window(
-            chosen["window"], getattr(self.model.config, "max_position_embeddings", None), self.tokenizer,
-            decoder.special_tokens, list(queries.values()), chosen.get("dataset"), chosen["max_new_tokens"],
+            chosen["window"], positions, self.tokenizer, self.decoder.special_tokens, list(queries.values()),
+            chosen.get("dataset"), chosen["max_new_tokens"],
         )  # fmt: skip
         return {"text": text, "queries": queries, "windows": cut(text, self.count, limit)}
 
@@ -190,8 +191,7 @@ class OpenNERPipeline(Pipeline):
         """Give texts to the decoder `batch_size` at a time; there are no tensors to collate."""
         stream = iterate(inputs)
         while chunk := [self.preprocess(text, **preprocess) for text in islice(stream, batch_size)]:
-            outputs: Any = self.forward(chunk, **forward)  # the base class announces tensors
-            yield from (self.postprocess(output, **postprocess) for output in outputs)
+            yield from (self.postprocess(output, **postprocess) for output in self._forward(chunk, **forward))
 
 
 def iterate(inputs: Any) -> Iterator[Any]:

@@ -148,7 +148,7 @@ class ServedNER:
 
         try:
             answered: list[Answered] = []
-            for text, window, futures in _ahead(asked(), READ_AHEAD * self.concurrency // len(queries)):
+            for text, window, futures in _ahead(asked(), max(1, READ_AHEAD * self.concurrency // len(queries))):
                 answers = [future.result() for future in futures]
                 if scores and not all(answer.logprobs or not answer.text for answer in answers):
                     raise ValueError(f"{self.base_url} gives no probabilities to compare with a threshold: omit it")
