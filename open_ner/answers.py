@@ -36,7 +36,7 @@ class Answer:
     logprobs: list[float] = field(default_factory=list)  # empty if unknown: the strings then have no score
     ends: list[int] = field(default_factory=list)  # for each token, the length of `text` after it
     complete: bool = False
-    presence: float | None = None  # log-odds that the type occurs: 1 minus the probability of the empty answer
+    presence: float | None = None  # log-odds that the type occurs; see `Decoder.answer`
 
     def scored_strings(self) -> list[tuple[str, float | None]]:
         """Return the distinct strings of the answer as `(string, score)`, up to the first fault of its JSON.

@@ -5,8 +5,8 @@ one sequence (`packing.py`), read once. Each pass of the model then writes the n
 several passages, and an answer leaves the batch when it ends. In float32 the answers are token-identical to those of
 one `generate()` per type.
 
-The first pass reads the empty answer after every query. If greedy decoding chooses it, the query needs no other pass.
-Its probability tells how sure the student is that the type occurs (`Answer.presence`).
+As long as the tokens of an answer are those of the empty answer, the probability of its next token tells how sure the
+student is that the type occurs (`Answer.presence`).
 """
 
 import math
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from .answers import JSON_STRING, Answer, token_ends
-from .conversation import build_query, write_answer
+from .conversation import build_query, read_answer, write_answer
 from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
 
@@ -44,9 +44,10 @@ class _Query:
     number: int
     suffix: list[int]
     answer: Answer = field(default_factory=Answer)
-    reading: list[int] = field(default_factory=list)  # tokens of the next pass
-    position: int = 0  # of the first of them
-    present: bool = False  # decided by the presence bias: the answer must name something
+    next: int = 0  # the token to read in the next pass
+    position: int = 0  # of that token
+    may_be_empty: bool = True  # the tokens so far are the beginning of the empty answer
+    empty_logprob: float = 0.0  # of the empty answer's tokens up to the next one
     done: bool = False
 
 
@@ -69,7 +70,7 @@ class _BatchRow:
             for query in self.open():
                 tokens.add(query.suffix[:-1], query.number, len(self.prefix))
         for query in self.open():
-            tokens.add(query.reading, query.number, query.position)
+            tokens.add([query.next], query.number, query.position)
         return tokens
 
 
@@ -96,21 +97,19 @@ class Decoder:
         self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.eos[0]
 
     def answer(
-        self,
-        requests: Iterable[Request],
-        *,
-        dataset: str | None = None,
-        free: bool = False,
-        presence_bias: float | None = None,
-        max_new_tokens: int = 256,
-        token_budget: int = 16384,
-    ) -> Iterator[list[Answer]]:
+        self, requests: Iterable[Request], *, dataset: str | None = None, free: bool = False,
+        presence_bias: float | None = None, max_new_tokens: int = 256, token_budget: int = 16384,
+    ) -> Iterator[list[Answer]]:  # fmt: skip
         """Yield, for each request in order, its answers in the order of its types.
+
+        The presence of a type is `log(1 - p) - log(p)`, where p is the probability of the empty answer, or of its
+        tokens up to the first one that the student does not choose.
 
         Args:
             requests: passages with their types.
             dataset: the `Dataset:` line of the dialogue.
-            free: continue when an answer repeats a string, as `generate()` does; otherwise the answer ends there.
+            free: continue until the end token, as `generate()` does; otherwise an answer also ends where its list is
+                closed, or where it repeats a string.
             presence_bias: a type is answered if `Answer.presence` plus this is above 0, and is empty otherwise; None
                 leaves the choice to greedy decoding.
             max_new_tokens: bound of one answer, in tokens.
@@ -121,7 +120,7 @@ class Decoder:
             ValueError: a passage and an answer of `max_new_tokens` need more positions than the model has.
         """
         options = _Options(free, presence_bias, max_new_tokens, token_budget)
-        batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens) + len(self.empty)
+        batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens)
         waiting: list[list[_Query]] = []  # queries of each request whose answers have not been yielded yet
         for request in requests:
             rows = self._rows(request, dataset, options)
@@ -140,32 +139,28 @@ class Decoder:
 
     def _rows(self, request: Request, dataset: str | None, options: _Options) -> list[_BatchRow]:
         """Split the queries of a request into rows that fit the budget even if all answers are of full length."""
-        longest_answer = max(options.max_new_tokens, len(self.empty))
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        room = positions - longest_answer if positions else None
+        room = positions - options.max_new_tokens if positions else None
         prompts = self.encoder.encode(request.text, request.types, dataset, room)
         if room is not None and len(prompts) > room:
             raise ValueError(
-                f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and {longest_answer} more "
-                f"for the answer, but the model has {positions} positions: cut the passage into shorter ones"
+                f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and "
+                f"{options.max_new_tokens} more for the answer, but the model has {positions} positions: cut the passage into shorter ones"
             )
         prefix, suffixes = prompts.prefix, prompts.suffixes
-        longest = longest_answer + max(map(len, suffixes), default=0)
+        longest = options.max_new_tokens + max(map(len, suffixes), default=0)
         step = min(QUERIES_A_ROW, max(1, (options.token_budget - len(prefix)) // longest))
         parts = [suffixes[begin : begin + step] for begin in range(0, len(suffixes), step)]
         return [_BatchRow(prefix, [_Query(number, suffix) for number, suffix in enumerate(part)]) for part in parts]
 
     @torch.no_grad()  # FSDP cannot train with tensors made in inference mode
     def _run(self, rows: list[_BatchRow], options: _Options) -> list[_BatchRow]:
-        """Answer the queries of a batch in place; return the rows put off because the answers outgrew the budget.
-
-        The first pass reads passages, queries and the empty answer after each query, whose columns it then hides.
-        """
+        """Answer the queries of a batch in place; return the rows put off because the answers outgrew the budget."""
         packed, put_off = Packed(self.model, len(rows), self.pad), []
         for row in rows:
             for query in row.open():
-                query.answer, query.reading = Answer(), [query.suffix[-1], *self.empty]
-                query.position = len(row.prefix) + len(query.suffix) - 1
+                query.answer, query.empty_logprob, query.may_be_empty = Answer(), 0.0, True
+                query.next, query.position = query.suffix[-1], len(row.prefix) + len(query.suffix) - 1
         while rows:
             first = not packed.width
             tokens = [row.tokens(first) for row in rows]
@@ -174,77 +169,70 @@ class Decoder:
                 put_off.insert(0, rows.pop())
                 packed.keep(range(len(rows)))
                 continue
-            size = 1 + len(self.empty) if first else 1  # tokens read for each answer
-            logits = packed.read(tokens, size * max(len(row.open()) for row in rows))
-            hidden, finished = list[tuple[int, int]](), list[tuple[int, int]]()
+            logits = packed.read(tokens, max(len(row.open()) for row in rows))
+            finished: list[tuple[int, int]] = []
             for place, row in enumerate(rows):
                 queries = row.open()
-                own = logits[place, -size * len(queries) :].float().unflatten(0, (-1, size))  # by query
-                if first:
-                    self._decide(queries, own, options)
-                self._write(queries, own[:, 0], options)
-                hidden += [(place, back) for back in range(1, size * len(queries)) if back % size]
-                for query in queries:
-                    if query.done:
-                        finished.append((place, query.number))
-                        self._finish(query.answer)
-            packed.release(hidden, finished)
+                self._write(queries, logits[place, -len(queries) :].float(), options)
+                finished += [(place, query.number) for query in queries if query.done]
+            packed.release((), finished)
             alive = [place for place, row in enumerate(rows) if row.open()]
             if alive and (len(alive) < len(rows) or 4 * packed.waste > packed.size):
                 packed.keep(alive)
             rows = [rows[place] for place in alive]
         return put_off
 
-    def _decide(self, queries: list[_Query], logits: torch.Tensor, options: _Options) -> None:
-        """Measure the presence of each query's type, and end the answers that are empty.
-
-        `logits` are those after the prompt and after each token of the empty answer: (queries, tokens, vocabulary).
-        """
-        totals = logits.logsumexp(-1)
-        steps = logits[:, range(len(self.empty)), self.empty] - totals[:, :-1]  # log-probabilities of the empty answer
-        ends = logits[:, -1, self.eos].logsumexp(-1) - totals[:, -1]
-        choices = logits.argmax(-1).tolist()
-        for query, logprobs, end, chosen in zip(queries, steps.tolist(), ends.tolist(), choices, strict=True):
-            answer, total = query.answer, min(sum(logprobs) + end, -1e-9)  # rounding can reach 0, a probability of 1
-            answer.presence = math.log(-math.expm1(total)) - total
-            empty = chosen[:-1] == self.empty and chosen[-1] in self.eos and len(self.empty) < options.max_new_tokens
-            if options.presence_bias is not None:
-                query.present = answer.presence + options.presence_bias > 0
-                empty = not query.present
-            if empty:
-                answer.tokens, answer.logprobs, answer.complete = list(self.empty), logprobs, True
-                query.done = True
-
     def _write(self, queries: list[_Query], logits: torch.Tensor, options: _Options) -> None:
         """Append the most probable next token to each open answer, or end the answer.
 
-        `logits` are those after the last token of each answer: (queries, vocabulary).
+        `logits` are those after the last token of each query: (queries, vocabulary).
         """
+        totals = logits.logsumexp(-1)
         best = logits.topk(2)
-        logprobs = (best.values - logits.logsumexp(-1, keepdim=True)).tolist()
-        for query, tokens, values in zip(queries, best.indices.tolist(), logprobs, strict=True):
-            if query.done:  # its answer is empty
-                continue
-            answer = query.answer
-            # the second best token, if the best would make an answer empty that must name something
-            choice = int(query.present and [*answer.tokens, tokens[0]] == self.empty)
-            if tokens[choice] in self.eos:
-                answer.complete = True
-            else:
+        logprobs = (best.values - totals[:, None]).tolist()
+        empties = [self.empty[len(query.answer.tokens)] if query.may_be_empty else self.pad for query in queries]
+        empty_logprobs = (logits[range(len(queries)), empties] - totals).tolist()
+        for number, query in enumerate(queries):
+            answer, tokens, choice = query.answer, best.indices[number].tolist(), 0
+            if query.may_be_empty:
+                query.empty_logprob += empty_logprobs[number]
+                choice = self._decide(query, tokens[0] == empties[number], options.presence_bias)
+            if not query.done and tokens[choice] in self.eos:
+                answer.complete = query.done = True
+            elif not query.done:
+                query.may_be_empty &= tokens[choice] == empties[number] and len(answer.tokens) + 1 < len(self.empty)
                 answer.tokens.append(tokens[choice])
-                answer.logprobs.append(values[choice])
-                query.reading, query.position = [tokens[choice]], query.position + 1
-            query.done = answer.complete or len(answer.tokens) == options.max_new_tokens
-            if not (query.done or options.free):
-                query.done = self._repeats(answer)
+                answer.logprobs.append(logprobs[number][choice])
+                query.next, query.position = tokens[choice], query.position + 1
+                query.done = len(answer.tokens) == options.max_new_tokens or (not options.free and self._ends(answer))
+            if query.done:
+                self._finish(answer)
 
-    def _repeats(self, answer: Answer) -> bool:
-        """Return whether the last token closes a string that the answer already has."""
-        if b'"' not in self.token_bytes[answer.tokens[-1]]:
+    def _decide(self, query: _Query, is_empty: bool, bias: float | None) -> int:
+        """Measure the presence of a query's type; with a bias, decide by it whether the answer may be empty.
+
+        `is_empty` tells whether the best token continues the empty answer. Returns 1 if the second best token must be
+        taken instead, else 0.
+        """
+        answer, logprob = query.answer, min(query.empty_logprob, -1e-9)  # rounding can reach 0, a probability of 1
+        answer.presence = math.log(-math.expm1(logprob)) - logprob
+        if bias is None:
+            return 0
+        if answer.presence + bias > 0:
+            return int(is_empty)
+        if not is_empty:
+            answer.tokens, answer.logprobs, answer.complete = list(self.empty), [0.0] * len(self.empty), True
+            query.done = True
+        return 0
+
+    def _ends(self, answer: Answer) -> bool:
+        """Return whether the last token closes the list, or a string that the answer already has."""
+        if not set(b'"]') & set(self.token_bytes[answer.tokens[-1]]):
             return False
         written = b"".join(self.token_bytes[token] for token in answer.tokens).decode(errors="ignore")
+        answer.complete = written.endswith("]") and read_answer(written) is not None
         strings = JSON_STRING.findall(written)
-        return len(strings) > len(set(strings))
+        return answer.complete or len(strings) > len(set(strings))
 
     def _finish(self, answer: Answer) -> None:
         """Write the text of an answer and where each token ends in it."""

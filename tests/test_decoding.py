@@ -156,6 +156,7 @@ def test_no_requests_no_answers(decoder: Decoder) -> None:
 
 
 def test_the_presence_is_the_log_odds_against_the_empty_answer(decoder: Decoder) -> None:
+    """Of the probability of its tokens, up to the first one that the student does not choose."""
     requests = [Request(text, TYPES) for text in TEXTS[:3]]
     for request, answers in zip(requests, decoder.answer(requests, max_new_tokens=3), strict=True):
         for name, answer in zip(request.types, answers, strict=True):
@@ -164,9 +165,12 @@ def test_the_presence_is_the_log_odds_against_the_empty_answer(decoder: Decoder)
             )
             with torch.inference_mode():
                 logits = decoder.model(torch.tensor([prompt + decoder.empty])).logits[0, len(prompt) - 1 :]
-            steps = logits.log_softmax(-1)
-            tokens = sum(float(steps[place, token]) for place, token in enumerate(decoder.empty))
-            empty = math.exp(tokens + float(steps[-1, decoder.eos].logsumexp(-1)))
+            steps, total = logits.log_softmax(-1), 0.0
+            for place, token in enumerate(decoder.empty):
+                total += float(steps[place, token])
+                if int(steps[place].argmax()) != token:
+                    break
+            empty = math.exp(total)
             assert answer.presence == pytest.approx(math.log((1 - empty) / empty), abs=1e-3)
 
 
@@ -212,8 +216,7 @@ def script(plain: Decoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], l
 
         def scripted(packed: Packed, rows: list[Tokens], last: int) -> torch.Tensor:
             logits = torch.zeros_like(read(packed, rows, last))
-            # in the first pass: the position of the prompt's last token, before the empty answer
-            begin.append(rows[0].positions[-1] - len(decoder.empty))
+            begin.append(rows[0].positions[-1])  # in the first pass: that of the prompt's last token
             for place, position in enumerate(rows[0].positions[-last:]):
                 number = min(position - begin[0], len(tokens) - 1)
                 logits[0, place, tokens[number]] = preference(number)
@@ -247,7 +250,7 @@ def test_what_the_student_wants_to_say_is_what_it_says(
     assert answer.complete
     assert all(score > 0.99 for _, score in answer.scored_strings())
     assert [string for string, _ in answer.scored_strings()] == strings
-    assert len(passes) == (len(answer.tokens) + 1 if strings else 1)  # the first pass reads the empty answer too
+    assert len(passes) == len(answer.tokens) + free  # a whole list needs no pass for the end token
 
 
 @pytest.mark.parametrize(
