@@ -145,7 +145,8 @@ class Decoder:
         if room is not None and len(prompts) > room:
             raise ValueError(
                 f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and "
-                f"{options.max_new_tokens} more for the answer, but the model has {positions} positions: cut the passage into shorter ones"
+                f"{options.max_new_tokens} more for the answer, but the model has {positions} positions: "
+                "cut the passage into shorter ones"
             )
         prefix, suffixes = prompts.prefix, prompts.suffixes
         longest = options.max_new_tokens + max(map(len, suffixes), default=0)
