@@ -19,7 +19,7 @@ from command_line.recipes import describe, parse_overrides, read_recipe
 from hub.records import RunResults, run_name
 from open_ner.tools.errors import UserError, run
 from zero_shot.predict import EvaluatedModel, finish, folder_name, predict
-from zero_shot.records import PredictionLine, read_results
+from zero_shot.records import PredictionLine, is_sampled, read_results
 from zero_shot.suite import Benchmark, SuiteConfig, load_benchmarks
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     """Load the suite, ask each model, compare, and write results, tables, figures and cards."""
     args, rest = parse_arguments()
     if args.compare:
-        from zero_shot.comparison import compare_files
+        from zero_shot.report import compare_files
 
         compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
         return
@@ -49,18 +49,15 @@ def main() -> None:
         if is_first and benchmark.rejects:
             print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
     students = [model.name for model in models if model.record["kind"] == "student"]
-    source, seen_types = args.seen_types or (students[-1] if students else None), None
-    if source:  # `types.json` is kept with a training set and with the students trained on it
-        from sft.origin import read_types
+    seen_types = None
+    if source := args.seen_types or (students[-1] if students else None):
+        from sft.origin import read_types  # `types.json` is kept with a training set and the students trained on it
 
         seen_types = {name.lower() for name in read_types(source)} or None
     runs: list[RunResults] = []
     baseline: list[PredictionLine] = []
-    for model in models:
-        if not (model.in_process or is_first):
-            continue
-        folder = Path(suite.output_dir) / folder_name(model.name)
-        folder /= run_name(suite.name, suite.protocol, suite.decoding)
+    for model in (model for model in models if model.in_process or is_first):
+        folder = Path(suite.output_dir, folder_name(model.name), run_name(suite.name, suite.protocol, suite.decoding))
         predicted = predict(model, benchmarks, suite, folder, args.overwrite)
         if is_first:
             from zero_shot.results import describe_run
@@ -69,12 +66,21 @@ def main() -> None:
             results = describe_run(model, benchmarks, suite, predicted, seen_types)
             if runs:
                 results["gains"] = compare(predicted.lines, baseline, seen_types, suite.seed)
-            else:
-                baseline = predicted.lines
+            baseline = baseline or predicted.lines
             finish(predicted.folder, results)
             runs.append(results)
     if is_first:
-        report(runs, args, Path(suite.output_dir))
+        from zero_shot.report import write_report
+
+        table = write_report(runs, Path(suite.output_dir))
+        print(f"\n{table}\n\nresults: {suite.output_dir}")
+        for name, results in zip(args.model, runs, strict=True):
+            if (Path(name) / "training.json").exists():
+                update_card(Path(name), results, table, args.eval_results)
+        if args.push_to_hub:
+            from hub.publish import publish_folder
+
+            print(publish_folder(args.model[-1], args.push_to_hub))
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -152,34 +158,19 @@ def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: 
             print(f"{model.name}: in process")
 
 
-def report(runs: list[RunResults], args: argparse.Namespace, output_dir: Path) -> None:
-    """Print and write tables and figures, update the cards of local students, and upload if asked."""
+def update_card(folder: Path, results: RunResults, table: str, eval_results: bool) -> None:
+    """Write results into a student's card, unless samples (`--limit`) would replace results on whole benchmarks."""
     from hub.model_card import write_eval_results, write_model_card
-    from zero_shot.report import write_report
 
-    table = write_report(runs, output_dir)
-    print(f"\n{table}\n\nresults: {output_dir}")
-    for name, results in zip(args.model, runs, strict=True):
-        if (Path(name) / "training.json").exists() and not replaces_whole(Path(name), results):
-            write_model_card(Path(name), results, table)
-            print(f"model card: {Path(name) / 'README.md'}")
-            if args.eval_results:
-                written = write_eval_results(Path(name), results)
-                print(f"evaluation results: {written or 'no benchmark is a whole dataset of the Hub'}")
-    if args.push_to_hub:
-        from hub.publish import publish_folder
-
-        print(publish_folder(args.model[-1], args.push_to_hub))
-
-
-def replaces_whole(folder: Path, results: RunResults) -> bool:
-    """Whether results on samples (`--limit`) would replace a student's results on whole benchmarks; say so."""
     kept = folder / "results" / f"{run_name(results['suite'], results['protocol'], results['decoding'])}.json"
-    sampled = any(part["sampled"] for part in results["benchmarks"].values())
-    if not sampled or not kept.exists() or any(part["sampled"] for part in read_results(kept)["benchmarks"].values()):
-        return False
-    print(f"model card: not changed, because {kept} has the results on whole benchmarks")
-    return True
+    if is_sampled(results) and kept.exists() and not is_sampled(read_results(kept)):
+        print(f"model card: not changed, because {kept} has the results on whole benchmarks")
+        return
+    write_model_card(folder, results, table)
+    print(f"model card: {folder / 'README.md'}")
+    if eval_results:
+        written = write_eval_results(folder, results)
+        print(f"evaluation results: {written or 'no benchmark is a whole dataset of the Hub'}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Baselines: how their replies are read, and the ones that run in process on tiny random models."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
-from zero_shot.baseline import BaselineConfig, LocalBaseline, read, render, requests_of, to_lines
+from zero_shot.baseline import BaselineConfig, LocalBaseline, baseline_lines, read, render, requests_of
 from zero_shot.suite import Benchmark, SuiteConfig
 
 TEXT = "Rome met Oslo; Rome won."
@@ -34,7 +35,7 @@ def config(**changes: str) -> BaselineConfig:
     ],
 )
 def test_the_first_list_of_strings_in_prose_is_read(reply: str, strings: list[str] | None) -> None:
-    found = read(config(), reply, "stop", TEXT, ["city"]).strings
+    found, _ = read(config(), reply, "stop", TEXT, ["city"])
     assert found == (None if strings is None else {"city": strings})
 
 
@@ -51,22 +52,22 @@ def test_the_first_list_of_strings_in_prose_is_read(reply: str, strings: list[st
 )
 def test_instructuies_lines_are_read(reply: str, strings: dict | None, not_asked: int) -> None:
     found = read(config(per="passage", reply="lines"), reply, "stop", TEXT, ["city", "river"])
-    assert (found.strings, found.not_asked) == (strings, not_asked)
+    assert found == (strings, not_asked)
 
 
 def test_tuples_are_read_as_the_builder_reads_them() -> None:
     tuples = config(per="passage", reply="tuples")
-    assert read(tuples, '[("Rome", "City")]', "stop", TEXT, ["city"]).strings == {"city": ["Rome"]}
-    assert read(tuples, "[]", "stop", TEXT, ["city"]).strings == {"city": []}
-    assert read(tuples, '[("Rome", "City"', "length", TEXT, ["city"]).strings is None
+    assert read(tuples, '[("Rome", "City")]', "stop", TEXT, ["city"])[0] == {"city": ["Rome"]}
+    assert read(tuples, "[]", "stop", TEXT, ["city"])[0] == {"city": []}
+    assert read(tuples, '[("Rome", "City"', "length", TEXT, ["city"])[0] is None
 
 
 def test_lines_keep_the_reply_and_give_the_scorer_a_list() -> None:
     lines = config(per="passage", reply="lines")
     passage = BenchmarkPassage("p", TEXT, [Query("city", '["Rome", "Oslo"]', [(0, 4), (9, 13), (15, 19)])])
-    reading = read(lines, "city: Oslo; city: Rome; city: Paris", "stop", TEXT, ["city"])
-    [line] = to_lines(lines, "b", passage, passage.queries, reading, "city: Oslo; ...", SUITE)
-    assert line["raw"] == '["Rome", "Oslo", "Paris"]' and line["reply"] == "city: Oslo; ..."
+    reply = "city: Oslo; city: Rome; city: Paris"
+    [line] = baseline_lines(lines, "b", passage, [(reply, "stop")], Counter(), SUITE)
+    assert line["raw"] == '["Rome", "Oslo", "Paris"]' and line["reply"] == reply
     assert [(span["start"], span["end"]) for span in line["spans"]] == [(0, 4), (9, 13), (15, 19)]
 
 

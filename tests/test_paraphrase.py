@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from zero_shot.paraphrase import paraphrase_table, paraphrases, plot_paraphrases
-from zero_shot.scoring import compare
+from zero_shot.figures import plot_paraphrases
+from zero_shot.report import paraphrase_table
+from zero_shot.scoring import compare, paraphrases
 
 
 def line(passage: int, kind: str, wording: int, right: bool) -> dict:
@@ -55,6 +56,8 @@ def test_the_table_and_the_figure_show_the_spread(tmp_path: Path) -> None:
     run = {"model": {"id": "m|n"}, "benchmarks": {"b": {"paraphrases": paraphrases(lines())}, "c": {}}}
     table = paraphrase_table(run)
     assert "m\\|n" in table and "| b | strict | 100.0 | 75.0 | 20.4 | 50.0 | 100.0 | city |" in table
-    assert plot_paraphrases([run], tmp_path / "p.png")
+    plot_paraphrases([run], tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    assert paraphrase_table({"benchmarks": {"c": {}}}) == "" and not plot_paraphrases([{"benchmarks": {}}], tmp_path)
+    assert paraphrase_table({"benchmarks": {"c": {}}}) == ""
+    plot_paraphrases([{"benchmarks": {}}], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()

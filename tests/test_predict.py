@@ -176,9 +176,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
             predict(Echo(), [benchmark(1)], SUITE, tmp_path)
 
 
-def test_a_folder_is_known_by_what_decides_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
+def test_a_folder_is_known_by_what_decides_an_answer(tmp_path: Path) -> None:
     def student(name: str, weights: bytes, config: dict) -> Path:
         folder = tmp_path / name
         folder.mkdir()

@@ -9,8 +9,14 @@ import pytest
 from command_line.recipes import read_yaml
 from hub.model_card import write_eval_results
 from open_ner.tools.errors import UserError
-from zero_shot.comparison import compare_files
-from zero_shot.report import PUBLISHED, beside_published, markdown_table, read_published, write_report
+from zero_shot.report import (
+    PUBLISHED,
+    beside_published,
+    compare_files,
+    markdown_table,
+    read_published,
+    write_report,
+)
 from zero_shot.scoring import average, evaluate_benchmark
 
 ROOT = Path(__file__).parent.parent
@@ -100,8 +106,8 @@ def test_compare_reads_todays_and_older_results_and_computes_gains(tmp_path: Pat
         compare_files([tmp_path / "bad.json"])
 
 
-def test_the_readmes_table_is_the_one_of_its_files() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_quickstarts_table_is_the_one_of_its_files() -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     files = sorted((ROOT / "results" / "quickstart").glob("*--*.json"))
     assert markdown_table([json.loads(file.read_text(encoding="utf-8")) for file in files]) in text
 

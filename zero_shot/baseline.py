@@ -1,6 +1,7 @@
 """A baseline is one YAML under recipes/eval/baselines/: a model, its prompts, and the form of its replies."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -8,8 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
 from command_line.pretrained import load_or_explain
 from command_line.recipes import option
+from dataset_builder.teacher.parse import parse_reply, without_thoughts
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from open_ner.conversation import Message, find_spans, order_strings, write_answer
@@ -41,75 +48,77 @@ class BaselineConfig:
     )
 
 
-@dataclass
-class Reading:
-    """What a reply says: strings by asked type, None if it cannot be read, and the number of spans of other types."""
-
-    strings: dict[str, list[str]] | None
-    not_asked: int = 0
-
-
 def render(config: BaselineConfig, text: str, types: Sequence[str]) -> list[Message]:
     """Render the messages of one request. The passage is inserted as data and is never read as a template."""
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import SandboxedEnvironment
-
     environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     given = {"text": text, "types": list(types), **({"type": types[0]} if config.per == "query" else {})}
     parts = [("system", config.system), ("user", config.user)]
     try:
         return [{"role": role, "content": environment.from_string(t).render(given)} for role, t in parts if t]
     except TemplateError as error:
-        raise UserError(
-            f"baseline {config.name}: template: {error}; it may use text, types and, per query, type"
-        ) from None
+        allowed = "it may use text, types and, per query, type"
+        raise UserError(f"baseline {config.name}: template: {error}; {allowed}") from None
 
 
-def read(config: BaselineConfig, reply: str, finish_reason: str, text: str, types: Sequence[str]) -> Reading:
-    """Read a reply to a request about `types`; types are matched by name, ignoring case."""
-    from dataset_builder.teacher.parse import parse_reply, without_thoughts
+def read(
+    config: BaselineConfig, reply: str, finish_reason: str, text: str, types: Sequence[str]
+) -> tuple[dict[str, list[str]] | None, int]:
+    """Read a reply to a request about `types`.
 
+    Returns:
+        The strings of each type, matched by name ignoring case, or None if the reply cannot be read; and the number
+        of spans of types that were not asked.
+    """
     reply = without_thoughts(reply)
     if config.reply == "list":
         strings = _first_list(reply)
-        return Reading(None if strings is None else {types[0]: strings})
+        return None if strings is None else {types[0]: strings}, 0
     if config.reply == "tuples":
         parsed = parse_reply(reply, finish_reason, text)
         pairs = [] if parsed == "no_entities" else parsed
+    elif reply.strip().rstrip(".").casefold() == "none":  # InstructUIE's empty list
+        pairs = []
     else:
-        pairs = _lines(reply)
+        parts = (part.partition(":") for part in reply.split(";"))
+        pairs = [(span.strip(), name) for name, _, span in parts if span.strip()] or None
     if pairs is None or isinstance(pairs, str):
-        return Reading(None)
+        return None, 0
     asked = {name.casefold(): name for name in types}
     found: dict[str, list[str]] = {name: [] for name in types}
     for pair in pairs:
         if (name := asked.get(pair[1].strip().casefold())) is not None:
             found[name].append(pair[0])
-    return Reading(found, len(pairs) - sum(map(len, found.values())))
+    return found, len(pairs) - sum(map(len, found.values()))
 
 
-def to_lines(
-    config: BaselineConfig, name: str, passage: BenchmarkPassage, queries: Sequence[Query], reading: Reading,
-    reply: str, suite: SuiteConfig,
+def baseline_lines(
+    config: BaselineConfig, benchmark: str, passage: BenchmarkPassage, replies: Sequence[tuple[str, str]],
+    counts: Counter[str], suite: SuiteConfig,
 ) -> list[PredictionLine]:  # fmt: skip
-    """Make the lines of predictions.jsonl for the queries that one reply answers.
+    """Make the lines of a passage from the replies to its requests.
 
-    The official scorer reads `raw`, which must be a list. If the reply has another form, `raw` is the list of strings
-    read from it, and the reply is kept beside it.
+    `replies` are pairs of text and finish reason, in the order of `requests_of`; `counts` counts what went wrong, by
+    reason. The official scorer reads `raw`, which must be a list. If a reply has another form, `raw` is the list of
+    the strings in it, and the reply is kept beside it.
     """
     lines, text = [], passage.text
-    for query in queries:
-        if reading.strings is None:
-            lines.append(make_line(name, passage, query, reply, None))
-            continue
-        strings = list(dict.fromkeys(reading.strings[query.type]))
-        places = sorted({span for string in strings for span in find_spans(text, string, suite.occurrences)})
-        spans: list[PredictedSpan] = [{"start": start, "end": end, "score": None} for start, end in places]
-        if config.reply == "list":
-            lines.append(make_line(name, passage, query, reply, spans))
-        else:  # strings that do not occur in the text come last
-            found = [(text.find(string) if string in text else len(text), string) for string in strings]
-            lines.append(make_line(name, passage, query, write_answer(order_strings(found)), spans, reply))
+    for queries, (reply, finish) in zip(requests_of(config, passage), replies, strict=True):
+        if finish != "stop":
+            counts[finish] += 1
+        by_type, not_asked = read(config, reply, finish, text, [query.type for query in queries])
+        counts["type_not_asked"] += not_asked
+        for query in queries:
+            if by_type is None:
+                lines.append(make_line(benchmark, passage, query, reply, None))
+                continue
+            strings = list(dict.fromkeys(by_type[query.type]))
+            places = sorted({span for string in strings for span in find_spans(text, string, suite.occurrences)})
+            spans: list[PredictedSpan] = [{"start": start, "end": end, "score": None} for start, end in places]
+            if config.reply == "list":
+                lines.append(make_line(benchmark, passage, query, reply, spans))
+            else:  # strings that do not occur in the text come last
+                found = [(text.find(string) if string in text else len(text), string) for string in strings]
+                lines.append(make_line(benchmark, passage, query, write_answer(order_strings(found)), spans, reply))
     return lines
 
 
@@ -125,30 +134,25 @@ class LocalBaseline:
         }  # fmt: skip
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
-        """Yield the lines of each passage, in order; a prompt that the model cannot hold counts as unread."""
-        rendered = [
-            render(self.config, passage.text, [query.asked for query in queries])
+        """Yield the lines of each passage, in order; a prompt beyond the model's positions is a parse failure."""
+        tokenizer, model = self._loaded
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        room = positions - suite.max_new_tokens if positions and self.config.where == "causal" else sys.maxsize
+        prompts = [
+            "".join(message["content"] for message in render(self.config, passage.text, [q.asked for q in queries]))
             for _, passage in todo
             for queries in requests_of(self.config, passage)
         ]
-        prompts = ["".join(message["content"] for message in messages) for messages in rendered]
-        fitting = [prompt for prompt in prompts if self._fits(prompt, suite)]
+        fitting = [prompt for prompt in prompts if len(tokenizer(prompt, verbose=False)["input_ids"]) <= room]
         batches = [fitting[begin : begin + BATCH] for begin in range(0, len(fitting), BATCH)]
         generated, held = (reply for batch in batches for reply in self._generate(batch, suite)), set(fitting)
         replies = (next(generated) if prompt in held else ("", "too_long") for prompt in prompts)
         for benchmark, passage in todo:
-            lines = []
-            for queries in requests_of(self.config, passage):
-                reply, finish = next(replies)
-                self.replies[finish] += finish != "stop"
-                reading = read(self.config, reply, finish, passage.text, [query.type for query in queries])
-                lines += to_lines(self.config, benchmark.config.name, passage, queries, reading, reply, suite)
-            yield lines
+            own = [next(replies) for _ in requests_of(self.config, passage)]
+            yield baseline_lines(self.config, benchmark.config.name, passage, own, self.replies, suite)
 
     def _generate(self, prompts: list[str], suite: SuiteConfig) -> list[tuple[str, str]]:
         """Return the reply and the finish reason of each prompt."""
-        import torch
-
         tokenizer, model = self._loaded
         inputs = tokenizer(prompts, padding=True, return_tensors="pt").to(model.device)
         begin = inputs["input_ids"].shape[1] if self.config.where == "causal" else 0
@@ -158,22 +162,12 @@ class LocalBaseline:
         ends = set(ends if isinstance(ends, list) else [ends])
         return [
             (tokenizer.decode(ids, skip_special_tokens=True).strip(), "stop" if ends & set(ids) else "length")
-            for ids in (line[begin:].tolist() for line in output)
+            for ids in output[:, begin:].tolist()
         ]
-
-    def _fits(self, prompt: str, suite: SuiteConfig) -> bool:
-        """Whether the model's positions hold a prompt and its reply."""
-        tokenizer, model = self._loaded
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        if self.config.where != "causal" or not positions:
-            return True
-        return len(tokenizer(prompt, verbose=False)["input_ids"]) + suite.max_new_tokens <= positions
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         """The tokenizer and the model."""
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
         kind = AutoModelForCausalLM if self.config.where == "causal" else AutoModelForSeq2SeqLM
         tokenizer = load_or_explain(AutoTokenizer, self.config.model, padding_side="left")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -197,11 +191,3 @@ def _first_list(reply: str) -> list[str] | None:
             if all(isinstance(item, str) for item in value):
                 return value
     return None
-
-
-def _lines(reply: str) -> list[tuple[str, str]] | None:
-    """Read `type: span; type: span`, the form of InstructUIE ("None" if empty); None if no part has a colon."""
-    if reply.strip().rstrip(".").casefold() == "none":
-        return []
-    parts = (part.partition(":") for part in reply.split(";"))
-    return [(span.strip(), name) for name, _, span in parts if span.strip()] or None

@@ -1,4 +1,4 @@
-"""Fit to a student when to believe it: calibration of its scores, presence bias and threshold.
+"""Fit a student's calibration: temperature and bias of its scores, presence bias and threshold.
 
     python -m zero_shot.calibration --predictions runs/held_out/MODEL/SUITE/predictions.jsonl --model runs/my-model
 
@@ -30,7 +30,7 @@ from .reliability import describe, expected_error, plot, scored_spans
 from .scoring import score
 
 LEAST = 1e-6  # scores are written with six decimals, so they are clipped to this distance from 0 and 1
-CUTS = 20  # quantiles of the presence of answered queries that are tried as bounds
+CUTS = 20  # number of presence bounds to try: quantiles over the answered queries
 
 
 class Fit(TypedDict):
@@ -74,9 +74,11 @@ def flatten(
 ) -> list[PredictionLine]:
     """Read free predictions as the decoding `flat` does: absent types answer nothing, the others compete for spans.
 
-    The lines of a passage must follow each other, as in predictions.jsonl; those that ask a type in other words are
-    left out. Scores become calibrated. A presence bias above 0 would add answers, which free predictions do not have:
-    here it only removes answers.
+    Args:
+        lines: those of a passage follow each other; those that ask a type in other words are left out.
+        selection: how spans compete, and the calibration of their scores.
+        presence_bias: types whose presence plus this is 0 or less are absent; None: no type is. A bias above 0 cannot
+            add answers here, as it does in decoding.
     """
     result: list[PredictionLine] = []
     asked_by_name = (line for line in lines if "asked" not in line)
@@ -84,22 +86,17 @@ def flatten(
         passage = list(group)
         entities: list[Entity] = []
         for line in passage:
-            if presence_bias is not None and line.get("presence", np.inf) + presence_bias <= 0:
-                continue
-            for span in line["spans"]:
-                raw, start, end = span["score"], span["start"], span["end"]
-                score = None if raw is None else calibrate(raw, selection.temperature, selection.bias)
-                word = line["text"][start:end]
-                entities.append(
-                    {"entity_group": line["type"], "word": word, "start": start, "end": end, "score": score}
-                )
+            if presence_bias is None or line.get("presence", np.inf) + presence_bias > 0:
+                for span in line["spans"]:
+                    word = line["text"][span["start"] : span["end"]]
+                    score = span["score"] and calibrate(span["score"], selection.temperature, selection.bias)
+                    entities.append({**span, "entity_group": line["type"], "word": word, "score": score})
         kept = selection.select(entities, [line["type"] for line in passage])
         for line in passage:
             own = [entity for entity in kept if entity["entity_group"] == line["type"]]
             spans: list[PredictedSpan] = [{"start": e["start"], "end": e["end"], "score": e["score"]} for e in own]
-            raw = write_answer(order_strings((each["start"], each["word"]) for each in own))
-            changed: PredictionLine = {**line, "raw": raw, "spans": spans, "parse_failure": False}
-            result.append(changed)
+            raw = write_answer(order_strings((entity["start"], entity["word"]) for entity in own))
+            result.append({**line, "raw": raw, "spans": spans, "parse_failure": False})
     return result
 
 
@@ -159,28 +156,23 @@ def main() -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"--model {args.model}: not a student's folder ({error})") from None
     lines = read_predictions(args.predictions)
-    beside = args.predictions.parent / "results.json"
-    if beside.exists() and (decoding := read_results(beside)["decoding"]) != "free":
-        raise UserError(
-            f"{args.predictions}: of the decoding {decoding}; a fit needs predictions of the decoding free"
-        )
+    results = args.predictions.with_name("results.json")
+    if results.exists() and (decoding := read_results(results)["decoding"]) != "free":
+        raise UserError(f"{args.predictions}: the decoding is {decoding}, but a fit needs predictions of free")
     if unscored := sum(span["score"] is None for line in lines for span in line["spans"]):
         print(f"{unscored} spans have no score and are left out")
     scores, right = scored_spans(lines)
     if not len(scores):
         raise UserError(f"{args.predictions}: 0 spans have a score, so there is nothing to fit")
     decision, crossed = decide(lines), cross_fitted(lines)
-    print(
-        f"{len(scores)} spans, {100 * right.mean():.1f} % right; " + ", ".join(f"{k} {v}" for k, v in decision.items())
-    )
+    values = ", ".join(f"{name} {value}" for name, value in decision.items())
+    print(f"{len(scores)} spans, {100 * right.mean():.1f} % right; {values}")
     print("fitted on one half of the passages and measured on the other:")
     for name, part in (("free", lines), ("flat", flatten(lines, Selection(), None)), ("flat, fitted", crossed)):
-        strict, scores_and_right = score(part, "strict"), scored_spans(part)
-        f1 = 100 * strict["f1"] if strict else 0.0
-        print(f"{name:13} strict F1 {f1:.1f}, expected calibration error {expected_error(*scores_and_right):.3f}")
+        f1, error = (score(part, "strict") or {"f1": 0.0})["f1"], expected_error(*scored_spans(part))
+        print(f"{name:13} strict F1 {100 * f1:.1f}, expected calibration error {error:.3f}")
     if args.figure:
-        runs = {"free": describe(lines), "flat, fitted": describe(crossed)}
-        plot({name: result for name, result in runs.items() if result}, args.figure)
+        plot({"free": describe(lines), "flat, fitted": describe(crossed)}, args.figure)
     if not args.dry_run:
         config["open_ner"] = {**config.get("open_ner", {}), **decision}
         write_atomic(args.model / "config.json", json.dumps(config, indent=2) + "\n")

@@ -1,12 +1,12 @@
 """Results as figures: F1 bars beside published rows, errors by type, one run against another."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from command_line.plotting import COLORS, DARK_GREY, GREEN, GREY, LIGHT_GREY, ORANGE, PURPLE, RED, new_figure, save
 from hub.records import RunResults
 
-from .records import Published, scores_of
+from .records import Published, is_sampled, scores_of
 from .scoring import MAIN
 
 RUN_COLORS = (GREY, *COLORS)  # the first run is the baseline
@@ -21,43 +21,39 @@ def plot_f1(runs: list[RunResults], path: Path, published: Published | None = No
     With `published`, the groups are benchmarks under the official scorer, and published rows marked `shown` are
     hatched bars.
     """
-    first = runs[0]["benchmarks"]
-    several = len(first) > 1
-    groups = []
-    for name, result in first.items():
-        for types, label in TYPES.items():
-            part = None if several and types != "all" else scores_of(result, types)
-            for scorer in MAIN[:1] if published else MAIN:
-                if part and part[scorer]:
-                    text = name.replace("_", "\n") if published else f"{name if several else label}\n{scorer}"
-                    groups.append((name, types, scorer, text))
+    several = len(runs[0]["benchmarks"]) > 1
+    groups: list[tuple[str, str, Literal["official", "strict"]]] = [
+        (name, types, scorer)
+        for name in runs[0]["benchmarks"]
+        for types in (["all"] if several else TYPES)
+        for scorer in (MAIN[:1] if published else MAIN)
+        if scores_of(runs[0], name, types, scorer)
+    ]
+    if published:
+        labels = [name.replace("_", "\n") for name, _, _ in groups]
+    else:
+        labels = [f"{name if several else TYPES[types]}\n{scorer}" for name, types, scorer in groups]
     bars: list[tuple[str, list[float | None], bool]] = []  # label, values, whether published
     for run in runs:
-        measured = "measured here" + (", samples" if any(b.get("sampled") for b in run["benchmarks"].values()) else "")
+        measured = "measured here, samples" if is_sampled(run) else "measured here"
         label = f"{run['model']['id']} ({measured})" if published else run["model"]["id"]
-        values: list[float | None] = []
-        for name, types, scorer, _ in groups:
-            part = scores_of(run["benchmarks"][name], types) if name in run["benchmarks"] else None
-            scores = part[scorer] if part else None
-            values.append(100 * scores["f1"] if scores else None)
+        values = [100 * scores["f1"] if (scores := scores_of(run, *group)) else None for group in groups]
         bars.append((label, values, False))
-    for row in published["rows"] if published else []:
-        if published and row.get("shown"):
+    if published:
+        for row in (row for row in published["rows"] if row.get("shown")):
             by_name = dict(zip(published["benchmarks"], row["f1"], strict=True))
-            bars.append((f"{row['model']} (published)", [by_name.get(group[0]) for group in groups], True))
+            bars.append((f"{row['model']} (published)", [by_name.get(name) for name, _, _ in groups], True))
     figure = new_figure(max(7, 0.5 * len(groups) * (len(bars) + 0.5)), 4.4)
     axes = figure.subplots()
     width = 0.84 / len(bars)
     for number, (label, values, is_published) in enumerate(bars):
         places = [position + (number - (len(bars) - 1) / 2) * width for position in range(len(groups))]
-        heights = [value or 0 for value in values]
         style: dict[str, Any] = {"color": RUN_COLORS[(number + bool(published)) % len(RUN_COLORS)]}
         if is_published:
             style = {"color": "white", "edgecolor": (GREY, DARK_GREY)[number % 2], "hatch": "///"}
-        drawn = axes.bar(places, heights, width * 0.92, label=label, **style)
-        texts = ["" if value is None else f"{value:.1f}" for value in values]
-        axes.bar_label(drawn, texts, fontsize=7, padding=2)
-    axes.set_xticks(range(len(groups)), [group[3] for group in groups], fontsize=8)
+        drawn = axes.bar(places, [value or 0 for value in values], width * 0.92, label=label, **style)
+        axes.bar_label(drawn, ["" if value is None else f"{value:.1f}" for value in values], fontsize=7, padding=2)
+    axes.set_xticks(range(len(groups)), labels, fontsize=8)
     suite, protocol, decoding = (runs[0][name] for name in ("suite", "protocol", "decoding"))
     axes.set(ylabel="F1 (%)", title=f"Zero-shot F1, suite {suite}, protocol {protocol}, {decoding} decoding")
     axes.margins(y=0.15)
@@ -66,19 +62,17 @@ def plot_f1(runs: list[RunResults], path: Path, published: Published | None = No
     save(figure, path)
 
 
-def plot_errors(run: RunResults, path: Path) -> bool:
-    """Draw the errors of the types that have most; return False if the results do not hold them."""
+def plot_errors(run: RunResults, path: Path) -> None:
+    """Draw the errors of the types that have most; draw nothing if the results do not hold them."""
+    is_one = len(run["benchmarks"]) == 1
     rows = {
-        name if len(run["benchmarks"]) == 1 else f"{name} ({benchmark})": {
-            "right": row["strict"]["tp"],
-            **row["errors"],
-        }
+        name if is_one else f"{name} ({benchmark})": {"right": row["strict"]["tp"], **row["errors"]}
         for benchmark, result in run["benchmarks"].items()
         for name, row in (result.get("per_type") or {}).items()
         if row["errors"]
     }
     if not rows:
-        return False
+        return
     worst = sorted(rows, key=lambda name: rows[name]["right"] - sum(rows[name].values()))[:MOST_TYPES][::-1]
     figure = new_figure(8, 1.6 + 0.26 * len(worst))
     axes = figure.subplots()
@@ -93,23 +87,21 @@ def plot_errors(run: RunResults, path: Path) -> bool:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     save(figure, path)
-    return True
 
 
-def plot_pair(first: RunResults, second: RunResults, path: Path) -> bool:
-    """Draw F1 of two runs type by type, one against the other; return False if they have no type in common."""
+def plot_pair(first: RunResults, second: RunResults, path: Path) -> None:
+    """Draw F1 of two runs type by type, one against the other; draw nothing if they have no type in common."""
     figure = new_figure(5.4, 5.4)
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color=LIGHT_GREY, linewidth=0.8)
     found = False
-    for number, (name, result) in enumerate(second["benchmarks"].items()):
+    for number, (name, result) in enumerate(second["benchmarks"].items(), 1):
         other = first["benchmarks"].get(name)
         ours, theirs = (table and table.get("per_type") or {} for table in (result, other))
         both = [kind for kind in ours if kind in theirs and theirs[kind]["official"]["n_gold"]]
         x, y = ([100 * table[kind]["official"]["f1"] for kind in both] for table in (theirs, ours))
         sizes = [6 + 3 * theirs[kind]["official"]["n_gold"] ** 0.5 for kind in both]
-        color = RUN_COLORS[(number + 1) % len(RUN_COLORS)]
-        axes.scatter(x, y, s=sizes, color=color, alpha=0.75, label=name)
+        axes.scatter(x, y, s=sizes, color=RUN_COLORS[number % len(RUN_COLORS)], alpha=0.75, label=name)
         found = found or bool(both)
     axes.set(xlabel=f"official F1 (%): {first['model']['id']}", ylabel=f"official F1 (%): {second['model']['id']}")
     axes.set(title="Type by type; larger: more gold entities", xlim=(-3, 103), ylim=(-3, 103))
@@ -118,4 +110,32 @@ def plot_pair(first: RunResults, second: RunResults, path: Path) -> bool:
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     if found:
         save(figure, path)
-    return found
+
+
+def plot_paraphrases(runs: list[RunResults], path: Path) -> None:
+    """Draw a dot for each wording, benchmark by benchmark; draw nothing if no run asked other wordings."""
+    drawn = [
+        (run["model"]["id"], name, [100 * row["official"]["f1"] for row in result["paraphrases"]["wordings"]])
+        for run in runs
+        for name, result in run["benchmarks"].items()
+        if "paraphrases" in result
+    ]
+    if not drawn:
+        return
+    names = list(dict.fromkeys(name for _, name, _ in drawn))
+    models = list(dict.fromkeys(model for model, _, _ in drawn))
+    figure = new_figure(max(6, 1.3 * len(names)), 4)
+    axes = figure.subplots()
+    for model, name, values in drawn:
+        x = names.index(name) + 0.16 * (models.index(model) - (len(models) - 1) / 2)
+        color = COLORS[models.index(model) % len(COLORS)]
+        axes.plot([x, x], [min(values), max(values)], color=color, linewidth=1)
+        axes.scatter([x] * len(values[1:]), values[1:], s=18, color=color, zorder=3)
+        label = f"{model} (hollow: the type's own name)" if name == names[0] else None
+        axes.scatter([x], values[:1], s=34, facecolors="white", edgecolors=color, zorder=4, label=label)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set(ylabel="official F1 (%)", title="F1 by the wording of the types")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.1, y=0.15)
+    figure.legend(loc="outside lower center", ncols=min(2, len(models)), frameon=False, fontsize=8)
+    save(figure, path)

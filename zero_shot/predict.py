@@ -1,4 +1,4 @@
-"""Predictions of one model: asks every query of a suite, writes each passage at once, and resumes after a kill.
+"""Make the predictions of one model: ask every query of a suite, write each passage at once, resume after a kill.
 
 Under `accelerate launch` the processes share the passages. The predictions do not depend on the number of processes:
 batches are formed before they are shared out.
@@ -28,6 +28,7 @@ from .records import PredictionLine
 from .suite import Benchmark, SuiteConfig
 
 PASSAGES_AT_A_TIME = 32  # passages in a batch that goes to one process
+PARTIAL = "predictions.partial*.jsonl"  # predictions of an unfinished run, a file for each process
 RUNTIME = Path(__file__).parent.parent / "open_ner"
 Todo = list[tuple[Benchmark, BenchmarkPassage]]
 
@@ -54,16 +55,13 @@ class PassageLines(TypedDict):
 
 @dataclass
 class PredictionRun:
-    """Predictions in the benchmarks' order, seconds of wall-clock time, and a hash of everything they depend on.
+    """The predictions of one model."""
 
-    `folder` holds its files; `saved` are the results of the run that made the predictions, if it has finished before.
-    """
-
-    lines: list[PredictionLine]
-    seconds: float
-    identity: str
-    folder: Path
-    saved: dict[str, Any] = field(default_factory=dict)
+    lines: list[PredictionLine]  # in the order of the benchmarks
+    seconds: float  # of wall-clock time
+    identity: str  # hash of everything the predictions depend on
+    folder: Path  # of its files
+    saved: dict[str, Any] = field(default_factory=dict)  # its results, if it has finished before
 
 
 def predict(
@@ -71,8 +69,8 @@ def predict(
 ) -> PredictionRun:
     """Make the predictions of one model; resume a killed run, and read a finished one.
 
-    A run that finds another run in `folder` gets a folder beside it, unless `overwrite` is set. Only the first process
-    returns lines. Raises UserError if another program writes to the folder.
+    If another run is in `folder`, a folder beside it is used, unless `overwrite` is set: then everything is asked
+    again. Only the first process returns all lines. Raises UserError if another program writes to the folder.
     """
     identity = _identity(model, benchmarks, suite)
     rank, world, wait = _processes() if model.in_process else (0, 1, lambda: None)
@@ -84,21 +82,23 @@ def predict(
         # an endpoint is always asked again: its journal has the paid replies, and failed requests get another try
         if finished and model.in_process:
             print(f"{folder}: this run has finished before, its predictions are read; --overwrite asks again")
-            return finished if rank == 0 else PredictionRun([], 0.0, identity, folder)
+            return finished
+        done = {} if overwrite or not model.in_process else _read_partial(folder, identity)
+        todo = [(b, p) for b in benchmarks for p in b.passages if (b.config.name, p.id) not in done]
+        wait()  # all processes have read the partial files before they are replaced
         partial = folder / "predictions.partial.jsonl"
         if rank == 0:
-            _gather(folder, partial, identity, overwrite or not model.in_process)
+            write_jsonl(partial, [{"run": identity}, *done.values()])
+            for path in {*folder.glob(PARTIAL)} - {partial}:
+                path.unlink()
+            if done:
+                print(f"{model.name}: {len(done)} passages were scored before")
         wait()
-        done = {_place(passage) for passage in _read_partial(partial, identity)}
-        todo = [(b, p) for b in benchmarks for p in b.passages if (b.config.name, p.id) not in done]
-        if done and rank == 0:
-            print(f"{model.name}: {len(done)} passages were scored before")
-        wait()  # all processes have read the file before one appends to it
         _ask(model, todo, suite, partial.with_suffix(f".{rank}.jsonl") if rank else partial, identity, rank, world)
         wait()
         if rank:
             return PredictionRun([], 0.0, identity, folder)
-        predicted = {_place(passage): passage for passage in _gather(folder, partial, identity, overwrite=False)}
+        predicted = _read_partial(folder, identity)
         ordered = [predicted[b.config.name, p.id] for b in benchmarks for p in b.passages]
         lines = [line for passage in ordered for line in passage["lines"]]
         if finished and finished.lines == lines:
@@ -110,7 +110,13 @@ def predict(
 def finish(folder: Path, results: RunResults) -> None:
     """Write results.json; only then are the partial predictions not needed to resume."""
     write_json(folder / "results.json", results)
-    (folder / "predictions.partial.jsonl").unlink(missing_ok=True)
+    for path in folder.glob(PARTIAL):
+        path.unlink()
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a model's folder under the results."""
+    return name.strip("/.").replace("/", "--")
 
 
 def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
@@ -125,19 +131,15 @@ def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
     return beside
 
 
-def _runs_in(folder: Path) -> set[object]:
-    """Return the identities of the finished and the unfinished runs of a folder, None for one that is not known."""
-    runs: set[object] = {None} if (folder / "predictions.jsonl").exists() else set()
-    for path in (folder / "results.json", *folder.glob("predictions.partial*.jsonl")):
-        with suppress(OSError, ValueError):
-            rows = [json.loads(path.read_bytes())] if path.suffix == ".json" else read_jsonl(path)
-            runs |= {row.get("run") for row in islice(rows, 1) if isinstance(row, dict)}
+def _runs_in(folder: Path) -> set[str | None]:
+    """Return the identities of the finished and the unfinished runs of a folder; None stands for an unknown run."""
+    runs: set[str | None] = {None} if (folder / "predictions.jsonl").exists() else set()
+    with suppress(OSError, ValueError):
+        runs.add(json.loads((folder / "results.json").read_bytes()).get("run"))
+    for path in folder.glob(PARTIAL):
+        with suppress(ValueError):  # a kill left the first line incomplete
+            runs |= {row.get("run") for row in islice(read_jsonl(path), 1)}
     return runs
-
-
-def folder_name(name: str) -> str:
-    """Return the name of a model's folder under the results."""
-    return name.strip("/.").replace("/", "--")
 
 
 def _ask(
@@ -147,15 +149,12 @@ def _ask(
     todo = sorted(todo, key=lambda item: len(item[1].text))  # similar lengths share a batch, so padding is short
     step = PASSAGES_AT_A_TIME if model.in_process else max(1, len(todo))
     batches = [todo[begin : begin + step] for begin in range(0, len(todo), step)][rank::world]
-    if not batches:
-        return
     total = sum(len(passage.queries) for batch in batches for _, passage in batch)
-    is_new = not path.exists()
     with (
         path.open("a", encoding="utf-8", errors="backslashreplace") as file,
-        tqdm(total=total, desc=model.name, unit=" queries", disable=bool(rank)) as bar,
+        tqdm(total=total, desc=model.name, unit=" queries", disable=not total or rank > 0) as bar,
     ):
-        if is_new:
+        if rank:
             print(json.dumps({"run": identity}), file=file)
         started = time.monotonic()
         for batch in batches:
@@ -181,8 +180,7 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
     from accelerate.utils import parse_flag_from_env
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    # a process may wait long for another one's passages
-    state = PartialState(cpu=cpu, timeout=timedelta(days=7))
+    state = PartialState(cpu=cpu, timeout=timedelta(days=7))  # a process may wait long for the passages of another
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 
@@ -201,35 +199,21 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def _read_finished(folder: Path, identity: str) -> PredictionRun | None:
     """Read the predictions of the same run if it has finished before."""
-    try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        if not isinstance(results, dict) or results.get("run") != identity:
-            return None
-        lines = list(read_jsonl(folder / "predictions.jsonl"))
-    except (OSError, ValueError):
-        return None
-    return PredictionRun(lines, results["seconds"], identity, folder, results)
+    with suppress(OSError, ValueError):
+        results = json.loads((folder / "results.json").read_bytes())
+        if results.get("run") == identity:
+            lines = list(read_jsonl(folder / "predictions.jsonl"))
+            return PredictionRun(lines, results["seconds"], identity, folder, results)
+    return None
 
 
-def _gather(folder: Path, partial: Path, identity: str, overwrite: bool) -> list[PassageLines]:
-    """Read the passages of this run from the partial files of all processes, and write them back as one file."""
-    paths = sorted(folder.glob("predictions.partial*.jsonl"))
-    passages = [] if overwrite else [passage for path in paths for passage in _read_partial(path, identity)]
-    write_jsonl(partial, [{"run": identity}, *passages])
-    for path in paths:
-        if path != partial:
-            path.unlink()
+def _read_partial(folder: Path, identity: str) -> dict[tuple[str, str], PassageLines]:
+    """Read this run's passages, by benchmark and id, from all partial files, each up to a line that a kill cut."""
+    passages: dict[tuple[str, str], PassageLines] = {}
+    for path in folder.glob(PARTIAL):
+        with suppress(ValueError):  # the line that was cut
+            rows = read_jsonl(path)
+            if next(rows, None) == {"run": identity}:
+                for row in rows:
+                    passages[row["lines"][0]["benchmark"], row["lines"][0]["passage_id"]] = row
     return passages
-
-
-def _read_partial(path: Path, identity: str) -> list[PassageLines]:
-    """Read the passages of a partial file of this run, up to a line that a kill left incomplete."""
-    rows = []
-    with suppress(FileNotFoundError, ValueError):  # ValueError: the incomplete line
-        for row in read_jsonl(path):
-            rows.append(row)
-    return rows[1:] if rows and rows[0] == {"run": identity} else []
-
-
-def _place(passage: PassageLines) -> tuple[str, str]:
-    return passage["lines"][0]["benchmark"], passage["lines"][0]["passage_id"]

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
-from hub.records import BenchmarkResult, MainScores, RunResults
+from hub.records import MainScores, RunResults, Scores
 from ner_sets.benchmarks import BenchmarkPassage, Query, Spans
+from open_ner.answers import Entity
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl
 
@@ -20,13 +21,13 @@ class PredictedSpan(TypedDict):
 
 
 class PredictionLine(TypedDict):
-    """A query and the model's answer. `asked` and `wording` are there if the type was asked in other words."""
+    """A line of predictions.jsonl: a query and the model's answer."""
 
     benchmark: str
     passage_id: str
     text: str
     type: str
-    asked: NotRequired[str]
+    asked: NotRequired[str]  # another wording of the type, and its number
     wording: NotRequired[int]
     raw: str  # what the official scorer reads
     reply: NotRequired[str]  # the verbatim reply, if `raw` was made from it
@@ -38,22 +39,25 @@ class PredictionLine(TypedDict):
 
 
 class Published(TypedDict):
-    """Contents of published.yaml.
-
-    Each row has `model`, `f1` in percent in the order of `benchmarks`, `source`, and perhaps `average`, a `note`, and
-    `shown`, whether the figure shows it.
-    """
+    """Contents of published.yaml: F1 of other models."""
 
     suite: str
     protocol: str
     decoding: str
     benchmarks: list[str]
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]]  # `model`, `f1` in percent by benchmark, `source`; also `average`, `note`, `shown`
 
 
-def scores_of(result: BenchmarkResult, types: str) -> MainScores | None:
-    """Return the scores of "all" types, or of those "seen" in training or "held_out"; None if there are none."""
-    return result if types == "all" else result.get("by_seen", {}).get(types)
+def scores_of(run: RunResults, benchmark: str, types: str, scorer: Literal["official", "strict"]) -> Scores | None:
+    """Return a benchmark's scores on "all" types, or on those "seen" in training or "held_out"; None without them."""
+    result = run["benchmarks"].get(benchmark)
+    part: MainScores | None = result if types == "all" or not result else result.get("by_seen", {}).get(types)
+    return part[scorer] if part else None
+
+
+def is_sampled(run: RunResults) -> bool:
+    """Whether a benchmark of a run is a seeded sample (`--limit`), not the whole benchmark."""
+    return any(result.get("sampled") for result in run["benchmarks"].values())
 
 
 def make_line(
@@ -61,33 +65,20 @@ def make_line(
     passage: BenchmarkPassage,
     query: Query,
     raw: str,
-    spans: list[PredictedSpan] | None,
+    spans: Iterable[PredictedSpan | Entity] | None,
     reply: str | None = None,
     presence: float | None = None,
 ) -> PredictionLine:
     """Make a line of predictions.jsonl; `spans` is None if the answer cannot be parsed."""
-    line: PredictionLine = {
-        "benchmark": benchmark,
-        "passage_id": passage.id,
-        "text": passage.text,
-        "type": query.type,
-        "asked": query.asked,
-        "wording": query.wording,
-        "raw": raw,
-        "reply": reply or "",
-        "parse_failure": spans is None,
-        "spans": spans or [],
-        "presence": presence or 0.0,
-        "gold": query.gold,
-        "gold_spans": query.gold_spans,
-    }
-    if not query.wording:
-        del line["asked"], line["wording"]
-    if reply is None:
-        del line["reply"]
-    if presence is None:
-        del line["presence"]
-    return line
+    found = [{"start": s["start"], "end": s["end"], "score": s["score"] and round(s["score"], 6)} for s in spans or []]
+    line = {
+        "benchmark": benchmark, "passage_id": passage.id, "text": passage.text, "type": query.type,
+        "asked": query.asked if query.wording else None, "wording": query.wording or None,
+        "raw": raw, "reply": reply, "parse_failure": spans is None,
+        "spans": found, "presence": None if presence is None else round(presence, 4),
+        "gold": query.gold, "gold_spans": query.gold_spans,
+    }  # fmt: skip
+    return cast(PredictionLine, {k: value for k, value in line.items() if value is not None or k == "gold_spans"})
 
 
 def read_predictions(path: Path) -> list[PredictionLine]:
@@ -97,11 +88,10 @@ def read_predictions(path: Path) -> list[PredictionLine]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a predictions.jsonl: {error}") from None
     for number, line in enumerate(lines, 1):
-        missing = _missing(line, PredictionLine.__required_keys__)
-        for span in [] if missing else line["spans"]:
-            missing = missing or _missing(span, PredictedSpan.__required_keys__)
-        if missing:
-            raise UserError(f"{path}: not a predictions.jsonl: line {number} has no {', '.join(missing)}")
+        where = f"{path}: not a predictions.jsonl: line {number}"
+        _require(line, PredictionLine.__required_keys__, where)
+        for span in line["spans"]:
+            _require(span, PredictedSpan.__required_keys__, where)
     return lines
 
 
@@ -111,17 +101,16 @@ def read_results(path: Path) -> RunResults:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a results.json: {error}") from None
-    head = ("model", "suite", "protocol", "decoding", "benchmarks", "hardware", "seed")
-    missing = _missing(run, head) or _missing(run["model"], ["id"])
-    if not missing:
-        parts = run["benchmarks"].values() if isinstance(run["benchmarks"], dict) else [{}]
-        fields = ("official", "strict", "n_queries", "parse_failures")
-        missing = [name for part in parts for name in _missing(part, fields) or _missing(part["official"], ["f1"])]
-    if missing:
-        raise UserError(f"{path}: not a results.json of eval_zero_shot.py: has no {', '.join(missing)}")
+    where = f"{path}: not a results.json of eval_zero_shot.py:"
+    _require(run, ("model", "suite", "protocol", "decoding", "benchmarks", "hardware", "seed"), where)
+    _require(run["model"], ["id"], where)
+    for part in run["benchmarks"].values() if isinstance(run["benchmarks"], dict) else [{}]:
+        _require(part, ("official", "strict", "n_queries", "parse_failures"), where)
+        _require(part["official"], ["f1"], where)
     return run
 
 
-def _missing(value: object, names: Iterable[str]) -> list[str]:
-    """The names that a JSON value lacks; all of them if it is not an object."""
-    return sorted(set(names) - value.keys() if isinstance(value, dict) else set(names))
+def _require(value: Any, names: Iterable[str], where: str) -> None:
+    """Raise UserError with the names that a JSON value lacks, which are all if it is not an object."""
+    if missing := sorted(set(names) - value.keys() if isinstance(value, dict) else names):
+        raise UserError(f"{where} has no {', '.join(missing)}")

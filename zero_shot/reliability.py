@@ -1,4 +1,4 @@
-"""Are the scores of spans honest? Expected calibration error, reliability, and risk by coverage."""
+"""Measure the calibration of span scores: expected calibration error, reliability, and risk by coverage."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 from command_line.plotting import COLORS, GREY, LIGHT_GREY, new_figure, save
-from command_line.pretrained import load_or_explain
 from hub.records import Calibration, Reliability
 from open_ner.answers import calibrate
 
@@ -63,40 +62,42 @@ def describe(predictions: list[PredictionLine], temperature: float = 1.0, bias: 
     scores, right = scored_spans(predictions)
     if not len(scores):
         return None
-
-    def measure(values: np.ndarray) -> Reliability:
-        return {
+    calibrated = np.array([calibrate(score, temperature, bias) for score in scores])
+    measured: dict[str, Reliability] = {
+        way: {
             "ece": expected_error(values, right),
             "brier": float(((values - right) ** 2).mean()),
             "reliability": reliability(values, right),
         }
-
-    return {
-        "n_spans": len(scores),
-        "precision": float(right.mean()),
-        "temperature": temperature,
-        "bias": bias,
-        "risk_coverage": risk_coverage(scores, right),
-        "raw": measure(scores),
-        "calibrated": measure(np.array([calibrate(score, temperature, bias) for score in scores])),
+        for way, values in (("raw", scores), ("calibrated", calibrated))
     }
+    return {
+        "n_spans": len(scores), "precision": float(right.mean()), "temperature": temperature, "bias": bias,
+        "risk_coverage": risk_coverage(scores, right),
+        "raw": measured["raw"], "calibrated": measured["calibrated"],
+    }  # fmt: skip
 
 
-def plot(runs: dict[str, Calibration], path: Path) -> None:
-    """Draw reliability, raw and calibrated if a fit is saved, and risk by coverage, of each run by its name."""
+def plot(runs: dict[str, Calibration | None], path: Path) -> None:
+    """Draw reliability, raw and calibrated if a fit is saved, and risk by coverage, of each run by its name.
+
+    Runs without scores are left out; nothing is drawn if no run has scores.
+    """
+    scored = {name: result for name, result in runs.items() if result}
+    if not scored:
+        return
     figure = new_figure(9, 4.2)
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color=LIGHT_GREY, linewidth=0.8)
-    for number, (name, result) in enumerate(runs.items()):
+    for number, (name, result) in enumerate(scored.items()):
         color = (*COLORS, GREY)[number % 5]
         ways: list[tuple[Literal["raw", "calibrated"], str]] = [("raw", "-o")]
         if (result["temperature"], result["bias"]) != (1.0, 0.0):
             ways = [("calibrated", "-o"), ("raw", ":x")]
         for way, style in ways:
             rows = result[way]["reliability"]
-            points = [row["score"] for row in rows], [row["precision"] for row in rows]
-            label = f"{name}, {way}: ECE {result[way]['ece']:.3f}"
-            left.plot(*points, style, color=color, markersize=4, label=label)
+            x, y = ([row[key] for row in rows] for key in ("score", "precision"))
+            left.plot(x, y, style, color=color, markersize=4, label=f"{name}, {way}: ECE {result[way]['ece']:.3f}")
         curve = result["risk_coverage"]
         right.plot([row["coverage"] for row in curve], [row["risk"] for row in curve], color=color, label=name)
     left.set(xlabel="score", ylabel="share of right spans", title="Reliability", xlim=(0, 1), ylim=(0, 1))
@@ -104,11 +105,3 @@ def plot(runs: dict[str, Calibration], path: Path) -> None:
     right.set(xlim=(0, 1), ylim=(0, 1))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     save(figure, path)
-
-
-def read_saved(name: str) -> dict[str, float]:
-    """Read the temperature and bias saved with a model; 1 and 0 if it was not calibrated."""
-    from transformers import AutoConfig
-
-    saved = getattr(load_or_explain(AutoConfig, name), "open_ner", None) or {}
-    return {"temperature": saved.get("temperature", 1.0), "bias": saved.get("bias", 0.0)}

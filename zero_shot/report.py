@@ -5,14 +5,17 @@ from typing import cast
 
 from command_line.recipes import read_yaml
 from hub.markdown import escape
-from hub.records import SCORERS, MeanScore, RunResults, Scores, TypeResult
+from hub.records import SCORERS, MeanScore, RunResults, Scores
+from open_ner.tools.errors import UserError
+from open_ner.tools.files import write_atomic
 
 from . import figures, reliability
-from .paraphrase import paraphrase_table, plot_paraphrases
-from .records import Published, scores_of
-from .scoring import MAIN
+from .records import Published, read_predictions, read_results, scores_of
+from .scoring import MAIN, compare
 
 TYPES = {"all": "all types", "seen": "types seen in training", "held_out": "held-out types"}
+ERRORS = ("missed", "boundary", "type", "spurious")
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"  # marks in a README
 PUBLISHED = Path(__file__).with_name("published.yaml")
 
 
@@ -29,13 +32,42 @@ def write_report(runs: list[RunResults], folder: Path) -> str:
     (folder / "details.md").write_text(details(runs) + "\n", encoding="utf-8")
     figures.plot_f1(runs, folder / "figures" / "f1.png", published)
     figures.plot_errors(runs[-1], folder / "figures" / "errors.png")
-    plot_paraphrases(runs, folder / "figures" / "paraphrases.png")
+    figures.plot_paraphrases(runs, folder / "figures" / "paraphrases.png")
     if len(runs) > 1:
         figures.plot_pair(runs[0], runs[-1], folder / "figures" / "pair.png")
-    scored = {run["model"]["id"]: found for run in runs if (found := run.get("calibration"))}
-    if scored:
-        reliability.plot(scored, folder / "figures" / "calibration.png")
+    calibrations = {run["model"]["id"]: run.get("calibration") for run in runs}
+    reliability.plot(calibrations, folder / "figures" / "calibration.png")
     return table
+
+
+def compare_files(files: list[Path], readme: Path | None = None, output_dir: Path | None = None) -> None:
+    """Print the table of several results.json files, of which the first is the baseline.
+
+    Args:
+        files: gains are computed for those with a predictions.jsonl beside them, if the baseline has one too.
+        readme: file with two marks, between which the table is written instead of being printed.
+        output_dir: folder that gets tables and figures too.
+    """
+    runs = [read_results(file) for file in files]
+    paths = [file.with_name("predictions.jsonl") for file in files]
+    predictions = [read_predictions(path) if path.exists() else [] for path in paths]
+    for run, lines in zip(runs[1:], predictions[1:], strict=True):
+        if lines and predictions[0]:
+            # results.json does not list the types seen in training, so the saved gains on them are kept
+            run["gains"] = {**compare(lines, predictions[0], None, run["seed"]), **run.get("gains", {})}
+    table = f"{markdown_table(runs)}\n\nMeasured on: {runs[0]['hardware']}."
+    if published := read_published(runs):
+        table = f"{beside_published(runs, published)}\n\n{table}"
+    if output_dir:
+        write_report(runs, output_dir)
+        print(f"tables and figures: {output_dir}")
+    if readme is None:
+        print(table)
+        return
+    text = readme.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise UserError(f"{readme}: the marks {BEGIN} and {END} are missing")
+    write_atomic(readme, f"{text.split(BEGIN)[0]}{BEGIN}\n{table}\n{END}{text.split(END)[1]}")
 
 
 def markdown_table(runs: list[RunResults]) -> str:
@@ -45,9 +77,10 @@ def markdown_table(runs: list[RunResults]) -> str:
         model = escape(run["model"]["id"])
         for name, result in run["benchmarks"].items():
             for types, label in TYPES.items():
-                if part := scores_of(result, types):
+                if scores_of(run, name, types, "official"):
                     failures = f"{result['parse_failures']} of {result['n_queries']}" if types == "all" else ""
-                    lines.append(_row(model, escape(name), label, *(percent(part[s]) for s in MAIN), failures))
+                    cells = (percent(scores_of(run, name, types, scorer)) for scorer in MAIN)
+                    lines.append(_row(model, escape(name), label, *cells, failures))
         if average := run.get("average"):
             lines.append(_row(model, "average", "all types", *(percent(average.get(s)) for s in MAIN), ""))
     if sampled := samples(runs[0]):
@@ -90,8 +123,7 @@ def beside_published(runs: list[RunResults], published: Published) -> str:
     lines = ["| model | " + " | ".join(names) + " | average | |", "|---|" + "--:|" * (len(names) + 1) + "---|"]
     rows: list[tuple[str, list[float | None], str]] = []
     for run in runs:
-        measured = {name: result["official"] for name, result in run["benchmarks"].items()}
-        found = [100 * scores["f1"] if (scores := measured.get(name)) else None for name in names]
+        found = [100 * scores["f1"] if (scores := scores_of(run, name, "all", "official")) else None for name in names]
         known = [value for value in found if value is not None]
         mean = sum(known) / len(known) if len(known) == len(names) else None
         note = "measured here" + (", on samples" if samples(run) else "")
@@ -111,7 +143,17 @@ def details(runs: list[RunResults]) -> str:
         parts.append(f"Protocol {escape(run['protocol'])}, {run['decoding']} decoding.")
         if replies := run.get("replies"):
             parts.append(f"Replies that were incomplete or did not answer the question: {_counts(replies)}.")
-        parts.append(_scorer_table(run))
+        lines = _head("benchmark | scorer", "precision | recall | F1 [95 %] | macro F1 | tp | predicted | gold")
+        for name, result in run["benchmarks"].items():
+            for scorer in SCORERS:
+                if found := result.get(scorer):
+                    ratios = [f"{100 * found[key]:.1f}" for key in ("precision", "recall")]
+                    macro = f"{100 * found['macro_f1']:.1f}" if "macro_f1" in found else ""
+                    counts = [f"{found[key]:g}" for key in ("tp", "n_pred", "n_gold")]
+                    lines.append(_row(escape(name), scorer, *ratios, percent(found), macro, *counts))
+        for scorer, mean in (run.get("average") or {}).items():
+            lines.append(f"| average | {scorer} | | | {percent(mean)} | | | | |")
+        parts.append("\n".join(lines))
         if domains := run.get("by_domain"):
             lines = _head("domain | scorer", "mean F1 [95 %]")
             for domain, scores in domains.items():
@@ -124,32 +166,35 @@ def details(runs: list[RunResults]) -> str:
             if rejects := result.get("skipped"):
                 parts.append(f"Counted while it was read: {_counts(rejects)}.")
             if types := result.get("per_type"):
-                parts.append(_type_table(types))
+                lines = _head("type", "official F1 | strict F1 | gold | " + " | ".join(ERRORS))
+                for kind, row in types.items():
+                    f1 = [f"{100 * row[scorer]['f1']:.1f}" for scorer in MAIN]
+                    wrong = [str(row["errors"].get(error, "")) for error in ERRORS]
+                    lines.append(_row(escape(kind), *f1, f"{row['official']['n_gold']}", *wrong))
+                parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _scorer_table(run: RunResults) -> str:
-    lines = _head("benchmark | scorer", "precision | recall | F1 [95 %] | macro F1 | tp | predicted | gold")
-    for name, result in run["benchmarks"].items():
-        for scorer in SCORERS:
-            if found := result.get(scorer):
-                ratios = [f"{100 * found[key]:.1f}" for key in ("precision", "recall")]
-                macro = f"{100 * found['macro_f1']:.1f}" if "macro_f1" in found else ""
-                counts = [f"{found[key]:g}" for key in ("tp", "n_pred", "n_gold")]
-                lines.append(_row(escape(name), scorer, *ratios, percent(found), macro, *counts))
-    for scorer, mean in (run.get("average") or {}).items():
-        lines.append(f"| average | {scorer} | | | {percent(mean)} | | | | |")
-    return "\n".join(lines)
-
-
-def _type_table(per_type: dict[str, TypeResult]) -> str:
-    kinds = ("missed", "boundary", "type", "spurious")
-    lines = _head("type", "official F1 | strict F1 | gold | " + " | ".join(kinds))
-    for name, row in per_type.items():
-        scores = [f"{100 * row[scorer]['f1']:.1f}" for scorer in MAIN]
-        wrong = [str(row["errors"].get(kind, "")) for kind in kinds]
-        lines.append(_row(escape(name), *scores, f"{row['official']['n_gold']}", *wrong))
-    return "\n".join(lines)
+def paraphrase_table(run: RunResults) -> str:
+    """Write F1 by the wording of the types in Markdown, a row for each benchmark; empty without other wordings."""
+    rows = []
+    asked = {name: result["paraphrases"] for name, result in run["benchmarks"].items() if "paraphrases" in result}
+    for name, found in asked.items():
+        for scorer in MAIN:
+            if spread := found["spread"][scorer]:
+                spreads = {
+                    kind: row["spread"][scorer] or {"max": 0.0, "min": 0.0} for kind, row in found["types"].items()
+                }
+                widest = max(spreads, key=lambda kind: spreads[kind]["max"] - spreads[kind]["min"])
+                numbers = [found["wordings"][0][scorer]["f1"], *spread.values()]
+                rows.append(_row(escape(name), scorer, *(f"{100 * number:.1f}" for number in numbers), escape(widest)))
+    if not rows:
+        return ""
+    head = [
+        "| benchmark | scorer | own name | mean | std | least | most | widest type |",
+        f"|---|---|{'--:|' * 5}---|",
+    ]
+    return "\n".join([f"F1 of {escape(run['model']['id'])} by the wording of the types:", "", *head, *rows])
 
 
 def _head(names: str, numbers: str) -> list[str]:

@@ -10,14 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
+import torch
+from transformers import AutoConfig
+
+from command_line.pretrained import load_or_explain
 from command_line.public import public_command, public_path, public_value
 from hub.records import BenchmarkResult, ModelRecord, RunResults
+from open_ner.pipeline import saved_defaults
 
 from . import reliability
-from .paraphrase import paraphrases
 from .predict import EvaluatedModel, PredictionRun
 from .records import PredictionLine
-from .scoring import average, evaluate_benchmark
+from .scoring import average, evaluate_benchmark, paraphrases
 from .student import inference_dtype
 from .suite import Benchmark, SuiteConfig
 
@@ -34,55 +38,45 @@ def describe_run(
     parts: dict[str, list[PredictionLine]] = {}
     domains: dict[str, dict[str, list[PredictionLine]]] = {}
     for benchmark in benchmarks:
-        name = benchmark.config.name
-        own = [line for line in run.lines if line["benchmark"] == name]
-        parts[name] = [line for line in own if "asked" not in line]
-        domains.setdefault(benchmark.config.domain, {})[name] = parts[name]
-        results[name] = {
-            **evaluate_benchmark(parts[name], seen, suite.seed),
-            "version": benchmark.config.version,
-            "domain": benchmark.config.domain,
+        config, sample = benchmark.config, {"passages": len(benchmark.passages), "of": benchmark.size}
+        own = [line for line in run.lines if line["benchmark"] == config.name]
+        parts[config.name] = [line for line in own if "asked" not in line]
+        domains.setdefault(config.domain, {})[config.name] = parts[config.name]
+        results[config.name] = {
+            **evaluate_benchmark(parts[config.name], seen, suite.seed),
+            "version": config.version, "domain": config.domain,
             "dataset": {
-                "id": benchmark.hub_id,
-                "config": public_value(benchmark.config.config or benchmark.config.data_files),
-                "revision": benchmark.revision,
-                "digest": benchmark.digest,
+                "id": benchmark.hub_id, "config": public_value(config.config or config.data_files),
+                "revision": benchmark.revision, "digest": benchmark.digest,
             },
-            "sampled": None
-            if len(benchmark.passages) == benchmark.size
-            else {"passages": len(benchmark.passages), "of": benchmark.size, "seed": suite.seed},
+            "sampled": {**sample, "seed": suite.seed} if sample["passages"] < sample["of"] else None,
             "skipped": benchmark.rejects,
-        }
+        }  # fmt: skip
         if robustness := paraphrases(own):
-            results[name]["paraphrases"] = robustness
+            results[config.name]["paraphrases"] = robustness
     has_several = len(domains) < len(parts)  # benchmarks of one domain
-    scored = [line for part in parts.values() for line in part]
-    # the spans of the decoding `flat` have calibrated scores already
-    is_raw = model.record["kind"] == "student" and suite.decoding == "free"
-    saved = reliability.read_saved(model.name) if is_raw else {}
+    saved = {"temperature": 1.0, "bias": 0.0}
+    if model.record["kind"] == "student" and suite.decoding == "free":  # the scores of `flat` are calibrated already
+        defaults = saved_defaults(load_or_explain(AutoConfig, model.name))
+        saved = {"temperature": defaults["temperature"], "bias": defaults["bias"]}
     record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
     described: RunResults = {
         "schema": SCHEMA,
         "model": cast(ModelRecord, {**record, "id": public_path(model.record["id"])}),
-        "suite": suite.name,
-        "protocol": suite.protocol,
-        "decoding": suite.decoding,
-        "occurrences": suite.occurrences,
+        "suite": suite.name, "protocol": suite.protocol, "decoding": suite.decoding, "occurrences": suite.occurrences,
         "benchmarks": results,
         "average": average(parts, suite.seed) if len(parts) > 1 else None,
         "by_domain": {name: average(own, suite.seed) for name, own in domains.items()} if has_several else None,
         "replies": {reason: n for reason, n in model.replies.items() if n},
-        "calibration": reliability.describe(scored, **saved),
+        "calibration": reliability.describe([line for part in parts.values() for line in part], **saved),
         "versions": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),
         "dtype": None if model.record["kind"] == "endpoint" else str(inference_dtype()).removeprefix("torch."),
-        "seconds": round(run.seconds, 1),
-        "seed": suite.seed,
-        "command": public_command(["python", *sys.argv]),
-        "commit": commit(),
+        "seconds": round(run.seconds, 1), "seed": suite.seed,
+        "command": public_command(["python", *sys.argv]), "commit": commit(),
         "data_hash": hashlib.sha256("".join(b.digest for b in benchmarks).encode()).hexdigest()[:16],
         "run": run.identity,
-    }
+    }  # fmt: skip
     return cast(RunResults, {**described, **{name: run.saved[name] for name in PROVENANCE if name in run.saved}})
 
 
@@ -91,13 +85,10 @@ def commit() -> str | None:
     with suppress(OSError):
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
         return done.stdout.strip() or None
-    return None
 
 
 def hardware() -> str:
-    """Name the GPU, or the CPU and its number of cores."""
-    import torch
-
+    """Return the name of the GPU, or of the CPU with its number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"

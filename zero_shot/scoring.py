@@ -1,33 +1,37 @@
-"""Predictions to scores: five scorers, by type, seen and held-out types, bootstrap intervals over passages."""
+"""Predictions to scores: five scorers, by type, seen or held-out, and wording; bootstrap intervals over passages."""
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal, cast
 
 import numpy as np
 
-from hub.records import SCORERS, BenchmarkScores, Gain, MeanScore, Scorer, Scores, TypeResult
+from hub.records import SCORERS, BenchmarkScores, Gain, MeanScore, Paraphrases, Scorer, Scores
 from metrics.entity_f1.entity_f1 import Counts, f1_official, f1_strict, official_counts, overlap_counts, strict_counts
+from open_ner.conversation import Span
 
 from .records import PredictionLine
 
 MAIN: tuple[Literal["official", "strict"], ...] = ("official", "strict")
-RESAMPLES, BLOCK = 2000, 50  # draws in all, and at a time
+RESAMPLES = 2000  # bootstrap draws
 CountsByPassage = dict[tuple[str, str], Counts]  # by (benchmark, passage id)
 
 
 def counts_by_passage(predictions: Iterable[PredictionLine], scorer: Scorer) -> CountsByPassage:
     """Count each passage over all its types; only `official` counts queries without gold offsets."""
-    if scorer == "official":
-        return {
-            key: sum((official_counts(query["raw"], query["gold"]) for query in queries), Counts())
-            for key, queries in _by_passage(predictions).items()
-        }
+    passages: dict[tuple[str, str], list[PredictionLine]] = defaultdict(list)
+    for line in predictions:
+        if scorer == "official" or line["gold_spans"] is not None:
+            passages[line["benchmark"], line["passage_id"]].append(line)
     table: CountsByPassage = {}
-    for key, queries in _by_passage(p for p in predictions if p["gold_spans"] is not None).items():
+    for passage, queries in passages.items():
+        if scorer == "official":
+            table[passage] = sum((official_counts(query["raw"], query["gold"]) for query in queries), Counts())
+            continue
         found = [{"start": s["start"], "end": s["end"], "type": q["type"]} for q in queries for s in q["spans"]]
         gold = [{"start": a, "end": b, "type": q["type"]} for q in queries for a, b in q["gold_spans"] or []]
-        table[key] = strict_counts(found, gold) if scorer == "strict" else overlap_counts(found, gold)[scorer]
+        table[passage] = strict_counts(found, gold) if scorer == "strict" else overlap_counts(found, gold)[scorer]
     return table
 
 
@@ -43,9 +47,16 @@ def score(predictions: Iterable[PredictionLine], scorer: Scorer) -> Scores | Non
 
 
 def evaluate_benchmark(predictions: list[PredictionLine], seen_types: set[str] | None, seed: int) -> BenchmarkScores:
-    """Score the predictions on one benchmark; with `seen_types`, seen and held-out types separately too."""
+    """Score the predictions on one benchmark; with `seen_types` (lower-cased), also by seen and held-out types."""
     scores: dict[Scorer, Scores | None] = {scorer: score(predictions, scorer) for scorer in SCORERS}
-    types = per_type(predictions)
+    by_type: dict[str, list[PredictionLine]] = defaultdict(list)
+    for line in predictions:
+        by_type[line["type"]].append(line)
+    wrong, nothing = errors(predictions), {scorer: f1(Counts(), scorer) for scorer in MAIN}
+    types: dict[str, Any] = {
+        name: {**{scorer: score(part, scorer) or nothing[scorer] for scorer in MAIN}, "errors": wrong.get(name, {})}
+        for name, part in sorted(by_type.items())
+    }
     for scorer, found in scores.items():
         if found:
             found["interval"] = bootstrap(predictions, scorer, seed)
@@ -53,64 +64,44 @@ def evaluate_benchmark(predictions: list[PredictionLine], seen_types: set[str] |
             of_types = [row[scorer]["f1"] for row in types.values() if row[scorer]["n_gold"]]
             found["macro_f1"] = sum(of_types) / len(of_types) if of_types else 0.0
     result: dict[str, Any] = {
-        **scores,
-        "n_passages": len({prediction["passage_id"] for prediction in predictions}),
-        "n_queries": len(predictions),
-        "n_empty_gold": sum(prediction["gold"] == "[]" for prediction in predictions),
-        "parse_failures": sum(prediction["parse_failure"] for prediction in predictions),
-        "per_type": types,
-    }
+        **scores, "n_passages": len({line["passage_id"] for line in predictions}), "n_queries": len(predictions),
+        "n_empty_gold": sum(line["gold"] == "[]" for line in predictions),
+        "parse_failures": sum(line["parse_failure"] for line in predictions), "per_type": types,
+    }  # fmt: skip
     if seen_types is not None:
-        result["by_seen"] = {
-            name: {"official": score(part, "official"), "strict": score(part, "strict")}
-            for name, part in split_by_seen(predictions, seen_types).items()
-            if part
-        }
+        parts = split_by_seen(predictions, seen_types)
+        result["by_seen"] = {name: {s: score(part, s) for s in MAIN} for name, part in parts.items() if part}
     return cast(BenchmarkScores, result)
 
 
-def per_type(predictions: list[PredictionLine]) -> dict[str, TypeResult]:
-    """Score each type under the main scorers, and count its errors."""
-    by_type: dict[str, list[PredictionLine]] = defaultdict(list)
-    for prediction in predictions:
-        by_type[prediction["type"]].append(prediction)
-    wrong = errors(predictions)
-    return {
-        name: {
-            "official": score(part, "official") or f1(Counts(), "official"),
-            "strict": score(part, "strict") or f1(Counts(), "strict"),
-            "errors": wrong.get(name, {}),
-        }
-        for name, part in sorted(by_type.items())
-    }
-
-
-def errors(predictions: Iterable[PredictionLine]) -> dict[str, dict[str, int]]:
+def errors(predictions: list[PredictionLine]) -> dict[str, dict[str, int]]:
     """Count, by type, the gold spans that were `missed` and the predicted spans that are wrong, by kind of error.
 
     `boundary`: overlaps a gold span of its type; `type`: equals a gold span of another type; `spurious`: neither.
     """
+    gold: dict[tuple[str, str], set[Span]] = defaultdict(set)  # of each passage, of any type
+    for line in predictions:
+        gold[line["benchmark"], line["passage_id"]].update((a, b) for a, b in line["gold_spans"] or [])
     table: dict[str, dict[str, int]] = {}
-    for queries in _by_passage(p for p in predictions if p["gold_spans"] is not None).values():
-        gold = {(a, b, query["type"]) for query in queries for a, b in query["gold_spans"] or []}
-        for query in queries:
-            name = query["type"]
-            row = table.setdefault(name, {"missed": 0, "boundary": 0, "type": 0, "spurious": 0})
-            own = {(a, b) for a, b, kind in gold if kind == name}
-            found = {(span["start"], span["end"]) for span in query["spans"]}
-            row["missed"] += len(own - found)
-            for start, end in found - own:
-                overlaps = any(a < end and start < b for a, b in own)
-                is_other = any((start, end) == (a, b) for a, b, _ in gold)
-                row["boundary" if overlaps else "type" if is_other else "spurious"] += 1
+    for line in predictions:
+        if line["gold_spans"] is None:
+            continue
+        row = table.setdefault(line["type"], {"missed": 0, "boundary": 0, "type": 0, "spurious": 0})
+        own = {(a, b) for a, b in line["gold_spans"]}
+        found = {(span["start"], span["end"]) for span in line["spans"]}
+        row["missed"] += len(own - found)
+        for start, end in found - own:
+            overlaps = any(a < end and start < b for a, b in own)
+            is_other = (start, end) in gold[line["benchmark"], line["passage_id"]]
+            row["boundary" if overlaps else "type" if is_other else "spurious"] += 1
     return table
 
 
 def split_by_seen(predictions: Iterable[PredictionLine], seen_types: set[str]) -> dict[str, list[PredictionLine]]:
     """Split queries into types of the training set and held-out types, by lower-cased name."""
     parts: dict[str, list[PredictionLine]] = {"seen": [], "held_out": []}
-    for prediction in predictions:
-        parts["seen" if prediction["type"].lower() in seen_types else "held_out"].append(prediction)
+    for line in predictions:
+        parts["seen" if line["type"].lower() in seen_types else "held_out"].append(line)
     return parts
 
 
@@ -148,30 +139,57 @@ def compare(
 
     Only queries in both runs are compared, and only those that ask a type by its own name.
     """
-    run, baseline = ([line for line in part if "asked" not in line] for part in (run, baseline))
-    both = set(map(_place, run)) & set(map(_place, baseline))
-    run, baseline = ([line for line in part if _place(line) in both] for part in (run, baseline))
+    ours, theirs = (
+        {(line["benchmark"], line["passage_id"], line["type"]): line for line in lines if "asked" not in line}
+        for lines in (run, baseline)
+    )
+    both = [query for query in ours if query in theirs]
+    run, baseline = [ours[query] for query in both], [theirs[query] for query in both]
     parts = {"all": (run, baseline)}
     if seen_types is not None:
-        ours, theirs = split_by_seen(run, seen_types), split_by_seen(baseline, seen_types)
-        parts |= {name: (ours[name], theirs[name]) for name in ours}
+        split, other = split_by_seen(run, seen_types), split_by_seen(baseline, seen_types)
+        parts |= {name: (split[name], other[name]) for name in split}
     gains: dict[str, Gain] = {}
-    for name, (ours, theirs) in parts.items():
+    for name, (lines, others) in parts.items():
         for scorer in MAIN:
-            our_scores, their_scores = score(ours, scorer), score(theirs, scorer)
-            if ours and our_scores and their_scores:
-                gains[f"{name}: {scorer}"] = {
-                    "gain": our_scores["f1"] - their_scores["f1"],
-                    "interval": bootstrap(ours, scorer, seed, theirs),
-                }
+            found, before = score(lines, scorer), score(others, scorer)
+            if lines and found and before:
+                bounds = bootstrap(lines, scorer, seed, others)
+                gains[f"{name}: {scorer}"] = {"gain": found["f1"] - before["f1"], "interval": bounds}
     return gains
 
 
-def _by_passage(predictions: Iterable[PredictionLine]) -> dict[tuple[str, str], list[PredictionLine]]:
-    grouped: dict[tuple[str, str], list[PredictionLine]] = defaultdict(list)
-    for prediction in predictions:
-        grouped[prediction["benchmark"], prediction["passage_id"]].append(prediction)
-    return grouped
+def paraphrases(lines: list[PredictionLine]) -> Paraphrases | None:
+    """Compute F1 by wording on one benchmark, by type and for all types, and its spread (the Figure 7 of the paper).
+
+    Wording 0 is the type's own name. Row k for all types pools wording k of each, so that rows differ only in the
+    words asked. Only types with several wordings count; None if there are none.
+    """
+    by_type: dict[str, dict[int, list[PredictionLine]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        by_type[line["type"]][line.get("wording", 0)].append(line)
+    by_type = {name: rows for name, rows in by_type.items() if len(rows) > 1}
+    if not by_type:
+        return None
+
+    def scores(part: list[PredictionLine]) -> dict[Scorer, Scores]:
+        return {scorer: found for scorer in MAIN if (found := score(part, scorer))}
+
+    def spread(wordings: list[dict[Scorer, Scores]]) -> dict[Scorer, dict[str, float] | None]:
+        result: dict[Scorer, dict[str, float] | None] = {}
+        for scorer in MAIN:
+            f1 = [own[scorer]["f1"] for own in wordings if scorer in own]
+            numbers = {"mean": statistics.mean, "std": statistics.pstdev, "min": min, "max": max}
+            result[scorer] = {name: f(f1) for name, f in numbers.items()} if len(f1) == len(wordings) else None
+        return result
+
+    numbers = sorted(set.intersection(*map(set, by_type.values())))
+    pooled = [scores([line for rows in by_type.values() for line in rows[number]]) for number in numbers]
+    types: dict[str, dict[str, Any]] = {}
+    for name, rows in sorted(by_type.items()):
+        own = {rows[number][0].get("asked", name): scores(rows[number]) for number in sorted(rows)}
+        types[name] = {"wordings": own, "spread": spread(list(own.values()))}
+    return {"wordings": pooled, "spread": spread(pooled), "types": types}
 
 
 def resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:
@@ -179,22 +197,15 @@ def resample(tables: list[CountsByPassage], seed: int) -> list[np.ndarray]:
     passages = sorted(set.intersection(*(set(table) for table in tables)))
     rows = [np.array([(c.tp, c.n_pred, c.n_gold) for c in (table[p] for p in passages)]) for table in tables]
     rng, sums = np.random.default_rng(seed), []
-    for _ in range(0, RESAMPLES, BLOCK):  # all draws at once would take gigabytes
-        draws = rng.integers(0, len(passages), size=(BLOCK, len(passages)))
-        # how often each passage was drawn: a matrix product then sums the counts, without a copy of the rows per draw
-        weights = np.array([np.bincount(draw, minlength=len(passages)) for draw in draws])
-        sums.append([weights @ own for own in rows])
-    values = []
-    for counts in map(np.concatenate, zip(*sums, strict=True)):
-        found = counts[:, 1] + counts[:, 2]
-        values.append(np.divide(2.0 * counts[:, 0], found, out=np.zeros(RESAMPLES), where=found > 0))
-    return values
+    for _ in range(RESAMPLES):
+        draw = rng.integers(0, len(passages), size=len(passages))
+        times = np.bincount(draw, minlength=len(passages))  # how often each passage was drawn
+        sums.append([times @ own for own in rows])
+    tp, n_pred, n_gold = np.moveaxis(np.array(sums), -1, 0)  # each of shape (draws, tables)
+    total = n_pred + n_gold
+    return list(np.divide(2.0 * tp, total, out=np.zeros(total.shape), where=total > 0).T)
 
 
 def interval(values: np.ndarray) -> list[float]:
     """Return the 95 % interval of bootstrap draws."""
     return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]
-
-
-def _place(line: PredictionLine) -> tuple[str, str, str]:
-    return line["benchmark"], line["passage_id"], line["type"]

@@ -57,7 +57,7 @@ class Benchmark:
 
 
 def load_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
-    """Read the suite's benchmarks; raises UserError if two have the same name, which their predictions are kept by."""
+    """Read the suite's benchmarks; raises UserError if two have the same name: predictions are kept by name."""
     benchmarks = [load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks]
     names = Counter(benchmark.config.name for benchmark in benchmarks)
     if twice := [name for name, number in names.items() if number > 1]:
@@ -80,14 +80,13 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
         seen[passage.id] += 1
         if seen[passage.id] > 1:
             passage.id = f"{passage.id}~{seen[passage.id]}"
-    # half of a character in the text or a type: no model can be asked about the passage
+    # tokenizers accept no lone surrogate (half of a character), neither in the text nor in a type
     asked = [p for p in passages if not any(LONE_SURROGATE.search(t) for t in (p.text, *(q.type for q in p.queries)))]
     rejects["lone_surrogate"] += len(passages) - len(asked)
     passages, rejects = asked, +rejects
     if not passages:
-        raise UserError(
-            f"{config.path}: benchmark {config.name} has no passage to ask; rejects: {dict(rejects) or 'none'}"
-        )
+        found = f"rejects: {dict(rejects) or 'none'}"
+        raise UserError(f"{config.path}: benchmark {config.name} has no passage to ask; {found}")
     rows = [[p.text, [dataclasses.astuple(query) for query in p.queries]] for p in passages]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
     size = len(passages)
