@@ -7,7 +7,7 @@ imports travel to the Hub with the weights; `open_ner.load` runs the same code f
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline
@@ -41,14 +41,8 @@ SPAN_OPTIONS = ("threshold", "overlaps", "best", "occurrences")  # fields of `Se
 QUERIES_AT_A_TIME = 1024  # given to the decoder in one call, which batches them by its token budget
 
 
-class WindowedText(TypedDict):
-    """A text, what to ask of it as `{entity group: type or definition}`, and the windows to ask it of."""
-
-    text: str
-    queries: Mapping[str, str]
-    windows: Iterator[Window]
-
-
+# a text, what to ask of it as `{entity group: type or definition}`, and its windows
+WindowedText = tuple[str, Mapping[str, str], Iterator[Window]]
 AnsweredText = tuple[str, list[Answered]]  # a text, and its windows with their answers
 
 
@@ -156,7 +150,7 @@ class OpenNERPipeline(Pipeline):
             chosen["window"], positions, self.tokenizer, self.decoder.special_tokens, list(queries.values()),
             chosen.get("dataset"), chosen["max_new_tokens"],
         )  # fmt: skip
-        return {"text": text, "queries": queries, "windows": cut(text, self.count, limit)}
+        return text, queries, cut(text, self.count, limit)
 
     def _forward(self, items: WindowedText | list[WindowedText], **options: Any) -> Iterator[AnsweredText]:
         """Yield each text with its answered windows, in order; the windows of all texts are asked some at a time."""
@@ -165,17 +159,17 @@ class OpenNERPipeline(Pipeline):
         settings: dict[str, Any] = saved | options
         if expected := settings.pop("expected_present", None):
             settings["presence_bias"] = logit(expected) - logit(self.defaults["present_share"])
-        asked = ((item, window) for item in items for window in item["windows"])
-        size = max(1, QUERIES_AT_A_TIME // len(items[0]["queries"]))
+        asked = ((text, queries, window) for text, queries, windows in items for window in windows)
+        size = max(1, QUERIES_AT_A_TIME // len(items[0][1]))
         answers: list[Answered] = []
         while group := list(islice(asked, size)):
-            requests = [Request(item["text"][w.start : w.end], list(item["queries"].values())) for item, w in group]
+            requests = [Request(text[w.start : w.end], list(queries.values())) for text, queries, w in group]
             with self.device_placement():
                 answered = list(self.decoder.answer(requests, **settings))
-            for (item, window), row in zip(group, answered, strict=True):
-                answers.append((window, dict(zip(item["queries"], row, strict=True))))
+            for (text, queries, window), row in zip(group, answered, strict=True):
+                answers.append((window, dict(zip(queries, row, strict=True))))
                 if window.after is None:  # the last one of its text
-                    yield item["text"], answers
+                    yield text, answers
                     answers = []
 
     def postprocess(

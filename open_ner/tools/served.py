@@ -62,20 +62,11 @@ class ServedNER:
     """
 
     def __init__(
-        self,
-        base_url: str,
-        model: str | None = None,
-        *,
-        types: Any = None,
-        tokenizer: PreTrainedTokenizerBase | str | None = None,
-        window: int | None = None,
-        max_new_tokens: int | None = None,
-        concurrency: int = 32,
-        timeout: float = 300.0,
-        scores: bool = True,
-        structured: bool = False,
-        extra_body: Mapping[str, object] | None = None,
-    ) -> None:
+        self, base_url: str, model: str | None = None, *, types: Any = None,
+        tokenizer: PreTrainedTokenizerBase | str | None = None, window: int | None = None,
+        max_new_tokens: int | None = None, concurrency: int = 32, timeout: float = 300.0, scores: bool = True,
+        structured: bool = False, extra_body: Mapping[str, object] | None = None,
+    ) -> None:  # fmt: skip
         if not re.match(r"https?://[^/\s]", base_url):
             raise ValueError(f"base_url={base_url!r} is not an address: write http(s)://host/v1")
         check_options(window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
