@@ -123,7 +123,7 @@ def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
 
 
 def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel:
-    """Make the model of a name on the command line; this module's description has the rule."""
+    """Return the model that a name on the command line stands for; the docstring of this module lists the cases."""
     is_yaml = name.endswith((".yaml", ".yml"))
     if not is_yaml and (not suite.endpoint.base_url or Path(name).is_dir()):
         from zero_shot.student import Student
