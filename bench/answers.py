@@ -127,6 +127,7 @@ def main() -> None:
         for name in dict.fromkeys(line["benchmark"] for line in own):
             sets[name] = readings([line for line in own if line["benchmark"] == name], decision)
     results = {name: compare(ways) for name, ways in sets.items()}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.output, {"decision": decision, "sets": results})
     for name, rows in results.items():
         print(f"\n{name}")
