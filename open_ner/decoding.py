@@ -176,7 +176,7 @@ class Decoder:
                 queries = row.open()
                 self._write(queries, logits[place, -len(queries) :].float(), options)
                 finished += [(place, query.number) for query in queries if query.done]
-            packed.release((), finished)
+            packed.release(finished)
             alive = [place for place, row in enumerate(rows) if row.open()]
             if alive and (len(alive) < len(rows) or 4 * packed.waste > packed.size):
                 packed.keep(alive)
@@ -197,7 +197,7 @@ class Decoder:
             answer, tokens, choice = query.answer, best.indices[number].tolist(), 0
             if query.may_be_empty:
                 query.empty_logprob += empty_logprobs[number]
-                choice = self._decide(query, tokens[0] == empties[number], options.presence_bias)
+                choice = self._decide(query, tokens, options.presence_bias)
             if not query.done and tokens[choice] in self.eos:
                 answer.complete = query.done = True
             elif not query.done:
@@ -209,19 +209,21 @@ class Decoder:
             if query.done:
                 self._finish(answer)
 
-    def _decide(self, query: _Query, is_empty: bool, bias: float | None) -> int:
+    def _decide(self, query: _Query, tokens: list[int], bias: float | None) -> int:
         """Measure the presence of a query's type; with a bias, decide by it whether the answer may be empty.
 
-        `is_empty` tells whether the best token continues the empty answer. Returns 1 if the second best token must be
-        taken instead, else 0.
+        `tokens` are the two best next tokens. Returns which of them to take.
         """
         answer, logprob = query.answer, min(query.empty_logprob, -1e-9)  # rounding can reach 0, a probability of 1
         answer.presence = math.log(-math.expm1(logprob)) - logprob
         if bias is None:
             return 0
+        place = len(answer.tokens)
         if answer.presence + bias > 0:
-            return int(is_empty)
-        if not is_empty:
+            # `[` may also begin a list with strings, unless the second best token is `["`
+            refused = place + 1 == len(self.empty) or b'"' in self.token_bytes[tokens[1]]
+            return int(tokens[0] == self.empty[place] and refused)
+        if tokens[0] != self.empty[place]:
             answer.tokens, answer.logprobs, answer.complete = list(self.empty), [0.0] * len(self.empty), True
             query.done = True
         return 0

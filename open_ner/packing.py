@@ -83,17 +83,9 @@ class Packed:
             self._forward(ids[:, part], owners[:, part], positions[:, part], 1)
         return self._forward(ids[:, final:], owners[:, final:], positions[:, final:], last)
 
-    def release(self, cells: Sequence[tuple[int, int]], queries: Sequence[tuple[int, int]]) -> None:
-        """Hide cells that are no longer needed.
-
-        Args:
-            cells: single cells as (row, distance from the end), where 1 is the last column.
-            queries: queries as (row, number), all of whose cells are released.
-        """
+    def release(self, queries: Sequence[tuple[int, int]]) -> None:
+        """Hide the cells of queries that are done, given as (row, number)."""
         released = torch.zeros_like(self.owners, dtype=torch.bool)
-        if cells:
-            row, back = torch.tensor(cells, device=self.owners.device).T
-            released[row, -back] = True
         for row, query in queries:
             released[row] |= self.owners[row] == query
         self.owners[released] = NOBODY

@@ -256,7 +256,7 @@ def test_the_stage_before_is_trained_first_and_once(
     assert [one["recipe"]["license"], two["recipe"]["license"]] == ["mit", "other"]
     assert json.loads((tmp_path / "two" / "types.json").read_text()) == {"person": 4, "a": 3, "river": 2}
     card = ModelCard.load(tmp_path / "one" / "README.md")
-    assert card.data.language == ["de"] and "The text it was trained on is in de." in card.text
+    assert card.data.language == ["de"] and "The language of the training texts is de." in card.text
     saved = [json.loads((tmp_path / name / "config.json").read_text())["open_ner"] for name in ("one", "two")]
     assert [config["window"] for config in saved] == [96, 256] and saved[1]["types"] == ["person", "a", "river"]
     command(monkeypatch, second, "--overwrite_output_dir")
