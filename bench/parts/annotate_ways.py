@@ -59,7 +59,7 @@ def plain(base_url: str, prompts: str, in_flight: int, folder: str):
                     try:
                         done = await client.chat.completions.create(model=MODEL, messages=messages, temperature=0)
                         return done.choices[0].message.content
-                    except openai.OpenAIError:
+                    except (openai.OpenAIError, AttributeError, ValueError):  # also a body that is not a completion
                         return None
 
             replies = await asyncio.gather(*map(one, read_prompts(prompts)))
