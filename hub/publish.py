@@ -9,7 +9,7 @@ from open_ner.tools.errors import UserError
 def publish_folder(
     folder: str | Path, repo_id: str, repo_type: str = "model", private: bool = True, stale: Sequence[str] = ()
 ) -> str:
-    """Upload a folder in one commit; files that were uploaded before, also by an interrupted push, are skipped.
+    """Upload a folder in one commit; files that were uploaded before, also by an interrupted push, are not sent again.
 
     Args:
         folder: the folder; its checkpoints, `runs/` and temporary files are not uploaded.

@@ -221,8 +221,8 @@ class Decoder:
         place = len(answer.tokens)
         if answer.presence + bias > 0:
             # `[` may also begin a list with strings, unless the second best token is `["`
-            refused = place + 1 == len(self.empty) or b'"' in self.token_bytes[tokens[1]]
-            return int(tokens[0] == self.empty[place] and refused)
+            avoided = place + 1 == len(self.empty) or b'"' in self.token_bytes[tokens[1]]
+            return int(tokens[0] == self.empty[place] and avoided)
         if tokens[0] != self.empty[place]:
             answer.tokens, answer.logprobs, answer.complete = list(self.empty), [0.0] * len(self.empty), True
             query.done = True

@@ -19,7 +19,7 @@ from .token_budget import AnsweredQuery, TokenBudget
 
 @dataclass
 class ConversationCounts:
-    """Counters by human-annotated set ("" for distilled rows), types dropped by `max_queries`, and rejects."""
+    """Counters by human-annotated set ("" for distilled rows), types beyond `max_queries`, and rejects."""
 
     conversations: Counter[str] = field(default_factory=Counter)
     queries: Counter[str] = field(default_factory=Counter)
