@@ -50,7 +50,7 @@ def test_a_second_push_sends_only_what_changed_and_deletes_what_is_gone(hub: Fak
     first = push(hub, recipe, PYTHONHASHSEED="1")
     assert first.returncode == 0, first.stderr
     assert hub.private("dataset", REPO)
-    assert f"published {REPO} (private unless it existed), revision {hub.repos['dataset', REPO].commits[-1].sha}" in (
+    assert f"published {REPO} (private if newly created), revision {hub.repos['dataset', REPO].commits[-1].sha}" in (
         first.stdout
     )
     before = hub.files("dataset", REPO)
