@@ -24,7 +24,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 SHARED, NOBODY = -1, -2
 CHUNK = 2048  # columns per forward pass; bounds the memory for the mask and the activations of a long passage
 # types of models whose config does not tell that their layers cannot share a passage
-UNSHARED = {"bloom": "ALiBi", "mpt": "ALiBi", "rwkv": "recurrent state", "gpt_neo": "window over cache columns"}
+UNSUPPORTED = {"bloom": "ALiBi", "mpt": "ALiBi", "rwkv": "recurrent state", "gpt_neo": "window over cache columns"}
 ATTENTION = ("full_attention", "sliding_attention")
 
 
@@ -142,7 +142,7 @@ def attention_kinds(config: PreTrainedConfig) -> dict[str, int | None]:
     default = ["sliding_attention" if window else "full_attention"]
     kinds: list[str] = list(dict.fromkeys(getattr(config, "layer_types", None) or default))
     other = [kind for kind in kinds if kind not in ATTENTION]
-    why = ", ".join(other) or UNSHARED.get(config.model_type) or ("ALiBi" if getattr(config, "alibi", False) else "")
+    why = ", ".join(other) or UNSUPPORTED.get(config.model_type) or ("ALiBi" if getattr(config, "alibi", False) else "")
     if why:
         raise ValueError(
             f"models of type {config.model_type!r} ({why}) are not supported: "

@@ -133,8 +133,8 @@ def cross_fitted(
 ) -> list[PredictionLine]:
     """Read each half of the passages under a decision that was fitted on the other half.
 
-    A decision must be judged on these: on the passages it was fitted on, it would look too good. Lines of the same
-    `unit` are in the same half.
+    On the passages that a decision was fitted on, its scores would be optimistic. Lines of the same `unit` are in the
+    same half.
     """
     halves: list[list[PredictionLine]] = [[], []]
     for line in lines:

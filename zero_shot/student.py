@@ -144,7 +144,7 @@ def fingerprint(name: str) -> str:
     for path in sorted(path for path in folder.iterdir() if DECISIVE.fullmatch(path.name)):
         if path.name in ("config.json", "adapter_config.json"):
             settings = json.loads(path.read_bytes())
-            settings.pop("open_ner", None)  # the pipeline's defaults and calibration do not change an answer
+            settings.pop("open_ner", None)  # does not change free answers; `flat` has its settings in the record
             base = settings.get("base_model_name_or_path") or "no folder"
             parts += [path.name, json.dumps(settings, sort_keys=True)]
             parts += [fingerprint(base)] if Path(base).is_dir() else []
