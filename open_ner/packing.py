@@ -142,7 +142,8 @@ def attention_kinds(config: PreTrainedConfig) -> dict[str, int | None]:
     default = ["sliding_attention" if window else "full_attention"]
     kinds: list[str] = list(dict.fromkeys(getattr(config, "layer_types", None) or default))
     other = [kind for kind in kinds if kind not in ATTENTION]
-    why = ", ".join(other) or UNSUPPORTED.get(config.model_type) or ("ALiBi" if getattr(config, "alibi", False) else "")
+    alibi = "ALiBi" if getattr(config, "alibi", False) else ""
+    why = ", ".join(other) or UNSUPPORTED.get(config.model_type, alibi)
     if why:
         raise ValueError(
             f"models of type {config.model_type!r} ({why}) are not supported: "
