@@ -232,7 +232,13 @@ def test_an_estimate_is_an_upper_bound_and_asks_nothing(tmp_path: Path) -> None:
 
 def test_a_pilot_asks_a_few_keeps_them_and_gives_an_expectation(tmp_path: Path) -> None:
     options = {"price_input": 10.0, "price_output": 50.0}
-    with FakeTeacher(lambda request: "[]") as endpoint, Journal(tmp_path / "journal.jsonl") as journal:
+    waits = itertools.cycle((0.01, 0.1, 0.2, 0.3, 0.4))  # seconds: the time of five replies has a spread on any machine
+
+    def reply(request: dict) -> str:
+        time.sleep(next(waits))
+        return "[]"
+
+    with FakeTeacher(reply) as endpoint, Journal(tmp_path / "journal.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="fake-teacher", **options)
         pilot = annotate(passages(30), journal, config, most=5)
         assert (pilot.asked, len(endpoint.requests)) == (5, 5)
