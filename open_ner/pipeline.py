@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {  # `config.open_ner` of a model overrides them, and
 WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
 DECODING_OPTIONS = ("dataset", "expected_present", "max_new_tokens", "token_budget")
 SPAN_OPTIONS = ("threshold", "overlaps", "best", "occurrences")  # fields of `Selection`
+NOT_GROUNDED = "grounded has no effect any more: spans are always substrings of the text"
 QUERIES_AT_A_TIME = 1024  # given to the decoder in one call, which batches them by its token budget
 
 
@@ -98,7 +99,7 @@ class OpenNERPipeline(Pipeline):
 
     def _sanitize_parameters(self, types: Any = None, **options: Any) -> tuple[dict, dict, dict]:
         if options.pop("grounded", None) is not None:
-            logger.warning_once("grounded= has no effect any more: spans are always substrings of the text")
+            logger.warning_once(NOT_GROUNDED)
         known = {"types", "return_raw", *WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
         if unknown := sorted(set(options) - known):
             hint = "give the entity types as types=[...]" if "label" in unknown[0] or "entit" in unknown[0] else ""
@@ -196,7 +197,10 @@ def iterate(inputs: Any) -> Iterator[Any]:
 
 def saved_defaults(config: object) -> dict[str, Any]:
     """Return the defaults saved in a model's config, completed with those of this module."""
-    return DEFAULTS | (getattr(config, "open_ner", None) or DEFAULTS)
+    saved = getattr(config, "open_ner", None) or {}
+    if "grounded" in saved:
+        logger.warning_once(NOT_GROUNDED)
+    return DEFAULTS | saved
 
 
 def to_selection(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Selection:

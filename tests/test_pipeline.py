@@ -1,5 +1,6 @@
 """The `open-ner` pipeline: inputs, results, errors, and saving its code with the weights."""
 
+import copy
 import json
 import math
 import os
@@ -149,6 +150,11 @@ def test_an_option_of_earlier_versions_is_taken_with_one_warning(
     assert tagger(TEXT, types=["city"], grounded=False) == tagger(TEXT, types=["city"])
     [line] = warned
     assert "grounded" in line
+    model = copy.copy(tagger.model)
+    model.config = copy.deepcopy(model.config)
+    model.config.open_ner = {**getattr(model.config, "open_ner", {}), "grounded": True}
+    pipeline("open-ner", model=model, tokenizer=tagger.tokenizer)  # as saved by an earlier version
+    assert warned == [line, line]
 
 
 def test_a_saved_temperature_moves_scores_and_not_their_order(
