@@ -76,7 +76,7 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
         "answers": parts.cost, "language": config.corpus.language,
         "passage_options": {"max_tokens": config.corpus.max_tokens, "tokenizer": public_path(config.corpus.tokenizer)},
         "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_path(student)},
-        "prompts": {v: prompt_hash(config.teacher.prompts.get(v, v)) for v in asked},
+        "prompts": {v: prompt_hash(v, config.teacher) for v in asked},
         "teacher": sorted(teachers),
         "annotated": days[:1] + days[-1:] if len(days) > 1 else days,
         "sources": dict(files[0].sources.most_common()), "licenses": dict(files[0].licenses.most_common()),

@@ -232,7 +232,7 @@ def test_an_estimate_is_an_upper_bound_and_asks_nothing(tmp_path: Path) -> None:
 
 def test_a_pilot_asks_a_few_keeps_them_and_gives_an_expectation(tmp_path: Path) -> None:
     options = {"price_input": 10.0, "price_output": 50.0}
-    waits = itertools.cycle((0.01, 0.1, 0.2, 0.3, 0.4))  # seconds: the time of five replies has a spread on any machine
+    waits = itertools.cycle((0.01, 0.1, 0.2, 0.3, 0.4))  # seconds: a spread on any machine
 
     def reply(request: dict) -> str:
         time.sleep(next(waits))
@@ -268,7 +268,7 @@ def test_a_custom_prompt_and_a_schema_ask_again(tmp_path: Path) -> None:
         (None, "cannot be read"),
         ("{% block user %}", "cannot be read"),
         ("{% block system %}x{% endblock %}", "needs a block `user`"),
-        ("{% block system %}{% endblock %}{% block user %}{{ pasage }}{% endblock %}", "only variable is `passage`"),
+        ("{% block system %}{% endblock %}{% block user %}{{ pasage }}{% endblock %}", "the variables are `passage`"),
     ],
 )
 def test_a_broken_prompt_gives_a_one_line_error(content: str | None, said: str, tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 PROMPTS = Path(__file__).parent / "prompts"
+ROLES = ("system", "user")
 RECORDED = "recorded"  # model of a recorded reply in the journal
 RecordedReply = tuple[str, str]  # the teacher's words and the finish reason
 
@@ -39,34 +41,63 @@ def _template(prompt: str) -> "Template":
     return template
 
 
-def build_messages(prompt: str, text: str) -> list[Message]:
+def build_messages(prompt: str, text: str, variables: Mapping[str, Any] | None = None) -> list[Message]:
     """Build the messages of a prompt: `system`, if the prompt has that block, and `user`.
 
-    `prompt` is the name of a shipped prompt or a path. The text is inserted as it is, never read as a template.
+    Args:
+        prompt: the name of a shipped prompt or a path.
+        text: the passage. Like all variables it is inserted as it is, never read as a template.
+        variables: the variables beside `passage`, as from `prompt_variables`.
+
+    Raises:
+        UserError: the prompt cannot be read, or uses a variable that does not exist.
     """
     from jinja2 import TemplateError
 
     template = _template(prompt)
+    known = {"passage": text, **(variables or {})}
     try:
-        context = template.new_context({"passage": text})
-        roles = [role for role in ("system", "user") if role in template.blocks]
-        return [{"role": role, "content": "".join(template.blocks[role](context))} for role in roles]
+        context = template.new_context(known)
+        turns = {role: "".join(block(context)) for role, block in template.blocks.items() if role in ROLES}
+        if "system" in turns:
+            turns["system"] = sys.intern(turns["system"])  # the same for all passages: one copy of it in memory
+        return [{"role": role, "content": turns[role]} for role in ROLES if role in turns]
     except TemplateError as error:
-        raise UserError(f"prompt {prompt!r}: {error}; the only variable is `passage`") from None
+        names = ", ".join(f"`{name}`" for name in known)
+        raise UserError(f"prompt {prompt!r}: {error}; the variables are {names}") from None
 
 
-def prompt_hash(prompt: str) -> str:
-    """First 16 hex digits of the SHA-256 of a prompt's messages around an empty passage."""
-    return hashlib.sha256(json.dumps(build_messages(prompt, "")).encode()).hexdigest()[:16]
+def prompt_variables(config: TeacherConfig) -> dict[str, Any]:
+    """Return what the prompts of a recipe may use beside `passage`."""
+    return {}
+
+
+def prompt_hash(variant: str, config: TeacherConfig) -> str:
+    """First 16 hex digits of the SHA-256 of a variant's messages around an empty passage."""
+    messages = build_messages(config.prompts.get(variant, variant), "", prompt_variables(config))
+    return hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:16]
+
+
+class Questioner:
+    """Turns a passage into its questions, one per variant of the recipe."""
+
+    def __init__(self, config: TeacherConfig) -> None:
+        self.model = config.model or RECORDED
+        self.prompts = {variant: config.prompts.get(variant, variant) for variant in config.variants}
+        self.parameters, self.variables = request_parameters(config), prompt_variables(config)
+
+    def ask(self, passage: Passage) -> Iterator[Question]:
+        """Yield the questions about one passage."""
+        for variant, prompt in self.prompts.items():
+            messages = build_messages(prompt, passage.text, self.variables)
+            yield Question(request_key(self.model, self.parameters, messages), variant, passage.id, messages)
 
 
 def questions(passages: Iterable[Passage], config: TeacherConfig) -> Iterator[Question]:
     """One question per passage and variant, in the order of the passages."""
-    parameters = request_parameters(config)
+    questioner = Questioner(config)
     for passage in passages:
-        for variant in config.variants:
-            messages = build_messages(config.prompts.get(variant, variant), passage.text)
-            yield Question(request_key(config.model or RECORDED, parameters, messages), variant, passage.id, messages)
+        yield from questioner.ask(passage)
 
 
 def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], RecordedReply]:

@@ -12,7 +12,7 @@ from ..corpus.cutting import Passage
 from ..corpus.sources import text_sha256
 from .client import TeacherClient
 from .journal import Journal
-from .questions import RECORDED, RecordedReply, load_recorded, questions
+from .questions import RECORDED, Questioner, RecordedReply, load_recorded, questions
 from .records import ReplyCounts, make_record, record_cost
 from .requests import Question
 
@@ -46,10 +46,10 @@ def _with_recorded(
     passages: Iterable[Passage], config: TeacherConfig
 ) -> Iterator[tuple[Question, RecordedReply | None]]:
     """Every question, with its recorded reply if there is one."""
-    recorded = load_recorded(config)
+    recorded, questioner = load_recorded(config), Questioner(config)
     for passage in passages:
         digest = text_sha256(passage.text) if recorded else ""
-        for question in questions([passage], config):
+        for question in questioner.ask(passage):
             yield question, recorded.get((question.variant, digest))
 
 
