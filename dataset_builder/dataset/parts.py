@@ -1,6 +1,6 @@
 """The parts of a dataset, each in one file of annotations: distilled, human-annotated, and their mixture."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from command_line.build_statistics import AnnotationCounts
@@ -15,6 +15,7 @@ from ..teacher.journal import Journal
 from ..teacher.questions import RECORDED, questions
 from ..teacher.records import record_cost
 from .contamination import Decontaminator
+from .held_out import UNDER_REVIEW, HeldOut
 from .mixture import DISTILLED, mix
 from .supervised import load_sets
 
@@ -45,7 +46,8 @@ class Parts:
         if self.config.supervised.mixture is not None:
             self._write_mixture(self.config.supervised.mixture)
 
-    def _write_distilled(self) -> None:
+    def annotated(self) -> Iterator[tuple[str, Annotations]]:
+        """Yield each variant with the annotations of its replies; one variant at a time is in memory."""
         config, passages = self.config, load_passages(self.folder)
         replies, self.cost = read_replies(config.teacher, self.folder)
         answered = set().union(*replies.values())
@@ -53,11 +55,18 @@ class Parts:
         # passages that were rejected before the teacher was paid are overlap too
         contaminated = (item for item in passages.rejects() if item.reason.startswith("contaminated: "))
         self.decontaminator.look_up((item.id, item.text) for item in contaminated)
+        under_review = HeldOut.read(self.folder)
+        rejected |= {passage.id: UNDER_REVIEW for passage in passages if passage in under_review}
         for variant in config.teacher.variants:
-            found = annotate_passages(
+            yield variant, annotate_passages(
                 passages, replies.pop(variant), variant, config.dataset.max_entity_words, rejected,
                 self.decontaminator.why_not_type,
             )  # fmt: skip
+
+    def _write_distilled(self) -> None:
+        for variant, found in self.annotated():
+            if number := found.counts[UNDER_REVIEW]:
+                print(f"{variant}: {number} passages are under review, so they are not part of the dataset")
             self._announce(variant, found)
             self._write_file(variant, found.rows)
             self.rejects[variant] = found.rejects
