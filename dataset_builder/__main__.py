@@ -10,11 +10,13 @@ Any option of the recipe can be given as --section.option VALUE, for example --c
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from command_line.recipes import describe, parse_overrides, read_recipe
 from hub.publish import publish_folder, require_token
 from open_ner.tools.errors import UserError, run
+from open_ner.tools.files import write_atomic
 
 from .config import BuildConfig
 from .corpus.filters import Screen
@@ -41,6 +43,8 @@ def main() -> None:
     if args.dry_run:
         dry_run(config, folder, args.pilot)
         return
+    if config.corpus.named and args.stage != "passages":
+        keep_recipe(config, folder)
     if args.stage in ("annotate", "all") and config.corpus.named:
         with Journal(folder / "journal.jsonl") as journal:
             replies = annotate(load_passages(folder), journal, config.teacher)
@@ -60,6 +64,14 @@ def main() -> None:
     if args.push_to_hub:
         dataset = Path(config.dataset_dir or folder / "dataset")
         print(publish_folder(dataset, args.push_to_hub, "dataset", stale=["*.parquet", "figures/*.png"]))
+
+
+def keep_recipe(config: BuildConfig, folder: Path) -> None:
+    """Write the options of the run, with those of the command line, to `recipe.yaml` in its folder."""
+    import yaml
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "recipe.yaml", yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
 
 
 def require_complete(config: BuildConfig, folder: Path) -> None:
