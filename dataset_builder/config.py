@@ -1,15 +1,19 @@
 """The options of a build recipe, with the help that `python -m dataset_builder --help` prints."""
 
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from command_line.recipes import option
+from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 
-Variant = Literal["type", "definition"]
+Variant = Literal["type", "definition", "closed"]
+Overlaps = Literal["flat", "nested"]
 Law = Literal["none", "uniform", "frequency"]  # of drawing absent types
+MAX_TYPE_NAME = 100  # characters of a type in `teacher.types`; longer texts are definitions
 
 
 @dataclass
@@ -62,7 +66,17 @@ class TeacherConfig:
     base_url: str | None = option(None, "OpenAI-compatible endpoint; default: that of the openai package")
     model: str | None = option(None, "name of the model at the endpoint; default: use recorded replies only")
     api_key_env: str = option("OPENAI_API_KEY", "environment variable with the API key")
-    variants: list[Variant] = option(lambda: ["type"], "prompts to use: type, definition")
+    types: list[Any] | dict[Any, Any] = option(
+        list, "closed world: the only types to ask, a list of names or {name: definition}; default: the teacher's own"
+    )
+    guidelines: str | None = option(None, "with types: text file of annotation guidelines, part of the prompt")
+    examples: str | None = option(
+        None, "with types: JSONL file of a few annotated passages for the prompt: text, entities: [{start, end, type}]"
+    )
+    overlaps: Overlaps = option("flat", "with types: nested keeps entities that overlap; flat keeps the longest")
+    variants: list[Variant] = option(
+        list, "prompts to use: type and definition, or closed; default: closed with types, otherwise type"
+    )
     prompts: dict[str, str] = option(dict, "files of custom prompts, by variant")
     response_format: Literal["text", "json_schema"] = option("text", "json_schema if the endpoint supports it")
     recorded: str | dict[str, str] | None = option(None, "file of recorded replies, or one file per variant")
@@ -82,12 +96,30 @@ class TeacherConfig:
     max_cost: float | None = option(None, "budget in dollars; never exceeded, counting requests in flight")
 
     def __post_init__(self) -> None:
-        """Raise UserError for a value out of range, or a budget without prices."""
+        """Raise UserError for a value out of range, or for options that need another one."""
+        self.types = read_types(self.types)
+        self.variants = self.variants or (["closed"] if self.types else ["type"])
+        if "closed" in self.variants and not self.types:
+            raise UserError("teacher.variants: closed asks the types of teacher.types: set them, or remove closed")
+        if self.types and self.variants != ["closed"]:
+            others = ", ".join(name for name in self.variants if name != "closed")
+            raise UserError(f"teacher.variants: {others} cannot be used with teacher.types: remove one of the two")
+        closed = {"guidelines": self.guidelines, "examples": self.examples, "overlaps": self.overlaps != "flat"}
+        if not self.types and (given := [name for name, value in closed.items() if value]):
+            raise UserError(f"teacher.{given[0]} needs teacher.types: set the types to ask, or remove it")
+        named = [*self.prompts, *(self.recorded if isinstance(self.recorded, dict) else ())]
+        if unknown := [name for name in named if name not in get_args(Variant)]:
+            raise UserError(f"{unknown[0]!r} is not a variant: name files by {', '.join(get_args(Variant))}")
         least = {"price_input": 0, "price_output": 0, "max_cost": 0, "max_retries": 0, "batch_poll_seconds": 0}
         least |= {"concurrency": 1, "timeout": 1e-3, "requests_per_minute": 1e-3, "tokens_per_minute": 1e-3}
         require_at_least("teacher", self, least)
         if self.max_cost is not None and not self.price_input and not self.price_output:
             raise UserError("max_cost needs prices: set price_input and price_output, dollars per million tokens")
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """The types of the closed world with their definitions, which may be empty; empty in an open world."""
+        return self.types if isinstance(self.types, dict) else {}
 
 
 @dataclass
@@ -160,6 +192,38 @@ class BuildConfig:
             raise UserError("nothing to build from: set corpus.path, corpus.sources or supervised.sets")
         if self.supervised.mixture is not None and not (self.corpus.named and self.supervised.sets):
             raise UserError("supervised.mixture needs distilled passages and sets: set corpus and sets, or remove it")
+
+
+def type_key(name: str) -> str:
+    """Return what two spellings of a type in a closed world have in common: they may differ in case."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def read_types(types: list[Any] | dict[Any, Any]) -> dict[str, str]:
+    """Return the definitions of `teacher.types` by name; a type without a definition has an empty one.
+
+    Raises UserError for a type that is empty, too long, not a text, or named twice.
+    """
+    pairs = types.items() if isinstance(types, dict) else [(name, None) for name in types]
+    definitions: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    for given, explained in pairs:
+        name, definition = (" ".join(part.split()) if isinstance(part, str) else part for part in (given, explained))
+        if not isinstance(name, str) or not isinstance(definition, str | None):
+            wrong = name if not isinstance(name, str) else definition
+            form = 'write a list of names or a mapping {name: definition}, and quote names such as "no" or "1984"'
+            raise UserError(f"teacher.types: {wrong!r} is not a text: {form}")
+        if not name:
+            raise UserError("teacher.types: a type is empty: give it a name, or remove it")
+        if len(name) > MAX_TYPE_NAME:
+            what = f"{name[:40]!r}... has {len(name)} characters, more than {MAX_TYPE_NAME}"
+            raise UserError(f"teacher.types: {what}: give the type a short name, as in {{name: definition}}")
+        if LONE_SURROGATE.search(name + (definition or "")):
+            raise UserError(f"teacher.types: {name!r} is not valid Unicode: write its characters as they are")
+        if (other := spelled.setdefault(type_key(name), name)) != name or name in definitions:
+            raise UserError(f"teacher.types: {name!r} and {other!r} are the same type: remove one of them")
+        definitions[name] = definition or ""
+    return definitions
 
 
 def require_at_least(section: str, options: Any, least: Mapping[str, float]) -> None:

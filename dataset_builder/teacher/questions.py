@@ -15,6 +15,7 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from ..corpus.cutting import Passage
 from .requests import Question, request_key, request_parameters
+from .type_set import load_type_set
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -68,8 +69,14 @@ def build_messages(prompt: str, text: str, variables: Mapping[str, Any] | None =
 
 
 def prompt_variables(config: TeacherConfig) -> dict[str, Any]:
-    """Return what the prompts of a recipe may use beside `passage`."""
-    return {}
+    """Return what the prompts of a recipe may use beside `passage`: in a closed world, the fields of its `TypeSet`."""
+    types = load_type_set(config)
+    if types is None:
+        return {}
+    named = [{"name": name, "definition": definition} for name, definition in types.definitions.items()]
+    return {
+        "types": named, "guidelines": types.guidelines, "examples": types.examples, "overlaps": types.overlaps
+    }  # fmt: skip
 
 
 def prompt_hash(variant: str, config: TeacherConfig) -> str:
@@ -102,7 +109,7 @@ def questions(passages: Iterable[Passage], config: TeacherConfig) -> Iterator[Qu
 
 def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], RecordedReply]:
     """Recorded replies by `(variant, text_sha256)`."""
-    files = {"type": config.recorded} if isinstance(config.recorded, str) else config.recorded or {}
+    files = {config.variants[0]: config.recorded} if isinstance(config.recorded, str) else config.recorded or {}
     replies: dict[tuple[str, str], RecordedReply] = {}
     for variant, name in files.items():
         path = Path(name)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,11 @@ def _object_schema(**properties: Any) -> Any:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
-PAIR_SCHEMA = _object_schema(entity={"type": "string"}, type={"type": "string"})
-LIST_SCHEMA = _object_schema(entities={"type": "array", "items": PAIR_SCHEMA})  # the root must be an object
-ENTITIES_SCHEMA = {"name": "entities", "strict": True, "schema": LIST_SCHEMA}
+def entities_schema(types: Collection[str] = ()) -> Any:
+    """The schema of a reply in JSON: a list of entities with their types, which are among `types` if there are any."""
+    kind = {"type": "string", "enum": [*types]} if types else {"type": "string"}
+    pairs = {"type": "array", "items": _object_schema(entity={"type": "string"}, type=kind)}
+    return {"name": "entities", "strict": True, "schema": _object_schema(entities=pairs)}  # the root must be an object
 
 
 @dataclass
@@ -51,7 +53,7 @@ def request_parameters(config: TeacherConfig) -> Parameters:
     """
     parameters = {"temperature": config.temperature, "max_tokens": config.max_answer_tokens}
     if config.response_format == "json_schema":
-        parameters |= {"response_format": {"type": "json_schema", "json_schema": ENTITIES_SCHEMA}}
+        parameters |= {"response_format": {"type": "json_schema", "json_schema": entities_schema(config.definitions)}}
     parameters = {name: value for name, value in (parameters | config.parameters).items() if value is not None}
     longest_reply(parameters)
     for name, only in (("n", 1), ("best_of", 1), ("stream", False), ("model", None), ("messages", None)):
