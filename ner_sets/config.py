@@ -63,4 +63,8 @@ class BenchmarkConfig(SetConfig):
     protocols: dict[str, dict[str, Any]] = option(dict, "protocol -> options that have another value under it")
     wordings: dict[str, list[str]] = option(dict, "type -> other wordings, for the paraphrase suite")
     domain: str = option("", "domain, as grouped in the paper")
+    made_by: Literal["", "blank", "corrected"] = option(
+        "", "how people made the gold: blank without spans in view, corrected from those of a model"
+    )
+    corrected_from: str = option("", "corrected: the model whose spans were in view, which the gold favors")
     verified_in: str = option("", "public page that confirms the Hub id, its splits and its labels")
