@@ -11,8 +11,11 @@ from open_ner.tools.files import replace_surrogates
 from ..corpus.cutting import Passage
 from ..rejects import Reject
 from ..teacher.parse import Pair, parse_reply
+from ..teacher.type_set import TypeSet
 from .grounding import ground
 from .types import merge_plurals, normalize_type, why_reject
+
+Found = dict[tuple[int, int, str], Pair]  # start, end and type of a mention -> string and type in the reply
 
 
 class TeacherReply(TypedDict):
@@ -25,7 +28,11 @@ class TeacherReply(TypedDict):
 
 
 class AnnotationRow(TypedDict):
-    """A passage with its mentions; distilled rows have `tokens`, rows of human-annotated sets have `dataset`."""
+    """A passage with its mentions; distilled rows have `tokens`, rows of human-annotated sets have `dataset`.
+
+    Rows of a closed world have `doubtful`: types of which the teacher named entities, but none that could be kept.
+    They are not asked, because the answer `[]` could be wrong.
+    """
 
     id: str
     text: str
@@ -39,11 +46,12 @@ class AnnotationRow(TypedDict):
     annotated: str  # UTC, ISO 8601
     tokens: NotRequired[int]
     dataset: NotRequired[str]
+    doubtful: NotRequired[list[str]]
 
 
 @dataclass
 class Annotations:
-    """One row per passage with mentions, the rejects, counts for the card, and the singular of each merged plural."""
+    """One row per annotated passage, the rejects, counts for the card, and the singular of each merged plural."""
 
     rows: list[AnnotationRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -64,22 +72,32 @@ class Annotations:
 def annotate_passages(
     passages: Iterable[Passage], replies: Mapping[str, TeacherReply], variant: str, max_words: int,
     rejected: Mapping[str, str] | None = None, why_not_type: Callable[[str], str | None] = lambda name: None,
+    types: TypeSet | None = None,
 ) -> Annotations:  # fmt: skip
     """Turn the teacher's replies into annotations.
 
     Args:
         passages: the passages that were asked.
         replies: the reply to each passage, by its id.
-        variant: "type" or "definition"; plurals are only merged for types.
+        variant: "type", "definition" or "closed"; plurals are only merged for "type".
         max_words: maximum length of a mention.
         rejected: reasons to reject passages, by their ids.
         why_not_type: a last filter, which returns the reason to reject a type.
+        types: the types of a closed world, in which passages without a mention become rows too.
 
     Returns:
         Annotations that count `replies`, `entities_read`, `entities_kept`, and each reason. A passage without a reply
         counts as `no_answer`, one without a kept mention as `no_entities_left`, a tuple's third string as
-        `extra_string`.
+        `extra_string`. In a closed world, a mention of another type counts as `type_not_in_set`; if overlaps are
+        not allowed, one of which all spans overlap longer mentions counts as `overlap`, and a kept one with such a
+        span as `overlap_in_part`.
     """
+
+    def why_not(string: str, name: str, text: str) -> str | None:
+        if types and not name:
+            return "type_not_in_set"
+        return why_reject(string, None if types else name, text, max_words) or why_not_type(name)
+
     result = Annotations()
     parsed = []  # all replies, because a plural is merged only if its singular is a type of some reply
     for passage in passages:
@@ -91,48 +109,76 @@ def annotate_passages(
         reply = replace_surrogates(record["reply"])
         known = rejected and rejected.get(passage.id)
         pairs = known or parse_reply(reply, record["finish_reason"], passage.text)
+        if pairs == "no_entities" and types:
+            pairs = []
         if isinstance(pairs, str):
             result.reject(pairs, passage.id, reply=reply)
             continue
         parsed.append((passage, record, reply, pairs))
     raw_types = {pair[1] for *_, pairs in parsed for pair in pairs}
-    if variant == "type":
+    if types:
+        names = {raw: types.find(raw) or "" for raw in raw_types}
+    elif variant == "type":
         normalized = {raw: normalize_type(raw) for raw in raw_types}
         result.merged_types = merge_plurals(normalized.values())
         names = {raw: result.merged_types.get(name, name) for raw, name in normalized.items()}
     else:
         names = {raw: " ".join(raw.split()).rstrip(". ") for raw in raw_types}
     for passage, record, reply, pairs in parsed:
-        mentions = _find_mentions(passage, pairs, reply, names, max_words, why_not_type, result)
-        if not mentions:
+        found = _find_mentions(passage, pairs, reply, names, why_not, result)
+        if types and types.overlaps == "flat":
+            _reject_overlaps(passage, found, reply, result)
+        mentions = [_mention(passage, *key) for key in sorted(found, key=lambda key: (key[0], -key[1], key[2]))]
+        if not mentions and not types:
             result.reject("no_entities_left", passage.id, reply=reply)
             continue
         origin = {"teacher": record["model"] or "", "annotated": record["time"]}
-        result.rows.append(AnnotationRow(**vars(passage), entities=mentions, **origin))
+        row = AnnotationRow(**vars(passage), entities=mentions, **origin)
+        if types:
+            named = {names[pair[1]] for pair in pairs if pair[0].strip()}
+            row["doubtful"] = sorted(named - {"", *(mention["type"] for mention in mentions)})
+        result.rows.append(row)
     return result
 
 
 def _find_mentions(
-    passage: Passage, pairs: list[Pair], reply: str, names: dict[str, str], max_words: int,
-    why_not_type: Callable[[str], str | None], result: Annotations,
-) -> list[Mention]:  # fmt: skip
-    """Return the mentions of the pairs that pass every filter, in order of start; reject the other pairs."""
-    mentions: dict[tuple[int, int, str], Mention] = {}
+    passage: Passage, pairs: list[Pair], reply: str, names: dict[str, str],
+    why_not: Callable[[str, str, str], str | None], result: Annotations,
+) -> Found:  # fmt: skip
+    """Return the spans and types of the pairs that pass every filter; reject the other pairs."""
+    found: Found = {}
     for string, raw_type, *extra in pairs:
         result.counts["entities_read"] += 1
         for third in extra:
             result.reject("extra_string", passage.id, string, third, reply)
-        type_name = names[raw_type]
+        name = names[raw_type]
         spans, reason = ground(passage.text, string), "not_in_passage"
         if spans or not string.strip():
-            reason = why_reject(string, type_name, passage.text, max_words) or why_not_type(type_name)
-        if reason is None and all((start, end, type_name) in mentions for start, end in spans):
+            reason = why_not(string, name, passage.text)
+        if reason is None and all((start, end, name) in found for start, end in spans):
             reason = "duplicate"
         if reason:
             result.reject(reason, passage.id, string, raw_type, reply)
             continue
         result.counts["entities_kept"] += 1
         for start, end in spans:
-            mention: Mention = {"start": start, "end": end, "text": passage.text[start:end], "type": type_name}
-            mentions[start, end, type_name] = mention
-    return sorted(mentions.values(), key=lambda mention: (mention["start"], -mention["end"], mention["type"]))
+            found.setdefault((start, end, name), (string, raw_type))
+    return found
+
+
+def _reject_overlaps(passage: Passage, found: Found, reply: str, result: Annotations) -> None:
+    """Remove all but the longest of the mentions that overlap; of equally long ones, the first in the reply stays."""
+    taken, lost = bytearray(len(passage.text)), list[Pair]()
+    for start, end, name in sorted(found, key=lambda key: key[0] - key[1]):
+        if any(taken[start:end]):
+            lost.append(found.pop((start, end, name)))
+        else:
+            taken[start:end] = b"x" * (end - start)
+    kept = set(found.values())
+    for pair in dict.fromkeys(lost):
+        result.reject("overlap_in_part" if pair in kept else "overlap", passage.id, *pair, reply)
+        result.counts["entities_kept"] -= pair not in kept
+
+
+def _mention(passage: Passage, start: int, end: int, name: str) -> Mention:
+    return {"start": start, "end": end, "text": passage.text[start:end], "type": name}

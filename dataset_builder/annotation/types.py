@@ -66,20 +66,21 @@ def _singulars(name: str) -> list[str]:
     return [before + space + form + rest for form in forms if len(form) > 2]
 
 
-def why_reject(span: str, type_name: str, passage: str, max_words: int) -> str | None:
+def why_reject(span: str, type_name: str | None, passage: str, max_words: int) -> str | None:
     """Return the first reason to reject a mention, or None to keep it.
 
     Args:
         span: the string of the mention.
-        type_name: its normalized type.
+        type_name: its normalized type; None for a type that the recipe names, which is not filtered.
         passage: the text of the passage.
         max_words: maximum length of the mention.
 
     Returns:
         None, or `empty`, `type_too_long`, `else_type`, `non_english`, `whole_passage` or `too_long`.
     """
-    if not span.strip() or not type_name:
+    if not span.strip() or type_name == "":
         return "empty"
+    type_name = type_name or ""
     if len(type_name) > MAX_TYPE_CHARACTERS:
         return "type_too_long"
     if re.sub(r"[\W_]+", "", type_name).lower() in ELSE_TYPES:
