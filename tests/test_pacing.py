@@ -3,42 +3,25 @@
 import asyncio
 import itertools
 import random
-import selectors
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataset_builder.teacher import pacing
+from dataset_builder.config import TeacherConfig
+from dataset_builder.teacher import asking, client, pacing, progress
+from dataset_builder.teacher.http_errors import RateLimited
+from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.pacing import Pacer
+from dataset_builder.teacher.records import ReplyCounts
+from dataset_builder.teacher.stage import annotate
+from fake_teacher import completion
+from made_up import passages
+from simulated import Clock, SimulatedEndpoint
 
 HEADERS = {"x-ratelimit-limit-requests": "6000"}
-
-
-class Clock:
-    """A clock that an event loop moves instead of sleeping: tests neither wait nor depend on the machine."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def run(self, main: Any) -> None:
-        clock = self
-
-        class Selector(selectors.SelectSelector):
-            def select(self, timeout: float | None = None) -> Any:
-                clock.now += timeout or 0.0
-                return super().select(0)
-
-        loop = asyncio.SelectorEventLoop(Selector())
-        loop.time = self.monotonic
-        try:
-            loop.run_until_complete(main)
-        finally:
-            loop.close()
 
 
 @pytest.fixture
@@ -202,3 +185,55 @@ def test_limits_of_the_recipe_are_not_replaced_by_those_of_the_headers() -> None
     pacer = Pacer(requests=60.0, tokens=1000.0)
     pacer.learn({"x-ratelimit-limit-requests": "6000", "x-ratelimit-limit-tokens": "90000"})
     assert (pacer.requests, pacer.tokens) == (60.0, 1000.0)
+
+
+Run = Callable[..., ReplyCounts]
+
+
+@pytest.fixture
+def annotated(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the stage `annotate` against a simulated endpoint, in simulated time."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    for module in (asking, progress):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(asyncio, "run", clock.run)
+
+    def run(endpoint: SimulatedEndpoint, count: int, **options: Any) -> ReplyCounts:
+        monkeypatch.setattr(client, "open_endpoint", lambda config, key: endpoint)
+        with Journal(tmp_path / "journal.jsonl") as journal:
+            return annotate(passages(count), journal, TeacherConfig(model="m", **options))
+
+    return run
+
+
+def test_a_run_keeps_the_limit_that_headers_state(clock: Clock, annotated: Run) -> None:
+    """A server that allows 3,000 a minute and says so: 64 workers meet it at most as they start."""
+
+    async def answer(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        crowded = sum(moment > clock.now - 1 for moment in endpoint.sent) > 60
+        await asyncio.sleep(0.2)
+        if crowded:
+            raise RateLimited(0.2, "slow down")
+        return completion("[]", request), {"x-ratelimit-limit-requests": "3000"}
+
+    endpoint = SimulatedEndpoint(clock, answer)
+    counts = annotated(endpoint, 150, concurrency=64)
+    assert (counts.asked, counts.failed) == (150, 0)
+    assert len(endpoint.sent) <= 150 + 5 and 149 / 50 - 0.3 <= endpoint.sent[-1] - endpoint.sent[0] <= 150 / 48
+
+
+@pytest.mark.parametrize("used", [904, 230])
+def test_a_run_keeps_a_limit_of_tokens_a_minute(used: int, clock: Clock, annotated: Run) -> None:
+    """4 requests a second of 300 tokens each is what 72,000 tokens a minute allow."""
+
+    async def answer(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        await asyncio.sleep(0.01)
+        body = completion("[]", request)
+        body["usage"]["completion_tokens"] = used
+        return body, {}
+
+    endpoint = SimulatedEndpoint(clock, answer)
+    counts = annotated(endpoint, 8, tokens_per_minute=72_000, max_answer_tokens=904)
+    each = (counts.prompt_tokens + counts.reply_tokens) / 8  # what is reserved and not used is given back
+    gaps = [b - a for a, b in itertools.pairwise(endpoint.sent)]
+    assert gaps[1:] == pytest.approx([60 * each / (pacing.SHARE * 72_000)] * 6)
