@@ -4,6 +4,7 @@
     open-ner --file a.txt b.txt --types '{"town": "a place with a mayor, but no bishop"}' --model runs/quickstart/model
     zcat corpus.jsonl.gz | open-ner --jsonl --types person,city --model org/model > entities.jsonl
     open-ner "Rome" --base_url http://localhost:8000/v1 --json
+    open-ner view runs/my-dataset/annotations.type.jsonl --output page.html    (see open-ner view --help)
 
 Without a text and --file, standard input is read. From a checkout, `python -m open_ner` is the same command.
 Exit status: 0 done, 1 failed, 2 invalid input or options.
@@ -28,7 +29,11 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Print each text with its spans marked and a table of them, or JSON, or JSON lines."""
+    """Print each text with its spans marked and a table of them, or JSON, or JSON lines; or run `view`."""
+    if sys.argv[1:2] == ["view"]:
+        from .view.command import main as view
+
+        return view(sys.argv[2:])
     args = _arguments()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a lone surrogate is escaped as in JSON

@@ -1,0 +1,134 @@
+"""Read passages and rejects from Parquet files: a dataset's folder, its folder `rejects`, or a single file."""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..tools.errors import UserError
+from ..tools.files import read_jsonl, replace_surrogates
+from .passages import Passage
+from .rows import Row, from_row, new_passage, reject
+
+try:
+    from pyarrow import ArrowException, parquet
+except ModuleNotFoundError:
+    raise UserError("Parquet files need the package pyarrow: pip install 'open-ner[view]'") from None
+
+COLUMNS = ("id", "text", "entities", "negatives", "dataset", "source", "teacher", "error", "reason")
+BATCH = 1000  # rows that are decoded at once
+Opened = tuple[int, Any]  # the number of passages, and the function that yields those at sorted places
+
+
+def open_dataset(path: Path, config: str | None) -> Opened:
+    """Open the folder of a dataset or of its rejects, or one Parquet file; see `sources.open_source`."""
+    if (path / "rejects.parquet").exists() or path.name == "rejects.parquet":
+        return _open_rejects(path.parent if path.name == "rejects.parquet" else path)
+    folder = path
+    if path.is_dir() and (configs := sorted({file.parent.name for file in path.glob("*/*.parquet")} - {"rejects"})):
+        name = config or ("annotations" if "annotations" in configs else configs[0])
+        if name not in configs:
+            raise UserError(f"--config {name}: {path} has {', '.join(configs)}")
+        folder = path / name
+    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder]
+    if not files:
+        inside = [str(file) for pattern in ("*.jsonl", "*/*/*.parquet") for file in sorted(path.glob(pattern))]
+        seen = f"open one of its files or a folder within: {', '.join(inside[:4])}" if inside else "open another path"
+        raise UserError(f"{path} has no Parquet files, so it is not the folder of a dataset: {seen}")
+    try:
+        size = sum(parquet.read_metadata(file).num_rows for file in files)
+    except ArrowException as error:
+        raise UserError(f"{folder} cannot be read as Parquet: {error!s:.200}") from None
+
+    def read(places: Sequence[int]) -> Iterator[Passage]:
+        for place, row in zip(places, _rows_at(files, places), strict=True):
+            yield from_row(row, place + 1, f"{folder}: row {place + 1}")
+
+    return size, read
+
+
+def _rows_at(files: Sequence[Path], places: Sequence[int]) -> Iterator[Row]:
+    """Yield the rows at these sorted places of the files together; row groups without any are not read."""
+    wanted, at = iter(places), 0
+    place = next(wanted, None)
+    for file in files:
+        opened = parquet.ParquetFile(file)
+        columns = [name for name in opened.schema_arrow.names if name in COLUMNS]
+        for group in range(opened.num_row_groups):
+            rows = opened.metadata.row_group(group).num_rows
+            if place is None or place >= at + rows:
+                at += rows
+                continue
+            for batch in opened.iter_batches(BATCH, [group], columns):
+                while place is not None and place < at + len(batch):
+                    yield batch.slice(place - at, 1).to_pylist()[0]
+                    place = next(wanted, None)
+                at += len(batch)
+
+
+def _open_rejects(folder: Path) -> Opened:
+    """Open the rejects of a build: their passages, with texts from the run's `passages.jsonl` if it is there."""
+    keys = ["variant", "passage_id"]
+    try:
+        table = parquet.read_table(folder / "rejects.parquet", columns=keys)
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{folder} cannot be read as rejects of a build: {error!s:.200}") from None
+    found = table.group_by(keys, use_threads=False).aggregate([])  # without threads the order is kept
+
+    def read(places: Sequence[int]) -> Iterator[Passage]:
+        chosen = [found.slice(place, 1).to_pylist()[0] for place in places]
+        ids = {key["passage_id"] for key in chosen}
+        texts = _texts(folder.parent.parent / "passages.jsonl", ids)
+        tables = _about(folder, ids)
+        for place, key in zip(places, chosen, strict=True):
+            variant, name = key["variant"], key["passage_id"]
+            passage = new_passage(name, texts.get(name, ""), place + 1)
+            passage["about"] = variant if name in texts else f"{variant} · the text is not in a passages.jsonl"
+            _add_rejects(passage, tables, variant)
+            yield passage
+
+    return found.num_rows, read
+
+
+def rejects_beside(path: Path, config: str | None) -> tuple[Path, str] | None:
+    """The folder of rejects that belongs to a file of annotations or to a dataset's folder, and the variant in it."""
+    folder = path / "rejects" if path.is_dir() else path.parent / "dataset" / "rejects"
+    parts = path.name.split(".")
+    variant = config or "annotations" if path.is_dir() else parts[1] if parts[0] == "annotations" else ""
+    if not variant or not (folder / "rejects.parquet").exists():
+        return None
+    if variant == "annotations":  # the passages of the first variant
+        variant = next(iter(json.loads((folder.parent / "stats.json").read_text(encoding="utf-8"))["variants"]))
+    return folder, variant
+
+
+def join_rejects(passages: Collection[Passage], folder: Path, variant: str) -> None:
+    """Add the rejects of a variant to the passages that they belong to."""
+    tables = _about(folder, {passage["id"] for passage in passages})
+    for passage in passages:
+        _add_rejects(passage, tables, variant)
+
+
+def _about(folder: Path, ids: set[str]) -> list[dict[str, list[Row]]]:
+    """The rows of rejects.parquet and of replies.parquet about these passages, by passage."""
+    tables: list[dict[str, list[Row]]] = [{}, {}]
+    for table, name in zip(tables, ("rejects", "replies"), strict=True):
+        for row in parquet.read_table(folder / f"{name}.parquet", filters=[("passage_id", "in", ids)]).to_pylist():
+            table.setdefault(row["passage_id"], []).append(row)
+    return tables
+
+
+def _add_rejects(passage: Passage, tables: Sequence[dict[str, list[Row]]], variant: str) -> None:
+    """Add rejects and the reply; the config `supervised` has the rejects of all its sets, `supervised: name`."""
+    rejects, replies = (
+        [row for row in table.get(passage["id"], []) if f"{row['variant']}:".startswith(f"{variant}:")]
+        for table in tables
+    )
+    passage["rejects"] += [reject(row["reason"], row["span"] or "", row["type"] or "") for row in rejects]
+    if replies:
+        passage["reply"] = replace_surrogates(replies[0]["reply"])
+
+
+def _texts(path: Path, ids: set[str]) -> dict[str, str]:
+    """The texts of passages, if the run's file is there."""
+    return {row["id"]: row["text"] for row in read_jsonl(path) if row["id"] in ids} if path.exists() else {}

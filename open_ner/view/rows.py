@@ -1,0 +1,123 @@
+"""Turn rows of files into passages to show; a span with invalid offsets becomes a reject."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..tools.errors import UserError
+from ..tools.files import replace_surrogates
+from .passages import Passage, RejectedSpan, Span, is_span
+
+Row = dict[str, Any]  # as in the file; the fields that are shown are checked here
+
+
+def parse(line: bytes, where: str) -> Row:
+    """Read a line of JSON; raises UserError unless it is an object."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON in UTF-8 ({error!s:.120})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{where} is not a JSON object: {row!r:.60}")
+    return row
+
+
+def from_row(row: Row, number: int, where: str) -> Passage:
+    """Return the passage of a row with a `text`.
+
+    Also read are `id`, `entities` with `start`, `end` and `type` (or `entity_group`, as in the results of the
+    pipeline), their `score`, `negatives`, and `reason` or `error` of a row that was rejected.
+    """
+    text, entities = row.get("text", "" if "error" in row else None), row.get("entities")
+    if not isinstance(text, str):
+        raise UserError(f'{where} has no string "text", but {", ".join(map(repr, row)) or "nothing"}')
+    if not isinstance(entities or [], list):
+        raise UserError(f"{where}: `entities` is not a list of spans: {entities!r:.60}")
+    passage = new_passage(row.get("id"), text, number)
+    for found in entities or []:
+        add_span(passage, found if isinstance(found, dict) else {"text": found})
+    if about := [str(row[name]) for name in ("dataset", "source", "teacher") if row.get(name)]:
+        passage["about"] = " · ".join(map(replace_surrogates, about))
+    if isinstance(absent := row.get("negatives"), list):
+        passage["absent"] = [replace_surrogates(str(name)) for name in absent]
+    for name in ("reason", "error"):
+        if row.get(name):
+            passage["rejects"].append(reject(str(row[name])))
+    return passage
+
+
+def new_passage(name: Any, text: str, number: int) -> Passage:
+    """Return a passage without spans; without an id it is called by its number."""
+    shown = f"#{number}" if name is None else replace_surrogates(str(name))
+    return {"id": shown, "text": replace_surrogates(text), "entities": [], "rejects": []}
+
+
+def add_span(passage: Passage, found: Row) -> Span | None:
+    """Add a span to a passage and return it, or add a reject `invalid_offsets`."""
+    start, end, score = found.get("start"), found.get("end"), found.get("score")
+    name = replace_surrogates(str(found.get("type", found.get("entity_group", ""))))
+    string = found.get("text", found.get("word"))
+    if not is_span(passage["text"], start, end) or (
+        isinstance(string, str) and passage["text"][start:end] != replace_surrogates(string)
+    ):
+        passage["rejects"].append(reject("invalid_offsets", f"{string or ''} [{start}:{end}]".strip(), name))
+        return None
+    span: Span = {"start": start, "end": end, "text": passage["text"][start:end], "type": name}
+    if isinstance(score, int | float):
+        span["score"] = float(score)
+    passage["entities"].append(span)
+    return span
+
+
+def reject(reason: str, text: str = "", name: str = "") -> RejectedSpan:
+    """Return a reject without offsets."""
+    return {"reason": replace_surrogates(reason), "text": replace_surrogates(text), "type": replace_surrogates(name)}
+
+
+def is_prediction(row: Row) -> bool:
+    """Whether a row is a line of an evaluation's predictions.jsonl: a query and the model's answer."""
+    return "passage_id" in row and "spans" in row
+
+
+def passage_of(row: Row) -> tuple[Any, Any]:
+    """The benchmark and the passage of a prediction."""
+    return row.get("benchmark"), row.get("passage_id")
+
+
+def from_predictions(rows: Sequence[Row], number: int, where: str) -> Passage:
+    """Return the passage of its predictions, one row per query.
+
+    The rejects are the errors: `not_in_gold` and `not_predicted` where the benchmark has offsets, `not_in_text` for
+    an answered string without a span, and `unreadable_answer`.
+    """
+    text = rows[0].get("text")
+    if not isinstance(text, str):
+        raise UserError(f'{where} is a prediction without a string "text"')
+    benchmark, name = passage_of(rows[0])
+    passage = new_passage(name, text, number)
+    passage["about"] = replace_surrogates(str(benchmark or ""))
+    passage["absent"] = [replace_surrogates(str(row.get("type"))) for row in rows if not row.get("spans")]
+    for row in rows:
+        asked = replace_surrogates(str(row.get("type")))
+        found = [add_span(passage, {**span, "type": asked}) for span in row["spans"] if isinstance(span, dict)]
+        predicted = {(span["start"], span["end"]) for span in found if span}
+        if row.get("parse_failure"):
+            passage["rejects"].append(reject("unreadable_answer", str(row.get("raw", "")), asked))
+        elif not predicted:
+            passage["rejects"] += [reject("not_in_text", string, asked) for string in _answered(row.get("raw"))]
+        if isinstance(gold := row.get("gold_spans"), list):
+            expected = {tuple(span) for span in gold if isinstance(span, list) and is_span(text, *span[:2])}
+            for reason, places in (("not_in_gold", predicted - expected), ("not_predicted", expected - predicted)):
+                for start, end in sorted(places):
+                    one = reject(reason, passage["text"][start:end], asked)
+                    passage["rejects"].append({**one, "start": start, "end": end})
+    return passage
+
+
+def _answered(raw: Any) -> list[str]:
+    """The strings of an answer, each once; an answer that is not a JSON list has none."""
+    try:
+        answer = json.loads(raw)
+    except (TypeError, ValueError, RecursionError):
+        return []
+    return [one for one in dict.fromkeys(map(str, answer)) if one.strip()] if isinstance(answer, list) else []
