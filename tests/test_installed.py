@@ -19,10 +19,28 @@ from open_ner.pipeline import OpenNERPipeline
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Angela Merkel met Barack Obama in Berlin."
-MODULES = ["__init__", "__main__", "answers", "conversation", "decoding", "long_texts", "packing", "selection"]
+MODULES = [
+    "__init__",
+    "__main__",
+    "answers",
+    "borders",
+    "conversation",
+    "decoding",
+    "long_texts",
+    "packing",
+    "selection",
+]
 MODULES += ["pipeline", "prompts"]
 TOOLS = ["__init__", "errors", "files", "jsonl", "served", "terminal"]
-DATA = ["py.typed", "chat_templates/smollm2.jinja", "chat_templates/uniner.jinja"]
+VIEW = ["__init__", "command", "html", "parquet", "passages", "rows", "sources", "terminal"]
+DATA = [
+    "view/page.css",
+    "view/page.html",
+    "view/page.js",
+    "py.typed",
+    "chat_templates/smollm2.jinja",
+    "chat_templates/uniner.jinja",
+]
 SCRIPT = """
 import sys
 import open_ner
@@ -80,6 +98,7 @@ def test_the_wheel_has_the_runtime_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names, information = archive.namelist(), "open_ner-0.1.0.dist-info"
         ours = {f"{name}.py" for name in MODULES} | {f"tools/{name}.py" for name in TOOLS} | set(DATA)
+        ours |= {f"view/{name}.py" for name in VIEW}
         assert {name for name in names if not name.startswith(information)} == {f"open_ner/{name}" for name in ours}
         metadata = archive.read(f"{information}/METADATA").decode()
         assert archive.read(f"{information}/entry_points.txt").decode().split() == [
