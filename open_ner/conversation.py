@@ -8,8 +8,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from itertools import accumulate, pairwise
 from json.encoder import encode_basestring
 from typing import Literal
+
+from .borders import begins_word, ends_word, is_border
 
 Message = dict[str, str]
 Span = tuple[int, int]
@@ -17,7 +20,6 @@ Occurrences = Literal["all", "first"]
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a UTF-16 pair, which neither tokenizers nor files accept
 SYSTEM = "A virtual assistant answers questions from a user based on the provided text."
-JOINERS = "\u200c\u200d"  # zero-width joiner and non-joiner, as in emoji sequences and Persian words
 ACKNOWLEDGEMENT = "I've read this text."
 OPENING = re.compile(r"(?:Dataset: (?P<dataset>[^\n]*)\n)?Text: (?P<text>.*)", re.DOTALL)
 QUERY = re.compile(r"What describes (?P<type>.*) in the text\?", re.DOTALL)
@@ -102,19 +104,21 @@ def find_spans(text: str, string: str, occurrences: Occurrences = OCCURRENCES) -
 
     Args:
         text: the passage.
-        string: the string to find. A match inside a word counts only if no match is a whole word, and a match in
-            another case only if none is exact.
+        string: the string to find. A match inside a word counts only if no match is a whole word, a match in another
+            case only if none is exact, and a match of another Unicode form (é as one character or two) only if there
+            is no other.
         occurrences: "all" or only the "first" span.
     """
     for ignore_case in (False, True):
         for on_words in (True, False):
             if spans := list(find_occurrences(text, string, on_words, ignore_case)):
                 return spans[:1] if occurrences == "first" else spans
-    return []
+    return find_composed(text, string, occurrences)
 
 
 def find_occurrences(text: str, string: str, on_words: bool, ignore_case: bool = False) -> Iterator[Span]:
     """Yield the non-overlapping spans of a string from left to right; with `on_words` only whole words."""
+    may_begin, may_end = (begins_word, ends_word) if on_words else (is_border, is_border)
     pattern = re.compile(re.escape(string), re.IGNORECASE) if ignore_case else None
     start = 0
     while string:
@@ -127,27 +131,23 @@ def find_occurrences(text: str, string: str, on_words: bool, ignore_case: bool =
             return
         end = begin + len(string)  # ignoring case, too, each character matches one character
         start = begin + 1
-        if is_border(text, begin, on_words) and is_border(text, end, on_words):
+        if may_begin(text, begin) and may_end(text, end):
             yield begin, end
             start = end
 
 
-def is_border(text: str, position: int, of_words: bool = False) -> bool:
-    """Return whether a span may begin or end at a position: not within an emoji sequence or before a combining mark.
+def find_composed(text: str, string: str, occurrences: Occurrences = OCCURRENCES) -> list[Span]:
+    """Return the spans in `text` of a string that equals them in the composed form (NFC) of both.
 
-    With `of_words`, a position inside a word is not a border either.
+    Texts and tokenizers use either form. The list is empty if both are in this form already.
     """
-    left, right = text[max(0, position - 1) : position], text[position : position + 1]
-    if not left or not right:
-        return True
-    if right > "\u02ff" and (unicodedata.category(right)[0] == "M" or right in JOINERS or "🏻" <= right <= "🏿"):
-        return False
-    return left != "\u200d" and not (of_words and is_word(left) and is_word(right))
-
-
-def is_word(character: str) -> bool:
-    r"""Return whether a character can be part of a word: `\w` of the standard `re`, and combining marks."""
-    return character.isalnum() or character == "_" or unicodedata.category(character)[0] == "M"
+    if unicodedata.is_normalized("NFC", text) and unicodedata.is_normalized("NFC", string):
+        return []
+    borders = [position for position in range(len(text) + 1) if is_border(text, position)]
+    parts = [unicodedata.normalize("NFC", text[start:end]) for start, end in pairwise(borders)]
+    places = dict(zip(accumulate(map(len, parts), initial=0), borders, strict=True))
+    spans = find_spans("".join(parts), unicodedata.normalize("NFC", string), occurrences)
+    return [(places[start], places[end]) for start, end in spans if start in places and end in places]
 
 
 def neutralize(messages: list[Message], special_tokens: Iterable[str]) -> list[Message]:

@@ -14,7 +14,8 @@ from typing import NamedTuple, NotRequired, TypedDict
 from transformers import PreTrainedTokenizerBase
 
 from .answers import Answer, Entity, to_entities
-from .conversation import LONE_SURROGATE, Span, build_query, is_border, neutralize
+from .borders import is_border
+from .conversation import LONE_SURROGATE, Span, build_query, neutralize
 from .prompts import ChatTemplate
 from .selection import Selection
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from open_ner.borders import is_border
 from open_ner.conversation import (
     build_conversation,
     build_query,
     find_occurrences,
     find_spans,
-    is_border,
     neutralize,
     order_strings,
     read_answer,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dataset_builder.annotation.grounding import fold, ground
 from dataset_builder.annotation.types import is_latin, merge_plurals, normalize_type, why_reject
-from open_ner.conversation import find_occurrences, find_spans, is_word
+from open_ner.borders import is_word
+from open_ner.conversation import find_occurrences, find_spans
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ def test_nothing_runs_in_a_circle() -> None:
 
 def test_what_travels_with_the_weights_needs_only_torch_and_transformers() -> None:
     files = reached("open_ner.pipeline")
-    names = {"pipeline", "decoding", "packing", "prompts", "answers", "conversation", "long_texts", "selection"}
+    names = {"pipeline", "decoding", "packing", "prompts", "answers", "borders", "conversation", "long_texts"}
+    names |= {"selection"}
     assert files == {f"open_ner.{name}" for name in names}
     for name in files:
         for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):

@@ -459,7 +459,7 @@ def test_saving_and_loading_elsewhere_gives_the_same_spans(tuned_student: Path, 
     assert sum(map(len, expected)) > 0
     here.save_pretrained(saved)
     assert sorted(path.name for path in saved.glob("**/*.py")) == [
-        "answers.py", "conversation.py", "decoding.py", "long_texts.py", "packing.py", "pipeline.py", "prompts.py",
+        "answers.py", "borders.py", "conversation.py", "decoding.py", "long_texts.py", "packing.py", "pipeline.py", "prompts.py",
         "selection.py",
     ]  # fmt: skip
     task = json.loads((saved / "config.json").read_text())["custom_pipelines"]["open-ner"]

@@ -15,7 +15,8 @@ from transformers import AutoTokenizer, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from open_ner.answers import Answer, to_entities
-from open_ner.conversation import build_query, find_spans, is_border, neutralize, write_answer
+from open_ner.borders import is_border
+from open_ner.conversation import build_query, find_spans, neutralize, write_answer
 from open_ner.decoding import Decoder, Request
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.prompts import Encoder

@@ -1,11 +1,13 @@
 """Find the spans of an entity's string in its passage."""
 
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 
 import regex
 
-from open_ner.conversation import Span, find_occurrences, is_border
+from open_ner.borders import is_border
+from open_ner.conversation import Span, find_composed, find_occurrences
 
 # quotes and dashes that NFKC does not unify
 FOLDED = str.maketrans({**dict.fromkeys("‘’ʼ‛`´", "'"), **dict.fromkeys("“”„‟", '"'), **dict.fromkeys("‐‑‒–—―−", "-")})
@@ -18,7 +20,7 @@ def ground(text: str, string: str) -> list[Span]:
 
     In order of preference: exact matches on word boundaries, as in `open_ner.conversation.find_spans`; matches on word
     boundaries after folding (case, white space, compatibility forms, quotes, dashes, invisible characters); exact
-    matches inside words.
+    matches inside words; matches inside words of another Unicode form (composed or decomposed).
 
     Returns:
         The `(start, end)` spans in `text`; an empty list if there is none.
@@ -34,12 +36,15 @@ def ground(text: str, string: str) -> list[Span]:
         edges = ((starts[i], ends[j - 1]) for i, j in places if starts[i] >= 0 and ends[j - 1] >= 0)
         if spans := [(i, j) for i, j in edges if is_border(text, i) and is_border(text, j)]:
             return spans
-    return _exact(text, string, on_words=False)
+    return _exact(text, string, on_words=False) or _whole(text, find_composed(text, string))
 
 
 def _exact(text: str, string: str, on_words: bool) -> list[Span]:
-    """The exact occurrences of a string that begin and end between graphemes."""
-    spans = find_occurrences(text, string, on_words)
+    return _whole(text, find_occurrences(text, string, on_words))
+
+
+def _whole(text: str, spans: Iterable[Span]) -> list[Span]:
+    """The spans that begin and end between graphemes."""
     return [span for span in spans if all(_is_whole(text, position) for position in span)]
 
 
