@@ -1,0 +1,1 @@
+"""People correct the spans of some passages, which become a benchmark and a set to train on."""

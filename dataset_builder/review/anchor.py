@@ -1,0 +1,68 @@
+"""Find the spans of a corrected file in their passage, whatever its tool counts; a span's text is always compared."""
+
+from typing import Any, NamedTuple
+
+from open_ner.conversation import Span
+
+LINE_BREAK = str.maketrans({"\r": "\\n", "\n": "\\n"})  # as the editor of Label Studio writes them in a span's text
+
+
+class Region(NamedTuple):
+    """A span as in the file; `text` is None if the file does not have it."""
+
+    start: Any
+    end: Any
+    text: Any
+    label: Any
+
+
+def anchor(text: str, regions: list[Region]) -> list[Span | str]:
+    """Return the span of each region of a passage, or why there is none.
+
+    Offsets count code points, as in Label Studio's editor, if each region has its text there. Otherwise they count
+    UTF-16 units, as some clients of its API do, if each region has its text there. Otherwise a region is where one of
+    the two finds its text, or at the only occurrence of its text.
+    """
+    by_characters = [_by_code_points(text, region) for region in regions]
+    if all(by_characters):
+        return [span for span in by_characters if span]
+    by_units = [_by_utf16(text, region) for region in regions]
+    if all(by_units):
+        return [span for span in by_units if span]
+    return [_only(text, *each) for each in zip(regions, by_characters, by_units, strict=True)]
+
+
+def _by_code_points(text: str, region: Region) -> Span | None:
+    start, end, string = region.start, region.end, region.text
+    if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
+        return None
+    return (start, end) if string is None or _reads(text[start:end], string) else None
+
+
+def _by_utf16(text: str, region: Region) -> Span | None:
+    start, end, units = region.start, region.end, text.encode("utf-16-le", "surrogatepass")
+    if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(units) // 2:
+        return None
+    before, inside = (units[2 * i : 2 * j].decode("utf-16-le", "replace") for i, j in ((0, start), (start, end)))
+    is_whole = text.startswith(before + inside)  # not if an offset halves a character
+    return (len(before), len(before + inside)) if is_whole and _reads(inside, region.text) else None
+
+
+def _only(text: str, region: Region, *places: Span | None) -> Span | str:
+    """Return the only place that a region can mean, or why there is none."""
+    if type(region.start) is not int or type(region.end) is not int or not isinstance(region.text, str | None):
+        return "start and end are not whole numbers, or text is not a string"
+    string = region.text or ""
+    found = {place for place in places if place}
+    if not found and string and 0 <= text.find(string) == text.rfind(string):
+        found = {(text.index(string), text.index(string) + len(string))}
+    if len(found) == 1:
+        return found.pop()
+    if region.text is None:
+        return f"it is not in a text of {len(text)} characters"
+    there = text[max(0, region.start) : max(0, region.end)]
+    return f"the passage has {there!r} there and {string!r} {'at several places' if string in text else 'nowhere'}"
+
+
+def _reads(span: str, string: object) -> bool:
+    return string in (span, span.translate(LINE_BREAK))

@@ -1,0 +1,145 @@
+"""Draw passages for a review and write them as tasks."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from open_ner.tools.errors import UserError
+from open_ner.tools.files import write_atomic, write_json, write_jsonl
+
+from .label_studio import labeling_config, to_task
+from .other import Opinions, ask_student, read_opinions, read_other_run, uncertainty
+from .passages import Review, ReviewPassage, RunAnnotations, of_types, read_run
+
+Form = Literal["label-studio", "jsonl"]
+TASK_FILES: dict[Form, str] = {"label-studio": "label-studio.json", "jsonl": "tasks.jsonl"}
+
+
+@dataclass
+class ExportOptions:
+    """The options of the command `export`."""
+
+    run: Path
+    folder: Path  # of the review
+    to: Form
+    sample: int
+    by: Literal["random", "uncertain"]
+    seed: int
+    types: list[str] | None
+    model: str | None
+    predictions: Path | None
+    other_run: Path | None
+    show: Literal["teacher", "other"]
+    blank: bool
+    pool: int
+
+    @property
+    def other(self) -> str:
+        """The second opinion, as it was named; empty if there is none."""
+        return str(self.model or self.predictions or self.other_run or "")
+
+
+def export(options: ExportOptions) -> None:
+    """Draw a review, unless the folder has one, and write its tasks.
+
+    The passages are held out of the dataset before the tasks are written. Raises UserError if the folder has another
+    review or the tasks exist, since a person may have corrected them.
+    """
+    check(options)
+    tasks = options.folder / TASK_FILES[options.to]
+    if (options.folder / "exported.jsonl").exists():
+        review = Review.read(options.folder)
+        hint = f"a review is not drawn again: import it, or draw other passages with --review {options.folder}-2"
+        if tasks.exists():
+            raise UserError(f"{tasks} has the tasks of {len(review.passages)} passages already; {hint}")
+        print(f"{options.folder} has a review of {len(review.passages)} passages: it is written in another form")
+    else:
+        review = draw(options, read_run(options.run))
+    review.write(options.run, options.folder)
+    write_tasks(review, options.to, tasks)
+    print(
+        f"tasks: {len(review.passages)} passages, {sum(len(p['entities']) for p in review.passages)} spans -> {tasks}"
+    )
+    if (options.run / "dataset").exists():
+        print(f"{options.run / 'dataset'} was built before: run --stage build again, which leaves these passages out")
+
+
+def check(options: ExportOptions) -> None:
+    """Raise UserError for options that contradict each other or are out of range."""
+    given = [n for n in ("model", "predictions", "other_run") if getattr(options, n)]
+    if options.sample < 1 or options.pool < 1:
+        raise UserError(f"--sample {options.sample}, --pool {options.pool}: both must be at least 1")
+    if len(given) > 1:
+        raise UserError(f"--{given[0]} and --{given[1]}: give one of them")
+    if options.by == "uncertain" and not given:
+        raise UserError("--by uncertain needs a second opinion: --model, --predictions or --other_run")
+    if options.by == "random" and given and options.show == "teacher":
+        raise UserError(
+            f"--{given[0]} has no effect with --by random and --show teacher: remove it, or give --show other"
+        )
+    if options.show == "other" and not given:
+        raise UserError("--show other needs --model, --predictions or --other_run")
+    if options.show == "other" and options.blank:
+        raise UserError("--blank shows no spans and --show other does: give one of them")
+
+
+def draw(options: ExportOptions, run: RunAnnotations) -> Review:
+    """Draw the passages: at random, or the most uncertain ones first."""
+    types = chosen_types(options, run)
+    order = random.Random(options.seed).sample(sorted(run.texts), len(run.texts))
+    opinions: Opinions | None = None
+    if options.model:
+        order = order[: options.pool if options.by == "uncertain" else options.sample]
+        opinions = ask_student(options.model, [run.texts[name] for name in order], types)
+    elif options.predictions or options.other_run:
+        opinions = read_other_run(options.other_run) if options.other_run else read_opinions(Path(options.other))
+        known = [name for name in order if run.texts[name] in opinions]
+        if len(known) < len(order):
+            print(f"{options.other} has no spans of {len(order) - len(known)} of {len(order)} passages: not drawn")
+        order = known
+    passages: list[ReviewPassage] = []
+    for name in order:
+        text, teacher = run.texts[name], of_types(run.mentions.get(name, []), types)
+        other = [m for m in opinions[text] if m["type"] in types] if opinions is not None else []
+        shown = [] if options.blank else other if options.show == "other" else [{**mention} for mention in teacher]
+        passages.append({"id": name, "text": text, "entities": shown, "teacher": teacher})
+        if opinions is not None:
+            passages[-1]["uncertainty"] = round(uncertainty(teacher, other), 4)
+    if options.by == "uncertain":
+        passages.sort(key=lambda passage: -passage.get("uncertainty", 0.0))  # stable: equal ones stay in random order
+    if not passages:
+        raise UserError(f"{options.run}: no passage to draw; not drawn by reason: {dict(run.excluded)}")
+    if len(passages) < options.sample:
+        print(f"{len(passages)} passages are all there are; not drawn by reason: {dict(run.excluded) or 'none'}")
+    chosen = passages[: options.sample]
+    hidden = sum(len(run.mentions.get(p["id"], [])) - len(p["teacher"]) for p in chosen)
+    if hidden:
+        print(f"{hidden} of the teacher's spans have other types than the {len(types)} under review: not shown")
+    shown_by = "" if options.blank else options.other if options.show == "other" else run.teacher
+    return Review(types, options.by, options.seed, shown_by, run.teacher, options.other, chosen)
+
+
+def chosen_types(options: ExportOptions, run: RunAnnotations) -> dict[str, str]:
+    """Return the types of `--types`, or those of the run, with their definitions."""
+    own = run.types
+    names = options.types if options.types is not None else [*own]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--types names {twice[0]!r} twice: name each type once")
+    if not all(names) or not names:
+        raise UserError("--types is empty: name the types to review, as in --types person,city")
+    print(f"types under review: {', '.join(names)}" + ("" if options.types else "; --types chooses others"))
+    return {name: own.get(name, "") for name in names}
+
+
+def write_tasks(review: Review, to: Form, path: Path) -> None:
+    """Write the tasks of a review, and for Label Studio its labeling configuration."""
+    if to == "label-studio":
+        write_atomic(path.with_suffix(".xml"), labeling_config(review.types))
+        write_json(path, [to_task(passage, review.shown) for passage in review.passages])
+    else:
+        rows = (
+            {"id": p["id"], "text": p["text"], "types": [*review.types], "entities": p["entities"], "reviewed": False}
+            for p in review.passages
+        )
+        write_jsonl(path, rows)
