@@ -169,12 +169,28 @@ def test_the_sample_holds_out_its_domains_and_types() -> None:
         assert 60 <= len(row["text"].split()) <= 160
 
 
-def test_the_held_out_gold_is_sound_and_mostly_empty() -> None:
-    held_out = lines("held_out.jsonl")
-    assert len(held_out) >= 40 and len({row["domain"] for row in held_out}) == 4
+def word_runs(row: dict[str, Any], length: int = 8) -> set[str]:
+    words = re.findall(r"\w+", row["text"].lower())
+    return {" ".join(words[i : i + length]) for i in range(len(words) - length + 1)}
+
+
+def test_the_passages_to_fit_on_share_no_eight_words_and_no_domain_with_the_others() -> None:
+    fit, others = lines("fit.jsonl"), lines("passages.jsonl") + lines("held_out.jsonl")
+    seen = set().union(*map(word_runs, others))
+    assert not [row["id"] for row in fit if word_runs(row) & seen]
+    assert not {row["domain"] for row in fit} & {row.get("domain", row.get("source")) for row in others}
+    replies = " ".join(row["reply"] for row in lines("answers.jsonl")).lower()
+    asked = {name for row in fit for name in row["types"]}
+    assert len([name for name in asked if f', "{name}")' not in replies]) * 2 >= len(asked)
+
+
+@pytest.mark.parametrize(("file", "domains", "most_types"), [("held_out.jsonl", 4, 8), ("fit.jsonl", 8, 12)])
+def test_the_gold_is_sound_and_mostly_empty(file: str, domains: int, most_types: int) -> None:
+    rows = lines(file)
+    assert len(rows) >= 40 and len({row["domain"] for row in rows}) == domains
     empty = total = 0
-    for row in held_out:
-        assert 6 <= len(row["types"]) <= 8
+    for row in rows:
+        assert 6 <= len(row["types"]) == len(set(row["types"])) <= most_types
         for entity in row["entities"]:
             assert row["text"][entity["start"] : entity["end"]] == entity["text"]
             assert entity["type"] in row["types"]
