@@ -23,8 +23,8 @@ def render_terminal(passages: Iterable[Passage]) -> None:
         console.print(Text(heading, style="bold"))
         console.print(_marked(passage, colors))
         for one in passage["rejects"]:
-            span = f" {one['text']} ({one['type']})" if one["text"] or one["type"] else ""
-            console.print(Text(f"  {in_a_cell(one['reason'])}:", "bold") + Text(in_a_cell(span), "not bold"))
+            span = f": {one['text']} ({one['type']})" if one["text"] or one["type"] else ""
+            console.print(Text(f"  {in_a_cell(one['reason'])}", "bold") + Text(in_a_cell(span), "not bold"))
         console.print()
 
 
