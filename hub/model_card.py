@@ -1,6 +1,7 @@
 """The model card: a template filled from training.json and results.json, so no number in it is typed by hand."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,13 @@ from open_ner.conversation import build_query
 from open_ner.tools.files import write_atomic, write_json
 
 from .markdown import code, escape
-from .records import SCORERS, RunResults, TrainingRecord, run_name
+from .records import SCORERS, Comparison, RunResults, TrainingRecord, run_name
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+AGAINST_TEACHER = "results/against_teacher.json"  # in a student's folder
+SECTION = "## Against the teacher\n\n"
 MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 
 
@@ -47,9 +50,41 @@ def write_model_card(folder: Path, results: RunResults | None = None, table: str
         recipe=json.dumps(training["recipe"], indent=1), results=results, results_table=table,
         types=", ".join(escape(name) for name in options["types"]),
         calibrated=options.get("temperature", 1.0) != 1.0,
+        against_teacher=_against_teacher(folder),
         query=json.dumps(build_query("Marie Curie was born in Warsaw.", "city"), indent=1),
     )  # fmt: skip
     card.save(folder / "README.md")
+
+
+def write_against_teacher(folder: Path, comparison: Comparison, figure: Path) -> Path:
+    """Write a comparison with the teacher into a student's folder, and its section into the card; return the card.
+
+    The rest of a card that exists stays as it is.
+    """
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "figures").mkdir(exist_ok=True)
+    write_json(folder / AGAINST_TEACHER, public_value(comparison))
+    shutil.copyfile(figure, folder / "figures" / "against_teacher.png")
+    card = folder / "README.md"
+    if not card.exists():
+        write_model_card(folder)
+        return card
+    before, heading, after = card.read_text(encoding="utf-8").partition(SECTION)
+    if heading:
+        after = after[after.find("\n## ") + 1 :] if "\n## " in after else ""
+    else:  # a card without the section: it stands before the training
+        before, training, rest = before.partition("## Training\n")
+        after = training + rest
+    write_atomic(card, f"{before}{_against_teacher(folder)}{after}")
+    return card
+
+
+def _against_teacher(folder: Path) -> str:
+    """Return the card's section about the comparison with the teacher; empty without a comparison."""
+    if not (path := folder / AGAINST_TEACHER).exists():
+        return ""
+    section = json.loads(path.read_text(encoding="utf-8"))["section"]
+    return f"{SECTION}{section}\n\n![student and teacher](figures/against_teacher.png)\n\n"
 
 
 def write_eval_results(folder: Path, results: RunResults) -> Path | None:

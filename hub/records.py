@@ -113,6 +113,14 @@ class Calibration(TypedDict):
     calibrated: Reliability
 
 
+class PerThousand(TypedDict):
+    """Dollars and seconds for each 1,000 passages, None if they are not known, and what they mean."""
+
+    dollars: float | None
+    seconds: float | None
+    note: str
+
+
 class RunResults(TypedDict):
     """Contents of results.json: one model on one suite."""
 
@@ -137,6 +145,42 @@ class RunResults(TypedDict):
     data_hash: str
     run: str
     gains: NotRequired[dict[str, Gain]]
+    per_thousand: NotRequired[PerThousand]  # of a comparison with the teacher
+
+
+class Difference(TypedDict):
+    """Difference in F1 of one model from another on the same passages."""
+
+    of: str
+    over: str
+    official: Gain
+    strict: Gain
+
+
+class Disagreement(TypedDict):
+    """A place of a passage where the first two models differ, and what each model and the gold have there."""
+
+    passage_id: str
+    text: str
+    found: dict[str, list[str]]
+    right: str  # the model that agrees with the gold there, or empty
+
+
+class Comparison(TypedDict):
+    """Contents of against_teacher.json: a teacher, a student and perhaps a second teacher on one benchmark."""
+
+    schema: int
+    benchmark: str
+    version: int
+    n_passages: int
+    roles: list[str]  # of each run: teacher, student, second teacher
+    runs: list[RunResults]
+    differences: list[Difference]  # of each run from each run before it
+    answer: str
+    notes: list[str]
+    disagreements: list[Disagreement]  # a sample; empty in a student's folder, because it may be published
+    n_disagreements: dict[str, int]  # places by the model that the gold agrees with; "": with none
+    section: str  # Markdown for the student's card
 
 
 class TrainingRecord(TypedDict):

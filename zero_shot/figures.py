@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from command_line.plotting import COLORS, DARK_GREY, GREEN, GREY, LIGHT_GREY, ORANGE, PURPLE, RED, new_figure, save
-from hub.records import RunResults
+from hub.records import Comparison, RunResults
 
 from .records import Published, is_sampled, scores_of
 from .scoring import MAIN
@@ -138,4 +138,40 @@ def plot_paraphrases(runs: list[RunResults], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.1, y=0.15)
     figure.legend(loc="outside lower center", ncols=min(2, len(models)), frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def plot_against_teacher(comparison: Comparison, path: Path) -> None:
+    """Draw F1 of each model with its 95 % interval, and strict F1 of the types with most gold spans."""
+    name, runs = comparison["benchmark"], comparison["runs"]
+    results = [run["benchmarks"][name] for run in runs]
+    gold = {kind: row["strict"]["n_gold"] for kind, row in results[0]["per_type"].items()}
+    types = sorted(gold, key=lambda kind: -gold[kind])[:MOST_TYPES][::-1]
+    figure = new_figure(9.5, max(3.6, 1.6 + 0.3 * len(types)))
+    left, right = figure.subplots(1, 2, width_ratios=[2, 3])
+    width = 0.84 / len(runs)
+    for number, (run, role, result) in enumerate(zip(runs, comparison["roles"], results, strict=True)):
+        color, shift = RUN_COLORS[number % len(RUN_COLORS)], number - (len(runs) - 1) / 2
+        scores = [result[scorer] for scorer in MAIN]
+        f1 = [100 * each["f1"] for each in scores if each]
+        bounds = [[100 * bound for bound in each.get("interval", [each["f1"]] * 2)] for each in scores if each]
+        errors = [
+            [max(0, value - low) for value, (low, _) in zip(f1, bounds, strict=True)],
+            [max(0, high - value) for value, (_, high) in zip(f1, bounds, strict=True)],
+        ]
+        places = [place + shift * width for place in range(len(f1))]
+        label = f"{run['model']['id']} ({role})"
+        left.bar(places, f1, width * 0.92, color=color, yerr=errors, ecolor=DARK_GREY, capsize=3, label=label)
+        for place, value in zip(places, f1, strict=True):
+            left.annotate(f"{value:.1f}", (place, 1), ha="center", va="bottom", fontsize=8)
+        values = [100 * result["per_type"][kind]["strict"]["f1"] for kind in types]
+        right.scatter(values, [place - 0.12 * shift for place in range(len(types))], s=36, color=color, zorder=3)
+    left.set_xticks(range(len(MAIN)), MAIN)
+    left.set(ylabel="F1 (%)", ylim=(0, 100), title=f"{name}: {comparison['n_passages']} passages, 95 % intervals")
+    right.set_yticks(range(len(types)), [f"{kind} ({gold[kind]:g})" for kind in types], fontsize=8)
+    right.set(xlabel="strict F1 (%)", xlim=(-3, 103), title="By type (gold spans)")
+    right.grid(axis="y", color=LIGHT_GREY, linewidth=0.4)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=min(2, len(runs)), frameon=False, fontsize=8)
     save(figure, path)

@@ -75,6 +75,8 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
     config = replace(config, **changes)
     rejects: Counter[str] = Counter()
     passages, revision = read_passages(config, suite.data_dir, rejects)
+    if passages and not any(passage.queries for passage in passages):
+        raise UserError(f"{recipe}: benchmark {config.name} has no type to ask: set its `types`, as in [person, city]")
     passages, seen = [passage for passage in passages if passage.queries], Counter[str]()
     for passage in passages:
         seen[passage.id] += 1

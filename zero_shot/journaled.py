@@ -1,0 +1,157 @@
+"""The teacher of a build run, read from the run's journal: nothing is asked, so nothing is paid."""
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from command_line.public import public_path
+from command_line.recipes import read_recipe
+from dataset_builder.annotation.annotate import annotate_passages
+from dataset_builder.annotation.types import merge_plurals, normalize_type
+from dataset_builder.config import BuildConfig
+from dataset_builder.corpus.cutting import Passage
+from dataset_builder.corpus.passages import load_passages
+from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.questions import RECORDED, Questioner
+from dataset_builder.teacher.records import JournalRecord, record_bound, record_cost
+from dataset_builder.teacher.type_set import load_type_set
+from hub.records import ModelRecord, PerThousand
+from ner_sets.benchmarks import BenchmarkPassage
+from ner_sets.mentions import Mention
+from open_ner.conversation import order_strings, write_answer
+from open_ner.tools.errors import UserError
+
+from .predict import Todo
+from .records import PredictedSpan, PredictionLine, make_line
+from .suite import SuiteConfig
+
+EMPTY = ("no_entities", "no_entities_left")  # reasons that are right answers: the reply names nothing that is kept
+NAMED = 10  # passages in a message
+
+
+class JournaledTeacher:
+    """The teacher of a run on the passages of a benchmark; an `EvaluatedModel`.
+
+    Its replies are found by the questions that the run's recipe asks, and are read as the builder reads them.
+    `records` has the reply to each passage that has one, by the passage's id.
+
+    Args:
+        run: folder of the run.
+        passages: those of the benchmark.
+
+    Raises:
+        UserError: the folder is not that of a run, or its recipe asks no types that could be compared.
+    """
+
+    in_process = False
+
+    def __init__(self, run: Path, passages: list[BenchmarkPassage]) -> None:
+        if not (run / "journal.jsonl").exists():
+            raise UserError(f"{run}: no journal.jsonl there: give the folder of a run of `python -m dataset_builder`")
+        if not (run / "recipe.yaml").exists():
+            hint = "run its --stage annotate again, which pays for nothing that the journal has"
+            raise UserError(f"{run}: no recipe.yaml there, because the run is of an earlier version: {hint}")
+        self.run, self.replies, self.passages = run, Counter[str](), passages
+        self.recipe = read_recipe(BuildConfig, run / "recipe.yaml")
+        config = self.recipe.teacher
+        if not (variants := [name for name in config.variants if name != "definition"]):
+            raise UserError(f"{run}: its teacher was asked definitions, which no benchmark asks: use a run with types")
+        self.variant, self.name = variants[0], config.model or config.recorded_by
+        questioner, self.records = Questioner(config), dict[str, JournalRecord]()
+        with Journal(run / "journal.jsonl") as journal:
+            for passage in passages:
+                asked = {question.variant: question.key for question in questioner.ask(_as_passage(passage))}
+                if record := journal.get(asked[self.variant]):
+                    original = journal.get(record.get("copy_of", ""))
+                    cost = record_cost(original or record, config)
+                    self.records[passage.id] = {**record, "cost": cost}
+        served = sorted({record["model"] or self.name for record in self.records.values()} - {RECORDED})
+        self.record: ModelRecord = {"id": self.name, "revision": None, "kind": "endpoint", "served_as": served}
+
+    def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
+        """Yield the lines of each passage, in order, from its reply; see `EvaluatedModel`."""
+        replies = {name: {**record, "time": record.get("time", "")} for name, record in self.records.items()}
+        passages, most = [_as_passage(passage) for _, passage in todo], self.recipe.dataset.max_entity_words
+        found = annotate_passages(passages, replies, self.variant, most, types=load_type_set(self.recipe.teacher))
+        self.replies.update(one.reason for one in found.rejects if one.reason not in EMPTY)
+        unread = {one.id: one.text for one in found.rejects if not (one.span or one.type or one.reason in EMPTY)}
+        mentions = {row["id"]: row["entities"] for row in found.rows}
+        types = {mention["type"] for own in mentions.values() for mention in own}
+        for benchmark, passage in todo:
+            name, lines = benchmark.config.name, []
+            by_type = self._sort(mentions.get(passage.id, []), [query.type for query in passage.queries], types)
+            for query in passage.queries:
+                if passage.id in unread:
+                    lines.append(make_line(name, passage, query, "", None, unread[passage.id]))
+                    continue
+                own = by_type[query.type]
+                spans: list[PredictedSpan] = [{"start": m["start"], "end": m["end"], "score": None} for m in own]
+                raw = write_answer(order_strings((mention["start"], mention["text"]) for mention in own))
+                lines.append(make_line(name, passage, query, raw, spans))
+            yield lines
+
+    def _sort(self, mentions: list[Mention], asked: list[str], types: set[str]) -> dict[str, list[Mention]]:
+        """Sort mentions by the asked type of the same words, ignoring case and, in the open world, plurals."""
+        exact = {normalize_type(name): name for name in asked}
+        merged = {} if self.is_closed else merge_plurals({*types, *exact})
+        singular = {merged.get(words, words): name for words, name in exact.items()}
+        result: dict[str, list[Mention]] = defaultdict(list)
+        for mention in mentions:
+            words = normalize_type(mention["type"])
+            if name := exact.get(words) or singular.get(merged.get(words, words)):
+                result[name].append(mention)
+            else:
+                self.replies["type_not_asked"] += 1
+        return result
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the teacher was asked given types, and not any types."""
+        return bool(self.recipe.teacher.definitions)
+
+    def per_thousand(self, ids: Iterable[str]) -> PerThousand:
+        """Return dollars and seconds of the replies to these passages, for each 1,000, None if they are not known."""
+        records = [self.records[name] for name in ids]
+        cost = sum(record.get("cost", 0.0) for record in records)
+        seconds = [record["seconds"] for record in records if "seconds" in record]
+        notes = []
+        if any(record["model"] == RECORDED for record in records):
+            cost, notes = 0.0, ["the cost of recorded replies is not known"]
+        elif not cost:
+            notes = ["its recipe has no prices"]
+        elif any(map(record_bound, records)):
+            notes = ["dollars at most, because the endpoint did not state all tokens"]
+        if seconds:
+            notes.append("seconds of requests one after another")
+        return {
+            "dollars": 1000 * cost / len(records) if cost else None,
+            "seconds": 1000 * sum(seconds) / len(seconds) if seconds else None,
+            "note": "; ".join(notes),
+        }
+
+    def how_to_ask(self, data: Path) -> Iterator[str]:
+        """Name the passages without a reply, with the command that asks them; `data` is the benchmark's file."""
+        missing = [passage for passage in self.passages if passage.id not in self.records]
+        if not missing:
+            return
+        run, texts = public_path(self.run), {passage.text for passage in missing}
+        own = {stored.text for stored in load_passages(self.run) if stored.text in texts}
+        command = f"python -m dataset_builder --config {shlex.quote(f'{run}/recipe.yaml')}"
+        if ids := [passage.id for passage in missing if passage.text in own]:
+            yield f"{run}: passages without a reply: {_count(ids)}; this command asks them:"
+            yield f"  {command} --stage annotate"
+        if ids := [passage.id for passage in missing if passage.text not in own]:
+            new, journal, file = map(shlex.quote, (f"{run}-asked", f"{run}/journal.jsonl", public_path(data)))
+            asks = f"{command} --corpus.path {file} --corpus.sources null --output_dir {new} --stage"
+            yield f"{run}: passages that it does not have: {_count(ids)}; ask them so, and give {new} instead:"
+            yield f"  mkdir -p {new} && cp {journal} {new}  # what is paid stays paid"
+            yield f"  {asks} passages\n  {asks} annotate"
+
+
+def _as_passage(passage: BenchmarkPassage) -> Passage:
+    return Passage(passage.id, passage.text, "", passage.id, "", 0, len(passage.text), 0)
+
+
+def _count(ids: list[str]) -> str:
+    return f"{len(ids)} ({', '.join(ids[:NAMED])}{', ...' if len(ids) > NAMED else ''})"
