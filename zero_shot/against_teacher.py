@@ -63,12 +63,13 @@ class TimedStudent(Student):
 def main() -> None:
     """Compare, print the tables, and write them with the figure and the results."""
     args = parse_arguments()
-    folder = Path(args.output_dir or f"runs/against_teacher/{Path(args.benchmark).stem}")
     suite = SuiteConfig(
         name=NAME, benchmarks=[args.benchmark], protocol="own", decoding="flat", data_dir=args.data_dir,
-        max_new_tokens=args.max_new_tokens, seed=args.seed, output_dir=str(folder),
+        max_new_tokens=args.max_new_tokens, seed=args.seed,
     )  # fmt: skip
     [benchmark] = load_benchmarks(suite)
+    folder = Path(args.output_dir or f"runs/{NAME}/{folder_name(benchmark.config.name)}")
+    suite.output_dir = str(folder)
     if any(query.gold_spans is None for passage in benchmark.passages for query in passage.queries):
         raise UserError(f"{args.benchmark}: the gold has no offsets: use a benchmark of the format offsets")
     student = TimedStudent(args.model, "flat") if args.model else None

@@ -101,7 +101,8 @@ def write_gold(review: Review, corrected: Corrected, options: ImportOptions) -> 
         settings: dict[str, Any] = {"name": options.name, "path": _portable(folder / f"{part}.jsonl")}
         settings |= {"format": "offsets", "types": types, "license": options.license}
         if part == "benchmark":
-            settings |= {"version": 1, "domain": options.name}
+            made = {"made_by": "corrected", "corrected_from": review.shown} if review.shown else {"made_by": "blank"}
+            settings |= {"version": 1, "domain": options.name, **made}
         write_yaml(folder / f"{part}.yaml", settings, [uses[part], f"The passages are in {part}.jsonl; use {both}."])
     suite = {"name": options.name, "benchmarks": [_portable(folder / "benchmark.yaml")], "protocol": "review"}
     suite |= {"decoding": "flat", "output_dir": _portable(folder / "results")}
