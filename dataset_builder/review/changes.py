@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from metrics.entity_f1.entity_f1 import Counts, f1_strict
 from ner_sets.mentions import Mention
+from open_ner.tools.terminal import in_a_cell
 
 CHANGES = ("kept", "added", "removed", "boundary", "retyped")
 
@@ -71,18 +72,17 @@ def _changes(before: Sequence[Mention], gold: Sequence[Mention]) -> list[tuple[s
 
 
 def show(title: str, table: dict[str, TypeChanges]) -> None:
-    """Print the comparison as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from open_ner.tools.terminal import in_a_cell
-
-    console = Console(markup=False, emoji=False, highlight=False)
-    grid = Table("type", box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    for name in ("precision", "recall", "F1", "spans", "gold", *CHANGES):
-        grid.add_column(name, justify="right", no_wrap=True)
+    """Print the comparison as a table; types of other people's files are escaped."""
+    rows = [["type", "precision", "recall", "F1", "spans", "gold", *CHANGES]]
     for name, row in sorted(table.items(), key=lambda item: (item[0] == "", item[0])):
         scores = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
-        numbers = [str(number) for number in (row["spans"], row["gold"], *row["changes"].values())]
-        grid.add_row(in_a_cell(name) or "all types", *scores, *numbers)
-    console.print(grid, width=None if console.is_terminal else max(console.measure(grid).maximum, 1))
+        rows.append([
+            in_a_cell(name) or "all types", *scores,
+            *(str(number) for number in (row["spans"], row["gold"], *row["changes"].values())),
+        ])  # fmt: skip
+    width = max(len(row[0]) for row in rows)
+    print(f"\n{in_a_cell(title)}")
+    for name, *cells in rows:
+        columns = zip(cells, rows[0][1:], strict=True)
+        print(name.ljust(width), *(cell.rjust(len(heading)) for cell, heading in columns), sep="  ")
+    print()

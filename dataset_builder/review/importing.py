@@ -116,7 +116,10 @@ def write_yaml(path: Path, settings: dict[str, Any], comments: Iterable[str]) ->
     import yaml
 
     heading = "".join(f"# {line}\n" for line in comments)
-    write_atomic(path, heading + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    write_atomic(
+        path,
+        heading + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110),
+    )
 
 
 def _portable(path: Path) -> str:
