@@ -16,6 +16,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from statistics import fmean
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -38,9 +39,14 @@ def passage_of(line: PredictionLine) -> str:
     return line["passage_id"].rpartition(".")[0] if sentence else line["passage_id"]
 
 
-def is_choosing(line: PredictionLine) -> bool:
-    """Whether a line belongs to the half of the development set that choices are made on."""
-    return int(hashlib.sha256(passage_of(line).encode()).hexdigest(), 16) // 10 % 2 == 0
+def domain_of(benchmark: str, passage: str) -> str:
+    """Return the domain of a passage: its id begins with it in the development set."""
+    return passage.rpartition("-")[0] if benchmark.startswith("dev_closed") else benchmark
+
+
+def is_choosing(passage: str) -> bool:
+    """Whether a passage belongs to the half of the development set that choices are made on."""
+    return int(hashlib.sha256(passage.encode()).hexdigest(), 16) // 10 % 2 == 0
 
 
 def readings(lines: list[PredictionLine], decision: Decision | None) -> dict[str, list[PredictionLine]]:
@@ -48,6 +54,7 @@ def readings(lines: list[PredictionLine], decision: Decision | None) -> dict[str
     ways = {
         "free": lines,
         "in the text": flatten(lines, Selection(overlaps="all"), None),
+        "nested": flatten(lines, Selection(overlaps="nested"), None),
         "flat": flatten(lines, Selection(), None),
     }
     if decision is None:
@@ -67,6 +74,13 @@ def tables(lines: list[PredictionLine], scorer: Scorer) -> CountsByPassage:
     return summed
 
 
+def macro_f1(counts: CountsByPassage, scorer: Scorer) -> float:
+    """Return the mean F1 over the domains."""
+    domains = sorted({domain_of(*place) for place in counts})
+    sums = (sum((own for place, own in counts.items() if domain_of(*place) == d), Counts()) for d in domains)
+    return fmean(f1(own, scorer)["f1"] for own in sums)
+
+
 def compare(ways: dict[str, list[PredictionLine]], base: str = "free", seed: int = 42) -> dict[str, dict]:
     """Score each way, with its gain over `base`: paired 95 % interval, and splits in which the gain is positive."""
     rows: dict[str, dict] = {name: {} for name in ways}
@@ -84,6 +98,7 @@ def compare(ways: dict[str, list[PredictionLine]], base: str = "free", seed: int
                 positive += ours > theirs
             rows[name][scorer] = {
                 **{key: round(100 * value[key], 1) for key in ("precision", "recall", "f1")},
+                "macro_f1": round(100 * macro_f1(own, scorer), 1),
                 "gain": round(100 * gain, 1),
                 "interval": [round(100 * bound, 1) for bound in interval(draws[name] - draws[base])],
                 "positive_splits": f"{positive} of {SPLITS}",
@@ -113,7 +128,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     args = parser.parse_args()
     lines = read_predictions(args.dev)
-    choosing = [line for line in lines if is_choosing(line)]
+    choosing = [line for line in lines if is_choosing(passage_of(line))]
     decision = decide(choosing)
     sets = {"choosing half": readings(choosing, None)}
     if args.versus:
@@ -121,13 +136,13 @@ def main() -> None:
         other = [line for line in read_predictions(args.versus) if (line["benchmark"], line["passage_id"]) in asked]
         sets["choosing half"]["versus"] = other
     if args.report:
-        sets["reporting half"] = readings([line for line in lines if not is_choosing(line)], decision)
+        sets["reporting half"] = readings([line for line in lines if not is_choosing(passage_of(line))], decision)
     for path in args.test:
         own = read_predictions(path)
         for name in dict.fromkeys(line["benchmark"] for line in own):
             lines = [line for line in own if line["benchmark"] == name]
             if name.startswith("dev_closed"):  # the same passages uncut: only those that the fit has not seen
-                lines = [line for line in lines if not is_choosing(line)]
+                lines = [line for line in lines if not is_choosing(passage_of(line))]
             sets[name] = readings(lines, decision)
     results = {name: compare(ways) for name, ways in sets.items()}
     args.output.parent.mkdir(parents=True, exist_ok=True)
