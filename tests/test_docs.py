@@ -33,7 +33,7 @@ def shown(path: Path) -> list[list[str]]:
 @cache
 def options(*command: str) -> set[str]:
     """The options that a command's --help names; those of a recipe as --section.option."""
-    done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     sections = re.findall(r"^  ([a-z_.]+) \(", done.stdout, re.MULTILINE)
     return {"--help", *re.findall(r"--[a-zA-Z_]+", done.stdout), *(f"--{name}" for name in sections)}

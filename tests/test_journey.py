@@ -17,7 +17,7 @@ from fake_hub import FakeHub
 
 ROOT = Path(__file__).parent.parent
 DATASET, MODEL = "org/uniner-distill", "org/tiny-ner"
-pytestmark = pytest.mark.timeout(900)  # seconds; the fixtures of one test alone are the whole journey
+pytestmark = pytest.mark.timeout(1800)  # seconds; the fixtures of one test alone are the whole journey
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from open_ner.tools.errors import run
 from open_ner.tools.jsonl import answer_jsonl
 from open_ner.tools.terminal import marked, printable, show
 
+ROOT = Path(__file__).parent.parent
 TEXT = "Angela Merkel met Barack Obama in Berlin."
 Call = Callable[..., tuple[int, str, str]]
 
@@ -173,7 +174,7 @@ def test_a_served_model_is_asked_with_the_same_options(call: Call) -> None:
         assert status == 2 and "no probabilities" in err
         status, out, _ = call(TEXT, *served[:2], "--types", "city", "--model", MODEL)
         assert status == 0 and "[Berlin|city]" in out and " -  city" in out
-    status, _, err = call(TEXT, *served, "--model", MODEL)
+    status, _, err = call(TEXT, "--base_url", "http://127.0.0.1:9/v1", "--model", MODEL)
     assert status == 2 and "cannot be reached" in err and err.count("\n") == 1
 
 
@@ -311,7 +312,7 @@ def test_a_long_span_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_needs_neither_torch_nor_time() -> None:
     helped = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "open_ner", "--help"], capture_output=True, text=True
+        [sys.executable, "-X", "importtime", "-m", "open_ner", "--help"], capture_output=True, text=True, cwd=ROOT
     )
     assert helped.returncode == 0 and "--jsonl" in helped.stdout
     assert "torch" not in helped.stderr and "rich" not in helped.stderr

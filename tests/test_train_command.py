@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import transformers
 import yaml
 from huggingface_hub import ModelCard
@@ -293,6 +294,7 @@ def test_a_student_without_sdpa_or_with_experts_is_trained_and_asked(
         "num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1,
     }  # fmt: skip
     config = AutoConfig.for_model(kind, **shape, vocab_size=len(AutoTokenizer.from_pretrained(student)))
+    torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(student)
     dataset, out = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4), tmp_path / "out"
     recipe = write_recipe(tmp_path / "r.yaml", student, dataset, out)
