@@ -18,7 +18,7 @@ from open_ner.tools.files import write_json
 from .config import BuildConfig, ContaminationConfig, SupervisedConfig
 from .dataset.figures import plot_all
 from .dataset.parts import Parts
-from .dataset.statistics import PAPER, BuiltConfig, describe_set, summarize
+from .dataset.statistics import PAPER, BuiltConfig, describe_set, describe_types, summarize
 from .rejects import write_rejects
 from .teacher.questions import RECORDED, prompt_hash
 from .uniner_distill import materialize
@@ -42,7 +42,8 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
     with replaced(target) as partial:
         parts = Parts(config, folder)
         parts.write()
-        built = materialize(parts.files, config.dataset, student, partial, config.supervised)
+        types = config.teacher.definitions
+        built = materialize(parts.files, config.dataset, student, partial, config.supervised, types)
         for name in parts.files:
             parts.rejects.setdefault(name, []).extend(built[name].counts.rejects)
         write_rejects(partial / "rejects", parts.rejects)
@@ -80,6 +81,7 @@ def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str
         "teacher": sorted(teachers),
         "annotated": days[:1] + days[-1:] if len(days) > 1 else days,
         "sources": dict(files[0].sources.most_common()), "licenses": dict(files[0].licenses.most_common()),
+        "type_set": describe_types(config.teacher, files[0].counts),
         "variants": {name: summarize(built[name], parts.counts.get(name, {"counts": {}})) for name in parts.files},
         "supervised": {name: describe_set(name, p, built["supervised"].counts) for name, p in parts.human.items()},
         "supervised_options": sets, "contamination": parts.decontaminator.overlaps(),
@@ -95,17 +97,17 @@ def _public_options(options: SupervisedConfig | ContaminationConfig) -> dict[str
 
 
 @contextmanager
-def replaced(target: Path) -> Iterator[Path]:
+def replaced(target: Path, proof: str = "stats.json", kind: str = "a dataset") -> Iterator[Path]:
     """Yield a new folder that replaces `target` when the block ends without an error.
 
     If the process is killed, a complete folder is left, which the next call moves to `target` if necessary. Raises
-    UserError if `target` contains files other than a dataset of this program.
+    UserError if `target` contains files but not `proof`, which shows that this program wrote it.
     """
     partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "old"))
     if old.exists() and not target.exists():  # killed between the two renames below
         (partial if partial.exists() else old).rename(target)
-    if target.exists() and not (target / "stats.json").exists() and any(target.iterdir()):
-        raise UserError(f"{target} holds files that are not a dataset of this program; choose another folder")
+    if target.exists() and not (target / proof).exists() and any(target.iterdir()):
+        raise UserError(f"{target} holds files that are not {kind} of this program; choose another folder")
     for leftover in (partial, old):
         if leftover.exists():
             shutil.rmtree(leftover)

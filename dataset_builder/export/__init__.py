@@ -1,0 +1,1 @@
+"""A dataset of this project in the forms that other trainers read."""

@@ -1,0 +1,128 @@
+"""Rows of a dataset as passages with checked mentions, and mentions as spans of words."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+from ner_sets.mentions import Mention
+
+from ..rejects import Reject
+
+CONTINUATION = re.compile(r"#\d+$")  # a conversation that continues a passage has the id `passage#2`
+Alignment = Literal["strict", "expand"]
+Offsets = Sequence[tuple[int, int]]  # of each word in characters, end exclusive
+Row = dict[str, Any]  # of the dataset; the command has checked its columns
+
+
+class WordSpan(NamedTuple):
+    """A mention on the words of its passage; `last` is included."""
+
+    first: int
+    last: int
+    type: str
+
+
+@dataclass
+class Passage:
+    """A passage with its mentions; `negatives` are the types that are known to be absent, None if none were asked."""
+
+    id: str
+    text: str
+    mentions: list[Mention]
+    negatives: list[str] | None
+
+
+@dataclass
+class Tally:
+    """Counts of one split, and what could not be carried over."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def reject(self, passage_id: str, mention: Mention, reason: str) -> None:
+        """Count a mention that is left out."""
+        self.rejects.append(Reject(passage_id, reason, span=mention["text"], type=mention["type"]))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts for the report, with the rejects by reason."""
+        return {**dict(self.counts), "rejected": dict(Counter(one.reason for one in self.rejects).most_common())}
+
+
+def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tally) -> Iterator[Passage]:
+    """Yield the passages of a split; rows that continue a passage are joined to it.
+
+    Args:
+        rows: rows with the columns `id`, `text` and `entities`, and perhaps `negatives`.
+        types: the types to export; None for all of them.
+        tally: receives the counts, and the rejects `type_not_chosen`, `span_not_in_text` and `given_twice`.
+    """
+    for (name, text), group in groupby(rows, lambda row: (CONTINUATION.sub("", row["id"]), row["text"])):
+        mentions: list[Mention] = []
+        negatives: dict[str, None] | None = None
+        seen: set[tuple[int, int, str]] = set()
+        for row in group:
+            if row.get("negatives") is not None:
+                asked = [kind for kind in row["negatives"] if types is None or kind in types]
+                negatives = (negatives or {}) | dict.fromkeys(asked)
+            for mention in row["entities"]:
+                start, end, kind = mention["start"], mention["end"], mention["type"]
+                word = text[start:end]
+                tally.counts["entities_read"] += 1
+                if types is not None and kind not in types:
+                    tally.reject(name, {**mention, "text": word}, "type_not_chosen")
+                elif not 0 <= start < end <= len(text) or mention.get("text", word) != word:
+                    tally.reject(name, {**mention, "text": mention.get("text", word)}, "span_not_in_text")
+                elif (start, end, kind) in seen:
+                    tally.reject(name, {**mention, "text": word}, "given_twice")
+                else:
+                    seen.add((start, end, kind))
+                    mentions.append({"start": start, "end": end, "text": word, "type": kind})
+        yield Passage(name, text, mentions, None if negatives is None else list(negatives))
+
+
+def place(passage: Passage, words: Offsets, alignment: Alignment, tally: Tally) -> dict[WordSpan, Mention]:
+    """Return the mentions of a passage by the spans of its words that they cover.
+
+    Args:
+        passage: the passage.
+        words: offsets of its words, in order.
+        alignment: what happens to a mention that begins or ends inside a word: "strict" rejects it as
+            `not_on_word_borders`, "expand" widens it to whole words.
+        tally: receives the counts `entities_kept` and `entities_widened`, and the rejects `not_on_word_borders` and
+            `given_twice`.
+    """
+    starts, ends = [start for start, _ in words], [end for _, end in words]
+    placed: dict[WordSpan, Mention] = {}
+    for mention in passage.mentions:
+        first, last = bisect_right(starts, mention["start"]) - 1, bisect_left(ends, mention["end"])
+        if first < 0 or ends[first] <= mention["start"]:  # white space before the first word of the mention
+            first += 1
+        if last == len(words) or starts[last] >= mention["end"]:  # or after its last one
+            last -= 1
+        exact = first <= last and (starts[first], ends[last]) == (mention["start"], mention["end"])
+        span = WordSpan(first, last, mention["type"])
+        if first > last or (not exact and alignment == "strict"):
+            tally.reject(passage.id, mention, "not_on_word_borders")
+        elif span in placed:
+            tally.reject(passage.id, mention, "given_twice")
+        else:
+            placed[span] = mention
+            tally.counts["entities_kept"] += 1
+            tally.counts["entities_widened"] += not exact
+    return placed
+
+
+def flat(spans: Iterable[WordSpan]) -> list[WordSpan]:
+    """Return spans that share no word, in order: the longest are kept, and of equally long ones the first."""
+    kept: list[WordSpan] = []
+    taken: set[int] = set()
+    for span in sorted(spans, key=lambda span: (span.first - span.last, span.first)):
+        covered = range(span.first, span.last + 1)
+        if taken.isdisjoint(covered):
+            taken.update(covered)
+            kept.append(span)
+    return sorted(kept)
