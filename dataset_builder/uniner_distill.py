@@ -5,7 +5,8 @@ folder of Parquet files, which `load_dataset` reads from disk and from the Hub w
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ ENTITIES = {"entities": datasets.List({"start": OFFSET, "end": OFFSET, "text": S
 MESSAGES = {"messages": datasets.List({"role": STRING, "content": STRING})}
 PROVENANCE = {"source_id": STRING, "license": STRING, "start": datasets.Value("int64"), "end": datasets.Value("int64")}
 CONVERSATION_FEATURES = datasets.Features({**TEXT, **MESSAGES, **ENTITIES, "negatives": datasets.List(STRING)})
-DISTILLED = ("type", "definition")  # configs without human-annotated sets
+DISTILLED = ("type", "definition", "closed")  # configs without human-annotated sets
 SHARD_SIZE = "500MB"  # of Arrow data, which take about a third as Parquet
 ROWS_PER_TABLE = 2000
 
@@ -52,14 +53,16 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         options: how distilled passages become conversations.
         budget: limit of a conversation; None for no limit.
         supervised: how passages of human-annotated sets become conversations.
+        types: the types of a closed world; empty in an open world.
         cache_dir: folder for the files of `datasets`.
     """
 
     def __init__(
         self, name: str, annotations: AnnotationFile, options: DatasetConfig, budget: TokenBudget | None,
-        supervised: SupervisedConfig, cache_dir: str,
+        supervised: SupervisedConfig, types: Collection[str], cache_dir: str,
     ) -> None:  # fmt: skip
-        self.annotations, self.options, self.budget, self.supervised = annotations, options, budget, supervised
+        self.annotations, self.options, self.budget = annotations, options, budget
+        self.supervised, self.types = supervised, types
         self.counts = ConversationCounts()
         # the hash is fixed, because the cache is never reused
         super().__init__(cache_dir=cache_dir, dataset_name="uniner_distill", config_name=name, hash="0")
@@ -80,7 +83,10 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         if self.config.name != "annotations":
             options, samplers = {}, {}
             # both splits draw absent types from the training split, and each set from its own types
-            for name, counts in self.annotations.train_counts.items():
+            counted = dict(self.annotations.train_counts)
+            if "" in counted and self.types:
+                counted[""] = Counter({name: counted[""][name] for name in self.types})
+            for name, counts in counted.items():
                 options[name] = conversation_options(self.supervised, self.options) if name else self.options
                 samplers[name] = NegativeSampler(counts, options[name].negatives, options[name].seed)
             line = self.supervised.dataset_line
@@ -93,17 +99,18 @@ class UninerDistill(datasets.ArrowBasedBuilder):
 
 def materialize(
     sources: dict[str, Path], options: DatasetConfig, tokenizer: str, folder: Path,
-    supervised: SupervisedConfig | None = None,
+    supervised: SupervisedConfig | None = None, types: Collection[str] = (),
 ) -> dict[str, BuiltConfig]:  # fmt: skip
     """Write the splits of each config as Parquet shards under `folder/<config>/`.
 
     Args:
-        sources: annotation file of each conversation config ("type", "definition", "supervised", "mixture"); the
-            config "annotations" is added from the first.
+        sources: annotation file of each conversation config ("type", "definition", "closed", "supervised",
+            "mixture"); the config "annotations" is added from the first.
         options: how distilled passages become conversations.
         tokenizer: tokenizer of the student, which measures conversations; "" for no limit.
         folder: an existing folder.
         supervised: how passages of human-annotated sets become conversations.
+        types: the types of a closed world, all of which each distilled passage is asked.
 
     Returns:
         What was built, by config.
@@ -114,7 +121,7 @@ def materialize(
     for name, path in {**sources, "annotations": next(iter(sources.values()))}.items():
         with tempfile.TemporaryDirectory(dir=folder, prefix=f"{name}.") as work:
             sets = supervised or SupervisedConfig()
-            builder = UninerDistill(name, files[path], options, budget, sets, f"{work}/cache")
+            builder = UninerDistill(name, files[path], options, budget, sets, types, f"{work}/cache")
             try:
                 builder.download_and_prepare(f"{work}/parquet", file_format="parquet", max_shard_size=SHARD_SIZE)
             except DatasetGenerationError as error:

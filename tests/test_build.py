@@ -131,7 +131,7 @@ def test_a_foreign_or_missing_journal_stops_a_build_and_damaged_lines_are_counte
 
 def test_what_exceeds_the_budget_is_a_reject_and_stands_on_the_card(run: tuple[BuildConfig, Path]) -> None:
     config, folder = run
-    config.dataset = DatasetConfig(validation_one_in=0, max_conversation_tokens=20)
+    config = replace(config, dataset=DatasetConfig(validation_one_in=0, max_conversation_tokens=20))
     dataset = finished(config, folder)
     stats = json.loads((dataset / "stats.json").read_text())
     assert stats["variants"]["type"]["rejected"] == {"passage_too_long": 12}
@@ -154,7 +154,7 @@ def test_an_interrupted_build_leaves_the_dataset_of_before_and_the_next_one_no_o
         assert (partial / "type" / "train-00000-of-00001.parquet").exists()
         raise KeyboardInterrupt
 
-    config.dataset = DatasetConfig(validation_one_in=0)
+    config = replace(config, dataset=DatasetConfig(validation_one_in=0))
     with pytest.raises(KeyboardInterrupt):
         build(config, folder, interrupt)
     assert {path: path.read_bytes() for path in dataset.rglob("*") if path.is_file()} == before

@@ -212,7 +212,7 @@ def test_sets_are_named_once_and_exist() -> None:
 def test_all_is_every_type_of_the_set_and_sampling_follows_the_options() -> None:
     distilled = DatasetConfig(max_queries=3, seed=7)
     every = conversation_options(SupervisedConfig(), distilled)
-    assert (every.negatives, every.max_queries, every.seed) == ("uniform", None, 7)
+    assert (every.negatives, every.max_queries, every.seed) == ("all", None, 7)
     some = conversation_options(SupervisedConfig(negatives="frequency", negatives_per_passage=2), distilled)
     assert (some.negatives, some.negatives_per_passage) == ("frequency", 2)
 

@@ -45,7 +45,8 @@ def to_conversations(
         samplers: samplers of absent types by human-annotated set; "" is the key for distilled rows.
         options: dataset options by human-annotated set, with the same keys as `samplers`.
         budget: limit of a conversation; None for no limit.
-        counts: receives the counts, and the rejects `passage_too_long`, `query_too_long` and `nothing_to_ask`.
+        counts: receives the counts, and the rejects `passage_too_long`, `query_too_long`, `doubtful_type` and
+            `nothing_to_ask`.
         dataset_line: open the conversations of a set with its name.
 
     Yields:
@@ -82,14 +83,19 @@ def to_conversations(
 def choose_queries(
     row: AnnotationRow, sampler: NegativeSampler, options: DatasetConfig, counts: ConversationCounts
 ) -> list[AnsweredQuery]:
-    """Return the queries of a row in the order asked, and count the present types beyond `max_queries`."""
+    """Return the queries of a row in the order asked, and count the present types beyond `max_queries`.
+
+    The doubtful types of a closed world are not asked.
+    """
     present: dict[str, list[tuple[int, str]]] = {}
     for mention in row["entities"]:
         present.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
     queries = [(name, order_strings(strings)) for name, strings in present.items()]
     fixed = options.negatives_per_passage
     wanted = math.ceil(options.negative_ratio * len(present)) if fixed is None else fixed
-    queries += [(name, []) for name in sampler.draw(row["id"], present, wanted)]
+    doubtful = row.get("doubtful", [])
+    counts.rejects += [Reject(row["id"], "doubtful_type", type=name) for name in doubtful]
+    queries += [(name, []) for name in sampler.draw(row["id"], [*present, *doubtful], wanted)]
     order = np.argsort(random_numbers(row["id"], len(queries), ORDER, options.seed)).tolist()
     kept = order[: options.max_queries]
     counts.types_not_asked += sum(bool(queries[place][1]) for place in order[len(kept) :])

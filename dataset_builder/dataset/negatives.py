@@ -33,27 +33,32 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 
 
 class NegativeSampler:
-    """Draws types that are absent from a passage, without replacement, uniformly or by frequency.
+    """Draws types that are absent from a passage, without replacement, uniformly or by frequency, or takes all.
 
     Each draw chooses among the types that are neither present nor drawn yet, in proportion to their weights.
 
     Args:
         counts: frequency of each type.
-        law: how types are weighted; "none" draws nothing.
+        law: how types are weighted; "none" draws nothing, "all" draws every type; default: "frequency".
         seed: seed of all draws.
     """
 
-    def __init__(self, counts: Mapping[str, int], law: Law, seed: int) -> None:
-        self.law, self.seed = law, seed
+    def __init__(self, counts: Mapping[str, int], law: Law | None, seed: int) -> None:
+        self.law = law = law or "frequency"
+        self.seed = seed
         self.types = sorted(name for name, count in counts.items() if count > 0 or law != "frequency")
         self.codes = {name: code for code, name in enumerate(self.types)}
         self.weights = np.array([counts[name] if law == "frequency" else 1 for name in self.types], dtype=float)
         self.cumulative = np.cumsum(self.weights) / max(self.weights.sum(), 1)
 
     def draw(self, passage_id: str, present: Collection[str], wanted: int) -> list[str]:
-        """Draw `wanted` types that are not `present`, or all absent types if there are fewer, in the order drawn."""
+        """Draw `wanted` types that are not `present`, or all absent types if there are fewer, in the order drawn.
+
+        `wanted` has no effect if the law is "none" or "all".
+        """
         taken = {self.codes[name] for name in present if name in self.codes}
-        wanted = 0 if self.law == "none" else min(wanted, len(self.types) - len(taken))
+        absent = len(self.types) - len(taken)
+        wanted = {"none": 0, "all": absent}.get(self.law, min(wanted, absent))
         drawn: list[int] = []
         if 0 < wanted <= len(self.types) // 8:  # draw with replacement, then ignore repeats and present types
             numbers = random_numbers(passage_id, 16 * wanted + 50, NEGATIVES, self.seed)

@@ -4,9 +4,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from command_line.build_statistics import AnnotationCounts, ConfigStatistics, PaperNumbers, SetStatistics
+from command_line.build_statistics import (
+    AnnotationCounts,
+    ConfigStatistics,
+    PaperNumbers,
+    SetStatistics,
+    TypeSetStatistics,
+)
 
 from ..annotation.annotate import Annotations
+from ..config import TeacherConfig
+from ..teacher.type_set import load_type_set
 from .annotation_file import AnnotationFile
 from .conversations import ConversationCounts
 from .supervised import SET_COUNTS
@@ -32,7 +40,8 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
     found, counts = built.annotations, built.counts
     return {
         **annotation,
-        "passages": len(found.held_out), "entities": found.counts.total(), "spans": found.mentions,
+        "passages": len(found.held_out), "passages_without_entity": found.per_passage[0],
+        "entities": found.counts.total(), "spans": found.mentions,
         "types": len(found.counts), "bands": rank_bands(found.counts),
         "top_types": [name for name, _ in found.counts.most_common(10)],
         "entities_per_passage": found.counts.total() / len(found.held_out),
@@ -40,6 +49,15 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
         "conversations": built.splits, "queries": counts.queries.total(),
         "negative_queries": counts.negative_queries.total(), "types_not_asked": counts.types_not_asked,
         "rejected": dict(Counter(reject.reason for reject in counts.rejects)),
+    }  # fmt: skip
+
+
+def describe_types(teacher: TeacherConfig, counts: Counter[str]) -> TypeSetStatistics | None:
+    """Return the types of a closed world with their entities, and what explained them; None in an open world."""
+    types = load_type_set(teacher)
+    return types and {
+        "types": {name: {"definition": text, "entities": counts[name]} for name, text in types.definitions.items()},
+        "overlaps": types.overlaps, "guidelines": bool(types.guidelines), "examples": len(types.examples),
     }  # fmt: skip
 
 

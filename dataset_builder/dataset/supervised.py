@@ -209,11 +209,10 @@ def cut_around(
 
 def conversation_options(config: SupervisedConfig, distilled: DatasetConfig) -> DatasetConfig:
     """Return the options of sets; those that are not set differently are those of distilled passages."""
-    every = config.negatives == "all"
     return replace(
         distilled,
-        negatives="uniform" if every else config.negatives,
-        negatives_per_passage=10**6 if every else config.negatives_per_passage,  # more than any set has types
+        negatives=config.negatives,
+        negatives_per_passage=config.negatives_per_passage,
         negative_ratio=config.negative_ratio,
         max_queries=None,
     )
