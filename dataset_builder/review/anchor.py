@@ -1,10 +1,12 @@
 """Find the spans of a corrected file in their passage, whatever its tool counts; a span's text is always compared."""
 
+import re
 from typing import Any, NamedTuple
 
 from open_ner.conversation import Span
 
-LINE_BREAK = str.maketrans({"\r": "\\n", "\n": "\\n"})  # as the editor of Label Studio writes them in a span's text
+# in a span's text the editor of Label Studio writes each line break as a backslash and an n, and spaces as displayed
+SPACE = re.compile(r"(?:\\n|\s)+")
 
 
 class Region(NamedTuple):
@@ -65,4 +67,4 @@ def _only(text: str, region: Region, *places: Span | None) -> Span | str:
 
 
 def _reads(span: str, string: object) -> bool:
-    return string in (span, span.translate(LINE_BREAK))
+    return isinstance(string, str) and SPACE.sub(" ", span) == SPACE.sub(" ", string)

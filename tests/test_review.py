@@ -1,0 +1,443 @@
+"""`python -m dataset_builder.review`: passages leave the dataset, people correct them, corrections come back."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from pyarrow import parquet
+
+import dataset_builder.__main__ as builder
+import dataset_builder.review.__main__ as review
+import tiny
+from command_line.recipes import read_recipe
+from dataset_builder.corpus.sources import text_sha256
+from dataset_builder.review.anchor import Region, anchor
+from dataset_builder.review.changes import compare
+from ner_sets.benchmarks import read_passages
+from ner_sets.config import AnnotatedSetConfig, BenchmarkConfig
+from ner_sets.mentions import Mention
+from ner_sets.sets import read_set
+from open_ner.tools.errors import UserError
+from open_ner.tools.files import read_jsonl, write_jsonl
+
+EXPORTED = Path(__file__).parent / "data" / "label_studio_1.23.json"  # by Label Studio 1.23.2, see docs/review.md
+TEXTS = [f"Ada saw Rome on day {i} of a long year." for i in range(10)] + [*tiny.LEARNED]
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Command:
+    """Runs a command of the builder or of the review in this process, and returns what it prints."""
+
+    def call(module: Any, *arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", ["", *map(str, arguments)])
+        module.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def write_recipe(folder: Path, tokenizer: Path, texts: list[str], replies: dict[str, str], **teacher: Any) -> Path:
+    """Write a corpus, the recorded replies to it and their recipe; return the recipe."""
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "corpus.jsonl", [{"id": f"p{i}", "text": text} for i, text in enumerate(texts)])
+    rows = [{"text_sha256": text_sha256(t), "reply": replies[t], "finish_reason": "stop"} for t in texts]
+    write_jsonl(folder / "replies.jsonl", rows)
+    corpus = {
+        "path": str(folder / "corpus.jsonl"),
+        "tokenizer": str(tokenizer),
+        "near_duplicates": None,
+        "min_words": 1,
+    }
+    variant = "closed" if "types" in teacher else "type"
+    teacher |= {"recorded": {variant: str(folder / "replies.jsonl")}, "recorded_by": "a model"}
+    recipe = {"corpus": corpus | {"language": None}, "output_dir": str(folder / "run"), "teacher": teacher}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"dataset": {"validation_one_in": 0}}))
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_student: Path, command: Command) -> Path:
+    """The folder of a run whose teacher has replied about all passages; it has no dataset yet."""
+    replies = dict.fromkeys(TEXTS, '[("Ada", "person"), ("Rome", "city"), ("year", "time")]')
+    recipe = write_recipe(tmp_path / "corpus", tiny_student, TEXTS, replies)
+    command(builder, "--config", recipe, "--stage", "passages")
+    command(builder, "--config", recipe, "--stage", "annotate")
+    return tmp_path / "corpus" / "run"
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    """Change the rows of a JSONL file, as a person in an editor."""
+    rows = list(read_jsonl(path))
+    for row in rows:
+        change(row)
+    write_jsonl(path, rows)
+
+
+def test_passages_under_review_leave_the_dataset_by_id_and_by_text(run: Path, command: Command) -> None:
+    recipe = run.parent / "recipe.yaml"
+    command(builder, "--config", recipe, "--stage", "build")
+    printed = command(review, "export", "--run", run, "--to", "jsonl", "--sample", 4)
+    assert "tasks: 4 passages" in printed and "run --stage build again" in printed
+    held_out = list(read_jsonl(run / "review" / "held_out.jsonl"))
+    assert [set(line) for line in held_out] == 4 * [{"id", "text_sha256"}]
+    held_out[0]["id"] = "the id of another corpus"
+    held_out[1]["text_sha256"] = "the text of another cut"
+    write_jsonl(run / "review" / "held_out.jsonl", held_out)
+    printed = command(builder, "--config", recipe, "--stage", "build")
+    assert "type: 4 passages are under review" in printed
+    tasks = {row["text"] for row in read_jsonl(run / "review" / "tasks.jsonl")}
+    for config in ("type", "annotations"):
+        [shard] = (run / "dataset" / config).glob("*.parquet")
+        built = set(parquet.read_table(shard)["text"].to_pylist())
+        assert built and not built & tasks
+    assert json.loads((run / "dataset" / "stats.json").read_text())["variants"]["type"]["counts"]["under_review"] == 4
+    rejects = parquet.read_table(run / "dataset" / "rejects" / "rejects.parquet").to_pylist()
+    assert sum(row["reason"] == "under_review" for row in rejects) == 4
+    (run / "review" / "held_out.jsonl").write_text("{broken\n")
+    with pytest.raises(UserError, match="held_out.jsonl is damaged"):
+        command(builder, "--config", recipe, "--stage", "build")
+
+
+def test_a_review_is_drawn_once_and_the_next_one_has_other_passages(run: Path, command: Command) -> None:
+    command(review, "export", "--run", run, "--to", "jsonl", "--sample", 5, "--types", "person,city")
+    tasks = (run / "review" / "tasks.jsonl").read_bytes()
+    with pytest.raises(UserError, match="has the tasks of 5 passages already; a review is not drawn again"):
+        command(review, "export", "--run", run, "--to", "jsonl", "--sample", 6)
+    command(review, "export", "--run", run, "--to", "label-studio")
+    studio = json.loads((run / "review" / "label-studio.json").read_text())
+    assert (run / "review" / "tasks.jsonl").read_bytes() == tasks
+    ids = [json.loads(line)["id"] for line in tasks.splitlines()]
+    assert [task["data"]["passage_id"] for task in studio] == ids
+    [prediction] = studio[0]["predictions"]
+    assert prediction["model_version"] == "a model"
+    assert {v["labels"][0] for r in prediction["result"] for v in [r["value"]]} <= {"person", "city"}  # no time
+    labels = ElementTree.fromstring((run / "review" / "label-studio.xml").read_text()).iter("Label")
+    assert [label.get("value") for label in labels] == ["person", "city"]
+    printed = command(
+        review, "export", "--run", run, "--to", "jsonl", "--sample", 99, "--blank", "--review", run / "two"
+    )
+    rows = list(read_jsonl(run / "two" / "tasks.jsonl"))
+    assert len(rows) == len(TEXTS) - 5 and not {row["id"] for row in rows} & {*ids}
+    assert "9 passages are all there are; not drawn by reason: {'under_review': 5}" in printed
+    assert all(row["entities"] == [] for row in rows)
+    assert len(list(read_jsonl(run / "review" / "held_out.jsonl"))) == len(TEXTS)
+
+
+def test_corrections_become_gold_and_every_change_is_counted(run: Path, command: Command) -> None:
+    command(review, "export", "--run", run, "--to", "jsonl", "--sample", 99, "--types", "person,city")
+    tasks = run / "review" / "tasks.jsonl"
+    with pytest.raises(UserError, match="none of 14 passages is corrected: .* set `reviewed` to true"):
+        command(review, "import", tasks, "--run", run)
+
+    def correct(row: dict[str, Any]) -> None:
+        if row["text"] not in TEXTS[:6]:
+            return
+        row["reviewed"] = True
+        number = TEXTS.index(row["text"])
+        ada, rome = row["entities"]
+        if number == 0:
+            row["entities"] = [ada]
+        elif number == 1:
+            rome["type"] = "person"
+        elif number == 2:
+            rome |= {"end": 15, "text": "Rome on"}
+        elif number == 3:
+            row["entities"].append({"start": 16, "end": 19, "text": "day", "type": "person"})
+        elif number == 4:
+            row["entities"] = []
+
+    edit(tasks, correct)
+    printed = command(review, "import", tasks, "--run", run)
+    assert "8 passages in the file are not corrected" in printed
+    assert "by correcting the spans of a model, so it favors a model" in printed
+    report = json.loads((run / "review" / "gold" / "report.json").read_text())
+    [table] = report["scores"].values()
+    every = table[""]
+    assert every["changes"] == {"kept": 7, "added": 1, "removed": 3, "boundary": 1, "retyped": 1}
+    assert (every["spans"], every["gold"]) == (12, 10)
+    assert (every["precision"], every["recall"]) == (pytest.approx(7 / 12), pytest.approx(7 / 10))
+    assert table["city"]["changes"] == {"kept": 2, "added": 0, "removed": 2, "boundary": 1, "retyped": 1}
+    assert re.search(r"^all types +0\.583 +0\.700 +0\.636 +12 +10 +7 +1 +3 +1 +1$", printed, re.M)
+
+    benchmark = read_recipe(BenchmarkConfig, run / "review" / "gold" / "benchmark.yaml")
+    assert (benchmark.made_by, benchmark.corrected_from) == ("corrected", "a model")
+    rejects = Counter[str]()
+    passages, _ = read_passages(benchmark, ".", rejects)
+    assert len(passages) == 6 and not +rejects
+    assert all([query.type for query in passage.queries] == ["person", "city"] for passage in passages)
+    found = {p.text: {q.type: q.gold for q in p.queries} for p in passages}
+    assert found[TEXTS[1]] == {"person": '["Ada", "Rome"]', "city": "[]"}
+    assert found[TEXTS[2]]["city"] == '["Rome on"]'
+
+
+def test_the_gold_can_be_trained_on_and_scored_on_without_a_common_passage(
+    run: Path, command: Command, tmp_path: Path
+) -> None:
+    command(review, "export", "--run", run, "--to", "jsonl", "--sample", 99)
+    tasks = run / "review" / "tasks.jsonl"
+    edit(tasks, lambda row: row.update(reviewed=True))
+    printed = command(review, "import", tasks, "--run", run, "--train_one_in", 2, "--output_dir", tmp_path / "gold")
+    texts = [
+        {row["text"] for row in read_jsonl(tmp_path / "gold" / f"{n}.jsonl")} for n in ("benchmark", "supervised")
+    ]
+    assert all(texts) and not texts[0] & texts[1] and texts[0] | texts[1] == {*TEXTS}
+    assert f"supervised: {len(texts[1])} passages" in printed
+    config = read_recipe(AnnotatedSetConfig, tmp_path / "gold" / "supervised.yaml")
+    assert {passage.text for passage in read_set(config, ".")} == texts[1]
+    sets = f"[{tmp_path}/gold/supervised.yaml]"
+    (tmp_path / "set.yaml").write_text(f"supervised: {{sets: {sets}}}\noutput_dir: {tmp_path}/set\n")
+    tokenizer = yaml.safe_load((run / "recipe.yaml").read_text())["corpus"]["tokenizer"]
+    command(builder, "--config", tmp_path / "set.yaml", "--corpus.tokenizer", tokenizer)
+    assert (tmp_path / "set" / "dataset" / "supervised").is_dir()
+
+
+def test_uncertain_passages_come_first(run: Path, command: Command, tuned_student: Path, tmp_path: Path) -> None:
+    sure = [{"text": t, "entities": [{"start": 0, "end": 3, "type": "person", "score": 0.9}]} for t in TEXTS]
+    sure[3]["entities"][0]["score"] = 0.45
+    sure[7]["entities"][0]["score"] = 0.2
+    write_jsonl(tmp_path / "scores.jsonl", sure)
+    uncertain = ["export", "--run", run, "--to", "jsonl", "--by", "uncertain", "--sample", 2]
+    command(review, *uncertain, "--predictions", tmp_path / "scores.jsonl", "--show", "other")
+    drawn = list(read_jsonl(run / "review" / "tasks.jsonl"))
+    assert [row["text"] for row in drawn] == [TEXTS[3], TEXTS[7]]
+    assert [row["entities"][0]["score"] for row in drawn] == [0.45, 0.2]
+    shown = json.loads((run / "review" / "review.json").read_text())
+    assert shown["shown"] == str(tmp_path / "scores.jsonl")
+
+    # the other run agrees about all passages but one
+    replies = dict.fromkeys(TEXTS, '[("Ada", "person"), ("Rome", "city"), ("year", "time")]')
+    replies[TEXTS[5]] = '[("Ada", "city")]'
+    tokenizer = yaml.safe_load((run / "recipe.yaml").read_text())["corpus"]["tokenizer"]
+    recipe = write_recipe(tmp_path / "other", tokenizer, TEXTS, replies)
+    command(builder, "--config", recipe, "--stage", "passages")
+    command(builder, "--config", recipe, "--stage", "annotate")
+    command(review, *uncertain, "--other_run", tmp_path / "other" / "run", "--review", run / "two")
+    first, second = read_jsonl(run / "two" / "exported.jsonl")
+    assert first["text"] == TEXTS[5] and first["uncertainty"] > second["uncertainty"] == 0
+
+    command(
+        review,
+        *uncertain,
+        "--model",
+        tuned_student,
+        "--show",
+        "other",
+        "--types",
+        "person,city",
+        "--review",
+        run / "3",
+    )
+    rows = list(read_jsonl(run / "3" / "exported.jsonl"))
+    scored = [m for row in rows for m in row["entities"]]
+    assert rows[0]["uncertainty"] >= rows[1]["uncertainty"]
+    assert scored and all(0 <= m["score"] <= 1 and m["type"] in ("person", "city") for m in scored)
+
+
+def test_types_of_a_closed_world_are_the_labels(tmp_path: Path, tiny_student: Path, command: Command) -> None:
+    texts = [f"Ada saw Rome on day {i} of a long year." for i in range(6)]
+    replies = {text: '[{"text": "Ada", "type": "a < b"}]' if i % 2 else "[]" for i, text in enumerate(texts)}
+    types = {"a < b": 'the "first" type', "never": None}
+    recipe = write_recipe(tmp_path / "closed", tiny_student, texts, replies, types=types)
+    for stage in ("passages", "annotate"):
+        command(builder, "--config", recipe, "--stage", stage)
+    run = tmp_path / "closed" / "run"
+    command(review, "export", "--run", run, "--to", "label-studio")
+    labels = ElementTree.fromstring((run / "review" / "label-studio.xml").read_text()).iter("Label")
+    assert [(label.get("value"), label.get("hint")) for label in labels] == [
+        ("a < b", 'the "first" type'),
+        ("never", None),
+    ]
+    tasks = json.loads((run / "review" / "label-studio.json").read_text())
+    assert sorted(len(task["predictions"][0]["result"]) for task in tasks) == [0, 0, 0, 1, 1, 1]
+
+
+# --- corrected files ---
+
+
+def exported(
+    folder: Path, texts: dict[str, str], types: tuple[str, ...] = ("person", "city"), shown: str = "m"
+) -> Path:
+    """Write a review of these passages, in which the teacher found nothing; return the folder of its run."""
+    folder = folder / "review"
+    folder.mkdir()
+    rows = [{"id": name, "text": text, "entities": [], "teacher": []} for name, text in texts.items()]
+    write_jsonl(folder / "exported.jsonl", rows)
+    options = {"types": dict.fromkeys(types, ""), "by": "random", "seed": 0, "shown": shown}
+    (folder / "review.json").write_text(json.dumps({**options, "teacher": "m", "compared_with": ""}))
+    return folder.parent
+
+
+def task(name: str, text: str, *spans: tuple[int, int, str, str], who: object = 1) -> dict[str, Any]:
+    """Return a task with one annotation, as Label Studio exports it."""
+    keys = {"type": "labels", "from_name": "label", "to_name": "text"}
+    result = [{**keys, "value": {"start": s, "end": e, "text": t, "labels": [k]}} for s, e, t, k in spans]
+    return {"data": {"passage_id": name, "text": text}, "annotations": [{"completed_by": who, "result": result}]}
+
+
+@pytest.mark.parametrize("form", ["", "_min"])
+def test_a_file_that_label_studio_wrote_is_read_with_its_offsets(tmp_path: Path, command: Command, form: str) -> None:
+    tasks = json.loads(EXPORTED.read_text(encoding="utf-8"))
+    run = exported(tmp_path, {one["data"]["passage_id"]: one["data"]["text"] for one in tasks})
+    printed = command(review, "import", EXPORTED.with_name(f"{EXPORTED.stem}{form}.json"), "--run", run)
+    where = "passages of the review are not in the file" if form else "passages in the file are not corrected"
+    assert f"2 {where}" in printed  # one was skipped, one was not opened
+    assert "found by their text" not in printed  # the editor counts characters
+    gold = {row["id"]: row for row in read_jsonl(run / "review" / "gold" / "benchmark.jsonl")}
+    regions = 0
+    for one in tasks:
+        for annotation in one["annotations"]:
+            if annotation["was_cancelled"]:
+                continue
+            row = gold[one["data"]["passage_id"]]
+            spans = {(e["start"], e["end"], e["type"]) for e in row["entities"]}
+            assert all(row["text"][e["start"] : e["end"]] == e["text"] for e in row["entities"])
+            for value in (result["value"] for result in annotation["result"]):
+                regions += 1
+                assert (value["start"], value["end"], value["labels"][0]) in spans
+    assert regions > 30
+    words = {name: {entity["text"] for entity in row["entities"]} for name, row in gold.items()}
+    assert (
+        "👨\u200d👩\u200d👧\u200d👦" in words["zwj"]
+        and "👩🏽\u200d🚀" in words["hangul"]
+        and "Ame\u0301lie" in words["combining"]
+    )
+    assert {"Ada\r\nLovelace", "Bob  Ray"} <= words["lines"] and words["arabic"] == {"مريم", "القاهرة"}
+    assert not {"skipped", "untouched"} & gold.keys()
+
+
+FLAGS = "🇫🇷🇫🇷 Ada, Ada met مريم"
+
+
+@pytest.mark.parametrize(
+    ("text", "regions", "expected"),
+    [
+        (FLAGS, [(5, 8, "Ada")], [(5, 8)]),  # code points
+        (FLAGS, [(9, 12, "Ada"), (22, 26, "مريم")], [(5, 8), (18, 22)]),  # UTF-16 units
+        (FLAGS, [(0, 4, "مريم")], [(18, 22)]),  # neither: the only occurrence
+        ("a\r\nb", [(0, 4, "a\\n\\nb")], [(0, 4)]),  # how Label Studio writes line breaks
+        ("😀 Bob  Ray", [(2, 10, "Bob Ray")], [(2, 10)]),  # and several spaces, as a browser shows them
+        ("😀aa", [(1, 2, "a"), (2, 3, "a")], [(1, 2), (2, 3)]),  # both could be: code points, as the editor counts
+        ("😀aab", [(2, 3, "a"), (4, 5, "b")], [(1, 2), (3, 4)]),  # the second span shows that it is UTF-16
+        ("Ada", [(0, 3, None)], [(0, 3)]),
+    ],
+)  # fmt: skip
+def test_offsets_of_another_count_are_found_by_the_text(text: str, regions: list, expected: list) -> None:
+    assert anchor(text, [Region(*region, "person") for region in regions]) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "fault"),
+    [
+        (FLAGS, (0, 3, "Ada"), "at several places"), (FLAGS, (0, 3, "Eve"), "nowhere"),
+        (FLAGS, (0, 99, None), "not in"),
+        (FLAGS, (-4, 3, None), "not in"), (FLAGS, (3, 3, ""), "nowhere|several"), (FLAGS, ("0", 3, "Ada"), "whole"),
+        (FLAGS, (True, 3, "Ada"), "whole numbers"), (FLAGS, (1, 2, 7), "not a string"), ("", (0, 1, "a"), "nowhere"),
+    ],
+)  # fmt: skip
+def test_a_span_whose_text_is_elsewhere_is_not_taken(text: str, region: tuple, fault: str) -> None:
+    [found] = anchor(text, [Region(*region, "person")])
+    assert isinstance(found, str) and re.search(fault, found)
+
+
+def test_two_people_must_agree_or_one_is_chosen(tmp_path: Path, command: Command) -> None:
+    run = exported(tmp_path, {"p": "Ada saw Rome."})
+    first, second = (task("p", "Ada saw Rome.", span, who=who) for span, who in (
+        ((0, 3, "Ada", "person"), 1), ((8, 12, "Rome", "city"), {"id": 2, "email": "eve@example.com"}),
+    ))  # fmt: skip
+    first["annotations"] += second["annotations"]
+    file = tmp_path / "project.json"
+    file.write_text(json.dumps([first]))
+    with pytest.raises(UserError, match="passage 'p' is annotated differently by 1, eve@example.com: .*--annotator"):
+        command(review, "import", file, "--run", run)
+    command(review, "import", file, "--run", run, "--annotator", "eve@example.com")
+    [row] = read_jsonl(run / "review" / "gold" / "benchmark.jsonl")
+    assert [entity["text"] for entity in row["entities"]] == ["Rome"]
+    with pytest.raises(UserError, match="--annotator bob: only 1, eve@example.com corrected it"):
+        command(review, "import", file, "--run", run, "--annotator", "bob")
+    first["annotations"][1]["result"] = first["annotations"][0]["result"]
+    file.write_text(json.dumps([first]))
+    command(review, "import", file, "--run", run)
+    [row] = read_jsonl(run / "review" / "gold" / "benchmark.jsonl")
+    assert [entity["text"] for entity in row["entities"]] == ["Ada"]
+
+
+def test_json_min_and_deleted_tasks(tmp_path: Path, command: Command) -> None:
+    run = exported(tmp_path, {"p": " Ada saw Rome.", "q": "Gone.", "r": "Kept."}, shown="")
+    regions = [{"start": 0, "end": 4, "text": " Ada", "labels": ["person"]}]
+    common = {"id": 7, "annotator": 1, "annotation_id": 9}
+    rows = [{**common, "passage_id": "p", "text": " Ada saw Rome.", "label": regions}]
+    rows.append({**common, "passage_id": "r", "text": "Kept."})  # an annotation without a span
+    (tmp_path / "min.json").write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
+    printed = command(review, "import", tmp_path / "min.json", "--run", run)
+    assert "1 passages of the review are not in the file" in printed and "1 spans lost white space" in printed
+    assert "favors" not in printed  # the review is blank
+    gold = {row["id"]: row["entities"] for row in read_jsonl(run / "review" / "gold" / "benchmark.jsonl")}
+    assert gold == {"p": [{"start": 1, "end": 4, "text": "Ada", "type": "person"}], "r": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "is empty: export the corrected tasks again"),
+        ("PK\x03\x04 a zip", "line 1 is not JSON"),
+        ('{"id": "p", "text": "Ada saw Rome."}', "line 1 is not of the form"),
+        ('{"id": "p", "text": "Ada saw Rome.", "entities": []}\n{oops', "line 2 is not JSON"),
+        ([task("p", "Ada saw Oslo.")], "passage 'p' does not have the text that was exported"),
+        ([task("x", "Ada saw Rome.")], "passage 'x' is not of this review: name its folder by --review"),
+        ([task("p", "Ada saw Rome.", (0, 3, "Ada", "drug"))], r"label 'drug' is not under review \(person, city\)"),
+        ([task("p", "Ada saw Rome.", (0, 3, "Bob", "person"))], "span 0-3: the passage has 'Ada' .* 'Bob' nowhere"),
+        ([task("p", "Ada saw Rome.", (3, 4, " ", "person"))], "only white space"),
+        ([task("p", "Ada saw Rome."), task("p", "Ada saw Rome.")], "two annotations by 1: delete one"),
+        ([{"data": {"text": "Ada saw Rome."}}], "task 1 has no passage_id and text"),
+        ([{"data": {"passage_id": "p", "text": "Ada saw Rome."}, "annotations": [3]}], "no list of annotations"),
+        ([[]], "task 1 is not an object"),
+        ([], "none of 0 passages is corrected"),
+        ([{"passage_id": "p", "text": "Ada saw Rome.", "label": [{"start": 0, "end": 3}]}], "region without a label"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_one_line_and_writes_nothing(
+    tmp_path: Path, command: Command, content: Any, fault: str
+) -> None:
+    run = exported(tmp_path, {"p": "Ada saw Rome."})
+    file = tmp_path / "corrected.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(UserError, match=fault):
+        command(review, "import", file, "--run", run)
+    assert not (run / "review" / "gold").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--by", "uncertain"], "needs a second opinion"), (["--model", "m"], "--model has no effect"),
+        (["--show", "other"], "--show other needs"), (["--sample", "0"], "at least 1"),
+        (["--types", "city,city"], "twice"), (["--types", " "], "--types is empty"),
+        (["--by", "uncertain", "--model", "m", "--other_run", "r"], "give one of them"),
+        (["--by", "uncertain", "--predictions", "no.jsonl"], "no.jsonl: No such file"),
+        (["--by", "uncertain", "--other_run", "no"], "no/recipe.yaml does not exist"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_one_line(run: Path, command: Command, options: list[str], fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        command(review, "export", "--run", run, "--to", "jsonl", *options)
+    assert not (run / "review").exists()
+
+
+def test_each_corrected_span_accounts_for_one_change() -> None:
+    def spans(*places: tuple[int, int, str]) -> list[Mention]:
+        return [{"start": start, "end": end, "text": "", "type": name} for start, end, name in places]
+
+    before = spans((0, 4, "a"), (2, 6, "a"), (10, 12, "b"))
+    gold = spans((0, 5, "a"), (10, 12, "a"), (20, 21, "c"))
+    table = compare([(before, gold)])
+    changes = {name: {k: n for k, n in row["changes"].items() if n} for name, row in table.items()}
+    assert changes["a"] == {"boundary": 1, "removed": 1} and changes["b"] == {"retyped": 1}
+    assert changes["c"] == {"added": 1}
+    assert changes[""] == {"boundary": 1, "removed": 1, "retyped": 1, "added": 1}
