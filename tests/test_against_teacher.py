@@ -212,9 +212,9 @@ def test_texts_that_the_student_was_trained_on_are_an_error(
         compare(work, "--run", str(work / "open"), "--model", str(second), "--output_dir", str(tmp_path / "out"))
     shutil.rmtree(tmp_path / "contaminated")
     compare(work, *options)
-    assert "not checked whether the student was trained on these texts" in capsys.readouterr().out
+    assert "Not checked whether the student was trained on these texts" in capsys.readouterr().out
     compare(work, *options, "--dataset", str(tmp_path / "set"))
-    assert "not checked" not in capsys.readouterr().out
+    assert "Not checked" not in capsys.readouterr().out
 
 
 def test_a_passage_without_a_reply_is_named_with_the_command_that_asks_it(

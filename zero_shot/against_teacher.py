@@ -18,6 +18,7 @@ from pathlib import Path
 
 from command_line.public import public_path, public_value
 from dataset_builder.annotation.types import normalize_type
+from hub.markdown import escape
 from hub.model_card import write_against_teacher
 from hub.records import Comparison, PerThousand, run_name
 from open_ner.tools.errors import UserError, run
@@ -29,6 +30,7 @@ from .comparison import (
     differences,
     disagreement_table,
     disagreements,
+    print_disagreements,
     print_table,
     tables,
     to_markdown,
@@ -83,8 +85,7 @@ def main() -> None:
     comparison = compare_all(contenders, common, [*notes, *notes_on(common, teachers)], suite.seed)
     for table in tables(comparison):
         print_table(table)
-    if table := disagreement_table(comparison):
-        print_table(table)
+    print_disagreements(comparison)
     print("\n".join([comparison["answer"], *comparison["notes"]]))
     write(comparison, folder)
     print(f"results: {folder}")
@@ -183,7 +184,7 @@ def compare_all(contenders: list[Contender], common: Benchmark, notes: list[str]
         "notes": [*filter(None, notes), *(f"{each.name}: {price['note']}." for each, price in prices if price)],
         "disagreements": shown[0], "n_disagreements": shown[1], "section": "",
     }  # fmt: skip
-    parts = [comparison["answer"], *map(to_markdown, tables(comparison)), *comparison["notes"]]
+    parts = [escape(comparison["answer"]), *map(to_markdown, tables(comparison)), *map(escape, comparison["notes"])]
     return {**comparison, "section": "\n\n".join(parts)}
 
 

@@ -187,6 +187,18 @@ def disagreement_table(comparison: Comparison) -> Table | None:
     return Table(f"{shown}; the gold agrees with: {right}", ["passage", "text", *names, GOLD], rows, 99)
 
 
+def print_disagreements(comparison: Comparison) -> None:
+    """Print the drawn disagreements to the terminal, a block of lines for each."""
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    if table := disagreement_table(comparison):
+        console.print(in_a_cell(table.title), style="bold")
+        for passage, text, *found in table.rows:
+            console.print(f"{in_a_cell(passage)}: {in_a_cell(text)}")
+            for name, spans in zip(table.head[2:], found, strict=True):
+                console.print(f"    {in_a_cell(name)}: {in_a_cell(spans)}")
+        console.print()
+
+
 def to_markdown(table: Table) -> str:
     """Write a table in Markdown below its title."""
     rule = "".join("--:|" if number >= table.numbers else "---|" for number in range(len(table.head)))

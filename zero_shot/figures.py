@@ -163,7 +163,8 @@ def plot_against_teacher(comparison: Comparison, path: Path) -> None:
         label = f"{run['model']['id']} ({role})"
         left.bar(places, f1, width * 0.92, color=color, yerr=errors, ecolor=DARK_GREY, capsize=3, label=label)
         for place, value in zip(places, f1, strict=True):
-            left.annotate(f"{value:.1f}", (place, 1), ha="center", va="bottom", fontsize=8)
+            ink = "white" if number else "black"  # only the first color is light
+            left.annotate(f"{value:.1f}", (place, 1), ha="center", va="bottom", fontsize=8, color=ink)
         values = [100 * result["per_type"][kind]["strict"]["f1"] for kind in types]
         right.scatter(values, [place - 0.12 * shift for place in range(len(types))], s=36, color=color, zorder=3)
     left.set_xticks(range(len(MAIN)), MAIN)

@@ -57,7 +57,7 @@ class JournaledTeacher:
         config = self.recipe.teacher
         if not (variants := [name for name in config.variants if name != "definition"]):
             raise UserError(f"{run}: its teacher was asked definitions, which no benchmark asks: use a run with types")
-        self.variant, self.name = variants[0], config.model or config.recorded_by
+        self.variant, self.name = variants[0], config.model or "recorded replies"
         questioner, self.records = Questioner(config), dict[str, JournalRecord]()
         with Journal(run / "journal.jsonl") as journal:
             for passage in passages:

@@ -29,7 +29,7 @@ def refuse_trained(model: str, benchmark: Benchmark, dataset: str | None = None)
     if dataset:
         sources[:1] = [(dataset, sources[0][1] if sources else None, "train")]
     if not sources:
-        return f"not checked whether {public_path(model)} was trained on these texts: it has no training.json"
+        return f"Not checked whether {public_path(model)} was trained on these texts: it has no training.json."
     passages = {_normalize(passage.text): passage for passage in benchmark.passages}
     unread = []
     for name, config, split in sources:
@@ -44,7 +44,7 @@ def refuse_trained(model: str, benchmark: Benchmark, dataset: str | None = None)
             raise UserError(_refusal(benchmark, model, name, {passage.id for passage in found}))
     if not unread:
         return ""
-    return f"not checked whether the student was trained on these texts ({'; '.join(unread)}); give --dataset"
+    return f"Not checked whether the student was trained on these texts ({'; '.join(unread)}); give --dataset."
 
 
 def _refusal(benchmark: Benchmark, model: str, dataset: str, found: set[str]) -> str:
