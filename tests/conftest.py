@@ -1,6 +1,22 @@
-"""Shared by all tests: an offline, single-threaded process, and one tiny student for the session."""
+"""Shared by all tests: an offline, single-threaded process, and one tiny student for the session.
+
+What the user's shell sets must not change a result: variables of proxies, keys, launchers and colors are removed.
+"""
 
 import os
+import signal
+from contextlib import suppress
+
+PREFIXES = ("OPENAI_", "HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_", "MASTER_", "PYTHONWARNINGS")
+NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE", "COLUMNS")
+for variable in [*os.environ]:
+    foreign = variable.startswith(PREFIXES) or variable in NAMES or variable.lower().endswith("_proxy")
+    if foreign and not variable.endswith(("_HOME", "_CACHE")):
+        del os.environ[variable]
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:  # in the background or under nohup; subprocesses would inherit it
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(number, lambda *_: None)
 
 # before torch or transformers is imported, because they read these variables only once
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads under contention are slower than one
@@ -20,7 +36,7 @@ settings.register_profile(
     derandomize="CI" in os.environ,  # the same examples every time in CI; elsewhere new ones
     database=None,
     print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],  # too_slow: on a loaded machine
 )
 settings.load_profile("project")
 
