@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
+from open_ner.borders import UNSPACED
 from open_ner.tools.files import write_atomic
 
 from ..rejects import Reject
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
 GLINER_WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")  # gliner's WhitespaceTokenSplitter, its default at inference
 GLINER_LIMITS = {"max_width": 12, "max_len": 384, "max_types": 25}  # defaults of its config; what exceeds them is cut
-WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 # a word with its combining marks and joiners; else, and where the script has no spaces, one grapheme cluster
-TAGGED_WORD = regex.compile(rf"[[\w\p{{M}}\u200c\u200d]--[{WITHOUT_SPACES}]]+|(?!\s)\X", regex.VERSION1)
+TAGGED_WORD = regex.compile(rf"[[\w\p{{M}}\u200c\u200d]--[{UNSPACED}]]+|(?!\s)\X", regex.VERSION1)
 SPANS_KEY = "sc"  # the default of spaCy's `spancat`
 ROWS_PER_TABLE = 2000
 
