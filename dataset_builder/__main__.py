@@ -1,6 +1,7 @@
 """Build a dataset from a corpus and a teacher, and publish it to the Hub.
 
     python -m dataset_builder --config recipes/build/sample.yaml
+    python -m dataset_builder --config recipes/build/your_corpus.yaml --preview 10
     python -m dataset_builder --config recipes/build/your_corpus.yaml --base_url URL --model NAME --max_cost 5
     python -m dataset_builder --config recipes/build/your_corpus.yaml --stage build --push_to_hub org/uniner-distill
 
@@ -24,6 +25,7 @@ from .corpus.passages import load_passages, write_passages
 from .dataset.supervised import load_set_configs
 from .teacher.journal import Journal
 from .teacher.stage import annotate, estimate, extrapolate
+from .teacher.type_set import load_type_set
 
 
 def main() -> None:
@@ -32,8 +34,9 @@ def main() -> None:
     if args.push_to_hub:
         require_token()
     load_set_configs(config.supervised)  # report mistakes before the teacher is paid
+    load_type_set(config.teacher)
     folder = Path(config.output_dir)
-    if not config.corpus.named and (args.dry_run or args.stage in ("passages", "annotate")):
+    if not config.corpus.named and (args.dry_run or args.preview or args.stage in ("passages", "annotate")):
         print("this recipe has no corpus, so there are no passages to make and no teacher to ask")
         return
     if args.stage in ("passages", "all") and config.corpus.named:
@@ -42,6 +45,9 @@ def main() -> None:
         print(f"passages: {kept} kept, rejected {rejected} -> {folder / 'passages.jsonl'}")
     if args.dry_run:
         dry_run(config, folder, args.pilot)
+        return
+    if args.preview:
+        preview(config, folder, args.preview)
         return
     if config.corpus.named and args.stage != "passages":
         keep_recipe(config, folder)
@@ -100,14 +106,38 @@ def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
             started = time.monotonic()
             counts = annotate(load_passages(folder), journal, config.teacher, most=pilot)
             print(f"pilot: {counts.asked} replies for ${counts.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
-        requests, ceiling = estimate(load_passages(folder), journal, config.teacher)
-        print(f"dry run: {requests} requests to send, at most ${ceiling:.4f}; nothing else was sent")
-        if pilot:
-            e = extrapolate(journal, config.teacher, requests)
-            print(
-                f"expected from the replies paid so far (95 %): ${e.cost:.4f} +- ${e.cost_margin:.4f}, "
-                f"{e.seconds:.0f} s +- {e.seconds_margin:.0f} s with {config.teacher.concurrency} in flight"
-            )
+        print("dry run: " + "\n".join(what_is_left(config, folder, journal, paid=pilot > 0)))
+
+
+def preview(config: BuildConfig, folder: Path, number: int) -> None:
+    """Pay for the replies to a few passages, print them with their spans and rejects, and write preview.html."""
+    from open_ner.view import render_html, render_terminal
+
+    from .preview import annotate_few
+
+    with Journal(folder / "journal.jsonl") as journal:
+        passages, counts = annotate_few(config, folder, journal, number)
+        notes = [f"Replies: {counts}"]
+        if config.teacher.model:
+            paid = counts.asked > 0 or (counts.known > 0 and not config.teacher.recorded)
+            notes += what_is_left(config, folder, journal, paid)
+    page = folder / "preview.html"
+    write_atomic(page, render_html(passages, f"Preview of {config.name}", notes))
+    render_terminal(passages)
+    print("\n".join([*notes, f"preview: the same passages with filters and offsets -> {page}"]))
+
+
+def what_is_left(config: BuildConfig, folder: Path, journal: Journal, paid: bool) -> list[str]:
+    """The number of open requests and their maximum cost; with paid replies, also their expected cost and time."""
+    requests, ceiling = estimate(load_passages(folder), journal, config.teacher)
+    lines = [f"{requests} requests to send, at most ${ceiling:.4f}; nothing else was sent"]
+    if paid:
+        e = extrapolate(journal, config.teacher, requests)
+        lines.append(
+            f"expected from the replies paid so far (95 %): ${e.cost:.4f} +- ${e.cost_margin:.4f}, "
+            f"{e.seconds:.0f} s +- {e.seconds_margin:.0f} s with {config.teacher.concurrency} in flight"
+        )
+    return lines
 
 
 def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
@@ -126,12 +156,19 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     parser.add_argument("--batch", action="store_true", default=None, help="use the provider's Batch API")
     parser.add_argument("--dry_run", action="store_true", help="print the open requests and their maximum cost")
     parser.add_argument("--pilot", type=int, default=0, metavar="N", help="with --dry_run: first ask N passages")
+    shown = "ask N passages (10), print their spans and rejects, write preview.html, and stop"
+    parser.add_argument("--preview", type=int, nargs="?", const=10, metavar="N", help=shown)
     parser.add_argument("--allow_incomplete", action="store_true", help="build and upload even if replies are missing")
     parser.add_argument("--output_dir", help="folder of the run")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
     if args.pilot and not args.dry_run:
         raise UserError("--pilot only has an effect with --dry_run: give --dry_run too")
+    if args.preview is not None and args.preview < 1:
+        raise UserError(f"--preview {args.preview}: give at least 1 passage")
+    if args.preview and (args.dry_run or args.push_to_hub or args.stage == "build"):
+        other = "--dry_run" if args.dry_run else "--push_to_hub" if args.push_to_hub else "--stage build"
+        raise UserError(f"--preview beside {other}: a preview only asks and shows, so give one of them")
     given = {f"teacher.{name}": getattr(args, name) for name in ("base_url", "model", "max_cost", "batch")}
     given["output_dir"] = args.output_dir or None
     overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,67 @@
+"""A preview: the teacher annotates a few passages, to be looked at before the others are paid for."""
+
+import heapq
+from dataclasses import replace
+from pathlib import Path
+
+from open_ner.view import Passage, RejectedSpan, Span
+
+from .annotation.annotate import Annotations, TeacherReply, annotate_passages
+from .config import BuildConfig
+from .corpus.passages import load_passages
+from .corpus.sources import text_sha256
+from .dataset.contamination import Decontaminator
+from .teacher.journal import Journal
+from .teacher.questions import questions
+from .teacher.records import ReplyCounts
+from .teacher.stage import annotate
+from .teacher.type_set import load_type_set
+
+
+def annotate_few(
+    config: BuildConfig, folder: Path, journal: Journal, number: int
+) -> tuple[list[Passage], ReplyCounts]:
+    """Ask about `number` passages of a run, as the whole run would, and annotate them.
+
+    Always the same passages are asked, those with the first hashes of their ids, so a second preview costs nothing and
+    a larger one only what it adds. Plurals are merged as far as these passages show them.
+
+    Returns:
+        The passages of each variant with their spans and rejects, and the counts and cost of the replies.
+    """
+    chosen = heapq.nsmallest(number, load_passages(folder), key=lambda passage: text_sha256(passage.id))
+    counts = annotate(chosen, journal, replace(config.teacher, batch=False))  # a batch takes up to a day
+    replies: dict[str, dict[str, TeacherReply]] = {variant: {} for variant in config.teacher.variants}
+    for question in questions(chosen, config.teacher):
+        if record := journal.get(question.key):
+            replies[question.variant][question.passage_id] = {
+                "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
+                "time": record.get("time", ""),
+            }  # fmt: skip
+    types, why_not_type = load_type_set(config.teacher), Decontaminator(config.contamination).why_not_type
+    shown: list[Passage] = []
+    for variant, of_variant in replies.items():
+        words = config.dataset.max_entity_words
+        found = annotate_passages(chosen, of_variant, variant, words, None, why_not_type, types)
+        spans, rejects = _spans(found), _rejects(found)
+        for passage in chosen:
+            name = passage.id
+            one: Passage = {
+                "id": name, "text": passage.text, "about": variant, "entities": spans.get(name, []),
+                "rejects": rejects.get(name, []), "reply": of_variant[name]["reply"] if name in of_variant else "",
+            }  # fmt: skip
+            if types and name in spans:
+                one["absent"] = [known for known in types.definitions if all(known != s["type"] for s in spans[name])]
+            shown.append(one)
+    return shown, counts
+
+
+def _spans(found: Annotations) -> dict[str, list[Span]]:
+    return {row["id"]: [Span(**mention) for mention in row["entities"]] for row in found.rows}
+
+
+def _rejects(found: Annotations) -> dict[str, list[RejectedSpan]]:
+    rejects: dict[str, list[RejectedSpan]] = {}
+    for one in found.rejects:
+        rejects.setdefault(one.id, []).append({"reason": one.reason, "text": one.span, "type": one.type})
+    return rejects
