@@ -16,6 +16,9 @@ from pathlib import Path
 
 from ..tools.errors import UserError
 from ..tools.files import write_atomic
+from .html import render_html
+from .sources import open_page
+from .terminal import render_terminal
 
 ON_A_PAGE, IN_A_TERMINAL = 200, 10  # passages
 
@@ -40,10 +43,6 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--sample {args.sample} beside --start or --limit: a sample is of the whole file, give one")
     if args.output and args.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {args.output}: the page is HTML, name it {args.output.with_suffix('.html')}")
-    from .html import render_html
-    from .sources import open_page
-    from .terminal import render_terminal
-
     limit = args.limit or (ON_A_PAGE if args.output else IN_A_TERMINAL)
     page = open_page(args.file, limit, args.start, args.sample, args.seed, args.config)
     if not args.output:

@@ -18,7 +18,7 @@ from .passages import Passage, RejectedSpan, lay_out, levels_of, marks_of
 
 COLORS = 8  # of the style sheet; further types have the same colors with dashed, then with dotted lines
 LEVELS = 4  # of underlines below each other
-LONG = 24  # characters of a type, from which on it is shortened in the text; the bubble has all of it
+LONG = 32  # characters of a type that are printed beside a span; the bubble has all of them
 ODD = re.compile(rf"({HIDDEN.pattern}|[\ud800-\udfff])")  # characters that are shown by their numbers
 
 
@@ -124,7 +124,9 @@ def _marked(passage: Passage, number: int, types: dict[str, int], reasons: dict[
             )
         elif piece.whole:
             name = f"{mark.reason}: {mark.type}" if mark.reason else mark.type
-            html.append(f'<bdi class="type{" long" if len(name) > LONG else ""}">{_text(name)}</bdi></mark>')
+            html.append(
+                f'<bdi class="type">{_text(name if len(name) <= LONG else name[: LONG - 1] + "…")}</bdi></mark>'
+            )
         else:
             html.append("</mark>")
     return "".join(html)

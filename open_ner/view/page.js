@@ -46,12 +46,13 @@ const tip = byId("tip");
 let shown = null;
 function show(mark) {
   shown = mark;
-  const { key, start, end, score } = mark.dataset;
+  const { key, start, end, score, choice } = mark.dataset;
   for (const part of all("mark.lit")) part.classList.remove("lit");
   const parts = all(`mark[data-key="${key}"]`);
   for (const part of parts) part.classList.add("lit");
   const name = document.createElement("bdi");
-  name.textContent = parts.at(-1).querySelector(":scope > .type").textContent;
+  const whole = choice[0] === "t" ? document.querySelector(`[data-choice="${choice}"] ~ bdi`) : parts.at(-1).lastChild;
+  name.textContent = whole.textContent; // beside a span, a long type is shortened
   const numbers = document.createElement("span");
   numbers.textContent = `[${start}:${end}]` + (score === undefined ? "" : `  score ${Number(score).toFixed(3)}`);
   tip.replaceChildren(name, numbers);

@@ -78,7 +78,7 @@ def open_page(
     elif shown < source.size:
         page.notes.append(f"Passages {start:,} to {first + shown:,} of {source.size:,}.")
         if first + shown < source.size:
-            page.notes[-1] += f" The next ones: --start {first + shown + 1}"
+            page.notes[-1] += f" The next ones: --start {first + shown + 1}."
         page.notes[-1] += f" A random sample of all: --sample {limit}"
     return page
 
