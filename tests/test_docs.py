@@ -48,7 +48,7 @@ def unknown_options(words: list[str]) -> set[str]:
         launcher = ["python", "-m", "accelerate.commands.launch", *words[2:at]]
         return unknown_options(launcher) | unknown_options(["python", *words[at:]])
     if words[0] == "open-ner":
-        return given - options("-m", "open_ner")
+        return given - options("-m", "open_ner", *[word for word in words[1:2] if word == "view"])
     if words[:2] == ["python", "-m"]:
         return given - options("-m", words[2])
     if words[0] == "python" and (ROOT / words[1]).exists():
