@@ -40,6 +40,7 @@ class ConfigStatistics(AnnotationCounts):
     """Statistics of one config."""
 
     passages: int
+    passages_without_entity: NotRequired[int]
     entities: int  # distinct (passage, string, type) triples, as counted in the paper
     spans: int  # distinct (passage, start, end)
     types: int
@@ -73,6 +74,22 @@ class SetStatistics(TypedDict):
     rejected: dict[str, int]  # by reason
 
 
+class TypeStatistics(TypedDict):
+    """A type of a closed world."""
+
+    definition: str  # may be empty
+    entities: int
+
+
+class TypeSetStatistics(TypedDict):
+    """The types of a closed world, and what explained them to the teacher."""
+
+    types: dict[str, TypeStatistics]
+    overlaps: str
+    guidelines: bool
+    examples: int
+
+
 class Overlap(TypedDict):
     """What the dataset shares with one benchmark."""
 
@@ -101,6 +118,7 @@ class BuildStatistics(TypedDict):
     answers: dict[str, float]  # number of replies `paid`, and their `cost` in dollars
     negatives: dict[str, Any]
     prompts: dict[str, str]  # hash by variant
+    type_set: NotRequired[TypeSetStatistics | None]  # None in an open world
     variants: dict[str, ConfigStatistics]
     supervised: dict[str, SetStatistics]
     supervised_options: dict[str, Any]

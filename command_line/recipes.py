@@ -23,7 +23,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such recipe; the shipped ones are under recipes/") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -31,6 +31,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: a recipe is a mapping of options, but this file contains {type(data).__name__}")
     return data
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML as `yaml.safe_load` does, but raise yaml.YAMLError if a mapping has a key twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    what = f"{key.value!r} is given twice, again in line {key.start_mark.line + 1}: remove one of them"
+                    raise yaml.constructor.ConstructorError(problem=what)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)  # noqa: S506  (a safe loader)
 
 
 def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -113,7 +130,7 @@ def _parse_value(dotted: str, value: str, kinds: list[Any]) -> Any:
     if is_text and not is_mapping and (value != "null" or type(None) not in kinds):
         return value
     try:
-        return yaml.safe_load(value)
+        return parse_yaml(value)
     except yaml.YAMLError as error:
         raise UserError(f"--{dotted} {value}: not readable as YAML: {error}") from None
 

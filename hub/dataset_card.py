@@ -16,13 +16,15 @@ TEMPLATE = Path(__file__).parent.parent / "dataset_builder" / "card.md"
 ROWS = {
     "type": "a conversation that asks types by name",
     "definition": "a conversation that asks types by definition",
+    "closed": "a conversation that asks each type of a closed set by name",
     "supervised": "a conversation about a passage of a human-annotated set",
     "mixture": "a conversation about a distilled passage or one of a human-annotated set, in a seeded order",
     "annotations": "a passage with its entities and their origin",
 }
 BANDS = [f"entities of the {band} of types by rank" for band in ("top 1 %", "1-10 %", "10-100 %")]
 FORMATS = {  # format specs of the statistics table
-    **dict.fromkeys(("passages", "entities", "spans", "types", "queries", "negative_queries", "types_not_asked"), ","),
+    **dict.fromkeys(("passages", "passages_without_entity", "entities", "spans", "types"), ","),
+    **dict.fromkeys(("queries", "negative_queries", "types_not_asked"), ","),
     **dict.fromkeys(("entities_per_passage", "types_per_passage"), ".1f"),
     **dict.fromkeys(BANDS, ".0%"),
 }
@@ -49,7 +51,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
         mixture=_mixture(options["mixture"], options["passages_outside_mixture"]) if "mixture" in configs else "",
         dataset_line=options["dataset_line"], sets=_sets(stats), set_negatives=_negatives(options, seed),
         one_in=stats["negatives"]["validation_one_in"], statistics=_statistics(stats),
-        top_types=escape(", ".join(stats["variants"][default]["top_types"])),
+        type_set=_type_set(stats), top_types=escape(", ".join(stats["variants"][default]["top_types"])),
         distilled=bool(stats["prompts"]), teacher=escape(", ".join(stats["teacher"]) or "not named"),
         annotated=" to ".join(stats["annotated"]),
         prompts=", ".join(f"{name} (SHA-256 {digest})" for name, digest in stats["prompts"].items()),
@@ -109,6 +111,7 @@ def _statistics(stats: BuildStatistics) -> dict[str, list]:
     rows = [
         [key.replace("_", " "), *(f"{numbers[key]:{form}}" if key in numbers else "" for numbers in columns)]
         for key, form in FORMATS.items()
+        if key != "passages_without_entity" or any(numbers.get(key) for numbers in columns)
     ]
     return {"head": head, "rows": rows}
 
@@ -130,6 +133,17 @@ def _corpus(corpus: CorpusCounts) -> Iterator[str]:
             yield f"{label}: {_listed(counts)}"
     if revisions := corpus.get("revisions"):
         yield "Revisions on the Hub: " + ", ".join(f"{escape(name)} at {escape(r)}" for name, r in revisions.items())
+
+
+def _type_set(stats: BuildStatistics) -> dict[str, Any] | None:
+    """Return the table of the types of a closed world, and what explained them; None in an open world."""
+    found = stats.get("type_set")
+    if not found:
+        return None
+    rows = [[name, part["definition"], part["entities"]] for name, part in found["types"].items()]
+    given = ["guidelines"] * found["guidelines"]
+    given += [f"{found['examples']} annotated example{'s' * (found['examples'] > 1)}"] * bool(found["examples"])
+    return {**_table(["type", "definition", "entities"], rows), "overlaps": found["overlaps"], "given": given}
 
 
 def _sets(stats: BuildStatistics) -> dict[str, list]:
