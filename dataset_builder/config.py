@@ -10,9 +10,12 @@ from command_line.recipes import option
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 
+from .languages import check_language
+
 Variant = Literal["type", "definition", "closed"]
 Overlaps = Literal["flat", "nested"]
-Law = Literal["none", "uniform", "frequency"]  # of drawing absent types
+Law = Literal["none", "uniform", "frequency", "all"]  # of drawing absent types
+ENGLISH = "English"
 MAX_TYPE_NAME = 100  # characters of a type in `teacher.types`; longer texts are definitions
 
 
@@ -48,10 +51,18 @@ class CorpusConfig(SourceConfig):
     max_documents: int | None = option(None, "maximum number of documents to read per source; default: all")
     shuffle_buffer: int = option(0, "documents in the shuffle buffer, used with max_documents; 0 disables it")
     min_words: int = option(5, "reject passages with fewer words")
-    language: str | None = option("en", "reject passages confidently detected as another language; null disables")
+    language: str | None = option(
+        "en", "ISO 639 code: reject passages confidently detected as another language, and entities in another script "
+        "that is not Latin; null disables both"
+    )  # fmt: skip
     max_markup: float | None = option(0.6, "reject passages with a larger share of markup characters; null disables")
     near_duplicates: float | None = option(0.7, "reject near duplicates, from this Jaccard index on; null disables")
     skip_broken_lines: bool = option(False, "reject and count unreadable JSONL lines instead of stopping at the first")
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a language that cannot be detected."""
+        if self.language is not None:
+            check_language(self.language)
 
     @property
     def named(self) -> bool:
@@ -76,6 +87,9 @@ class TeacherConfig:
     overlaps: Overlaps = option("flat", "with types: nested keeps entities that overlap; flat keeps the longest")
     variants: list[Variant] = option(
         list, "prompts to use: type and definition, or closed; default: closed with types, otherwise type"
+    )
+    type_language: str | None = option(
+        None, "language in which the prompts ask for types and definitions, such as Korean; default: English"
     )
     prompts: dict[str, str] = option(dict, "files of custom prompts, by variant")
     response_format: Literal["text", "json_schema"] = option("text", "json_schema if the endpoint supports it")
@@ -107,6 +121,13 @@ class TeacherConfig:
         closed = {"guidelines": self.guidelines, "examples": self.examples, "overlaps": self.overlaps != "flat"}
         if not self.types and (given := [name for name, value in closed.items() if value]):
             raise UserError(f"teacher.{given[0]} needs teacher.types: set the types to ask, or remove it")
+        language = self.type_language
+        if language is not None and not (language.isprintable() and 0 < len(language.strip()) <= MAX_TYPE_NAME):
+            why = "name the language in which types are asked, such as English or Korean"
+            raise UserError(f"teacher.type_language {language[:MAX_TYPE_NAME]!r}: {why}")
+        if self.types and language:
+            why = "whose names are asked as they are: remove it"
+            raise UserError(f"teacher.type_language has no effect with teacher.types, {why}")
         named = [*self.prompts, *(self.recorded if isinstance(self.recorded, dict) else ())]
         if unknown := [name for name in named if name not in get_args(Variant)]:
             raise UserError(f"{unknown[0]!r} is not a variant: name files by {', '.join(get_args(Variant))}")
@@ -126,7 +147,9 @@ class TeacherConfig:
 class DatasetConfig:
     """How annotations become conversations."""
 
-    negatives: Law = option("frequency", "how to draw absent types: by frequency (paper), uniform, or none")
+    negatives: Law | None = option(
+        None, "how to draw absent types: by frequency (paper, default), uniform, or none; with teacher.types: all"
+    )
     negative_ratio: float = option(1.0, "absent types to ask per present type")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
     max_queries: int | None = option(None, "maximum number of types to ask per passage, chosen at random")
@@ -149,7 +172,7 @@ class SupervisedConfig:
     sets: list[str] = option(list, "human-annotated sets: names under recipes/build/supervised/, or YAML files")
     data_dir: str = option(".", "folder that the paths of sets are relative to")
     dataset_line: bool = option(True, "begin each conversation with the line `Dataset: {name of the set}`")
-    negatives: Law | Literal["all"] = option("all", "absent types of the set to ask: all, or as in dataset.negatives")
+    negatives: Law = option("all", "absent types of the set to ask: all, or as in dataset.negatives")
     negative_ratio: float = option(1.0, "absent types to ask per present type, unless negatives is all")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
     empty_ratio: float = option(0.5, "maximum number of passages without mentions per passage with mentions")
@@ -192,6 +215,21 @@ class BuildConfig:
             raise UserError("nothing to build from: set corpus.path, corpus.sources or supervised.sets")
         if self.supervised.mixture is not None and not (self.corpus.named and self.supervised.sets):
             raise UserError("supervised.mixture needs distilled passages and sets: set corpus and sets, or remove it")
+        closed, data = bool(self.teacher.definitions), self.dataset
+        if self.teacher.type_language in (None, ENGLISH):  # prompts about English passages need not name it
+            english = closed or self.corpus.language in (None, "en")
+            self.teacher.type_language = None if english else ENGLISH
+        if data.negatives == "all" and not closed:
+            raise UserError("dataset.negatives: all needs teacher.types: set the types to ask, or another value")
+        if closed and self.contamination.benchmarks and self.contamination.types == "remove":
+            why = "would turn entities into negatives: remove the types of benchmarks from teacher.types instead"
+            raise UserError(f"contamination.types: remove cannot be used with teacher.types, because it {why}")
+        drawn = {"negatives": data.negatives not in (None, "all"), "negative_ratio": data.negative_ratio != 1.0}
+        drawn |= {"negatives_per_passage": data.negatives_per_passage is not None}
+        if closed and (given := [name for name, is_set in drawn.items() if is_set]):
+            why = "asks all of its types of each passage: remove it; dataset.max_queries limits the number"
+            raise UserError(f"dataset.{given[0]} cannot be used with teacher.types, which {why}")
+        data.negatives = data.negatives or ("all" if closed else "frequency")
 
 
 def type_key(name: str) -> str:

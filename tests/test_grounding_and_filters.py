@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset_builder.annotation.grounding import fold, ground
-from dataset_builder.annotation.types import is_latin, merge_plurals, normalize_type, why_reject
+from dataset_builder.annotation.types import merge_plurals, normalize_type, why_reject
+from dataset_builder.languages import is_written_in
 from open_ner.borders import is_word
 from open_ner.conversation import find_occurrences, find_spans
 
@@ -149,7 +150,7 @@ def test_type_names_are_normalized() -> None:
     assert normalize_type("  Chemical_Compound. ") == "chemical compound"
     assert normalize_type("City .") == "city"
     assert normalize_type("'Ｃity'. ") == "city" and normalize_type("chef's") == "chef's"
-    assert is_latin("") and is_latin("Łódź") and not is_latin("Москва")
+    assert is_written_in("", "en") and is_written_in("Łódź", "en") and not is_written_in("Москва", "en")
 
 
 def test_a_plural_becomes_the_singular_that_is_a_type() -> None:

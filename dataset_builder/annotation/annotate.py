@@ -8,6 +8,7 @@ from typing import NotRequired, TypedDict
 from ner_sets.mentions import Mention
 from open_ner.tools.files import replace_surrogates
 
+from ..config import ENGLISH
 from ..corpus.cutting import Passage
 from ..rejects import Reject
 from ..teacher.parse import Pair, parse_reply
@@ -72,18 +73,20 @@ class Annotations:
 def annotate_passages(
     passages: Iterable[Passage], replies: Mapping[str, TeacherReply], variant: str, max_words: int,
     rejected: Mapping[str, str] | None = None, why_not_type: Callable[[str], str | None] = lambda name: None,
-    types: TypeSet | None = None,
+    types: TypeSet | None = None, language: str | None = "en", type_language: str = ENGLISH,
 ) -> Annotations:  # fmt: skip
     """Turn the teacher's replies into annotations.
 
     Args:
         passages: the passages that were asked.
         replies: the reply to each passage, by its id.
-        variant: "type", "definition" or "closed"; plurals are only merged for "type".
+        variant: "type", "definition" or "closed"; plurals are only merged for "type", in English.
         max_words: maximum length of a mention.
         rejected: reasons to reject passages, by their ids.
         why_not_type: a last filter, which returns the reason to reject a type.
         types: the types of a closed world, in which passages without a mention become rows too.
+        language: code of the passages' language, or None for any.
+        type_language: language in which the teacher was asked to name types.
 
     Returns:
         Annotations that count `replies`, `entities_read`, `entities_kept`, and each reason. A passage without a reply
@@ -96,7 +99,8 @@ def annotate_passages(
     def why_not(string: str, name: str, text: str) -> str | None:
         if types and not name:
             return "type_not_in_set"
-        return why_reject(string, None if types else name, text, max_words) or why_not_type(name)
+        reason = why_reject(string, None if types else name, text, max_words, language, type_language)
+        return reason or why_not_type(name)
 
     result = Annotations()
     parsed = []  # all replies, because a plural is merged only if its singular is a type of some reply
@@ -120,7 +124,7 @@ def annotate_passages(
         names = {raw: types.find(raw) or "" for raw in raw_types}
     elif variant == "type":
         normalized = {raw: normalize_type(raw) for raw in raw_types}
-        result.merged_types = merge_plurals(normalized.values())
+        result.merged_types = merge_plurals(normalized.values()) if type_language == ENGLISH else {}
         names = {raw: result.merged_types.get(name, name) for raw, name in normalized.items()}
     else:
         names = {raw: " ".join(raw.split()).rstrip(". ") for raw in raw_types}

@@ -5,14 +5,21 @@ import string
 import unicodedata
 from collections.abc import Collection
 
+import regex
+
+from ..config import ENGLISH
+from ..languages import count_words, is_written_in
+
 # types without a meaning of their own, which the paper removes too; in lower case and without punctuation
 ELSE_TYPES = frozenset(
     {"none", "na", "notapplicable", "null", "nil", "no", "misc", "miscellaneous", "else", "other", "others", "generic"}
     | {"unknown", "undefined", "unspecified", "entity", "entities", "thing", "things"}
+    | {"sonstiges", "autre", "otro", "outro", "altro", "khác", "другое", "прочее", "أخرى", "غيرذلك", "अन्य", "อื่นๆ"}
+    | {"기타", "없음", "その他", "其他", "其它"}
 )
+NO_LETTERS = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
 MAX_TYPE_CHARACTERS = 500  # more than any name or one-sentence definition has
 EDGES = string.punctuation + string.whitespace
-GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]{3,}")
 QUOTES = "\"'“”„‘’` "
 
 # plurals that the suffixes below do not cover; "people" is missing because teachers use it for ethnic groups
@@ -66,7 +73,10 @@ def _singulars(name: str) -> list[str]:
     return [before + space + form + rest for form in forms if len(form) > 2]
 
 
-def why_reject(span: str, type_name: str | None, passage: str, max_words: int) -> str | None:
+def why_reject(
+    span: str, type_name: str | None, passage: str, max_words: int, language: str | None = "en",
+    type_language: str = ENGLISH,
+) -> str | None:  # fmt: skip
     """Return the first reason to reject a mention, or None to keep it.
 
     Args:
@@ -74,28 +84,23 @@ def why_reject(span: str, type_name: str | None, passage: str, max_words: int) -
         type_name: its normalized type; None for a type that the recipe names, which is not filtered.
         passage: the text of the passage.
         max_words: maximum length of the mention.
+        language: code of the passages' language: mentions must be in its script or in Latin; None allows every script.
+        type_language: language of the types; in English they must be in Latin script.
 
     Returns:
-        None, or `empty`, `type_too_long`, `else_type`, `non_english`, `whole_passage` or `too_long`.
+        None, or `empty`, `type_too_long`, `else_type`, `non_english` (`other_script` in other languages),
+        `whole_passage` or `too_long`.
     """
     if not span.strip() or type_name == "":
         return "empty"
     type_name = type_name or ""
     if len(type_name) > MAX_TYPE_CHARACTERS:
         return "type_too_long"
-    if re.sub(r"[\W_]+", "", type_name).lower() in ELSE_TYPES:
+    if NO_LETTERS.sub("", type_name).lower() in ELSE_TYPES:
         return "else_type"
-    if not is_latin(span) or not is_latin(type_name):
-        return "non_english"
+    written = language is None or is_written_in(span, language)
+    if not written or (type_language == ENGLISH and not is_written_in(type_name, "en")):
+        return "non_english" if language == "en" else "other_script"
     if span.strip(EDGES).lower() == passage.strip(EDGES).lower():
         return "whole_passage"
-    return "too_long" if len(span.split()) > max_words else None
-
-
-def is_latin(text: str) -> bool:
-    """Whether at least half of the letters are Latin, or Greek outside of Greek words, as in β-carotene."""
-    if text.isascii():
-        return True
-    plain = [unicodedata.normalize("NFKC", letter)[0] for letter in GREEK_WORD.sub("", text) if letter.isalpha()]
-    latin = sum(unicodedata.name(letter, "").startswith(("LATIN", "GREEK", "MODIFIER LETTER")) for letter in plain)
-    return 2 * latin >= sum(map(str.isalpha, text))
+    return "too_long" if count_words(span) > max_words else None

@@ -1,4 +1,8 @@
-"""Cut documents into pieces of whole words with a maximum number of tokens."""
+"""Cut documents into pieces of whole words with a maximum number of tokens.
+
+In scripts without spaces the words are phrases, up to a space or a mark such as 。 or 、, and only a phrase that is
+longer than a piece is cut between characters.
+"""
 
 import re
 from bisect import bisect_right
@@ -6,11 +10,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import regex
 from tokenizers import Tokenizer
 
+from open_ner.borders import UNSPACED
+from open_ner.conversation import Span
 from open_ner.tools.errors import UserError
 
 LONGEST_WORD = 50_000  # characters; a tokenizer may need minutes for a longer word
+MARGIN = 8  # tokens that a phrase may have more alone than inside its document
+MARKS, CLOSING = (
+    "。｡．，、､；：！？",
+    "」』）】》〉〕”’",
+)  # that end a phrase in Chinese and Japanese, and what may follow
+WORD = re.compile(rf"[^\s{MARKS}]+(?:[{MARKS}]+[{CLOSING}]*)?|[{MARKS}]+[{CLOSING}]*")
+HAS_UNSPACED = re.compile(f"[{UNSPACED}]")
+# characters of scripts without spaces, and runs of others, each with the marks behind it
+CHARACTER = regex.compile(rf"(?:(?=[{UNSPACED}])\X|(?:(?![{UNSPACED}{MARKS}])\X)+|[{MARKS}])[{MARKS}{CLOSING}]*")
 
 Piece = tuple[int, int, int]  # start, end, tokens
 
@@ -57,22 +73,24 @@ class PassageCutter:
     def cut(self, document: str) -> Iterator[Piece]:
         """Yield the pieces `(start, end, tokens)` of a document, in order; every word is in one of them.
 
-        A piece has at most `max_tokens` tokens, except for a single longer word, which is a piece of its own. A word
-        of more than `LONGEST_WORD` characters counts as `max_tokens + 1`. The document must be valid Unicode.
+        A piece has at most `max_tokens` tokens, except for a single longer word, which is a piece of its own; in a
+        script without spaces, this is a single character. A word of more than `LONGEST_WORD` characters counts as
+        `max_tokens + 1`. The document must be valid Unicode.
         """
         done = 0
-        for word in re.finditer(rf"\S{{{LONGEST_WORD + 1},}}", document):
+        for word in re.finditer(rf"[^\s{MARKS}]{{{LONGEST_WORD + 1},}}", document):
             yield from self._cut(document, done, word.start())
             yield word.start(), word.end(), self.max_tokens + 1
             done = word.end()
         yield from self._cut(document, done, len(document))
 
     def _cut(self, document: str, begin: int, stop: int) -> Iterator[Piece]:
-        words = [match.span() for match in re.compile(r"\S+").finditer(document, begin, stop)]
-        if not words:
+        whole = [*WORD.finditer(document, begin, stop)]
+        if not whole:
             return
         offsets = self.tokenizer.encode(document[begin:stop], add_special_tokens=False).offsets
         ends = [begin + end for _, end in offsets]
+        words = [part for word in whole for part in self._divide(word, ends)]
         tokens = [0, *(bisect_right(ends, end) for _, end in words)]  # number before each word, and in total
 
         def count() -> int:
@@ -91,3 +109,12 @@ class PassageCutter:
                 size = count()
             yield words[first][0], words[last - 1][1], size
             first = last
+
+    def _divide(self, word: re.Match[str], ends: list[int]) -> Iterator[Span]:
+        """Yield a word, or its characters if it has too many tokens and its script has no spaces."""
+        start, end = word.span()
+        tokens = bisect_right(ends, end) - bisect_right(ends, start)
+        if tokens <= self.max_tokens - MARGIN or not HAS_UNSPACED.search(word[0]):
+            yield start, end
+        else:
+            yield from (part.span() for part in CHARACTER.finditer(word.string, start, end))

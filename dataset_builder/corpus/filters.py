@@ -6,11 +6,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
 from ..config import CorpusConfig
+from ..languages import count_words, split_words, words_in_units
 
 Filter = Callable[[str, int], str | None]  # text and tokens of a passage -> the reason to reject it, or None
 
-WORDS = re.compile(r"\w+")
 NOT_TEXT = re.compile("[\x01-\x08\x0e-\x1f\x7f\ufffd]")
 MARKUP = re.compile(
     r"<[A-Za-z/!?][^<>]{0,500}>"  # a tag
@@ -19,8 +21,9 @@ MARKUP = re.compile(
     r"|\{\{[^{}]{0,500}\}\}"  # a template
     r"|\\[A-Za-z]+"  # a LaTeX command
 )
+MARK = regex.compile(r"(?<=[\p{L}\p{M}])\p{M}")  # a vowel sign or an accent
 CONFIDENT = 0.8  # score of the language detector; below it, tables, code and lists of names are misdetected
-SHINGLE = 5  # words that form one element of the compared sets
+SHINGLE = 5  # words that form one element of the compared sets; twice as many characters in scripts without spaces
 PERMUTATIONS = 64  # of MinHash; 128 found no more duplicates among 17,693 passages
 
 
@@ -42,7 +45,7 @@ def make_filter(config: CorpusConfig, screen: Screen | None = None) -> Filter:
     def why_reject(text: str, tokens: int) -> str | None:
         if tokens > config.max_tokens:
             return "word_too_long"
-        if len(text.split()) < config.min_words:
+        if count_words(text) < config.min_words:
             return "too_short"
         if is_binary(text):
             return "binary"
@@ -61,13 +64,15 @@ def is_binary(text: str) -> bool:
 
 
 def markup_share(text: str) -> float:
-    """Return the share of a text's characters, without spaces, that are part of markup, or not a letter or digit.
+    """Return the share of a text's characters, without spaces, that are part of markup, or neither letters nor digits.
 
     On 17,693 passages of 16 domains, the median is .03 for prose, .17 for source code and .26 for IRC logs. No prose,
     code or IRC log exceeds .58; pages of links, badges and HTML exceed .6.
     """
     solid = sum(map(len, text.split()))
-    return 1 - sum(map(str.isalnum, MARKUP.sub(" ", text))) / max(1, solid)
+    plain = MARKUP.sub(" ", text)
+    marks = 0 if plain.isascii() else len(MARK.findall(plain))
+    return 1 - (sum(map(str.isalnum, plain)) + marks) / max(1, solid)
 
 
 def make_detector(language: str) -> Callable[[str], bool]:
@@ -107,8 +112,9 @@ class NearDuplicates:
         """Add a text and return True, or return False if it is a near duplicate."""
         import numpy as np
 
-        words = WORDS.findall(text.lower())
-        grams = [" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))]
+        words = split_words(text.lower())
+        size = words_in_units(words, SHINGLE)
+        grams = [" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))]
         hashes = {zlib.crc32(gram.encode()) for gram in grams}
         shingles = np.array([*hashes], dtype=np.uint32)
         minhash = self.minhash.copy()

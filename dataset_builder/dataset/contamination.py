@@ -1,12 +1,12 @@
 """What a dataset shares with the benchmarks: word n-grams of the passages, and the types.
 
-Words are runs of letters and digits in lower case, so tokenization and punctuation make no difference. A passage
+Words are runs of letters and digits in lower case, so tokenization and punctuation make no difference. In scripts
+without spaces they are characters, and an n-gram of `ngram` words has twice as many of them. A passage
 overlaps a benchmark's text if they share an n-gram of words. A shorter text of at least `min_words` words overlaps a
 passage that contains all of it. Even shorter texts are only counted, as `too_short`, because they match by chance.
 """
 
 import json
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,8 +25,7 @@ from ..annotation.types import normalize_type
 from ..config import ContaminationConfig
 from ..corpus.filters import Screen
 from ..corpus.sources import text_sha256
-
-WORD = re.compile(r"[^\W_]+")
+from ..languages import split_words, words_in_units
 
 
 class BenchmarkContents(NamedTuple):
@@ -38,8 +37,8 @@ class BenchmarkContents(NamedTuple):
 
 
 def normalize(text: str) -> str:
-    """Normalize a text for comparison: lower case and compatibility forms."""
-    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
+    """Normalize a text for comparison: lower case, compatibility forms, underscores as spaces."""
+    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower().replace("_", " ")
 
 
 def load_benchmarks(config: ContaminationConfig) -> list[BenchmarkContents]:
@@ -79,17 +78,17 @@ class NgramIndex:
         self.too_short: list[int] = []
         self._texts: dict[int, dict[tuple[str, ...], set[int]]] = {}  # by the number of words, then by the words
         for number, text in enumerate(texts):
-            words = WORD.findall(normalize(text))
-            if len(words) < min_words:
+            words = split_words(normalize(text))
+            if len(words) < words_in_units(words, min_words):
                 self.too_short.append(number)
                 continue
-            length = min(ngram, len(words))
+            length = min(words_in_units(words, ngram), len(words))
             for gram in _ngrams(words, length):
                 self._texts.setdefault(length, {}).setdefault(gram, set()).add(number)
 
     def overlaps(self, passage: str) -> set[int]:
         """Return the numbers of the texts that a passage overlaps."""
-        words = WORD.findall(normalize(passage))
+        words = split_words(normalize(passage))
         found = [texts.get(gram, ()) for length, texts in self._texts.items() for gram in _ngrams(words, length)]
         return set().union(*found)
 

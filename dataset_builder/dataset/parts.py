@@ -8,12 +8,13 @@ from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl, write_jsonl
 
 from ..annotation.annotate import AnnotationRow, Annotations, TeacherReply, annotate_passages
-from ..config import BuildConfig, TeacherConfig
+from ..config import ENGLISH, BuildConfig, TeacherConfig
 from ..corpus.passages import load_passages
 from ..rejects import Reject
 from ..teacher.journal import Journal
 from ..teacher.questions import RECORDED, questions
 from ..teacher.records import record_cost
+from ..teacher.type_set import load_type_set
 from .contamination import Decontaminator
 from .held_out import UNDER_REVIEW, HeldOut
 from .mixture import DISTILLED, mix
@@ -57,10 +58,12 @@ class Parts:
         self.decontaminator.look_up((item.id, item.text) for item in contaminated)
         under_review = HeldOut.read(self.folder)
         rejected |= {passage.id: UNDER_REVIEW for passage in passages if passage in under_review}
+        types = load_type_set(config.teacher)
         for variant in config.teacher.variants:
             yield variant, annotate_passages(
                 passages, replies.pop(variant), variant, config.dataset.max_entity_words, rejected,
-                self.decontaminator.why_not_type,
+                self.decontaminator.why_not_type, types, config.corpus.language,
+                config.teacher.type_language or ENGLISH,
             )  # fmt: skip
 
     def _write_distilled(self) -> None:
@@ -68,6 +71,9 @@ class Parts:
             if number := found.counts[UNDER_REVIEW]:
                 print(f"{variant}: {number} passages are under review, so they are not part of the dataset")
             self._announce(variant, found)
+            if not any(row["entities"] for row in found.rows):
+                why = f"none of {len(found.rows)} annotated passages has an entity of a type in teacher.types"
+                raise UserError(f"{variant}: {why}: check the types, their definitions and the counts above")
             self._write_file(variant, found.rows)
             self.rejects[variant] = found.rejects
             counts, rate = dict(found.counts), found.hallucination_rate

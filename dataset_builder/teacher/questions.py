@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
 
-from ..config import TeacherConfig
+from ..config import ENGLISH, TeacherConfig
 from ..corpus.cutting import Passage
 from .requests import Question, request_key, request_parameters
 from .type_set import load_type_set
@@ -56,7 +56,7 @@ def build_messages(prompt: str, text: str, variables: Mapping[str, Any] | None =
     from jinja2 import TemplateError
 
     template = _template(prompt)
-    known = {"passage": text, **(variables or {})}
+    known = {"passage": text, "type_language": None, **(variables or {})}
     try:
         context = template.new_context(known)
         turns = {role: "".join(block(context)) for role, block in template.blocks.items() if role in ROLES}
@@ -69,10 +69,10 @@ def build_messages(prompt: str, text: str, variables: Mapping[str, Any] | None =
 
 
 def prompt_variables(config: TeacherConfig) -> dict[str, Any]:
-    """Return what the prompts of a recipe may use beside `passage`: in a closed world, the fields of its `TypeSet`."""
+    """Return what the prompts of a recipe may use beside `passage`: `type_language`, or the fields of a `TypeSet`."""
     types = load_type_set(config)
     if types is None:
-        return {}
+        return {"type_language": config.type_language}
     named = [{"name": name, "definition": definition} for name, definition in types.definitions.items()]
     return {
         "types": named, "guidelines": types.guidelines, "examples": types.examples, "overlaps": types.overlaps
@@ -92,6 +92,10 @@ class Questioner:
         self.model = config.model or RECORDED
         self.prompts = {variant: config.prompts.get(variant, variant) for variant in config.variants}
         self.parameters, self.variables = request_parameters(config), prompt_variables(config)
+        for prompt in self.prompts.values() if config.type_language not in (None, ENGLISH) else ():
+            if build_messages(prompt, "", self.variables) == build_messages(prompt, ""):
+                why = "does not use the variable `type_language`: use it as `type.jinja` does"
+                raise UserError(f"prompt {prompt!r} {why}, so that types are asked in {config.type_language}")
 
     def ask(self, passage: Passage) -> Iterator[Question]:
         """Yield the questions about one passage."""
