@@ -45,6 +45,7 @@ def main() -> None:
         show_plan(models, benchmarks, suite)
         return
     is_first = int(os.environ.get("RANK", 0)) == 0
+    require_unseen(models, benchmarks, is_first)
     for benchmark in benchmarks:
         if is_first and benchmark.rejects:
             print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
@@ -140,6 +141,18 @@ def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel
     if suite.decoding == "flat":
         raise UserError(f"--decoding flat: the types of {model.name} have no comparable scores; use free")
     return model
+
+
+def require_unseen(models: list[EvaluatedModel], benchmarks: list[Benchmark], is_first: bool) -> None:
+    """Raise UserError if a student was trained on passages of a benchmark that a review made."""
+    from zero_shot.trained_on import refuse_trained
+
+    for benchmark in benchmarks:
+        for model in models:
+            if benchmark.config.made_by and model.record["kind"] == "student":
+                unknown = refuse_trained(model.name, benchmark)
+                if unknown and is_first:
+                    print(f"{benchmark.config.name}: {unknown}")
 
 
 def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: SuiteConfig) -> None:

@@ -50,7 +50,7 @@ def unknown_options(words: list[str]) -> set[str]:
     if words[0] == "open-ner":
         return given - options("-m", "open_ner", *[word for word in words[1:2] if word == "view"])
     if words[:2] == ["python", "-m"]:
-        return given - options("-m", words[2])
+        return given - options("-m", words[2], *words[3:4] if words[2] == "dataset_builder.review" else ())
     if words[0] == "python" and (ROOT / words[1]).exists():
         return given - options(words[1])
     return set()

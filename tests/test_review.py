@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyarrow import parquet
 
 import dataset_builder.__main__ as builder
 import dataset_builder.review.__main__ as review
+import eval_zero_shot
 import tiny
 from command_line.recipes import read_recipe
 from dataset_builder.corpus.sources import text_sha256
@@ -198,6 +200,33 @@ def test_the_gold_can_be_trained_on_and_scored_on_without_a_common_passage(
     assert (tmp_path / "set" / "dataset" / "supervised").is_dir()
 
 
+def test_a_student_is_not_scored_on_passages_it_was_trained_on(
+    run: Path, command: Command, tuned_student: Path, tmp_path: Path
+) -> None:
+    recipe, student = run.parent / "recipe.yaml", tmp_path / "student"
+    shutil.copytree(tuned_student, student)
+    training = {"dataset": str(run / "dataset"), "base_model": "base", "recipe": {"dataset_config": "type"}}
+    (student / "training.json").write_text(json.dumps(training))
+    command(builder, "--config", recipe, "--stage", "build")
+    command(review, "export", "--run", run, "--to", "jsonl", "--sample", 3, "--types", "person,city")
+    tasks = run / "review" / "tasks.jsonl"
+    edit(tasks, lambda row: row.update(reviewed=True))
+    command(review, "import", tasks, "--run", run)
+    score = [
+        "--config",
+        run / "review" / "gold" / "suite.yaml",
+        "--model",
+        student,
+        "--output_dir",
+        tmp_path / "results",
+    ]
+    with pytest.raises(UserError, match="3 of 3 passages of run-review .* which .*student was trained on"):
+        command(eval_zero_shot, *score)
+    assert not (tmp_path / "results").exists()
+    command(builder, "--config", recipe, "--stage", "build")  # now without the passages under review
+    assert "run-review" in command(eval_zero_shot, *score)
+
+
 def test_uncertain_passages_come_first(run: Path, command: Command, tuned_student: Path, tmp_path: Path) -> None:
     sure = [{"text": t, "entities": [{"start": 0, "end": 3, "type": "person", "score": 0.9}]} for t in TEXTS]
     sure[3]["entities"][0]["score"] = 0.45
@@ -222,18 +251,8 @@ def test_uncertain_passages_come_first(run: Path, command: Command, tuned_studen
     first, second = read_jsonl(run / "two" / "exported.jsonl")
     assert first["text"] == TEXTS[5] and first["uncertainty"] > second["uncertainty"] == 0
 
-    command(
-        review,
-        *uncertain,
-        "--model",
-        tuned_student,
-        "--show",
-        "other",
-        "--types",
-        "person,city",
-        "--review",
-        run / "3",
-    )
+    student = ["--model", tuned_student, "--show", "other", "--types", "person,city"]
+    command(review, *uncertain, *student, "--review", run / "3")
     rows = list(read_jsonl(run / "3" / "exported.jsonl"))
     scored = [m for row in rows for m in row["entities"]]
     assert rows[0]["uncertainty"] >= rows[1]["uncertainty"]

@@ -47,10 +47,11 @@ class HeldOut:
 
 
 def add_held_out(folder: Path, passages: Iterable[tuple[str, str]]) -> None:
-    """Add passages `(id, text)` to the file of a run, atomically; what is in the file stays in it."""
+    """Add passages `(id, text)` that are not yet in the file of a run, atomically; what is in the file stays in it."""
     path = folder / FILE
-    lines: list[HeldOutLine] = list(_lines(path)) if path.exists() else []
-    lines += [{"id": name, "text_sha256": text_sha256(text)} for name, text in passages]
+    lines: list[HeldOutLine] = _lines(path) if path.exists() else []
+    new = [HeldOutLine(id=name, text_sha256=text_sha256(text)) for name, text in passages]
+    lines += [line for line in new if line not in lines]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(path, lines)
 

@@ -99,13 +99,14 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
             print(f"{options.other} has no spans of {len(order) - len(known)} of {len(order)} passages: not drawn")
         order = known
     passages: list[ReviewPassage] = []
+    by_scores = any("score" in mention for mentions in (opinions or {}).values() for mention in mentions)
     for name in order:
         text, teacher = run.texts[name], of_types(run.mentions.get(name, []), types)
         other = [m for m in opinions[text] if m["type"] in types] if opinions is not None else []
         shown = [] if options.blank else other if options.show == "other" else [{**mention} for mention in teacher]
         passages.append({"id": name, "text": text, "entities": shown, "teacher": teacher})
         if opinions is not None:
-            passages[-1]["uncertainty"] = round(uncertainty(teacher, other), 4)
+            passages[-1]["uncertainty"] = round(uncertainty(teacher, other, by_scores), 4)
     if options.by == "uncertain":
         passages.sort(key=lambda passage: -passage.get("uncertainty", 0.0))  # stable: equal ones stay in random order
     if not passages:

@@ -75,14 +75,15 @@ def _mention(text: str, entity: Mapping[str, Any]) -> ScoredMention:
     return mention
 
 
-def uncertainty(teacher: Collection[Mention], other: Collection[ScoredMention]) -> float:
+def uncertainty(teacher: Collection[Mention], other: Collection[ScoredMention], by_scores: bool) -> float:
     """Return how uncertain a passage is, between 0 and 1.
 
-    With scores it is that of the span whose score is nearest to 0.5: 4 * score * (1 - score). Without scores it is the
-    disagreement with the teacher: 1 - F1 of the spans with their types.
+    By scores it is that of the span whose score is nearest to 0.5: 4 * score * (1 - score), and 0 without a span.
+    Otherwise it is the disagreement with the teacher: 1 - F1 of the spans with their types.
     """
-    scores = [mention["score"] for mention in other if "score" in mention]
-    if scores:
-        return max(4 * score * (1 - score) for score in scores)
+    if by_scores:
+        return max(
+            (4 * mention["score"] * (1 - mention["score"]) for mention in other if "score" in mention), default=0
+        )
     ours, theirs = ({(m["start"], m["end"], m["type"]) for m in mentions} for mentions in (teacher, other))
     return 1 - 2 * len(ours & theirs) / (len(ours) + len(theirs)) if ours or theirs else 0.0
