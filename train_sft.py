@@ -79,7 +79,7 @@ def prepare_data(
 
     Returns the training rows with their counts, and the held-out rows as tokens and as conversations.
     """
-    from sft.conversations import load_conversations, tokenize
+    from sft.conversations import check_spelling, load_conversations, tokenize
     from sft.evaluation import HeldOut, count_entities
     from sft.tokenizer import read_max_positions
 
@@ -90,6 +90,8 @@ def prepare_data(
         fresh = config.local_process_index == 0
         source = script.dataset_name, script.dataset_config
         conversations = load_conversations(*source, script.dataset_train_split, script.max_conversations, fresh)
+        if fresh and (warning := check_spelling(conversations, tokenizer, str(model_config.model_name_or_path))):
+            print(warning)
         rows, report = tokenize(conversations, tokenizer, *options)
         if config.eval_strategy == "no":
             return rows, report, None, None

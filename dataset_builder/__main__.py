@@ -12,14 +12,18 @@ import argparse
 import sys
 import time
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
+from command_line.public import public_path
 from command_line.recipes import describe, parse_overrides, read_recipe
+from command_line.spelling import SAMPLE, spelling_warning
 from hub.publish import publish_folder, require_token
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
 
 from .config import BuildConfig
+from .corpus.cutting import load_tokenizer
 from .corpus.filters import Screen
 from .corpus.passages import load_passages, write_passages
 from .dataset.supervised import load_set_configs
@@ -43,6 +47,8 @@ def main() -> None:
         counts = write_passages(config.corpus, folder, screen_of(config))
         kept, rejected = counts.get("kept"), counts.get("rejected") or "none"
         print(f"passages: {kept} kept, rejected {rejected} -> {folder / 'passages.jsonl'}")
+        if warning := check_spelling(config, folder):
+            print(warning)
     if args.dry_run:
         dry_run(config, folder, args.pilot)
         return
@@ -88,6 +94,18 @@ def require_complete(config: BuildConfig, folder: Path) -> None:
                 f"error: {left} questions have no reply, so nothing was built or uploaded: run the same command "
                 "again, with a higher --max_cost if it was reached, or give --allow_incomplete"
             )
+
+
+def check_spelling(config: BuildConfig, folder: Path) -> str | None:
+    """Return a warning if the student's tokenizer spells the passages in bytes, before the teacher is paid."""
+    name = config.dataset.tokenizer or config.corpus.tokenizer
+    tokenizer = load_tokenizer(name)
+    texts = [passage.text for passage in islice(load_passages(folder), SAMPLE)]
+
+    def count(texts: list[str]) -> int:
+        return sum(map(len, tokenizer.encode_batch_fast(texts, add_special_tokens=False)))
+
+    return spelling_warning(public_path(name), texts, count)
 
 
 def screen_of(config: BuildConfig) -> Screen | None:

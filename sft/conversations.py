@@ -9,6 +9,8 @@ import datasets
 from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
+from command_line.public import public_path
+from command_line.spelling import SAMPLE, spelling_warning
 from open_ner.conversation import ACKNOWLEDGEMENT, Message, Span, neutralize, read_answer
 from open_ner.tools.errors import UserError
 
@@ -40,6 +42,19 @@ def load_conversations(name: str, config: str, split: str, first: int | None, fr
     if not len(rows):
         raise UserError(f"dataset {name!r} has no rows in split {split!r}")
     return rows.select(range(min(first or len(rows), len(rows))))
+
+
+def check_spelling(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, student: str) -> str | None:
+    """Return a warning if the student's tokenizer spells the passages of a dataset in bytes; otherwise None."""
+    if "messages" not in rows.column_names:
+        return None  # `tokenize` reports it
+    turns = rows[:SAMPLE]["messages"]
+    texts = [max((message["content"] for message in messages), key=len, default="") for messages in turns]  # passages
+
+    def count(texts: list[str]) -> int:
+        return sum(map(len, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]))
+
+    return spelling_warning(public_path(student), texts, count)
 
 
 def tokenize(
