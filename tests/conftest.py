@@ -5,6 +5,7 @@ What the user's shell sets must not change a result: variables of proxies, keys,
 
 import os
 import signal
+import tempfile
 from contextlib import suppress
 
 PREFIXES = ("OPENAI_", "HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_", "MASTER_", "PYTHONWARNINGS")
@@ -13,6 +14,8 @@ for variable in [*os.environ]:
     foreign = variable.startswith(PREFIXES) or variable in NAMES or variable.lower().endswith("_proxy")
     if foreign and not variable.endswith(("_HOME", "_CACHE")):
         del os.environ[variable]
+if os.environ.get("HOME", "/") == "/":  # a user without a home: tests look for its name in what is published
+    os.environ["HOME"] = tempfile.mkdtemp()
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:  # in the background or under nohup; subprocesses would inherit it
         with suppress(ValueError):  # not in the main thread

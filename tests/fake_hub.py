@@ -179,6 +179,8 @@ class FakeHub:
             "HF_HOME": str(home),
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_ETAG_TIMEOUT": "120",  # seconds; the default of 10 is short on a loaded machine
+            "HF_HUB_DOWNLOAD_TIMEOUT": "120",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",

@@ -31,8 +31,8 @@ from open_ner.tools.errors import UserError
 from quiet_server import QuietServer
 
 KEY = "sk-very-secret"
-# openssl req -x509 -newkey rsa:2048 -nodes -days 36500 -subj /CN=localhost
-#     -addext subjectAltName=DNS:localhost,IP:127.0.0.1
+# openssl ca -selfsign -startdate 20000101000000Z -enddate 21000101000000Z (valid whatever the clock says), with
+# subject CN=localhost, basicConstraints CA:TRUE, subjectAltName DNS:localhost,IP:127.0.0.1
 SELF_SIGNED = Path(__file__).parent / "data" / "self_signed.pem"
 
 

@@ -19,6 +19,7 @@ from open_ner.conversation import build_conversation
 ROOT = Path(__file__).parent.parent
 CONVERSATIONS, EPOCHS, BATCH, SAVED = 24, 16, 4, 2
 STEPS = EPOCHS * CONVERSATIONS // BATCH
+pytestmark = pytest.mark.timeout(1800)  # seconds; a test trains up to three times
 
 
 @pytest.fixture(scope="module")
