@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import tomllib
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
@@ -154,13 +155,15 @@ def test_annotating_needs_neither_datasets_nor_pyarrow() -> None:
 
 
 def test_every_direct_import_is_declared() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines() + sum(extras.values(), [])
     declared = {
         re.split(r"[\[<>=~! ]", line)[0].lower().replace("_", "-")
-        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        for line in lines
         if line and not line.startswith("#")
     }
     used = {room(module) for name in modules() for module in imports(name)} - set(RANK) - set(sys.stdlib_module_names)
     distributions = packages_distributions()
     for module in used:
         names = {name.lower().replace("_", "-") for name in distributions.get(module, [module])}
-        assert names & declared, f"{module} is imported and not in requirements.txt"
+        assert names & declared, f"{module} is imported, and neither in requirements.txt nor in an extra"

@@ -31,7 +31,7 @@ MODULES = [
     "selection",
 ]
 MODULES += ["pipeline", "prompts"]
-TOOLS = ["__init__", "errors", "files", "jsonl", "served", "terminal"]
+TOOLS = ["__init__", "errors", "files", "jsonl", "served", "spacy_component", "terminal"]
 VIEW = ["__init__", "command", "html", "parquet", "passages", "rows", "sources", "terminal"]
 DATA = [
     "view/page.css",
@@ -102,11 +102,12 @@ def test_the_wheel_has_the_runtime_and_nothing_else(wheel: Path) -> None:
         assert {name for name in names if not name.startswith(information)} == {f"open_ner/{name}" for name in ours}
         metadata = archive.read(f"{information}/METADATA").decode()
         assert archive.read(f"{information}/entry_points.txt").decode().split() == [
-            "[console_scripts]", "open-ner", "=", "open_ner.__main__:cli"
+            "[console_scripts]", "open-ner", "=", "open_ner.__main__:cli",
+            "[spacy_factories]", "open_ner", "=", "open_ner.tools.spacy_component:make_component",
         ]  # fmt: skip
         assert f"{information}/licenses/LICENSE" in names
     needed = re.findall(r"^Requires-Dist: ([a-z]+)", metadata, re.MULTILINE)
-    assert needed == ["torch", "transformers", "rich", "openai"]
+    assert needed == ["torch", "transformers", "rich", "openai", "spacy", "pyarrow"]
     assert "License-Expression: Apache-2.0" in metadata and "Provides-Extra: serve" in metadata
 
 
