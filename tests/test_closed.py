@@ -77,6 +77,19 @@ def test_what_explains_the_types_is_part_of_the_key_and_texts_are_never_template
     assert "{{ 7 * 7 }}" in prompt(guidelines=files["guidelines"], types={"x": "{{ 6 * 6 }}"})
 
 
+def test_a_prompt_of_ones_own_has_the_same_variables_and_an_open_one_has_none_of_them(tmp_path: Path) -> None:
+    own = tmp_path / "own.jinja"
+    own.write_text(
+        "{% block user %}{{ types | map(attribute='name') | join('/') }} {{ overlaps }}: {{ passage }}{% endblock %}"
+    )
+    [question] = questions(passages(1), TeacherConfig(types=TYPES, prompts={"closed": str(own)}))
+    assert question.messages == [
+        {"role": "user", "content": "Drug/antibiotic/disease flat: Passage number 0 about Ada."}
+    ]
+    with pytest.raises(UserError, match="'types' is undefined; the variables are `passage`"):
+        list(questions(passages(1), TeacherConfig(prompts={"type": str(own)})))
+
+
 def test_a_schema_allows_the_types_of_the_set_alone() -> None:
     parameters = request_parameters(TeacherConfig(types=TYPES, response_format="json_schema"))
     pair = parameters["response_format"]["json_schema"]["schema"]["properties"]["entities"]["items"]
