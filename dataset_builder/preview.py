@@ -6,11 +6,12 @@ from pathlib import Path
 
 from open_ner.view import Passage, RejectedSpan, Span
 
-from .annotation.annotate import Annotations, TeacherReply, annotate_passages
+from .annotation.annotate import Annotations, TeacherReply
 from .config import BuildConfig
 from .corpus.passages import load_passages
 from .corpus.sources import text_sha256
 from .dataset.contamination import Decontaminator
+from .dataset.parts import annotate_variant, to_reply
 from .teacher.journal import Journal
 from .teacher.questions import questions
 from .teacher.records import ReplyCounts
@@ -34,15 +35,11 @@ def annotate_few(
     replies: dict[str, dict[str, TeacherReply]] = {variant: {} for variant in config.teacher.variants}
     for question in questions(chosen, config.teacher):
         if record := journal.get(question.key):
-            replies[question.variant][question.passage_id] = {
-                "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
-                "time": record.get("time", ""),
-            }  # fmt: skip
-    types, why_not_type = load_type_set(config.teacher), Decontaminator(config.contamination).why_not_type
+            replies[question.variant][question.passage_id] = to_reply(record)
+    types, decontaminator = load_type_set(config.teacher), Decontaminator(config.contamination)
     shown: list[Passage] = []
     for variant, of_variant in replies.items():
-        words = config.dataset.max_entity_words
-        found = annotate_passages(chosen, of_variant, variant, words, None, why_not_type, types)
+        found = annotate_variant(config, variant, chosen, of_variant, decontaminator)
         spans, rejects = _spans(found), _rejects(found)
         for passage in chosen:
             name = passage.id

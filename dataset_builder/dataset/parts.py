@@ -1,6 +1,6 @@
 """The parts of a dataset, each in one file of annotations: distilled, human-annotated, and their mixture."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from command_line.build_statistics import AnnotationCounts
@@ -9,11 +9,12 @@ from open_ner.tools.files import read_jsonl, write_jsonl
 
 from ..annotation.annotate import AnnotationRow, Annotations, TeacherReply, annotate_passages
 from ..config import ENGLISH, BuildConfig, TeacherConfig
+from ..corpus.cutting import Passage
 from ..corpus.passages import load_passages
 from ..rejects import Reject
 from ..teacher.journal import Journal
 from ..teacher.questions import RECORDED, questions
-from ..teacher.records import record_cost
+from ..teacher.records import JournalRecord, record_cost
 from ..teacher.type_set import load_type_set
 from .contamination import Decontaminator
 from .held_out import UNDER_REVIEW, HeldOut
@@ -58,13 +59,11 @@ class Parts:
         self.decontaminator.look_up((item.id, item.text) for item in contaminated)
         under_review = HeldOut.read(self.folder)
         rejected |= {passage.id: UNDER_REVIEW for passage in passages if passage in under_review}
-        types = load_type_set(config.teacher)
         for variant in config.teacher.variants:
-            yield variant, annotate_passages(
-                passages, replies.pop(variant), variant, config.dataset.max_entity_words, rejected,
-                self.decontaminator.why_not_type, types, config.corpus.language,
-                config.teacher.type_language or ENGLISH,
-            )  # fmt: skip
+            yield (
+                variant,
+                annotate_variant(config, variant, passages, replies.pop(variant), self.decontaminator, rejected),
+            )
 
     def _write_distilled(self) -> None:
         for variant, found in self.annotated():
@@ -113,6 +112,25 @@ class Parts:
         write_jsonl(self.files[config], rows)
 
 
+def annotate_variant(
+    config: BuildConfig, variant: str, passages: Iterable[Passage], replies: Mapping[str, TeacherReply],
+    decontaminator: Decontaminator, rejected: Mapping[str, str] | None = None,
+) -> Annotations:  # fmt: skip
+    """Turn the replies of a variant into annotations, with the options of a recipe; see `annotate_passages`."""
+    return annotate_passages(
+        passages, replies, variant, config.dataset.max_entity_words, rejected, decontaminator.why_not_type,
+        load_type_set(config.teacher), config.corpus.language, config.teacher.type_language or ENGLISH,
+    )  # fmt: skip
+
+
+def to_reply(record: JournalRecord) -> TeacherReply:
+    """Return the fields of a journal record that become part of an annotation."""
+    return {
+        "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
+        "time": record.get("time", ""),
+    }  # fmt: skip
+
+
 def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[str, TeacherReply]], dict[str, float]]:
     """Read the journal's replies to the questions of a recipe.
 
@@ -135,10 +153,7 @@ def read_replies(teacher: TeacherConfig, folder: Path) -> tuple[dict[str, dict[s
                 cost["cost"] += record_cost(record, teacher)
             if record["key"] in asked:
                 variant, passage_id = asked[record["key"]]
-                replies[variant][passage_id] = {
-                    "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
-                    "time": record.get("time", ""),
-                }  # fmt: skip
+                replies[variant][passage_id] = to_reply(record)
         cost["cost"] += journal.unread + journal.in_flight
         if journal.damaged:
             print(f"{path}: ignored {journal.damaged} damaged lines; --stage annotate asks their questions again")

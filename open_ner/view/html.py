@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
+from pathlib import Path
 from string import Template
 
 from ..tools.terminal import HIDDEN
@@ -36,9 +36,9 @@ def render_html(passages: Sequence[Passage], title: str, notes: Iterable[str] = 
     names = [name for name, _ in sorted(types.items(), key=lambda item: (-item[1], item[0]))]
     numbers = {name: number for number, name in enumerate(names)}
     of_reason = {name: number for number, name in enumerate(sorted(reasons, key=lambda name: (-reasons[name], name)))}
-    style, script = (files(__package__).joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    style, script = (_part(kind) for kind in ("css", "js"))
     counts = [(len(passages), "passage"), (types.total(), "span"), (len(types), "type"), (reasons.total(), noun)]
-    return Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8")).substitute(
+    return Template(_part("html")).substitute(
         style=style, script=script, style_hash=_hash(style), script_hash=_hash(script), noun=escape(noun),
         title=_text(title), name=ODD.sub("\N{REPLACEMENT CHARACTER}", escape(title)),
         counts=" · ".join(_count(*one) for one in counts),
@@ -48,6 +48,10 @@ def render_html(passages: Sequence[Passage], title: str, notes: Iterable[str] = 
         n_types=len(types), n_reasons=len(reasons),
         passages="\n".join(_article(one, n, numbers, of_reason, noun) for n, one in enumerate(passages, 1)),
     )  # fmt: skip
+
+
+def _part(kind: str) -> str:
+    return Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -124,9 +128,8 @@ def _marked(passage: Passage, number: int, types: dict[str, int], reasons: dict[
             )
         elif piece.whole:
             name = f"{mark.reason}: {mark.type}" if mark.reason else mark.type
-            html.append(
-                f'<bdi class="type">{_text(name if len(name) <= LONG else name[: LONG - 1] + "…")}</bdi></mark>'
-            )
+            short = name if len(name) <= LONG else f"{name[: LONG - 1]}…"
+            html.append(f'<bdi class="type">{_text(short)}</bdi></mark>')
         else:
             html.append("</mark>")
     return "".join(html)

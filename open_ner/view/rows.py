@@ -54,15 +54,16 @@ def new_passage(name: Any, text: str, number: int) -> Passage:
 
 def add_span(passage: Passage, found: Row) -> Span | None:
     """Add a span to a passage and return it, or add a reject `invalid_offsets`."""
-    start, end, score = found.get("start"), found.get("end"), found.get("score")
+    start: Any = found.get("start")  # checked below
+    end: Any = found.get("end")
+    score = found.get("score")
     name = replace_surrogates(str(found.get("type", found.get("entity_group", ""))))
     string = found.get("text", found.get("word"))
-    if not is_span(passage["text"], start, end) or (
-        isinstance(string, str) and passage["text"][start:end] != replace_surrogates(string)
-    ):
+    there = passage["text"][start:end] if is_span(passage["text"], start, end) else None
+    if there is None or (isinstance(string, str) and there != replace_surrogates(string)):
         passage["rejects"].append(reject("invalid_offsets", f"{string or ''} [{start}:{end}]".strip(), name))
         return None
-    span: Span = {"start": start, "end": end, "text": passage["text"][start:end], "type": name}
+    span: Span = {"start": start, "end": end, "text": there, "type": name}
     if isinstance(score, int | float):
         span["score"] = float(score)
     passage["entities"].append(span)
