@@ -268,6 +268,8 @@ def test_types_of_a_closed_world_are_the_labels(tmp_path: Path, tiny_student: Pa
     for stage in ("passages", "annotate"):
         command(builder, "--config", recipe, "--stage", stage)
     run = tmp_path / "closed" / "run"
+    with pytest.raises(UserError, match="'nevr' is not one of the types of this run: a < b, never"):
+        command(review, "export", "--run", run, "--to", "label-studio", "--types", "nevr")
     command(review, "export", "--run", run, "--to", "label-studio")
     labels = ElementTree.fromstring((run / "review" / "label-studio.xml").read_text()).iter("Label")
     assert [(label.get("value"), label.get("hint")) for label in labels] == [
@@ -349,7 +351,7 @@ FLAGS = "🇫🇷🇫🇷 Ada, Ada met مريم"
     ],
 )  # fmt: skip
 def test_offsets_of_another_count_are_found_by_the_text(text: str, regions: list, expected: list) -> None:
-    assert anchor(text, [Region(*region, "person") for region in regions]) == expected
+    assert anchor(text, [Region(start, end, string, "person") for start, end, string in regions]) == expected
 
 
 @pytest.mark.parametrize(
@@ -362,7 +364,8 @@ def test_offsets_of_another_count_are_found_by_the_text(text: str, regions: list
     ],
 )  # fmt: skip
 def test_a_span_whose_text_is_elsewhere_is_not_taken(text: str, region: tuple, fault: str) -> None:
-    [found] = anchor(text, [Region(*region, "person")])
+    start, end, string = region
+    [found] = anchor(text, [Region(start, end, string, "person")])
     assert isinstance(found, str) and re.search(fault, found)
 
 

@@ -61,9 +61,8 @@ def read_corrected(path: Path, review: Review, annotator: str | None = None) -> 
         people.add(one.annotator)
         if annotator in (None, one.annotator):
             if one.annotator in by_passage[one.passage_id]:
-                raise UserError(
-                    f"{path}: passage {one.passage_id!r} has two annotations by {one.annotator}: delete one"
-                )
+                who = one.annotator or "one person"
+                raise UserError(f"{path}: passage {one.passage_id!r} has two annotations by {who}: delete one")
             by_passage[one.passage_id][one.annotator] = one.regions
     if annotator is not None and annotator not in people:
         raise UserError(f"{path}: --annotator {annotator}: only {', '.join(sorted(people)) or 'nobody'} corrected it")
@@ -121,7 +120,7 @@ def _read(path: Path) -> Iterator[Correction]:
         raise UserError(f"{path}: is empty: export the corrected tasks again")
     try:
         data = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, list):
         for number, task in enumerate(data, 1):

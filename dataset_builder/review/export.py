@@ -10,7 +10,7 @@ from open_ner.tools.files import write_atomic, write_json, write_jsonl
 
 from .label_studio import labeling_config, to_task
 from .other import Opinions, ask_student, read_opinions, read_other_run, uncertainty
-from .passages import Review, ReviewPassage, RunAnnotations, of_types, read_run
+from .passages import Review, ReviewPassage, RunAnnotations, ScoredMention, of_types, read_run
 
 Form = Literal["label-studio", "jsonl"]
 TASK_FILES: dict[Form, str] = {"label-studio": "label-studio.json", "jsonl": "tasks.jsonl"}
@@ -103,8 +103,8 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     for name in order:
         text, teacher = run.texts[name], of_types(run.mentions.get(name, []), types)
         other = [m for m in opinions[text] if m["type"] in types] if opinions is not None else []
-        shown = [] if options.blank else other if options.show == "other" else [{**mention} for mention in teacher]
-        passages.append({"id": name, "text": text, "entities": shown, "teacher": teacher})
+        shown: list[ScoredMention] = other if options.show == "other" else [{**mention} for mention in teacher]
+        passages.append({"id": name, "text": text, "entities": [] if options.blank else shown, "teacher": teacher})
         if opinions is not None:
             passages[-1]["uncertainty"] = round(uncertainty(teacher, other, by_scores), 4)
     if options.by == "uncertain":
@@ -129,6 +129,12 @@ def chosen_types(options: ExportOptions, run: RunAnnotations) -> dict[str, str]:
         raise UserError(f"--types names {twice[0]!r} twice: name each type once")
     if not all(names) or not names:
         raise UserError("--types is empty: name the types to review, as in --types person,city")
+    closed = run.config.teacher.definitions
+    known = closed or {mention["type"] for mentions in run.mentions.values() for mention in mentions}
+    if unknown := [name for name in names if name not in known]:
+        if closed:
+            raise UserError(f"--types: {unknown[0]!r} is not one of the types of this run: {', '.join(closed)}")
+        print(f"the teacher has no span of the types {', '.join(unknown)}: check how they are written")
     print(f"types under review: {', '.join(names)}" + ("" if options.types else "; --types chooses others"))
     return {name: own.get(name, "") for name in names}
 

@@ -30,7 +30,7 @@ def labeling_config(types: Mapping[str, str]) -> str:
 
 def to_task(passage: ReviewPassage, shown_by: str) -> dict[str, Any]:
     """Return a task of Label Studio's import format; its predictions have the spans, if `shown_by` is not empty."""
-    data = {"passage_id": passage["id"], "text": passage["text"]}
+    data: dict[str, Any] = {"passage_id": passage["id"], "text": passage["text"]}
     if "uncertainty" in passage:
         data["uncertainty"] = passage["uncertainty"]
     if not shown_by:

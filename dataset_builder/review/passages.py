@@ -91,8 +91,8 @@ class RunAnnotations:
     @property
     def types(self) -> dict[str, str]:
         """The types of a closed world with their definitions, otherwise the most frequent types."""
-        if closed := getattr(self.config.teacher, "definitions", None):
-            return dict(closed)
+        if self.config.teacher.definitions:
+            return dict(self.config.teacher.definitions)
         counts = Counter(mention["type"] for found in self.mentions.values() for mention in found)
         return {name: "" for name, _ in counts.most_common(MOST_TYPES)}
 
