@@ -142,9 +142,9 @@ def test_a_student_and_two_teachers_are_compared_on_the_same_passages(
     assert len(gains) == 3
     notes = " ".join(result["notes"])
     assert "correcting the spans of gpt-one, which favors gpt-one" in notes
-    assert "gpt-one was asked open types" in notes and "2 others do not" in notes
-    assert "gpt-two was not asked these types of the benchmark: date" in notes
-    for part in (result["answer"], *names, "gpt-one was asked open types", "Strict F1 by type"):
+    assert "gpt-one: asked open types" in notes and "2 spans do not" in notes
+    assert "gpt-two: not asked these types of the benchmark: date" in notes
+    for part in (result["answer"], *names, "gpt-one: asked open types", "Strict F1 by type"):
         assert part in printed
     table = (tmp_path / "out" / "table.md").read_text()
     assert "Strict F1 by type" in table and "5 June 2013 (date)" in table

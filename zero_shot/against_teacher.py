@@ -201,11 +201,11 @@ def notes_on(common: Benchmark, teachers: list[JournaledTeacher]) -> list[str]:
         if teacher.is_closed:
             known = {normalize_type(name) for name in teacher.recipe.teacher.definitions}
             if unknown := sorted(name for name in asked if normalize_type(name) not in known):
-                notes.append(f"{teacher.name} was not asked these types of the benchmark: {', '.join(unknown)}.")
+                notes.append(f"{teacher.name}: not asked these types of the benchmark: {', '.join(unknown)}.")
         else:
             others = teacher.replies["type_not_asked"]
-            what = f"{teacher.name} was asked open types: its spans count if their type is one of the benchmark's"
-            notes.append(f"{what}, ignoring case and plural; {others} others do not.")
+            what = "asked open types, so a span counts if its type is one of the benchmark's, ignoring case and plural"
+            notes.append(f"{teacher.name}: {what}; {others} spans do not.")
     return notes
 
 

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 
 from hub.markdown import escape
-from hub.records import Comparison, Difference, Disagreement, PerThousand, RunResults
+from hub.records import Comparison, Difference, Disagreement, Gain, PerThousand, RunResults
 from open_ner.conversation import Span
 from open_ner.tools.terminal import in_a_cell
 
@@ -82,10 +81,10 @@ def find_places(contenders: list[Contender]) -> list[Place]:
     for name, lines in ((GOLD, contenders[0].lines), *((each.name, each.lines) for each in contenders)):
         for line in lines:
             texts[line["passage_id"]] = line["text"]
-            spans: Iterable[Span] = line["gold_spans"] or []
+            own = line["gold_spans"] or []
             if name != GOLD:
-                spans = [(span["start"], span["end"]) for span in line["spans"]]
-            found[line["passage_id"]][name] += [(start, end, line["type"]) for start, end in spans]
+                own = [(span["start"], span["end"]) for span in line["spans"]]
+            found[line["passage_id"]][name] += [(start, end, line["type"]) for start, end in own]
     places: list[Place] = []
     for passage_id, spans in found.items():
         stretches: list[Span] = []
@@ -96,9 +95,9 @@ def find_places(contenders: list[Contender]) -> list[Place]:
             else:
                 stretches.append((start, end))
         for a, b in stretches:
-            own = {name: sorted({s for s in all_ if s[0] < b and a < s[1]}) for name, all_ in spans.items()}
-            names = [GOLD, *(each.name for each in contenders)]
-            places.append(Place(passage_id, texts[passage_id], a, b, {name: own.get(name, []) for name in names}))
+            names = (GOLD, *(each.name for each in contenders))
+            there = {name: sorted({span for span in spans[name] if span[0] < b and a < span[1]}) for name in names}
+            places.append(Place(passage_id, texts[passage_id], a, b, there))
     return places
 
 
@@ -167,7 +166,7 @@ def _prices(run: RunResults) -> list[str]:
     return [shown, "-" if seconds is None else f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"]
 
 
-def _points(gain: dict) -> str:
+def _points(gain: Gain) -> str:
     low, high = gain["interval"]
     return f"{100 * gain['gain']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from command_line.public import public_path
 from command_line.recipes import read_recipe
-from dataset_builder.annotation.annotate import annotate_passages
+from dataset_builder.annotation.annotate import TeacherReply, annotate_passages
 from dataset_builder.annotation.types import merge_plurals, normalize_type
-from dataset_builder.config import BuildConfig
+from dataset_builder.config import ENGLISH, BuildConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.passages import load_passages
 from dataset_builder.teacher.journal import Journal
@@ -71,9 +71,18 @@ class JournaledTeacher:
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         """Yield the lines of each passage, in order, from its reply; see `EvaluatedModel`."""
-        replies = {name: {**record, "time": record.get("time", "")} for name, record in self.records.items()}
-        passages, most = [_as_passage(passage) for _, passage in todo], self.recipe.dataset.max_entity_words
-        found = annotate_passages(passages, replies, self.variant, most, types=load_type_set(self.recipe.teacher))
+        config = self.recipe
+        replies: dict[str, TeacherReply] = {
+            name: {
+                "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
+                "time": record.get("time", ""),
+            }
+            for name, record in self.records.items()
+        }  # fmt: skip
+        found = annotate_passages(
+            [_as_passage(passage) for _, passage in todo], replies, self.variant, config.dataset.max_entity_words,
+            types=load_type_set(config.teacher), language=config.corpus.language, type_language=self.type_language,
+        )  # fmt: skip
         self.replies.update(one.reason for one in found.rejects if one.reason not in EMPTY)
         unread = {one.id: one.text for one in found.rejects if not (one.span or one.type or one.reason in EMPTY)}
         mentions = {row["id"]: row["entities"] for row in found.rows}
@@ -94,7 +103,8 @@ class JournaledTeacher:
     def _sort(self, mentions: list[Mention], asked: list[str], types: set[str]) -> dict[str, list[Mention]]:
         """Sort mentions by the asked type of the same words, ignoring case and, in the open world, plurals."""
         exact = {normalize_type(name): name for name in asked}
-        merged = {} if self.is_closed else merge_plurals({*types, *exact})
+        is_merged = self.type_language == ENGLISH and not self.is_closed
+        merged = merge_plurals({*types, *exact}) if is_merged else {}
         singular = {merged.get(words, words): name for words, name in exact.items()}
         result: dict[str, list[Mention]] = defaultdict(list)
         for mention in mentions:
@@ -109,6 +119,11 @@ class JournaledTeacher:
     def is_closed(self) -> bool:
         """Whether the teacher was asked given types, and not any types."""
         return bool(self.recipe.teacher.definitions)
+
+    @property
+    def type_language(self) -> str:
+        """The language in which the teacher was asked to name types."""
+        return self.recipe.teacher.type_language or ENGLISH
 
     def per_thousand(self, ids: Iterable[str]) -> PerThousand:
         """Return dollars and seconds of the replies to these passages, for each 1,000, None if they are not known."""
