@@ -9,7 +9,7 @@ Each split becomes one file. What the form cannot hold is counted by reason in e
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,8 @@ def main() -> None:
     files = {name: f"{name}{SUFFIXES[args.to]}" for name in splits}
     with replaced(output, "export.json", "an export") as folder:
         for name, rows in splits.items():
-            passages = read_passages(tqdm(rows, name, disable=None), types, tallies[name])
+            progress: Iterable[Any] = tqdm(rows, name, disable=None)
+            passages = read_passages(progress, types, tallies[name])
             write(passages, folder / files[name], args.alignment, tallies[name])
         rejects = ({"split": name, **asdict(one)} for name, tally in tallies.items() for one in tally.rejects)
         write_jsonl(folder / "rejects.jsonl", rejects)
@@ -72,7 +73,7 @@ def main() -> None:
         show(name, tally.summary(), output / files[name])
 
 
-def load_splits(name: str, config: str | None, form: str) -> tuple[str, "Mapping[str, Dataset]"]:
+def load_splits(name: str, config: str | None, form: str) -> tuple[str, "dict[str, Dataset]"]:
     """Return the chosen config of a dataset and its splits.
 
     Without a choice, GLiNER gets the default config, whose rows name absent types. The other forms take every type for
@@ -89,7 +90,7 @@ def load_splits(name: str, config: str | None, form: str) -> tuple[str, "Mapping
         configs = get_dataset_config_names(name)
         if config is None and form != "gliner" and "annotations" in configs:
             config = "annotations"
-        splits = load_dataset(name, config)
+        splits = {str(split): rows for split, rows in load_dataset(name, config).items()}
     except Exception as error:  # `datasets` raises dozens of types for a source that it cannot read
         raise UserError(f"{name!r} cannot be read as a dataset: {str(error):.300}") from None
     for rows in splits.values():
@@ -100,7 +101,7 @@ def load_splits(name: str, config: str | None, form: str) -> tuple[str, "Mapping
                 f"{name}: its columns are {', '.join(sorted(columns))}; a dataset of this project has id, text and "
                 "entities with start, end and type: choose another --dataset_config, or build it first"
             )
-    return config or next(iter(splits.values())).info.config_name, splits
+    return config or next(iter(splits.values())).info.config_name or "default", splits
 
 
 def writer(form: str, language: str | None, types: list[str]) -> Write:

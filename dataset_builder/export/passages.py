@@ -68,19 +68,20 @@ def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tal
             if row.get("negatives") is not None:
                 asked = [kind for kind in row["negatives"] if types is None or kind in types]
                 negatives = (negatives or {}) | dict.fromkeys(asked)
-            for mention in row["entities"]:
-                start, end, kind = mention["start"], mention["end"], mention["type"]
+            for entity in row["entities"]:
+                start, end, kind = entity["start"], entity["end"], entity["type"]
                 word = text[start:end]
+                mention: Mention = {"start": start, "end": end, "text": entity.get("text", word), "type": kind}
                 tally.counts["entities_read"] += 1
                 if types is not None and kind not in types:
-                    tally.reject(name, {**mention, "text": word}, "type_not_chosen")
-                elif not 0 <= start < end <= len(text) or mention.get("text", word) != word:
-                    tally.reject(name, {**mention, "text": mention.get("text", word)}, "span_not_in_text")
+                    tally.reject(name, mention, "type_not_chosen")
+                elif not 0 <= start < end <= len(text) or mention["text"] != word:
+                    tally.reject(name, mention, "span_not_in_text")
                 elif (start, end, kind) in seen:
-                    tally.reject(name, {**mention, "text": word}, "given_twice")
+                    tally.reject(name, mention, "given_twice")
                 else:
                     seen.add((start, end, kind))
-                    mentions.append({"start": start, "end": end, "text": word, "type": kind})
+                    mentions.append(mention)
         yield Passage(name, text, mentions, None if negatives is None else list(negatives))
 
 
