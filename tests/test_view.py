@@ -249,13 +249,18 @@ def test_results_of_the_command_and_broken_rows_are_shown(call: Call, tmp_path: 
     entity = {"entity_group": "person", "word": "Ada", "start": 0, "end": 3, "score": 0.25}
     bad = [{"start": 0, "end": 99, "type": "t"}, {"start": 0, "end": 3, "text": "Bob", "type": "t"}, "x"]
     bad += [{"start": True, "end": 2, "type": "t"}, {"start": 2, "end": 2, "type": "t"}]
-    rows = [{"text": "Ada", "entities": [entity]}, {"text": "Ada", "entities": bad}, {"error": "not JSON"}]
+    rows = [
+        {"text": "Ada", "entities": [entity], "types": ["person", "city"]},
+        {"text": "Ada", "entities": bad},
+        {"error": "not JSON"},
+    ]
     rows += [{"id": "d", "text": "cut", "reason": "too_short"}, {"id": 7, "text": "Ada", "entities": None}]
     status, _, _ = call(write_lines(tmp_path / "out.jsonl", rows), "--output", tmp_path / "p.html")
     page = read((tmp_path / "p.html").read_text(encoding="utf-8"))
     assert status == 0 and page.texts == ["Ada", "Ada", "", "cut", "Ada"]
     assert [(mark["label"], mark["score"]) for mark in page.marks] == [("person", "0.25")]
     assert page.data.count("invalid_offsets") == 1 + len(bad) and {"#1", "7", "not JSON", "too_short"} <= {*page.data}
+    assert page.data[page.data.index("Asked, no span: ") + 1] == "city"
 
 
 def prediction(
@@ -355,7 +360,8 @@ def test_annotations_need_no_pyarrow_and_parquet_names_the_extra(
         ("a.jsonl", '{"text": ""}', ["--start", "0"], "--start 0: give at least 1"),
         ("a.jsonl", '{"text": ""}', ["--sample", "2", "--limit", "1"], "a sample is of the whole file"),
         ("a.jsonl", '{"text": ""}', ["--output", "x.txt"], "name it x.html"),
-        ("a.jsonl", '{"text": ""}', ["--output", "no/where/x.html"], "there is no folder no/where"),
+        ("a.jsonl", '{"text": ""}', ["--output", "no/where/x.html"], "cannot be written: No such file or directory"),
+        ("a.jsonl", '{"text": ""}', ["--output", "TMP/folder.html"], "cannot be written: Is a directory"),
         ("a.jsonl", '{"text": ""}', ["--config", "type"], "only the folder of a dataset has configs"),
         ("a.parquet", "no", [], "cannot be read as Parquet"),
         ("a.jsonl.gz", "no", [], "cannot be read"),
@@ -368,7 +374,8 @@ def test_invalid_input_gives_one_line_with_the_remedy(
 ) -> None:
     if content is not None:
         (built / name).write_text(content)
-    status, out, err = call(built / name, *options)
+    (built / "folder.html").mkdir()
+    status, out, err = call(built / name, *[option.replace("TMP", str(built)) for option in options])
     assert (status, out) == (2, "") and said in err and len(err.splitlines()) == 1 and err.startswith("error: ")
 
 

@@ -51,6 +51,6 @@ def main(arguments: Sequence[str]) -> None:
         return
     try:
         write_atomic(args.output, render_html(page.passages, args.file.name, page.notes, page.noun))
-    except FileNotFoundError:
-        raise UserError(f"--output {args.output}: there is no folder {args.output.parent}") from None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(f"--output {args.output} cannot be written: {error.strerror}") from None
     print(" ".join([f"{args.output}: {len(page.passages):,} passages.", *page.notes]))

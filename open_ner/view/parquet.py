@@ -15,7 +15,7 @@ try:
 except ModuleNotFoundError:
     raise UserError("Parquet files need the package pyarrow: pip install 'open-ner[view]'") from None
 
-COLUMNS = ("id", "text", "entities", "negatives", "dataset", "source", "teacher", "error", "reason")
+COLUMNS = ("id", "text", "entities", "negatives", "types", "dataset", "source", "teacher", "error", "reason")
 BATCH = 1000  # rows that are decoded at once
 Opened = tuple[int, Any]  # the number of passages, and the function that yields those at sorted places
 

@@ -26,7 +26,8 @@ def from_row(row: Row, number: int, where: str) -> Passage:
     """Return the passage of a row with a `text`.
 
     Also read are `id`, `entities` with `start`, `end` and `type` (or `entity_group`, as in the results of the
-    pipeline), their `score`, `negatives`, and `reason` or `error` of a row that was rejected.
+    pipeline) and their `score`, the `types` that were asked or the `negatives` among them, and the `reason` or `error`
+    of a row that was rejected.
     """
     text, entities = row.get("text", "" if "error" in row else None), row.get("entities")
     if not isinstance(text, str):
@@ -38,8 +39,10 @@ def from_row(row: Row, number: int, where: str) -> Passage:
         add_span(passage, found if isinstance(found, dict) else {"text": found})
     if about := [str(row[name]) for name in ("dataset", "source", "teacher") if row.get(name)]:
         passage["about"] = " · ".join(map(replace_surrogates, about))
-    if isinstance(absent := row.get("negatives"), list):
-        passage["absent"] = [replace_surrogates(str(name)) for name in absent]
+    asked = row.get("negatives", row.get("types"))
+    if isinstance(asked, list):
+        present = {span["type"] for span in passage["entities"]}
+        passage["absent"] = [name for name in map(replace_surrogates, map(str, asked)) if name not in present]
     for name in ("reason", "error"):
         if row.get(name):
             passage["rejects"].append(reject(str(row[name])))

@@ -1,6 +1,8 @@
 """Print passages with marked spans in a terminal, in color if it supports that."""
 
+import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +16,8 @@ def render_terminal(passages: Iterable[Passage]) -> None:
 
     An ellipsis shows where a span is interrupted by another one that crosses it.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # characters that the terminal's encoding does not have
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     colors: dict[str, str] = {}
     for passage in passages:
