@@ -48,8 +48,9 @@ def check_spelling(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, s
     """Return a warning if the student's tokenizer spells the passages of a dataset in bytes; otherwise None."""
     if "messages" not in rows.column_names:
         return None  # `tokenize` reports it
-    turns = rows[:SAMPLE]["messages"]
-    texts = [max((message["content"] for message in messages), key=len, default="") for messages in turns]  # passages
+    conversations = rows[:SAMPLE]["messages"]
+    asked = ([turn["content"] for turn in messages if turn["role"] == "user"] for messages in conversations)
+    texts = [turns[0] for turns in asked if turns]  # the passages
 
     def count(texts: list[str]) -> int:
         return sum(map(len, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]))

@@ -1,6 +1,7 @@
 """Filters of passages before the teacher is paid."""
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def make_detector(language: str) -> Callable[[str], bool]:
     detector = LangDetector(LangDetectConfig(max_input_length=None))  # the default reads 80 characters
 
     def speaks(text: str) -> bool:
-        (best,) = detector.detect(text, model="lite", k=1)  # part of the wheel: no download
+        composed = unicodedata.normalize("NFC", text)  # the form that the detector was trained on
+        (best,) = detector.detect(composed, model="lite", k=1)  # part of the wheel: no download
         return best["lang"].lower() == language or best["score"] < CONFIDENT
 
     return speaks
@@ -112,7 +114,7 @@ class NearDuplicates:
         """Add a text and return True, or return False if it is a near duplicate."""
         import numpy as np
 
-        words = split_words(text.lower())
+        words = split_words(unicodedata.normalize("NFC", text.lower()))
         size = words_in_units(words, SHINGLE)
         grams = [" ".join(words[i : i + size]) for i in range(max(1, len(words) - size + 1))]
         hashes = {zlib.crc32(gram.encode()) for gram in grams}
