@@ -22,8 +22,7 @@ from .selection import Selection
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text
 
 # A sentence ends at a mark before a space that no lower-case letter follows, except after an initial or a title; at a
-# Chinese or Japanese mark; at the full stop of another script; and at an empty line. Mistakes cost little, because windows
-# overlap.
+# Chinese or Japanese mark; at another script's full stop; at an empty line. Mistakes cost little: windows overlap.
 SENTENCE_END = re.compile(
     r"(?<![\s.][A-Z])(?<!\b(?:Mr|Ms|Dr|St|Lt))(?<!\b(?:Mrs|Gen|Sen|Rep))(?<!\bProf)"
     r"[.!?…]+[\"'”’»)\]]*(?=\s[^a-z])|[。！？｡]+[”’」』）]*|[।॥؟۔።։။។།]+(?=\s)|\n(?=\s)"
