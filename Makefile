@@ -6,6 +6,7 @@ BIN     := $(VENV)/bin
 RUN     := runs/quickstart
 LAUNCH  := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --quiet
 BUILDER := $(wildcard dataset_builder/*.py dataset_builder/*/*.py dataset_builder/*.md dataset_builder/*/*/*.jinja dataset_builder/sample/*.jsonl ner_sets/*.py command_line/*.py) open_ner/conversation.py open_ner/prompts.py
+EVALUATION := $(wildcard zero_shot/*.py ner_sets/*.py open_ner/*.py metrics/entity_f1/*.py)
 SENTENCE := Ada Lovelace and Charles Babbage met in London in June 1833; her notes on the Analytical Engine appeared in Taylor's Scientific Memoirs.
 
 define SUMMARY
@@ -62,9 +63,15 @@ $(RUN)/model/training.json: $(RUN)/data/dataset/README.md $(RUN)/student.txt rec
 	test ! -e $@ || rm -rf $(@D)  # trained with another dataset, model or recipe; train_sft.py would not replace it
 	$(LAUNCH) train_sft.py --config recipes/sft/smollm2_135m/cpu.yaml --model_name_or_path $(STUDENT)
 
-$(RUN)/results/table.md: $(RUN)/model/training.json eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(wildcard zero_shot/*.py ner_sets/*.py open_ner/*.py metrics/entity_f1/*.py)
+$(RUN)/fit/calibration.png: $(RUN)/model/training.json recipes/eval/fit.yaml recipes/eval/benchmarks/fit.yaml dataset_builder/sample/fit.jsonl $(EVALUATION)
+	@echo "== calibration: how sure an answer must be, on passages that are neither trained on nor in the results"
+	rm -rf $(@D)
+	$(BIN)/python eval_zero_shot.py --config recipes/eval/fit.yaml --model $(RUN)/model > /dev/null
+	$(BIN)/python -m zero_shot.calibration --predictions $(@D)/*/*/predictions.jsonl --model $(RUN)/model --figure $@
+
+$(RUN)/results/table.md: $(RUN)/fit/calibration.png eval_zero_shot.py model_card.md recipes/eval/sample.yaml recipes/eval/benchmarks/sample.yaml dataset_builder/sample/held_out.jsonl $(EVALUATION)
 	@echo "== evaluation: the untrained and the tuned student on held-out domains and types"
-	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --model $(STUDENT) $(RUN)/model > /dev/null
+	$(BIN)/python eval_zero_shot.py --config recipes/eval/sample.yaml --decoding flat --model $(STUDENT) $(RUN)/model > /dev/null
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --durations=15
