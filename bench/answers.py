@@ -7,7 +7,7 @@ All rows come from predictions of the decoding `free`, so they differ by nothing
 development set: presence bias and threshold are fitted on its choosing half, where each half of the passages is read
 under the fit of the other. The reporting half and the sets of `--test` are read under the fit of the choosing half.
 Intervals are from a paired bootstrap over passages, never over sentences. `--versus` adds predictions of another
-decoder on the same passages.
+decoder on the same passages. table.md beside the output shows all students whose JSON file is there.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from zero_shot.reliability import expected_error, scored_spans  # noqa: E402
 from zero_shot.scoring import MAIN, CountsByPassage, counts_by_passage, f1, interval, resample  # noqa: E402
 
 SPLITS = 10  # random halves in which the sign of a gain is counted
+WAYS = ("free", "in the text", "nested", "flat", "flat, presence", "flat, threshold", "flat, fitted")
 SUREST = 0.05  # share of the gold mentions: precision is measured among this many of the surest spans
 
 
@@ -116,6 +117,33 @@ def compare(ways: dict[str, list[PredictionLine]], base: str = "free", seed: int
     return rows
 
 
+def markdown(files: list[Path]) -> str:
+    """Write the results of several students as one table; the mean of the sets that are not for development last."""
+    head = ["set", "answers", "student", "official F1 (gain [95 %], splits)", "strict F1 (gain [95 %], splits)"]
+    lines = [f"| {' | '.join([*head, 'macro F1', 'ECE', 'surest'])} |", "|---|---|---|" + "--:|" * 5]
+    students = {file.stem: json.loads(file.read_text(encoding="utf-8"))["sets"] for file in files}
+    for name in dict.fromkeys(name for sets in students.values() for name in sets if not name.startswith("choosing")):
+        for way in WAYS:
+            for student, sets in students.items():
+                if row := sets.get(name, {}).get(way):
+                    cells = [f"{x['f1']} ({x['gain']:+} {x['interval']}, {x['positive_splits']})" for x in row_of(row)]
+                    rest = [row["strict"]["macro_f1"], row.get("ece", ""), row.get("precision_of_the_surest", "")]
+                    lines.append(f"| {' | '.join(map(str, [name, way, student, *cells, *rest]))} |")
+    for way in WAYS:
+        for student, sets in students.items():
+            rows = [row_of(sets[name][way]) for name in sets if not name.startswith(("choosing", "reporting", "dev_"))]
+            if rows:
+                means = [[fmean(row[n][key] for row in rows) for key in ("f1", "gain")] for n in range(len(MAIN))]
+                cells = [f"{value:.1f} ({gain:+.1f})" for value, gain in means]
+                lines.append(f"| mean of {len(rows)} sets | {' | '.join([way, student, *cells])} | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def row_of(row: dict) -> list[dict]:
+    """Return the scores of a row by the main scorers."""
+    return [row[scorer] for scorer in MAIN]
+
+
 def main() -> None:
     """Fit on the choosing half, compare on every set, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,6 +175,8 @@ def main() -> None:
     results = {name: compare(ways) for name, ways in sets.items()}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.output, {"decision": decision, "sets": results})
+    table = markdown(sorted(args.output.parent.glob("*.json")))
+    (args.output.parent / "table.md").write_text(table, encoding="utf-8")
     for name, rows in results.items():
         print(f"\n{name}")
         for way, row in rows.items():
