@@ -287,6 +287,18 @@ def test_mistakes_are_one_clear_line(
         compare(tmp_path, *options, "--output_dir", "out")
 
 
+def test_two_runs_of_one_model_are_told_apart_by_their_folders(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(work / "open", tmp_path / "again")
+    monkeypatch.chdir(tmp_path)
+    compare(work, "--run", str(work / "open"), "--other_run", "again", "--output_dir", "out")
+    result = read(tmp_path / "out")
+    assert [run["model"]["id"] for run in result["runs"]] == ["gpt-one in open", "gpt-one in again"]
+    assert result["differences"][0]["strict"] == {"gain": 0.0, "interval": [0.0, 0.0]}
+    assert result["disagreements"] == [] and "do not tell them apart" in result["answer"]
+
+
 def test_a_run_of_definitions_has_nothing_to_compare(work: Path, tmp_path: Path) -> None:
     run = shutil.copytree(work / "open", tmp_path / "run")
     text = (run / "recipe.yaml").read_text()

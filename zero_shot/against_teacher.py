@@ -77,6 +77,10 @@ def main() -> None:
     student = TimedStudent(args.model, "flat") if args.model else None
     notes = [refuse_trained(args.model, benchmark, args.dataset)] if student else []
     teachers = [JournaledTeacher(Path(each), benchmark.passages) for each in (args.run, args.other_run) if each]
+    names = [args.model, *(teacher.name for teacher in teachers)]
+    if len(set(names)) < len(names):  # two runs of one model
+        for teacher in teachers:
+            teacher.name = teacher.record["id"] = f"{teacher.name} in {public_path(teacher.run)}"
     common = answered_by_all(benchmark, teachers, Path(args.data_dir))
     contenders = [ask_teacher(teachers[0], "teacher", common, suite)]
     if student:
@@ -170,10 +174,6 @@ def score(
 
 def compare_all(contenders: list[Contender], common: Benchmark, notes: list[str], seed: int) -> Comparison:
     """Return the content of against_teacher.json."""
-    if len({each.name for each in contenders}) < len(contenders):  # two runs of one model
-        contenders = [each._replace(name=f"{each.name} ({each.role})") for each in contenders]
-        for each in contenders:
-            each.results["model"]["id"] = each.name
     found, shown = differences(contenders, seed), disagreements(contenders, seed)
     prices = [(each, each.results.get("per_thousand")) for each in contenders]
     comparison: Comparison = {
