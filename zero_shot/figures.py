@@ -168,7 +168,7 @@ def plot_against_teacher(comparison: Comparison, path: Path) -> None:
         values = [100 * result["per_type"][kind]["strict"]["f1"] for kind in types]
         right.scatter(values, [place - 0.12 * shift for place in range(len(types))], s=36, color=color, zorder=3)
     left.set_xticks(range(len(MAIN)), MAIN)
-    left.set(ylabel="F1 (%)", ylim=(0, 100), title=f"{name}: {comparison['n_passages']} passages, 95 % intervals")
+    left.set(ylabel="F1 (%)", ylim=(0, 103), title=f"{name}: {comparison['n_passages']} passages, 95 % intervals")
     right.set_yticks(range(len(types)), [f"{kind} ({gold[kind]:g})" for kind in types], fontsize=8)
     right.set(xlabel="strict F1 (%)", xlim=(-3, 103), title="By type (gold spans)")
     right.grid(axis="y", color=LIGHT_GREY, linewidth=0.4)
