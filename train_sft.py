@@ -90,9 +90,9 @@ def prepare_data(
         fresh = config.local_process_index == 0
         source = script.dataset_name, script.dataset_config
         conversations = load_conversations(*source, script.dataset_train_split, script.max_conversations, fresh)
+        rows, report = tokenize(conversations, tokenizer, *options)
         if fresh and (warning := check_spelling(conversations, tokenizer, str(model_config.model_name_or_path))):
             print(warning)
-        rows, report = tokenize(conversations, tokenizer, *options)
         if config.eval_strategy == "no":
             return rows, report, None, None
         conversations = load_conversations(*source, script.dataset_eval_split, script.eval_passages, fresh)

@@ -45,12 +45,12 @@ def load_conversations(name: str, config: str, split: str, first: int | None, fr
 
 
 def check_spelling(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, student: str) -> str | None:
-    """Return a warning if the student's tokenizer spells the passages of a dataset in bytes; otherwise None."""
-    if "messages" not in rows.column_names:
-        return None  # `tokenize` reports it
+    """Return a warning if the student's tokenizer spells the passages of a dataset in bytes; otherwise None.
+
+    The rows are those that `tokenize` has checked.
+    """
     conversations = rows[:SAMPLE]["messages"]
-    asked = ([turn["content"] for turn in messages if turn["role"] == "user"] for messages in conversations)
-    texts = [turns[0] for turns in asked if turns]  # the passages
+    texts = [next(turn["content"] for turn in turns if turn["role"] == "user") for turns in conversations]  # passages
 
     def count(texts: list[str]) -> int:
         return sum(map(len, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]))
