@@ -151,7 +151,7 @@ def test_corrections_become_gold_and_every_change_is_counted(run: Path, command:
         elif number == 2:
             rome |= {"end": 15, "text": "Rome on"}
         elif number == 3:
-            row["entities"].append({"start": 16, "end": 19, "text": "day", "type": "person"})
+            row["entities"].append({"text": "day", "type": "person"})
         elif number == 4:
             row["entities"] = []
 
@@ -348,6 +348,7 @@ FLAGS = "🇫🇷🇫🇷 Ada, Ada met مريم"
         ("😀aa", [(1, 2, "a"), (2, 3, "a")], [(1, 2), (2, 3)]),  # both could be: code points, as the editor counts
         ("😀aab", [(2, 3, "a"), (4, 5, "b")], [(1, 2), (3, 4)]),  # the second span shows that it is UTF-16
         ("Ada", [(0, 3, None)], [(0, 3)]),
+        ("😀aab", [(2, 3, "a"), (None, None, "b")], [(2, 3), (3, 4)]),  # a line edited by hand, without offsets
     ],
 )  # fmt: skip
 def test_offsets_of_another_count_are_found_by_the_text(text: str, regions: list, expected: list) -> None:
@@ -361,6 +362,8 @@ def test_offsets_of_another_count_are_found_by_the_text(text: str, regions: list
         (FLAGS, (0, 99, None), "not in"),
         (FLAGS, (-4, 3, None), "not in"), (FLAGS, (3, 3, ""), "nowhere|several"), (FLAGS, ("0", 3, "Ada"), "whole"),
         (FLAGS, (True, 3, "Ada"), "whole numbers"), (FLAGS, (1, 2, 7), "not a string"), ("", (0, 1, "a"), "nowhere"),
+        (FLAGS, (None, None, "Ada"), "several places: give"), (FLAGS, (None, None, "Eve"), "not in"),
+        (FLAGS, (None, None, None), "whole numbers"), (FLAGS, (None, 9, "met"), "whole numbers"),
     ],
 )  # fmt: skip
 def test_a_span_whose_text_is_elsewhere_is_not_taken(text: str, region: tuple, fault: str) -> None:

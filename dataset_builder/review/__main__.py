@@ -12,8 +12,6 @@ from pathlib import Path
 
 from open_ner.tools.errors import UserError, run
 
-from .export import ExportOptions, export
-from .importing import ImportOptions, import_review
 from .passages import MOST_TYPES
 
 
@@ -22,12 +20,16 @@ def main() -> None:
     args = parse_arguments()
     folder = args.review or args.run / "review"
     if args.command == "export":
+        from .export import ExportOptions, export
+
         types = None if args.types is None else [name.strip() for name in args.types.split(",")]
         export(ExportOptions(
             args.run, folder, args.to, args.sample, args.by, args.seed, types, args.model, args.predictions,
             args.other_run, args.show, args.blank, args.pool,
         ))  # fmt: skip
         return
+    from .importing import ImportOptions, import_review  # slow to import: the scorer needs `evaluate`
+
     if args.train_one_in < 0 or args.train_one_in == 1:
         raise UserError(f"--train_one_in {args.train_one_in}: it must be 0, or at least 2")
     name = args.name or f"{args.run.resolve().name}-review"

@@ -10,7 +10,7 @@ SPACE = re.compile(r"(?:\\n|\s)+")
 
 
 class Region(NamedTuple):
-    """A span as in the file; `text` is None if the file does not have it."""
+    """A span as in the file; `text`, or `start` and `end`, are None if the file does not have them."""
 
     start: Any
     end: Any
@@ -23,7 +23,7 @@ def anchor(text: str, regions: list[Region]) -> list[Span | str]:
 
     Offsets count code points, as in Label Studio's editor, if each region has its text there. Otherwise they count
     UTF-16 units, as some clients of its API do, if each region has its text there. Otherwise a region is where one of
-    the two finds its text, or at the only occurrence of its text.
+    the two finds its text, or at the only occurrence of its text, as is a region without offsets in any case.
     """
     by_characters = [_by_code_points(text, region) for region in regions]
     if all(by_characters):
@@ -36,6 +36,8 @@ def anchor(text: str, regions: list[Region]) -> list[Span | str]:
 
 def _by_code_points(text: str, region: Region) -> Span | None:
     start, end, string = region.start, region.end, region.text
+    if start is None and end is None:
+        return _by_text(text, string)
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
         return None
     return (start, end) if string is None or _reads(text[start:end], string) else None
@@ -43,6 +45,8 @@ def _by_code_points(text: str, region: Region) -> Span | None:
 
 def _by_utf16(text: str, region: Region) -> Span | None:
     start, end, units = region.start, region.end, text.encode("utf-16-le", "surrogatepass")
+    if start is None and end is None:
+        return _by_text(text, region.text)
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(units) // 2:
         return None
     before, inside = (units[2 * i : 2 * j].decode("utf-16-le", "replace") for i, j in ((0, start), (start, end)))
@@ -50,16 +54,25 @@ def _by_utf16(text: str, region: Region) -> Span | None:
     return (len(before), len(before + inside)) if is_whole and _reads(inside, region.text) else None
 
 
+def _by_text(text: str, string: object) -> Span | None:
+    """Return the only occurrence of a string."""
+    if not isinstance(string, str) or not string or not 0 <= text.find(string) == text.rfind(string):
+        return None
+    return text.index(string), text.index(string) + len(string)
+
+
 def _only(text: str, region: Region, *places: Span | None) -> Span | str:
     """Return the only place that a region can mean, or why there is none."""
-    if type(region.start) is not int or type(region.end) is not int or not isinstance(region.text, str | None):
+    string, without_offsets = region.text or "", region.start is None and region.end is None
+    numbers = type(region.start) is int and type(region.end) is int
+    if not isinstance(string, str) or not (numbers or (without_offsets and string)):
         return "start and end are not whole numbers, or text is not a string"
-    string = region.text or ""
-    found = {place for place in places if place}
-    if not found and string and 0 <= text.find(string) == text.rfind(string):
-        found = {(text.index(string), text.index(string) + len(string))}
-    if len(found) == 1:
-        return found.pop()
+    found = {place for place in places if place} or {_by_text(text, string)}
+    if len(found) == 1 and (place := found.pop()):
+        return place
+    if without_offsets:
+        where = "at several places: give its start and end" if string in text else "not in the passage"
+        return f"{string!r} is {where}"
     if region.text is None:
         return f"it is not in a text of {len(text)} characters"
     there = text[max(0, region.start) : max(0, region.end)]

@@ -94,7 +94,7 @@ def _mentions(
             raise UserError(f"{where}: label {region.label!r} is not under review ({known}): correct it in the file")
         if isinstance(span, str):
             raise UserError(f"{where}: {span}: correct the span in the file")
-        result.counts["moved"] += span != (region.start, region.end)
+        result.counts["moved"] += region.start is not None and span != (region.start, region.end)
         start, end = _trim(text, *span)
         if start == end:
             raise UserError(f"{where}: only white space: remove the span from the file")

@@ -61,6 +61,11 @@ def export(options: ExportOptions) -> None:
     print(
         f"tasks: {len(review.passages)} passages, {sum(len(p['entities']) for p in review.passages)} spans -> {tasks}"
     )
+    what = "import them into Label Studio (docs/review.md)"
+    if options.to == "jsonl":
+        what = "correct `entities`, and set `reviewed` to true in each line that you have checked"
+    folder = "" if options.folder == options.run / "review" else f" --review {options.folder}"
+    print(f"next: {what}; then: python -m dataset_builder.review import FILE --run {options.run}{folder}")
     if (options.run / "dataset").exists():
         print(f"{options.run / 'dataset'} was built before: run --stage build again, which leaves these passages out")
 
