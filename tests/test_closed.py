@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import DatasetCard
 from pyarrow import parquet
 
+from command_line.recipes import read_recipe
 from dataset_builder.__main__ import main
 from dataset_builder.annotation.annotate import Annotations, annotate_passages
 from dataset_builder.config import DatasetConfig, TeacherConfig
@@ -32,6 +33,8 @@ from dataset_builder.teacher.type_set import load_type_set
 from fake_batch import FakeBatch
 from fake_teacher import FakeTeacher, completion
 from made_up import passages
+from ner_sets.benchmarks import read_passages
+from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -244,6 +247,9 @@ def test_a_dry_run_a_run_and_another_one(
     card = DatasetCard.load(tmp_path / "run" / "dataset" / "README.md")
     assert [config["config_name"] for config in card.data.configs] == ["closed", "annotations"]
     assert "| Drug | a substance that treats a disease | 6 |" in card.text and "| antibiotic |  | 0 |" in card.text
+    held_out = read_recipe(BenchmarkConfig, ROOT / "recipes" / "eval" / "benchmarks" / "held_out.yaml")
+    found, _ = read_passages(held_out, str(tmp_path / "run"), Counter())
+    assert len(found) == 2 and all(len(passage.queries) == 3 for passage in found)
     assert "with guidelines and 1 annotated example" in card.text and "| passages without entity | 3 |" in card.text
     assert {path.name for path in (tmp_path / "run" / "dataset" / "figures").iterdir()} >= {"types_by_rank.png"}
 
