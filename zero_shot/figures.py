@@ -11,6 +11,7 @@ from .scoring import MAIN
 
 RUN_COLORS = (GREY, *COLORS)  # the first run is the baseline
 ERROR_COLORS = {"right": GREEN, "missed": GREY, "boundary": ORANGE, "type": PURPLE, "spurious": RED}
+MIN_LABELED_BAR = 8  # F1 in percent; lower bars have their number above the interval
 MOST_TYPES = 24
 TYPES = {"all": "all types", "seen": "types seen", "held_out": "held-out types"}
 
@@ -162,9 +163,11 @@ def plot_against_teacher(comparison: Comparison, path: Path) -> None:
         places = [place + shift * width for place in range(len(f1))]
         label = f"{run['model']['id']} ({role})"
         left.bar(places, f1, width * 0.92, color=color, yerr=errors, ecolor=DARK_GREY, capsize=3, label=label)
-        for place, value in zip(places, f1, strict=True):
-            ink = "white" if number else "black"  # only the first color is light
-            left.annotate(f"{value:.1f}", (place, 1), ha="center", va="bottom", fontsize=8, color=ink)
+        for place, value, (_, high) in zip(places, f1, bounds, strict=True):
+            fits = value >= MIN_LABELED_BAR
+            ink = "white" if fits and number else "black"  # only the first color is light
+            height = 1 if fits else high + 1
+            left.annotate(f"{value:.1f}", (place, height), ha="center", va="bottom", fontsize=8, color=ink)
         values = [100 * result["per_type"][kind]["strict"]["f1"] for kind in types]
         right.scatter(values, [place - 0.12 * shift for place in range(len(types))], s=36, color=color, zorder=3)
     left.set_xticks(range(len(MAIN)), MAIN)
