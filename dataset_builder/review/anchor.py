@@ -63,7 +63,7 @@ def _by_text(text: str, string: object) -> Span | None:
 
 def _only(text: str, region: Region, *places: Span | None) -> Span | str:
     """Return the only place that a region can mean, or why there is none."""
-    string, without_offsets = region.text or "", region.start is None and region.end is None
+    string, without_offsets = region.text or "", (region.start, region.end) == (None, None)
     numbers = type(region.start) is int and type(region.end) is int
     if not isinstance(string, str) or not (numbers or (without_offsets and string)):
         return "start and end are not whole numbers, or text is not a string"
