@@ -73,7 +73,7 @@ def scores() -> str:
         f"Watch a real model learn open NER in minutes: {training['trained_on']['conversations']} annotated passages",
         f"and {training['seconds']:.0f} seconds of training on two CPU cores raise SmolLM2-135M's F1 on the",
         f"{after['n_passages']} held-out passages of other domains from {was} (untuned, it answers in prose) to {now}",
-        f"(exact spans: {exact}). That student on the paper's seven zero-shot sets, each type by itself, as published:",
+        f"(exact spans: {exact}). That student on the paper's seven zero-shot sets, each type by itself as there:",
         "",
         f"| F1 in percent, {size} | MIT (2) | CrossNER (5) | all seven |",
         "|---|--:|--:|--:|",
