@@ -224,10 +224,11 @@ def make_local_benchmark(recipe: dict[str, Any], folder: Path) -> None:
         spans.write_bytes(gzip.compress(annotated.encode()))
     else:
         row = {"id": "1", "text": TEXT, "source": "", "messages": messages, "negatives": [], "entities": []}
-        file = f"{recipe['config']}/{recipe['split']}-00000-of-00001.parquet"
+        config = recipe.get("config", "type")
+        file = f"{config}/{recipe['split']}-00000-of-00001.parquet"
         files = [{"split": recipe["split"], "path": file}]
-        card = json.dumps({"configs": [{"config_name": recipe["config"], "data_files": files}]})
-        (path / recipe["config"]).mkdir(parents=True)
+        card = json.dumps({"configs": [{"config_name": config, "data_files": files}]})
+        (path / config).mkdir(parents=True)
         (path / "README.md").write_text(f"---\n{card}\n---\n")
         datasets.Dataset.from_list([row], features=CONVERSATION_FEATURES).to_parquet(path / file)
 

@@ -16,7 +16,8 @@ from open_ner.__main__ import main, read_types
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.tools.errors import run
 from open_ner.tools.jsonl import answer_jsonl
-from open_ner.tools.terminal import marked, printable, show
+from open_ner.tools.terminal import marked, printable
+from terminal import in_a_terminal
 
 ROOT = Path(__file__).parent.parent
 TEXT = "Angela Merkel met Barack Obama in Berlin."
@@ -266,14 +267,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def on_terminal(monkeypatch: pytest.MonkeyPatch, text: str, entities: list[dict[str, Any]], **variables: str) -> str:
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ({"TERM": "xterm-256color", "COLUMNS": "60"} | variables).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    show(text, entities)
-    return sys.stdout.getvalue()
+SHOW = "import json, sys; from open_ner.tools.terminal import show; show(*json.loads(sys.argv[1]))"
+
+
+def on_terminal(text: str, entities: list[dict[str, Any]], **variables: str) -> str:
+    command = [sys.executable, "-c", SHOW, json.dumps([text, entities])]
+    return in_a_terminal(command, {"TERM": "xterm-256color", "COLUMNS": "60", "PYTHONPATH": str(ROOT)} | variables)
 
 
 SPANS = [
@@ -285,16 +284,16 @@ SPANS = [
 SPANNED = "Ada \x1b]0;x\x07 in Rome\u202e\r\n\tok"
 
 
-def test_colors_only_on_a_terminal_that_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    colored = on_terminal(monkeypatch, SPANNED, SPANS)
+def test_colors_only_on_a_terminal_that_wants_them() -> None:
+    colored = on_terminal(SPANNED, SPANS)
     assert "\x1b[1;36m[Ada " in colored
-    codes = on_terminal(monkeypatch, SPANNED, SPANS, NO_COLOR="1").split("\x1b[")[1:]
+    codes = on_terminal(SPANNED, SPANS, NO_COLOR="1").split("\x1b[")[1:]
     assert not any("3" in code.split("m")[0] for code in codes)  # 30 to 37, 38: colors; bold may stay
-    assert "\x1b" not in on_terminal(monkeypatch, SPANNED, SPANS, TERM="dumb")
+    assert "\x1b" not in on_terminal(SPANNED, SPANS, TERM="dumb")
 
 
-def test_no_text_can_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = on_terminal(monkeypatch, SPANNED, SPANS, TERM="dumb", COLUMNS="200")
+def test_no_text_can_steer_the_terminal() -> None:
+    plain = on_terminal(SPANNED, SPANS, TERM="dumb", COLUMNS="200")
     assert all(character.isprintable() or character in "\n\t" for character in plain)
     lines = plain.splitlines()
     assert lines[0] == r"[Ada \x1b]0;x\x07|person] in [Rome|city\n\x1b[2J, town]\u202e\r"
@@ -303,10 +302,10 @@ def test_no_text_can_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     assert printable("é👩\u200d👩 \u00a0京\u200c") == "é👩\u200d👩 \u00a0京\u200c"
 
 
-def test_a_long_span_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_span_is_never_cut() -> None:
     word = "w" * 300
     spans = [{"entity_group": "x", "word": word, "start": 0, "end": 300, "score": 1.0}]
-    assert on_terminal(monkeypatch, word, spans, TERM="dumb").count("w") == 600
+    assert on_terminal(word, spans, TERM="dumb").count("w") == 600
     assert marked(word, [], {}).plain == word
 
 

@@ -1,7 +1,6 @@
 """`open-ner view`: what it opens, that hostile data stay data, offsets, paging, the terminal, and invalid input."""
 
 import gzip
-import io
 import json
 import re
 import subprocess
@@ -20,8 +19,9 @@ from pyarrow import parquet
 
 from open_ner.__main__ import main
 from open_ner.tools.errors import run
-from open_ner.view import Passage, render_html, render_terminal
+from open_ner.view import Passage, render_html
 from open_ner.view.passages import Mark, levels_of, marks_of
+from terminal import in_a_terminal
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;<!--"
 TEXT = "Ada Lovelace من لندن met 👩‍🔬 Bob.\r\nEnd"
@@ -379,38 +379,22 @@ def test_invalid_input_gives_one_line_with_the_remedy(
     assert (status, out) == (2, "") and said in err and len(err.splitlines()) == 1 and err.startswith("error: ")
 
 
-class Terminal(io.StringIO):
-    """A terminal that keeps its output."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_shows_nested_and_crossing_spans_in_color_only_where_wanted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    one = passage("University of Rome\x1b[2J here", (0, 18, "org"), (14, 18, "city\n"), (11, 27, "x"), about="type")
-    one["rejects"] = [
-        {"reason": "too_long", "text": "a\x1b", "type": "t"},
-        {"reason": "refusal", "text": "", "type": ""},
-    ]
-
-    def printed(**variables: str) -> str:
-        for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in ({"TERM": "xterm-256color"} | variables).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "stdout", Terminal())
-        render_terminal([one])
-        return sys.stdout.getvalue()
-
-    codes = printed().split("\x1b[")[1:]
-    assert any("36" in code.split("m")[0] for code in codes)
-    codes = printed(NO_COLOR="1").split("\x1b[")[1:]
-    assert not any("3" in code.split("m")[0] for code in codes)
-    plain = printed(TERM="dumb")
+def test_a_terminal_shows_nested_and_crossing_spans_in_color_only_where_wanted(tmp_path: Path) -> None:
+    one = passage("University of Rome\x1b[2J here", (0, 18, "org"), (14, 18, "city\n"), (11, 27, "x"), source="type")
+    elsewhere = {"start": 98, "end": 99, "text": "a\x1b", "type": "t"}
+    one = one | {"entities": [*one["entities"], elsewhere], "reason": "refusal"}
+    path = write_lines(tmp_path / "a.jsonl", [one])
     marked = r"[University [of [Rome|city\n 0.50]…]|org 0.50][…\x1b[2J here|x 0.50]"
-    assert plain == f"== p · type\n{marked}\n  too_long: a\\x1b (t)\n  refusal\n\n"
+    expected = f"== p · type\n{marked}\n  invalid_offsets: a\\x1b [98:99] (t)\n  refusal\n\n"
+    terminal = {"TERM": "xterm-256color"}
+    for environment, codes in (
+        (terminal, {"0", "1", "32", "35", "36", "1;32", "1;35", "1;36"}),
+        (terminal | {"NO_COLOR": "1"}, {"0", "1"}),
+        ({"TERM": "dumb"}, set()),
+    ):
+        shown = in_a_terminal([sys.executable, "-m", "open_ner", "view", str(path)], environment)
+        assert set(re.findall(r"\x1b\[([\d;]*)m", shown)) == codes, environment
+        assert re.sub(r"\x1b\[[\d;]*m", "", shown) == expected, environment
 
 
 def test_the_command_is_light_and_its_help_complete(tmp_path: Path) -> None:
