@@ -153,6 +153,7 @@ class DatasetConfig:
     negative_ratio: float = option(1.0, "absent types to ask per present type")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
     max_queries: int | None = option(None, "maximum number of types to ask per passage, chosen at random")
+    draws: int = option(1, "conversations per passage of the training split, each with its own random choices")
     max_conversation_tokens: int = option(1024, "split conversations with more tokens (paper: 1024)")
     tokenizer: str | None = option(None, "student whose tokenizer measures conversations; default: corpus.tokenizer")
     max_entity_words: int = option(20, "reject mentions with more words")
@@ -161,8 +162,9 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range."""
-        least = {"negative_ratio": 0, "negatives_per_passage": 0, "max_queries": 1, "max_conversation_tokens": 1}
-        require_at_least("dataset", self, least | {"max_entity_words": 1, "validation_one_in": 0})
+        least = dict.fromkeys(("negative_ratio", "negatives_per_passage", "validation_one_in"), 0)
+        least |= dict.fromkeys(("max_queries", "draws", "max_conversation_tokens", "max_entity_words"), 1)
+        require_at_least("dataset", self, least)
 
 
 @dataclass

@@ -7,7 +7,7 @@ folder of Parquet files, which `load_dataset` reads from disk and from the Hub w
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,16 @@ class UninerDistill(datasets.ArrowBasedBuilder):
                 options[name] = conversation_options(self.supervised, self.options) if name else self.options
                 samplers[name] = NegativeSampler(counts, options[name].negatives, options[name].seed)
             line = self.supervised.dataset_line
-            rows = to_conversations(rows, samplers, options, self.budget, self.counts, line)
+            draws = range(1, (self.options.draws if split == "train" else 1) + 1)
+            rows = chain.from_iterable(
+                to_conversations(self.annotations.rows(split), samplers, options, self.budget, self.counts, line, draw)
+                for draw in draws
+            )
         number = 0
         while block := list(islice(rows, ROWS_PER_TABLE)):
             yield number, pa.Table.from_pylist(block, schema=features_of(self.config.name).arrow_schema)
             number += 1
+        self.counts.rejects = list(dict.fromkeys(self.counts.rejects))  # most are rejected in every draw
 
 
 def materialize(

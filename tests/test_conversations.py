@@ -241,6 +241,7 @@ def test_what_exceeds_the_budget_is_rejected_with_a_reason(tiny_student: Path) -
         ("negative_ratio", float("inf")),
         ("negatives_per_passage", -1),
         ("max_queries", 0),
+        ("draws", 0),
         ("max_conversation_tokens", 0),
         ("validation_one_in", -1),
     ],

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dataset_builder import uniner_distill
 from dataset_builder.config import DatasetConfig
 from dataset_builder.dataset.annotation_file import AnnotationFile, is_held_out
 from dataset_builder.dataset.statistics import BuiltConfig
+from dataset_builder.rejects import Reject
 from dataset_builder.uniner_distill import materialize
 from open_ner.tools.errors import UserError
 
@@ -71,6 +73,26 @@ def materialized(folder: Path, options: DatasetConfig = WHOLE, **sources: list[d
 
 def load(folder: Path, config: str, cache: Path, **options: Any) -> Any:
     return datasets.load_dataset(str(folder / config), cache_dir=str(cache), **options)
+
+
+def test_each_draw_asks_every_training_passage_anew(tmp_path: Path) -> None:
+    rows = corpus(30) + [row("nothing")]
+    options = DatasetConfig(validation_one_in=10, max_queries=3, draws=1)
+    once = load(built(tmp_path / "one", rows, options), "type", tmp_path / "a")
+    folder = built(tmp_path / "three", rows, replace(options, draws=3))
+    thrice = load(folder, "type", tmp_path / "b")
+    assert thrice["validation"].to_list() == once["validation"].to_list()
+    lines, size = thrice["train"].to_list(), len(once["train"])
+    first, *others = (lines[start : start + size] for start in range(0, len(lines), size))
+    assert first == once["train"].to_list() and len(others) == 2
+    for number, draw in enumerate(others, 2):
+        assert [line["id"] for line in draw] == [f"{line['id']}@{number}" for line in first]
+        assert [line["text"] for line in draw] == [line["text"] for line in first]
+        assert sum(line["messages"] == other["messages"] for line, other in zip(draw, first, strict=True)) < 3
+    assert [line["messages"] for line in others[0]] != [line["messages"] for line in others[1]]
+    options = replace(options, draws=3, validation_one_in=0)
+    counts = materialized(tmp_path / "counts", options, type=rows)["type"].counts
+    assert counts.rejects == [Reject("nothing", "nothing_to_ask")]
 
 
 @pytest.mark.parametrize("config", ["type", "definition", "annotations"])

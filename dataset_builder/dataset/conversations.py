@@ -36,7 +36,7 @@ def count_types(rows: Iterable[AnnotationRow]) -> Counter[str]:
 
 def to_conversations(
     rows: Iterable[AnnotationRow], samplers: Mapping[str, NegativeSampler], options: Mapping[str, DatasetConfig],
-    budget: TokenBudget | None, counts: ConversationCounts, dataset_line: bool = True,
+    budget: TokenBudget | None, counts: ConversationCounts, dataset_line: bool = True, draw: int = 1,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Ask all present types of each passage and some absent ones, in a seeded random order.
 
@@ -48,14 +48,16 @@ def to_conversations(
         counts: receives the counts, and the rejects `passage_too_long`, `query_too_long`, `doubtful_type` and
             `nothing_to_ask`.
         dataset_line: open the conversations of a set with its name.
+        draw: number of this pass over the rows, from 1; each has its own absent types, order and `max_queries`.
 
     Yields:
         The rows of the dataset. A conversation that exceeds the budget is continued in another one, which repeats the
-        passage and has the id `passage#2`.
+        passage and has the id `passage#2`; ids of the second draw are `passage@2` and `passage@2#2`.
     """
     for row in rows:
         dataset = row.get("dataset", "")
-        queries = choose_queries(row, samplers[dataset], options[dataset], counts)
+        name = row["id"] if draw == 1 else f"{row['id']}@{draw}"
+        queries = choose_queries(row, name, samplers[dataset], options[dataset], counts)
         if not queries:
             counts.rejects.append(Reject(row["id"], "nothing_to_ask"))
             continue
@@ -64,15 +66,15 @@ def to_conversations(
         if budget and not parts and budget.count(passage_turns(row["text"], line)) > budget.limit:
             counts.rejects.append(Reject(row["id"], "passage_too_long"))
         else:
-            counts.rejects += [Reject(row["id"], "query_too_long", type=name) for name, _ in too_long]
+            counts.rejects += [Reject(row["id"], "query_too_long", type=kind) for kind, _ in too_long]
         for number, part in enumerate(parts, 1):
-            present = {name for name, strings in part if strings}
-            negatives = [name for name, strings in part if not strings]
+            present = {kind for kind, strings in part if strings}
+            negatives = [kind for kind, strings in part if not strings]
             counts.conversations[dataset] += 1
             counts.queries[dataset] += len(part)
             counts.negative_queries[dataset] += len(negatives)
             yield {
-                "id": row["id"] if number == 1 else f"{row['id']}#{number}",
+                "id": name if number == 1 else f"{name}#{number}",
                 "text": row["text"], "source": row["source"], "dataset": dataset,
                 "messages": build_conversation(row["text"], part, line),
                 "entities": [mention for mention in row["entities"] if mention["type"] in present],
@@ -81,22 +83,22 @@ def to_conversations(
 
 
 def choose_queries(
-    row: AnnotationRow, sampler: NegativeSampler, options: DatasetConfig, counts: ConversationCounts
+    row: AnnotationRow, name: str, sampler: NegativeSampler, options: DatasetConfig, counts: ConversationCounts
 ) -> list[AnsweredQuery]:
     """Return the queries of a row in the order asked, and count the present types beyond `max_queries`.
 
-    The doubtful types of a closed world are not asked.
+    All random choices depend on the `name` of the conversation. The doubtful types of a closed world are not asked.
     """
     present: dict[str, list[tuple[int, str]]] = {}
     for mention in row["entities"]:
         present.setdefault(mention["type"], []).append((mention["start"], mention["text"]))
-    queries = [(name, order_strings(strings)) for name, strings in present.items()]
+    queries = [(kind, order_strings(strings)) for kind, strings in present.items()]
     fixed = options.negatives_per_passage
     wanted = math.ceil(options.negative_ratio * len(present)) if fixed is None else fixed
     doubtful = row.get("doubtful", [])
-    counts.rejects += [Reject(row["id"], "doubtful_type", type=name) for name in doubtful]
-    queries += [(name, []) for name in sampler.draw(row["id"], [*present, *doubtful], wanted)]
-    order = np.argsort(random_numbers(row["id"], len(queries), ORDER, options.seed)).tolist()
+    counts.rejects += [Reject(row["id"], "doubtful_type", type=kind) for kind in doubtful]
+    queries += [(kind, []) for kind in sampler.draw(name, [*present, *doubtful], wanted)]
+    order = np.argsort(random_numbers(name, len(queries), ORDER, options.seed)).tolist()
     kept = order[: options.max_queries]
     counts.types_not_asked += sum(bool(queries[place][1]) for place in order[len(kept) :])
     return [queries[place] for place in kept]
