@@ -29,11 +29,19 @@ def public_url(url: str) -> str:
     return ADDRESS.sub(r"\1\2", url)
 
 
+def secrets(shortest: int = 8) -> list[str]:
+    """Return the values of environment variables with the name of a secret; `shortest`: characters."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if len(value) >= shortest and (SECRET_NAME.search(name) or name.endswith("_TOKEN"))
+    ]
+
+
 def public_text(text: str) -> str:
     """Clean a text: hide secrets from the environment and likely keys, shorten addresses and absolute paths."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and (SECRET_NAME.search(name) or name.endswith("_TOKEN")):
-            text = text.replace(value, HIDDEN)
+    for secret in secrets():
+        text = text.replace(secret, HIDDEN)
     text = SECRET.sub(HIDDEN, public_url(CONTROL.sub("\ufffd", text)))
     # a path as a whole may contain spaces
     return public_path(text) if os.path.isabs(text) else PATH.sub(lambda found: public_path(found[0]), text)

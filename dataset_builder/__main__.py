@@ -75,7 +75,7 @@ def main() -> None:
         print(f'dataset: {dataset}, read it with load_dataset("{dataset}")')
     if args.push_to_hub:
         dataset = Path(config.dataset_dir or folder / "dataset")
-        print(publish_folder(dataset, args.push_to_hub, "dataset", stale=["*.parquet", "figures/*.png"]))
+        print(publish_folder(dataset, args.push_to_hub, "dataset"))
 
 
 def keep_recipe(config: BuildConfig, folder: Path) -> None:

@@ -9,11 +9,12 @@ The clients read HF_ENDPOINT once, at import: run them in a subprocess with `hub
     GET        /api/whoami-v2
     POST       /api/repos/create, /api/validate-yaml
     GET        /api/{type}s/{id}[/revision/{rev}], .../commits/{rev}, .../tree/{rev}[/{folder}]
-    POST       /api/{type}s/{id}/paths-info/{rev}, .../preupload/{rev}, .../commit/{rev}
+    POST       /api/{type}s/{id}/paths-info/{rev}, .../preupload/{rev}, .../commit/{rev}, .../tag/{rev}
+    GET, PUT   /api/{type}s/{id}/refs, .../settings
     POST       [/datasets|/spaces]/{id}.git/info/lfs/objects/batch, then PUT /lfs/{sha256}
     HEAD, GET  [/datasets|/spaces]/{id}/resolve/{rev}/{path}, with ranges
 
-Not served: branches other than `main` and a test's own `refs`, pull requests, Xet, multipart uploads, and a new
+Not served: branches other than `main`, pull requests, Xet, multipart uploads, and a new
 repository's `.gitattributes`.
 """
 
@@ -30,6 +31,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 from quiet_server import QuietServer
 
 TOKEN = "hf_test"
@@ -43,7 +46,10 @@ REPO = r"(?P<repo>[^/]+/[^/]+)"
 API = re.compile(
     rf"/api/(?P<kind>model|dataset|space)s/{REPO}(?:/(?P<verb>[a-z-]+)(?:/(?P<rev>[^/]+)(?:/(?P<path>.+))?)?)?"
 )
-CALLS = ("GET revision", "GET commits", "GET tree", "POST paths-info", "POST preupload", "POST commit")
+CALLS = (
+    "GET revision", "GET commits", "GET tree", "GET refs", "PUT settings",
+    "POST paths-info", "POST preupload", "POST commit", "POST tag",
+)  # fmt: skip
 RESOLVE = re.compile(rf"/(?P<prefix>datasets/|spaces/)?{REPO}/resolve/(?P<rev>[^/]+)/(?P<path>.+)")
 LFS_BATCH = re.compile(rf"/(?P<prefix>datasets/|spaces/)?{REPO}\.git/info/lfs/objects/batch")
 
@@ -95,7 +101,7 @@ class Repo:
     name: str
     private: bool
     commits: list[Commit] = field(default_factory=list)
-    refs: dict[str, str] = field(default_factory=dict)  # other names of commits, such as refs/convert/parquet
+    refs: dict[str, str] = field(default_factory=dict)  # tags, and other names such as refs/convert/parquet
 
     def add_commit(self, title: str, files: dict[str, File]) -> Commit:
         """Append a commit with exactly these files."""
@@ -200,6 +206,8 @@ class FakeHub:
         """Create an empty repository from the body of /api/repos/create; 409 if it exists."""
         kind, name = request.get("type", "model"), f"{request.get('organization') or USER}/{request['name']}"
         answer = {"url": f"{self.url}/{PREFIXES[kind]}{name}", "name": name}
+        if kind == "space" and not request.get("sdk"):
+            raise HubError(400, "a Space needs an sdk")
         if (kind, name) in self.repos:
             raise HubError(409, json.dumps({"error": f"You already created this {kind} repo", **answer}))
         self.repos[kind, name] = Repo(kind, name, private=request.get("visibility") == "private")
@@ -215,6 +223,12 @@ class FakeHub:
             oid = known[path].oid if path in known else None
             answer.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         return {"files": answer}
+
+    def tag(self, repo: Repo, commit: Commit, name: str) -> dict[str, Any]:
+        """Name a commit; 409 if another has this name."""
+        if repo.refs.setdefault(name, commit.sha) != commit.sha:
+            raise HubError(409, "Tag reference exists already")
+        return {}
 
     def lfs_batch(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return where to PUT each object that is missing."""
@@ -296,7 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _api(self, path: str, body: bytes) -> Any:
         if path == "/api/validate-yaml":
-            return {"errors": [], "warnings": []}
+            return self._validate(json.loads(body)["content"])
         if path == "/api/whoami-v2":
             self._need_token()
             return {"type": "user", "name": USER, "orgs": [], "auth": {"type": "access_token"}}
@@ -313,14 +327,23 @@ class _Handler(BaseHTTPRequestHandler):
         call = f"{self.command} {verb}"
         if call not in CALLS:
             raise HubError(400, f"route not served by the fake Hub: {self.command} {path}")
-        if verb in ("preupload", "commit"):
+        if verb in ("preupload", "commit", "tag", "settings"):
             self._need_token()
         repo, revision = self._repo(match["kind"], match["repo"]), unquote(match["rev"] or "main")
         if call == "POST preupload":
             return self.hub.preupload(repo, revision, json.loads(body))
         if call == "POST commit":
             return self.hub.commit(repo, revision, body)
+        if call == "PUT settings":
+            repo.private = json.loads(body).get("visibility", "private") == "private"
+            return {"private": repo.private}
+        if call == "GET refs":
+            tags = [(name, sha) for name, sha in repo.refs.items() if not name.startswith("refs/")]
+            listed = [{"name": name, "ref": f"refs/tags/{name}", "targetCommit": sha} for name, sha in tags]
+            return {"branches": [], "converts": [], "tags": listed}
         commit = repo.at(revision)
+        if call == "POST tag":
+            return self.hub.tag(repo, commit, json.loads(body)["tag"])
         if call == "GET revision":
             return repo.info(commit)
         if call == "GET tree":
@@ -330,6 +353,13 @@ class _Handler(BaseHTTPRequestHandler):
             return [entry for entry in repo.tree(commit, "", recursive=True) if entry["path"] in paths]
         past = reversed(repo.commits[: repo.commits.index(commit) + 1])  # GET commits
         return [{"id": c.sha, "title": c.title, "message": "", "date": DATE, "authors": []} for c in past]
+
+    def _validate(self, card: str) -> dict[str, list]:
+        """The answer to /api/validate-yaml; 400 for a license that is not a text, as on the Hub for an unknown one."""
+        block = yaml.safe_load(card.split("---")[1]) if card.startswith("---") else {}
+        if isinstance(block.get("license", ""), str):
+            return {"errors": [], "warnings": []}
+        raise HubError(400, json.dumps({"errors": [{"message": '"license" must be a string'}], "warnings": []}))
 
     def _resolve(self, match: re.Match[str]) -> tuple[int, bytes, dict[str, str]]:
         commit = self._repo(_kind(match), match["repo"]).at(unquote(match["rev"]))

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,12 +171,8 @@ assert answer[-1]["role"] == "assistant"
 
 
 def test_the_published_metric_is_loaded_by_name(hub: FakeHub, environment: dict[str, str], tmp_path: Path) -> None:
-    space = tmp_path / "entity_f1"
-    shutil.copytree(ROOT / "metrics" / "entity_f1", space, ignore=shutil.ignore_patterns("__pycache__"))
-    code = f"""
-from huggingface_hub import HfApi
-HfApi().create_repo("org/entity_f1", repo_type="space", space_sdk="gradio")
-HfApi().upload_folder(repo_id="org/entity_f1", repo_type="space", folder_path={str(space)!r})
+    run(environment, "-m", "hub.publish", "metric", "metrics/entity_f1", "org/entity_f1")
+    code = """
 import evaluate
 scores = evaluate.load("org/entity_f1", "official").compute(predictions=['["a"]'], references=['["a"]'])
 assert scores["tp"] == 1 and scores["f1"] < 1

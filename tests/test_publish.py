@@ -50,9 +50,8 @@ def test_a_second_push_sends_only_what_changed_and_deletes_what_is_gone(hub: Fak
     first = push(hub, recipe, PYTHONHASHSEED="1")
     assert first.returncode == 0, first.stderr
     assert hub.private("dataset", REPO)
-    assert f"published {REPO} (private if newly created), revision {hub.repos['dataset', REPO].commits[-1].sha}" in (
-        first.stdout
-    )
+    said = f"published {hub.url}/datasets/{REPO} (private), revision {hub.repos['dataset', REPO].commits[-1].sha}: "
+    assert said in first.stdout
     before = hub.files("dataset", REPO)
     local = recipe.parent / "run" / "dataset"
     assert before == {str(p.relative_to(local)): p.read_bytes() for p in local.rglob("*") if p.is_file()}
