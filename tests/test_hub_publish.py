@@ -66,8 +66,8 @@ KINDS = {
     ),
     "model": (
         ["README.md", "training.json", "config.json", "model-00001-of-00002.safetensors", "tokenizer.json",
-         "merges.txt", "tokenizer.model", "chat_template.jinja", "pipeline.py", "recipe.yaml", "results/sample-sample-free.json",
-         ".eval_results/sample.yaml", "figures/learning_curve.png", "LICENSE"],
+         "merges.txt", "tokenizer.model", "chat_template.jinja", "pipeline.py", "recipe.yaml",
+         "results/sample-sample-free.json", ".eval_results/sample.yaml", "figures/learning_curve.png", "LICENSE"],
         ["optimizer.pt", "training_args.bin", "data/passages.jsonl", "journal.jsonl"],
     ),
     "gguf": (["README.md", "gguf.json", "student-q8_0.gguf"], ["student.log"]),
