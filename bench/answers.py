@@ -20,14 +20,14 @@ from statistics import fmean
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from hub.records import Scorer  # noqa: E402
+from hub.records import MAIN, Scorer  # noqa: E402
 from metrics.entity_f1.entity_f1 import Counts  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
 from open_ner.tools.files import write_json  # noqa: E402
 from zero_shot.calibration import Decision, apply, cross_fitted, decide, flatten  # noqa: E402
 from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
 from zero_shot.reliability import expected_error, scored_spans  # noqa: E402
-from zero_shot.scoring import MAIN, CountsByPassage, counts_by_passage, f1, interval, resample  # noqa: E402
+from zero_shot.scoring import CountsByPassage, counts_by_passage, f1, interval, resample  # noqa: E402
 
 SPLITS = 10  # random halves in which the sign of a gain is counted
 WAYS = ("free", "in the text", "nested", "flat", "flat, presence", "flat, threshold", "flat, fitted")

@@ -2,8 +2,11 @@
 
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
+from command_line.build_statistics import Overlap
+
 Scorer = Literal["official", "strict", "partial", "type-only", "boundary-only"]
 SCORERS: tuple[Scorer, ...] = get_args(Scorer)
+MAIN: tuple[Literal["official", "strict"], ...] = ("official", "strict")
 Scalar = str | int | float | bool | None
 
 
@@ -148,6 +151,16 @@ class RunResults(TypedDict):
     per_thousand: NotRequired[PerThousand]  # of a comparison with the teacher
 
 
+class Published(TypedDict):
+    """Contents of published.yaml: F1 of other models."""
+
+    suite: str
+    protocol: str
+    decoding: str
+    benchmarks: list[str]
+    rows: list[dict[str, Any]]  # `model`, `f1` in percent by benchmark, `source`; also `average`, `note`, `shown`
+
+
 class Difference(TypedDict):
     """Difference in F1 of one model from another on the same passages."""
 
@@ -194,10 +207,28 @@ class TrainingRecord(TypedDict):
     base_model: str
     dataset: str
     language: NotRequired[list[str]]  # of the dataset, from its card
+    hardware: NotRequired[str]
     trained_on: dict[str, int]
     history: list[dict[str, float]]
     run: dict[str, Scalar]
     recipe: dict[str, Scalar]
+
+
+class TrainingData(TypedDict):
+    """Contents of results/training_data.json: what the dataset and the base model say about themselves."""
+
+    licenses: dict[str, str]  # of "the base model" and "the dataset"; empty if it is not stated
+    passage_licenses: dict[str, int]  # passages of the dataset by their license
+    teacher: list[str]
+    contamination: list[Overlap]
+    contamination_options: dict[str, Any]
+
+
+def scores_of(run: RunResults, benchmark: str, types: str, scorer: Literal["official", "strict"]) -> Scores | None:
+    """Return a benchmark's scores on "all" types, or on those "seen" in training or "held_out"; None without them."""
+    result = run["benchmarks"].get(benchmark)
+    part: MainScores | None = result if types == "all" or not result else result.get("by_seen", {}).get(types)
+    return part[scorer] if part else None
 
 
 def run_name(suite: str, protocol: str, decoding: str) -> str:

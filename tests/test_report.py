@@ -8,15 +8,9 @@ import pytest
 
 from command_line.recipes import read_yaml
 from hub.model_card import write_eval_results
+from hub.results_tables import PUBLISHED, beside_published, markdown_table, read_published
 from open_ner.tools.errors import UserError
-from zero_shot.report import (
-    PUBLISHED,
-    beside_published,
-    compare_files,
-    markdown_table,
-    read_published,
-    write_report,
-)
+from zero_shot.report import compare_files, write_report
 from zero_shot.scoring import average, evaluate_benchmark
 
 ROOT = Path(__file__).parent.parent

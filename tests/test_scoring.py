@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hub.results_tables import markdown_table
 from metrics.entity_f1.entity_f1 import Counts, f1_strict
 from zero_shot.figures import plot_f1
-from zero_shot.report import markdown_table
 from zero_shot.scoring import (
     average,
     bootstrap,

@@ -10,13 +10,13 @@ from rich.table import Column
 from rich.table import Table as RichTable
 
 from hub.markdown import escape
-from hub.records import Comparison, Difference, Disagreement, Gain, PerThousand, RunResults
+from hub.records import MAIN, Comparison, Difference, Disagreement, Gain, PerThousand, RunResults
+from hub.results_tables import percent
 from open_ner.conversation import Span
 from open_ner.tools.terminal import in_a_cell
 
 from .records import PredictionLine
-from .report import percent
-from .scoring import MAIN, compare
+from .scoring import compare
 
 GOLD = "gold"
 SHOWN = 10  # disagreements

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from command_line.plotting import COLORS, DARK_GREY, GREEN, GREY, LIGHT_GREY, ORANGE, PURPLE, RED, new_figure, save
-from hub.records import Comparison, RunResults
+from hub.records import MAIN, Comparison, Published, RunResults, scores_of
 
-from .records import Published, is_sampled, scores_of
-from .scoring import MAIN
+from .records import is_sampled
 
 RUN_COLORS = (GREY, *COLORS)  # the first run is the baseline
 ERROR_COLORS = {"right": GREEN, "missed": GREY, "boundary": ORANGE, "type": PURPLE, "spurious": RED}

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
-from hub.records import MainScores, RunResults, Scores
+from hub.records import RunResults
 from ner_sets.benchmarks import BenchmarkPassage, Query, Spans
 from open_ner.answers import Entity
 from open_ner.tools.errors import UserError
@@ -36,23 +36,6 @@ class PredictionLine(TypedDict):
     presence: NotRequired[float]  # log-odds that the type occurs, before any presence bias
     gold: str
     gold_spans: Spans | None
-
-
-class Published(TypedDict):
-    """Contents of published.yaml: F1 of other models."""
-
-    suite: str
-    protocol: str
-    decoding: str
-    benchmarks: list[str]
-    rows: list[dict[str, Any]]  # `model`, `f1` in percent by benchmark, `source`; also `average`, `note`, `shown`
-
-
-def scores_of(run: RunResults, benchmark: str, types: str, scorer: Literal["official", "strict"]) -> Scores | None:
-    """Return a benchmark's scores on "all" types, or on those "seen" in training or "held_out"; None without them."""
-    result = run["benchmarks"].get(benchmark)
-    part: MainScores | None = result if types == "all" or not result else result.get("by_seen", {}).get(types)
-    return part[scorer] if part else None
 
 
 def is_sampled(run: RunResults) -> bool:

@@ -3,17 +3,16 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
-from hub.records import SCORERS, BenchmarkScores, Gain, MeanScore, Paraphrases, Scorer, Scores
+from hub.records import MAIN, SCORERS, BenchmarkScores, Gain, MeanScore, Paraphrases, Scorer, Scores
 from metrics.entity_f1.entity_f1 import Counts, f1_official, f1_strict, official_counts, overlap_counts, strict_counts
 from open_ner.conversation import Span
 
 from .records import PredictionLine
 
-MAIN: tuple[Literal["official", "strict"], ...] = ("official", "strict")
 RESAMPLES = 2000  # bootstrap draws
 CountsByPassage = dict[tuple[str, str], Counts]  # by (benchmark, passage id)
 

@@ -1,0 +1,90 @@
+"""Results as Markdown tables: scores of runs, beside published ones, and their calibration."""
+
+from pathlib import Path
+from typing import cast
+
+from command_line.recipes import read_yaml
+
+from .markdown import escape
+from .records import MAIN, MeanScore, Published, RunResults, Scores, scores_of
+
+TYPES = {"all": "all types", "seen": "types seen in training", "held_out": "held-out types"}
+PUBLISHED = Path(__file__).parent.parent / "zero_shot" / "published.yaml"
+
+
+def markdown_table(runs: list[RunResults]) -> str:
+    """Write all runs into one Markdown table, and below it the gains over the first run."""
+    lines = table_head(
+        "model | benchmark | types", "official F1 [95 %] | strict F1 [95 %] | replies that do not parse"
+    )
+    for run in runs:
+        model = escape(run["model"]["id"])
+        for name, result in run["benchmarks"].items():
+            for types, label in TYPES.items():
+                if scores_of(run, name, types, "official"):
+                    failures = f"{result['parse_failures']} of {result['n_queries']}" if types == "all" else ""
+                    cells = (percent(scores_of(run, name, types, scorer)) for scorer in MAIN)
+                    lines.append(table_row(model, escape(name), label, *cells, failures))
+        if average := run.get("average"):
+            lines.append(table_row(model, "average", "all types", *(percent(average.get(s)) for s in MAIN), ""))
+    if sampled := samples(runs[0]):
+        lines += ["", f"Seeded samples, not whole benchmarks (passages): {sampled}."]
+    for run in runs[1:]:
+        if gains := run.get("gains"):
+            models = f"{escape(run['model']['id'])} over {escape(runs[0]['model']['id'])}"
+            lines += ["", f"Gain of {models} (points of F1, paired bootstrap):", ""]
+            lines += table_head("queries: scorer", "gain | 95 % interval")
+            for name, gain in gains.items():
+                low, high = gain["interval"]
+                lines.append(table_row(name, f"{100 * gain['gain']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"))
+    return "\n".join(lines)
+
+
+def percent(scores: Scores | MeanScore | None) -> str:
+    """Write F1 in percent, with its interval if there is one; a dash if there is no score."""
+    if not scores:
+        return "-"
+    interval = scores.get("interval")
+    return f"{100 * scores['f1']:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+def samples(run: RunResults) -> str:
+    """List the benchmarks of a run that are samples, with their sizes; empty if all are whole."""
+    parts = [(name, result.get("sampled")) for name, result in run["benchmarks"].items()]
+    return ", ".join(f"{escape(name)} {part['passages']} of {part['of']}" for name, part in parts if part)
+
+
+def read_published(runs: list[RunResults]) -> Published | None:
+    """Read the published rows if they are of the same suite, protocol and decoding as all runs."""
+    published = cast(Published, read_yaml(PUBLISHED))
+    same = all(run[name] == published[name] for run in runs for name in ("suite", "protocol", "decoding"))
+    return published if same else None
+
+
+def beside_published(runs: list[RunResults], published: Published) -> str:
+    """Write F1 by benchmark, a row for each model, measured here or published with its source."""
+    names = published["benchmarks"]
+    lines = ["| model | " + " | ".join(names) + " | average | |", "|---|" + "--:|" * (len(names) + 1) + "---|"]
+    rows: list[tuple[str, list[float | None], str]] = []
+    for run in runs:
+        found = [100 * scores["f1"] if (scores := scores_of(run, name, "all", "official")) else None for name in names]
+        known = [value for value in found if value is not None]
+        mean = sum(known) / len(known) if len(known) == len(names) else None
+        note = "measured here" + (", on samples" if samples(run) else "")
+        rows.append((escape(run["model"]["id"]), [*found, mean], note))
+    for row in published["rows"]:
+        note = f"published, {row['source']}" + (f"; {row['note']}" if "note" in row else "")
+        rows.append((row["model"], [*row["f1"], row.get("average")], note))
+    lines += [table_row(m, *("" if value is None else f"{value:.1f}" for value in f1), note) for m, f1, note in rows]
+    return "\n".join(["Official F1 beside published numbers:", "", *lines])
+
+
+def table_head(names: str, numbers: str) -> list[str]:
+    """Write the first two lines of a table: columns of names, then right-aligned columns of numbers."""
+    rule = "---|" * (names.count("|") + 1) + "--:|" * (numbers.count("|") + 1)
+    return [f"| {names} | {numbers} |", f"|{rule}"]
+
+
+def table_row(*cells: str) -> str:
+    """Write a row of a table; the cells are escaped already."""
+    return f"| {' | '.join(cells)} |"
