@@ -5,6 +5,7 @@
     zcat corpus.jsonl.gz | open-ner --jsonl --types person,city --model org/model > entities.jsonl
     open-ner "Rome" --base_url http://localhost:8000/v1 --json
     open-ner view runs/my-dataset/annotations.type.jsonl --output page.html    (see open-ner view --help)
+    open-ner annotate --dataset_name org/texts --output_dir runs/entities --model org/model    (see --help)
 
 Without a text and --file, standard input is read. From a checkout, `python -m open_ner` is the same command.
 Exit status: 0 done, 1 failed, 2 invalid input or options.
@@ -21,6 +22,7 @@ from typing import IO
 
 from .tools.errors import UserError, run
 from .tools.jsonl import Ask, answer_jsonl
+from .tools.options import add_answer_options, answer_options, load_student, read_types
 
 
 def cli() -> None:
@@ -29,11 +31,15 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Print each text with its spans marked and a table of them, or JSON, or JSON lines; or run `view`."""
+    """Print each text with its spans marked and a table of them, or JSON, or JSON lines; or run a subcommand."""
     if sys.argv[1:2] == ["view"]:
         from .view.command import main as view
 
         return view(sys.argv[2:])
+    if sys.argv[1:2] == ["annotate"]:
+        from .tools.annotate import main as annotate
+
+        return annotate(sys.argv[2:])
     args = _arguments()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a lone surrogate is escaped as in JSON
@@ -60,51 +66,13 @@ def main() -> None:
         raise UserError(str(error)) from None
 
 
-def read_types(option: str | None) -> list[str] | dict[str, str] | None:
-    """Read `person,city` as a list, `person,town=a small city` as `{name: definition}`, and JSON of either."""
-    if option is None:
-        return None
-    if option.lstrip()[:1] in ("{", "["):
-        try:
-            return json.loads(option)
-        except ValueError as error:
-            raise UserError(f"--types begins like JSON but is not valid ({error}): {option!r:.80}") from None
-    parts = [part.strip() for part in option.split(",") if part.strip()]
-    if not parts:
-        raise UserError(f"--types {option!r} names no type: write person,city")
-    if not any("=" in part for part in parts):
-        return parts
-    pairs = (part.partition("=") for part in parts)
-    return {name.strip(): definition.strip() if equals else name for name, equals, definition in pairs}
-
-
-def read_threshold(option: str) -> float | dict[str, float]:
-    """Read `0.4` as a number, and `person=0.4,city=0.3` as `{type: number}`."""
-    pairs = [part.rpartition("=") for part in option.split(",")]
-    try:
-        numbers = {name.strip(): float(number) for name, _, number in pairs}
-    except ValueError:
-        numbers = {}
-    if len(numbers) < len(pairs) or ("" in numbers and len(numbers) > 1):
-        raise UserError(f"--threshold {option!r}: write 0.4, or person=0.4,city=0.3 with each type once")
-    if bad := [number for number in numbers.values() if not 0 <= number <= 1]:
-        raise UserError(f"--threshold {bad[0]}: scores are in 0 to 1")
-    return numbers.get("", numbers)
-
-
 def _arguments() -> Namespace:
     parser = ArgumentParser("open-ner", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("text", nargs="?", help="the text to search")
     add("--file", nargs="+", metavar="FILE", help="search these UTF-8 files; - is standard input")
     add("--model", help="folder or Hub id of a student; with --base_url, the name of the served model")
-    types = "entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
-    add("--types", help=f"{types}definitions with commas); default: those saved with the model")
-    add("--threshold", help="keep spans with at least this score, 0 to 1; or scores by type: person=0.4,city=0.3")
-    overlaps = "flat: no two spans share a character, the surest is kept; nested: types compete only for the same span"
-    add("--overlaps", choices=("flat", "nested", "all"), help=f"{overlaps}; all: every span")
-    add("--best", action="store_true", help="print only the surest span of each type")
-    add("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
+    add_answer_options(parser)
     add("--dataset", help="name of a data set, for students tuned on several")
     add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one")
     add("--base_url", help="ask an OpenAI-compatible server instead (needs the extra open-ner[serve])")
@@ -136,25 +104,14 @@ def _arguments() -> Namespace:
 
 def _tagger(args: Namespace) -> Ask:
     """Return the student of the command line as a function of texts and types."""
-    names = ("dataset", "overlaps", "occurrences", "best")
-    options = {name: value for name in names if (value := getattr(args, name))}  # the student has defaults
-    if args.threshold is not None:
-        options["threshold"] = read_threshold(args.threshold)
+    options = answer_options(args) | ({"dataset": args.dataset} if args.dataset else {})
     if args.base_url:
         try:
             from .tools.served import ServedNER
         except ModuleNotFoundError as error:
             raise UserError(f"--base_url needs the package {error.name}: pip install 'open-ner[serve]'") from None
         return partial(ServedNER(args.base_url, args.model, tokenizer=args.tokenizer), **options)
-    from transformers.utils import logging
-
-    from . import load
-
-    logging.disable_progress_bar()
-    try:
-        tagger = load(args.model, device=args.device)
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
-        raise UserError(f"{args.model!r} cannot be loaded ({error!s:.200}): check the name and --device") from None
+    tagger = load_student(args.model, args.device)
     return lambda texts, types: tagger(texts, types=types, **options)
 
 

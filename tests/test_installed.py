@@ -31,7 +31,7 @@ MODULES = [
     "selection",
 ]
 MODULES += ["pipeline", "prompts"]
-TOOLS = ["__init__", "errors", "files", "jsonl", "served", "spacy_component", "terminal"]
+TOOLS = ["__init__", "annotate", "errors", "files", "jsonl", "options", "served", "spacy_component", "terminal"]
 VIEW = ["__init__", "command", "html", "parquet", "passages", "rows", "sources", "terminal"]
 DATA = [
     "view/page.css",
@@ -107,7 +107,7 @@ def test_the_wheel_has_the_runtime_and_nothing_else(wheel: Path) -> None:
         ]  # fmt: skip
         assert f"{information}/licenses/LICENSE" in names
     needed = re.findall(r"^Requires-Dist: ([a-z]+)", metadata, re.MULTILINE)
-    assert needed == ["torch", "transformers", "rich", "openai", "spacy", "pyarrow"]
+    assert needed == ["torch", "transformers", "rich", "openai", "spacy", "pyarrow", "datasets"]
     assert "License-Expression: Apache-2.0" in metadata and "Provides-Extra: serve" in metadata
 
 

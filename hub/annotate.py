@@ -1,0 +1,102 @@
+"""Annotate a dataset with a student, write its card, and publish it.
+
+    python -m hub.annotate --dataset_name org/texts --types person,city --model org/student --output_dir runs/entities
+    accelerate launch --module hub.annotate --dataset_name org/texts --model org/student --output_dir runs/entities \
+        --push_to_hub org/texts-entities
+
+The options, and how an interrupted run is continued, are those of `open-ner annotate`, to which this command adds the
+card and the upload, in one commit at the end. `jobs/run.py` runs it on HF Jobs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from command_line.public import public_value
+from open_ner.tools.annotate import Annotated, AnnotationRecord, annotate, build_parser, describe, read_record
+from open_ner.tools.errors import UserError, run
+
+from .markdown import code, escape
+from .publish import check_names, publish_folder, require_token
+
+TEMPLATE = Path(__file__).parent / "annotated.md"
+COPIED = ("license", "license_name", "license_link", "language")  # metadata of the source that holds for its texts too
+
+
+def main() -> None:
+    """Annotate; the first process then writes the card and publishes."""
+    parser = build_parser("hub.annotate", __doc__ or "")
+    parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="publish as this dataset, private if it is new")
+    args = parser.parse_args()
+    if args.push_to_hub:
+        check_names(args.push_to_hub, tag=None)
+        require_token()
+    if (done := annotate(args)) is None:
+        return
+    write_card(args.output_dir, done, args.push_to_hub)
+    print(f"{args.output_dir}: {describe(done)}")
+    if args.push_to_hub:
+        print(publish_folder(args.output_dir, args.push_to_hub, "dataset"))
+
+
+def write_card(folder: Path, done: Annotated, repo_id: str | None = None) -> None:
+    """Write the `README.md` of a finished folder; every number is counted in its files."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    record = read_record(folder)
+    split, hosted = record["dataset_split"], record["dataset_revision"] is not None
+    asked = record["types"]
+    types = asked.items() if isinstance(asked, dict) else [(name, name) for name in asked]
+    metadata = DatasetCardData(
+        pretty_name=repo_id or folder.name, **source_metadata(record), annotations_creators=["machine-generated"],
+        task_categories=["token-classification"], tags=["named-entity-recognition", "universal-ner"],
+        source_datasets=[record["dataset"]] if hosted else None,
+        configs=[{"config_name": "default", "data_files": [{"split": split, "path": f"data/{split}-*.parquet"}]}],
+    )  # fmt: skip
+    card = DatasetCard.from_template(
+        metadata, template_path=str(TEMPLATE), name=escape(repo_id or folder.name), split=split,
+        repo=repo_id or "path/to/this/folder",
+        source=_link(record["dataset"], "datasets/", record["dataset_revision"]),
+        config=code(record["dataset_config"] or ""),
+        student=_link(record["model"], "", record["model_revision"]), pinned=record["model_revision"],
+        model=record["model"], text=code(record["text_column"]), column=code(record["entities_column"]),
+        rows=done.rows, without_text=done.without_text,
+        entities=done.entities.total(),
+        types=[(escape(name), escape(wording), f"{done.entities[name]:,}") for name, wording in types],
+        options=[(name, code(str(value))) for name, value in record["options"].items()], version=record["open_ner"],
+        license=metadata.license,
+    )  # fmt: skip
+    card.save(folder / "README.md")
+
+
+def source_metadata(record: AnnotationRecord) -> dict[str, Any]:
+    """Read license and language in the card of the source; empty if it is not on the Hub or states none."""
+    import yaml
+    from huggingface_hub import DatasetCard, hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    if not record["dataset_revision"]:
+        return {}
+    try:
+        path = hf_hub_download(
+            record["dataset"], "README.md", repo_type="dataset", revision=record["dataset_revision"]
+        )
+        stated = DatasetCard(Path(path).read_text(encoding="utf-8")).data.to_dict()
+    except RemoteEntryNotFoundError:
+        return {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f"the card of {record['dataset']} cannot be read ({error!s:.120}): see its README.md"
+        ) from None
+    return public_value({key: stated[key] for key in COPIED if stated.get(key)})
+
+
+def _link(name: str, kind: str, revision: str | None) -> str:
+    """Return a link to a repository with its revision, or the name of what is not on the Hub."""
+    if revision is None:
+        return f"`{code(name)}` (not on the Hub)"
+    address = f"https://huggingface.co/{kind}{name}"
+    return f"[{escape(name)}]({address}) at revision [`{revision[:8]}`]({address}/tree/{revision})"
+
+
+if __name__ == "__main__":
+    run(main)

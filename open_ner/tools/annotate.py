@@ -1,0 +1,284 @@
+"""Annotate a dataset with a student: all its columns and one of entities, as a folder of Parquet files.
+
+    open-ner annotate --dataset_name org/texts --types person,city --model org/student --output_dir runs/entities
+    open-ner annotate --dataset_name texts.jsonl --text_column body --limit 1000 --model M --output_dir DIR
+    accelerate launch --module open_ner annotate --dataset_name org/texts --model M --output_dir DIR
+
+`accelerate launch` starts a process per GPU; each makes its own files of the folder. After an interruption the same
+command makes the files that are missing. A row without a text gets null instead of a list of entities.
+"""
+
+import json
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from .. import __version__
+from .errors import UserError
+from .files import write_json
+from .options import add_answer_options, answer_options, load_student, read_types
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..pipeline import OpenNERPipeline
+
+RECORD = "annotation.json"
+FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+
+
+class AnnotationRecord(TypedDict):
+    """What determines the rows of a folder, saved as `annotation.json`; a folder with another one is not continued.
+
+    Of a local dataset or student only the name of its file or folder is saved, and its revision is null.
+    """
+
+    dataset: str
+    dataset_config: str | None
+    dataset_split: str
+    dataset_revision: str | None
+    fingerprint: str
+    rows: int
+    text_column: str
+    entities_column: str
+    model: str
+    model_revision: str | None
+    types: list[str] | dict[str, str]
+    options: dict[str, Any]
+    rows_per_file: int
+    open_ner: str
+
+
+@dataclass
+class Annotated:
+    """A finished folder: its files in order, and what is in them."""
+
+    files: list[Path]
+    rows: int = 0
+    without_text: int = 0
+    entities: Counter[str] = field(default_factory=Counter)  # by type
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Annotate, and say what is in the folder."""
+    args = build_parser("open-ner annotate", __doc__ or "").parse_args(arguments)
+    if done := annotate(args):
+        print(f"{args.output_dir}: {describe(done)}")
+
+
+def build_parser(name: str, description: str) -> ArgumentParser:
+    """Return the parser of the options of `annotate`."""
+    parser = ArgumentParser(
+        name, description=description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--dataset_name", required=True, help="Hub id, folder, or a file of JSON lines, CSV, Parquet or lines of text")
+    add("--dataset_config", help="config of the dataset")
+    add("--dataset_split", default="train", help="split to annotate (train)")
+    add("--dataset_revision", help="branch, tag or commit of a dataset on the Hub")
+    add("--text_column", default="text", help="column with the texts (text)")
+    add("--entities_column", default="entities", help="name of the new column (entities)")
+    add("--model", required=True, help="folder or Hub id of a student")
+    add("--revision", help="branch, tag or commit of a student on the Hub")
+    add_answer_options(parser)
+    add("--limit", type=int, metavar="N", help="annotate only the first N rows")
+    add("--output_dir", type=Path, required=True, metavar="DIR", help="folder to write to; a run is continued there")
+    add("--rows_per_file", type=int, default=2000, metavar="N", help="an interruption loses no more than these (2000)")
+    add("--batch_size", type=int, default=128, metavar="N", help="texts given to the student at once (128)")
+    add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one, each process its own")
+    return parser
+
+
+def annotate(args: Namespace) -> Annotated | None:
+    """Write the files of this process; the first process waits for all others and returns what is in the folder.
+
+    Args:
+        args: of `build_parser`.
+
+    Raises:
+        UserError: an option is invalid, the dataset or the student cannot be read, or the folder has another run.
+    """
+    for name in ("limit", "rows_per_file", "batch_size"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}: give at least 1")
+    rank, processes = (int(os.environ.get(name, number)) for name, number in (("RANK", 0), ("WORLD_SIZE", 1)))
+    types, options = read_types(args.types), answer_options(args)
+    rows, revision = load_rows(args)
+    commit = find_commit(args.model, "model", args.revision)
+    tagger = load_student(args.model, args.device or _device(processes), commit)
+    local = Path(args.dataset_name).exists(), Path(args.model).exists()
+    record = AnnotationRecord(
+        dataset=Path(args.dataset_name).name if local[0] else args.dataset_name, dataset_config=args.dataset_config,
+        dataset_split=args.dataset_split, dataset_revision=revision,
+        fingerprint=rows._fingerprint, rows=len(rows),
+        text_column=args.text_column, entities_column=args.entities_column,
+        model=Path(args.model).resolve().name if local[1] else args.model,
+        model_revision=commit,
+        types=tagger.defaults["types"] if types is None else types, options=options,
+        rows_per_file=args.rows_per_file, open_ner=__version__,
+    )  # fmt: skip
+    _claim(args.output_dir, record, rank)
+    number = -(-len(rows) // args.rows_per_file)
+    files = [args.output_dir / "data" / f"{args.dataset_split}-{i:05d}-of-{number:05d}.parquet" for i in range(number)]
+    _write(files[rank::processes], range(rank, number, processes), rows, tagger, args, record)
+    if rank:
+        return None
+    while not all(file.exists() for file in files):  # made by other processes; their launcher ends all if one fails
+        time.sleep(1)
+    return read_folder(args.output_dir)
+
+
+def find_commit(name: str, kind: str, revision: str | None) -> str | None:
+    """Return the commit of a repository's revision, or offline the revision as given; None for a local path."""
+    from httpx2 import TransportError
+    from huggingface_hub import HfApi, constants
+
+    if Path(name).exists():
+        if revision:
+            raise UserError(f"revision {revision!r} of {name}: only a repository on the Hub has revisions")
+        return None
+    if constants.HF_HUB_OFFLINE:
+        return revision
+    try:
+        return HfApi().repo_info(name, repo_type=kind, revision=revision).sha
+    except (OSError, ValueError, TransportError) as error:
+        raise UserError(f"{kind} {name!r} cannot be read: {' '.join(str(error).split()):.300}") from None
+
+
+def load_rows(args: Namespace) -> "tuple[Dataset, str | None]":
+    """Load the rows to annotate, and the commit that they are from if they are on the Hub."""
+    try:
+        import datasets
+        from datasets.exceptions import DatasetsError
+    except ModuleNotFoundError:
+        raise UserError("annotating a dataset needs the package datasets: pip install 'open-ner[batch]'") from None
+
+    name, config, split = args.dataset_name, args.dataset_config, args.dataset_split
+    if not split.replace(".", "_").isidentifier():
+        raise UserError(f"--dataset_split {split!r}: give the name of a split; --limit takes only the first rows")
+    path, files, revision = Path(name), None, find_commit(name, "dataset", args.dataset_revision)
+    try:
+        if path.is_file():
+            form = next((FORMATS[suffix] for suffix in path.suffixes if suffix in FORMATS), None)
+            if form is None:
+                raise UserError(f"--dataset_name {name}: a file is read by its ending, one of {', '.join(FORMATS)}")
+            name, files = form, {split: name}
+        rows = datasets.load_dataset(name, config, split=split, revision=revision, data_files=files)
+    except (DatasetsError, OSError, ValueError) as error:
+        where = f"dataset {args.dataset_name!r}, config {config!r}, split {split!r}"
+        raise UserError(f"{where} cannot be read: {' '.join(str(error).split()):.300}") from None
+    datasets.disable_progress_bars()  # of writing each file
+    _check_columns(rows, args)
+    return rows.select(range(min(args.limit or len(rows), len(rows)))), revision
+
+
+def _check_columns(rows: "Dataset", args: Namespace) -> None:
+    """Raise UserError unless there are rows, a column of texts, and room for a column of entities."""
+    from datasets import Value
+
+    texts = [name for name, kind in rows.features.items() if kind in (Value("string"), Value("large_string"))]
+    if not len(rows):
+        raise UserError(f"dataset {args.dataset_name!r} has no rows in split {args.dataset_split!r}")
+    if args.text_column not in texts:
+        raise UserError(f"--text_column {args.text_column}: the columns with texts are {', '.join(texts) or '(none)'}")
+    if args.entities_column in rows.column_names:
+        raise UserError(
+            f"the dataset has a column {args.entities_column!r} already: name the new one by --entities_column"
+        )
+
+
+def _device(processes: int) -> str | None:
+    """Return the GPU of this process; None lets transformers choose."""
+    import torch
+
+    return f"cuda:{os.environ['LOCAL_RANK']}" if processes > 1 and torch.cuda.is_available() else None
+
+
+def _claim(folder: Path, record: AnnotationRecord, rank: int) -> None:
+    """Save the record of a new folder in the first process; in each, check that it is the record of this run."""
+    path, data = folder / RECORD, folder / "data"
+    if rank == 0 and not path.exists():
+        if data.exists() and any(data.iterdir()):
+            raise UserError(f"{data} has files of something else: choose another --output_dir")
+        data.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+    while not path.exists():
+        time.sleep(0.1)
+    saved = read_record(folder)
+    other = [key for key, value in record.items() if saved.get(key) != value]
+    if other:
+        raise UserError(
+            f"{folder} has another run, with {other[0]} {saved.get(other[0])!r:.80} instead of "
+            f"{record[other[0]]!r:.80}: choose another --output_dir, or delete the folder"
+        )
+
+
+def _write(
+    files: Sequence[Path], numbers: Sequence[int], rows: "Dataset", tagger: "OpenNERPipeline", args: Namespace,
+    record: AnnotationRecord,
+) -> None:  # fmt: skip
+    """Write those of the files that are missing; the rows of file `i` begin at `i * rows_per_file`."""
+    from datasets import Features, List, Value
+    from tqdm import tqdm
+
+    entity = {"entity_group": "string", "word": "string", "start": "int64", "end": "int64", "score": "float64"}
+    kind = List({name: Value(dtype) for name, dtype in entity.items()})
+    size = args.rows_per_file
+    places = [range(i * size, min((i + 1) * size, len(rows))) for i in numbers]
+    there = sum(len(place) for place, file in zip(places, files, strict=True) if file.exists())
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; each update is a line of a log file
+    bar = tqdm(total=sum(map(len, places)), initial=there, desc="annotate", unit=" rows", mininterval=interval)
+    for place, file in zip(places, files, strict=True):
+        if file.exists():
+            continue
+        part = rows.select(place)
+        found: list[Any] = []
+        for batch in part.select_columns(args.text_column).iter(args.batch_size):
+            texts = batch[args.text_column]
+            try:
+                answers = iter(
+                    tagger(
+                        [text for text in texts if text is not None], types=record["types"],
+                        batch_size=args.batch_size, **record["options"],
+                    )
+                )  # fmt: skip
+            except ValueError as error:  # documented errors of the pipeline
+                raise UserError(str(error)) from None
+            found += [None if text is None else next(answers) for text in texts]
+            bar.update(len(texts))
+        partial = file.with_name(f"{file.name}.partial")
+        part.add_column(args.entities_column, found, feature=Features({"_": kind})["_"]).to_parquet(partial)
+        partial.replace(file)
+    bar.close()
+
+
+def read_record(folder: Path) -> AnnotationRecord:
+    """Read the record of a folder."""
+    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+
+
+def read_folder(folder: Path) -> Annotated:
+    """Count what is in a finished folder."""
+    from pyarrow import parquet
+
+    column = read_record(folder)["entities_column"]
+    done = Annotated(sorted((folder / "data").glob("*.parquet")))
+    for file in done.files:
+        for entities in parquet.read_table(file, columns=[column])[column].to_pylist():
+            done.rows += 1
+            done.without_text += entities is None
+            done.entities.update(entity["entity_group"] for entity in entities or ())
+    return done
+
+
+def describe(done: Annotated) -> str:
+    """Say in one line what is in a folder."""
+    types = ", ".join(f"{number:,} {name}" for name, number in done.entities.most_common(10))
+    line = f"{done.rows:,} rows, {done.entities.total():,} entities{f' ({types})' if types else ''}"
+    return line + (f"; null in rows without a text: {done.without_text:,}" if done.without_text else "")

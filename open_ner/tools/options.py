@@ -1,0 +1,74 @@
+"""Options of the commands that ask a student, and the student that they name."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from ..pipeline import OpenNERPipeline
+
+
+def add_answer_options(parser: ArgumentParser) -> None:
+    """Add what a call of a student can be given: types, and which spans it returns."""
+    add = parser.add_argument
+    types = "entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
+    add("--types", help=f"{types}definitions with commas); default: those saved with the model")
+    add("--threshold", help="keep spans with at least this score, 0 to 1; or scores by type: person=0.4,city=0.3")
+    overlaps = "flat: no two spans share a character, the surest is kept; nested: types compete only for the same span"
+    add("--overlaps", choices=("flat", "nested", "all"), help=f"{overlaps}; all: every span")
+    add("--best", action="store_true", help="keep only the surest span of each type")
+    add("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
+
+
+def answer_options(args: Namespace) -> dict[str, Any]:
+    """Return the options of `add_answer_options` that were given, but for the types; a student has defaults."""
+    options = {name: value for name in ("overlaps", "occurrences", "best") if (value := getattr(args, name))}
+    return options | ({} if args.threshold is None else {"threshold": read_threshold(args.threshold)})
+
+
+def read_types(option: str | None) -> list[str] | dict[str, str] | None:
+    """Read `person,city` as a list, `person,town=a small city` as `{name: definition}`, and JSON of either."""
+    if option is None:
+        return None
+    if option.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(option)
+        except ValueError as error:
+            raise UserError(f"--types begins like JSON but is not valid ({error}): {option!r:.80}") from None
+    parts = [part.strip() for part in option.split(",") if part.strip()]
+    if not parts:
+        raise UserError(f"--types {option!r} names no type: write person,city")
+    if not any("=" in part for part in parts):
+        return parts
+    pairs = (part.partition("=") for part in parts)
+    return {name.strip(): definition.strip() if equals else name for name, equals, definition in pairs}
+
+
+def read_threshold(option: str) -> float | dict[str, float]:
+    """Read `0.4` as a number, and `person=0.4,city=0.3` as `{type: number}`."""
+    pairs = [part.rpartition("=") for part in option.split(",")]
+    try:
+        numbers = {name.strip(): float(number) for name, _, number in pairs}
+    except ValueError:
+        numbers = {}
+    if len(numbers) < len(pairs) or ("" in numbers and len(numbers) > 1):
+        raise UserError(f"--threshold {option!r}: write 0.4, or person=0.4,city=0.3 with each type once")
+    if bad := [number for number in numbers.values() if not 0 <= number <= 1]:
+        raise UserError(f"--threshold {bad[0]}: scores are in 0 to 1")
+    return numbers.get("", numbers)
+
+
+def load_student(model: str, device: str | None, revision: str | None = None) -> "OpenNERPipeline":
+    """Load a student as `open_ner.load` does; raises UserError if it fails."""
+    from transformers.utils import logging
+
+    from .. import load
+
+    logging.disable_progress_bar()
+    try:
+        return load(model, device=device, revision=revision)
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        hint = "check the name and --device" if revision is None else "check the name, --revision and --device"
+        raise UserError(f"{model!r} cannot be loaded ({error!s:.200}): {hint}") from None

@@ -1,0 +1,106 @@
+"""`open-ner annotate`: a dataset with a column of entities, the same from any number of processes, and continued."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+import open_ner
+from open_ner.__main__ import main
+from open_ner.tools.errors import run
+from tiny import LEARNED
+
+TYPES = ["person", "city", "date"]
+TEXTS = [*LEARNED, None, "", *LEARNED]
+Call = Callable[..., str]
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten rows with a nested column; the cache of datasets is the test's own."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "texts.jsonl"
+    rows = [{"id": i, "body": text, "meta": {"tags": ["a"] * (i % 3)}} for i, text in enumerate(TEXTS)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def call(
+    source: Path, tuned_student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Annotate to a folder in this process, as one of several; returns the output, or the error."""
+
+    def invoke(folder: Path, *more: str, rank: int = 0, processes: int = 1) -> str:
+        arguments = ["--dataset_name", str(source), "--text_column", "body", "--model", str(tuned_student)]
+        arguments += ["--output_dir", str(folder), "--rows_per_file", "3", "--batch_size", "2", *more]
+        monkeypatch.setattr(sys, "argv", ["open-ner", "annotate", "--types", ",".join(TYPES), *arguments])
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        try:
+            run(main)
+        except SystemExit as left:
+            assert left.code == 2
+            return capsys.readouterr().err.splitlines()[-1]
+        return capsys.readouterr().out
+
+    return invoke
+
+
+def load(folder: Path) -> list[dict[str, Any]]:
+    return list(datasets.load_dataset(str(folder), split="train"))
+
+
+def test_every_row_is_kept_with_the_entities_of_the_pipeline(call: Call, tmp_path: Path, tuned_student: Path) -> None:
+    out = call(tmp_path / "out", "--threshold", "0.2")
+    rows = load(tmp_path / "out")
+    assert [(row["id"], row["body"], len(row["meta"]["tags"])) for row in rows] == [
+        (i, text, i % 3) for i, text in enumerate(TEXTS)
+    ]
+    expected = open_ner.load(tuned_student)(list(LEARNED), types=TYPES, threshold=0.2)
+    for row in rows:
+        if row["body"]:
+            found = expected[list(LEARNED).index(row["body"])]
+            assert found and [(e["entity_group"], e["start"], e["end"]) for e in row["entities"]] == [
+                (e["entity_group"], e["start"], e["end"]) for e in found
+            ]
+            # other batches round differently
+            assert [e["score"] for e in row["entities"]] == pytest.approx([e["score"] for e in found], rel=1e-3)
+    assert [row["entities"] for row in rows[4:6]] == [None, []]
+    assert f"10 rows, {2 * sum(map(len, expected))} entities" in out and "null in rows without a text: 1" in out
+    record = (tmp_path / "out" / "annotation.json").read_text(encoding="utf-8")
+    assert json.loads(record)["options"] == {"threshold": 0.2} and str(tmp_path) not in record
+
+
+def test_processes_and_interruptions_do_not_change_the_files(call: Call, tmp_path: Path) -> None:
+    one, several = tmp_path / "one", tmp_path / "several"
+    call(one)
+    files = sorted(path.name for path in one.glob("data/*"))
+    assert files == [f"train-{i:05d}-of-00004.parquet" for i in range(4)]
+    (several / "data").mkdir(parents=True)
+    (several / "annotation.json").write_bytes((one / "annotation.json").read_bytes())  # saved by the first process
+    assert call(several, rank=1, processes=3) == call(several, rank=2, processes=3) == ""
+    assert sorted(path.name for path in several.glob("data/*")) == files[1:3]
+    (several / "data" / files[2]).rename(several / "data" / f"{files[2]}.partial")  # killed while it wrote
+    kept = (several / "data" / files[1]).stat().st_mtime_ns
+    assert "10 rows" in call(several)  # one process goes on with what three began
+    assert (several / "data" / files[1]).stat().st_mtime_ns == kept
+    for name in files:
+        assert (one / "data" / name).read_bytes() == (several / "data" / name).read_bytes()
+
+
+def test_another_run_in_the_folder_and_wrong_columns_are_named(call: Call, tmp_path: Path) -> None:
+    call(tmp_path / "out", "--limit", "3")
+    error = call(tmp_path / "out", "--limit", "3", "--threshold", "0.5")
+    assert "has another run, with options {} instead of {'threshold': 0.5}: choose another --output_dir" in error
+    assert "--text_column text: the columns with texts are body" in call(tmp_path / "new", "--text_column", "text")
+    assert "has a column 'id' already" in call(tmp_path / "new", "--entities_column", "id")
+    assert "split 'test' cannot be read" in call(tmp_path / "new", "--dataset_name", str(tmp_path / "out"),
+                                                 "--dataset_split", "test")  # fmt: skip
+    (tmp_path / "new" / "data").mkdir(parents=True)
+    (tmp_path / "new" / "data" / "notes.txt").touch()
+    assert "has files of something else" in call(tmp_path / "new")
