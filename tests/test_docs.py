@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 import open_ner
-from bench import readme
+from bench import method, readme
+from documents import blocks
+from jobs.run import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,12 +22,10 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def shown(path: Path) -> list[list[str]]:
-    """The commands in the bash blocks of a document, or in the comment that a recipe begins with, as words."""
-    text = path.read_text(encoding="utf-8")
+    """The commands that a document or a recipe's first comment shows, as words; not those of test_docs_run.py."""
     if path.suffix == ".md":
-        text = "\n".join(re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
-    else:
-        text = "\n".join(line[1:] for line in text.splitlines() if line.startswith("#   "))
+        return [words for block in blocks(path, "bash") if not block.runs for words in block.commands]
+    text = "\n".join(line[1:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#   "))
     commands = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
     return [words for words in commands if words]
 
@@ -44,13 +44,18 @@ def unknown_options(words: list[str]) -> set[str]:
     words = [word.removeprefix(".venv/bin/") for word in words]
     given = {word.partition("=")[0] for word in words if word.startswith("--")}
     if words[:2] == ["accelerate", "launch"]:
-        at = next(i for i, word in enumerate(words) if word.endswith(".py"))
+        at = next(i for i, word in enumerate(words) if word.endswith(".py") or word == "--module")
         launcher = ["python", "-m", "accelerate.commands.launch", *words[2:at]]
-        return unknown_options(launcher) | unknown_options(["python", *words[at:]])
+        program = ["-m" if word == "--module" else word for word in words[at:]]
+        return unknown_options(launcher) | unknown_options(["python", *program])
     if words[0] == "open-ner":
-        return given - options("-m", "open_ner", *[word for word in words[1:2] if word == "view"])
+        return given - options("-m", "open_ner", *[word for word in words[1:2] if word in ("view", "annotate")])
+    if words[:4] == ["hf", "jobs", "uv", "run"]:  # the options before the script: tests/test_jobs.py
+        command, *its_options = words[words.index("jobs/run.py") + 3 :]
+        return unknown_options([*COMMANDS[command], *its_options])
     if words[:2] == ["python", "-m"]:
-        return given - options("-m", words[2], *words[3:4] if words[2] == "dataset_builder.review" else ())
+        within = words[2:4] in (["open_ner", "annotate"], ["dataset_builder.review", *words[3:4]])
+        return given - options("-m", words[2], *words[3:4] if within else ())
     if words[0] == "python" and (ROOT / words[1]).exists():
         return given - options(words[1])
     return set()
@@ -67,11 +72,21 @@ def test_commands_have_options_files_and_targets_that_exist(path: Path) -> None:
         assert [word for word in named if not (ROOT / word).exists()] == [], words
 
 
-@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_links_lead_to_files(path: Path) -> None:
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    for file, _, anchor in links:
+        target = path.parent / file if file else path
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
     named = re.findall(
         r"`((?:recipes|bench|docs|results|dataset_builder|tests|open_ner|ner_sets|hub)/[\w./-]+)`", text
     )
@@ -85,6 +100,13 @@ def test_the_readme_has_the_answer_and_the_scores_of_the_result_files(monkeypatc
         assert f"<!-- {name}: begin -->\n{part}\n<!-- {name}: end -->" in text
     table = (ROOT / "results" / "quickstart" / "table.md").read_text(encoding="utf-8").strip()
     assert table in (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+
+
+def test_the_page_about_the_method_has_the_tables_of_the_result_files() -> None:
+    text = method.PAGE.read_text(encoding="utf-8")
+    for name, part in method.parts().items():
+        begin, end = method.marks(name)
+        assert f"{begin}\n{part}\n{end}" in text, "write the tables anew: python -m bench.method"
 
 
 def test_the_picture_shows_the_text_and_downloads_nothing() -> None:

@@ -1,0 +1,109 @@
+"""Write the measured tables of docs/method.md from the files in results/.
+
+python -m bench.method
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from open_ner.tools.files import write_atomic
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "method.md"
+STUDENTS = {"quickstart": "quick-start's student", "distilled": "student of real passages"}
+STEPS = {
+    "free": "each type by itself, as in the paper",
+    "in the text": "answers are strings of the text",
+    "nested": "types compete for the same span",
+    "flat": "no two spans share a character",
+    "flat, fitted": "with a fitted threshold and calibration",
+}
+
+
+def main() -> None:
+    """Replace the tables between their marks."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, part in parts().items():
+        begin, end = marks(name)
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}\n{part}\n{end}{rest.partition(end)[2]}"
+    write_atomic(PAGE, page)
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Return the comments around a table."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def parts() -> dict[str, str]:
+    """Return the tables by their names."""
+    return {"branches": branches(), "speed": speed(), "answers": answers(), "teacher": teacher()}
+
+
+def branches() -> str:
+    """Compare multi-turn training with branches on the development set."""
+    rows, training = [], {}
+    for way, name in (("multi_turn", "multi-turn, as in the paper"), ("branched", "branches")):
+        [scores] = _read(f"student/dev_{way}.json")["benchmarks"].values()
+        training = _read(f"student/training_{way}.json")
+        strict, official = (f"{100 * scores[scorer]['f1']:.1f}" for scorer in ("strict", "official"))
+        rows.append([name, strict, official, f"{training['trained_on']['tokens']:,}", f"{training['seconds']:.0f}"])
+    gains = _read("student/dev_gain_of_branches.json")
+    rows.append(["gain [95 %]", *(_gain(gains[f"all: {scorer}"], 100) for scorer in ("strict", "official")), "", ""])
+    shown, size = table(["training", "strict F1", "official F1", "tokens", "seconds"], rows), training["trained_on"]
+    return f"{shown}\n\nTrained on {size['conversations']} conversations with {size['queries']:,} queries."
+
+
+def speed() -> str:
+    """Compare the seconds for a passage of each way of answering."""
+    measured = _read("bench/inference.json")
+    names = list(measured["speed"][0]["ways"])
+    rows = []
+    for name in names:
+        ways = [part["ways"][name] for part in measured["speed"]]
+        rows.append([name, *(f"{way['seconds_a_passage']:.2f}" for way in ways)])
+    shown = table(["seconds a passage", *(f"{part['types']} types" for part in measured["speed"])], rows)
+    return f"{shown}\n\nMeasured on: {measured['hardware']}, {measured['passages']} passages."
+
+
+def answers() -> str:
+    """Show what each step of reading the answers gains, on the half of the development set that chose nothing."""
+    rows = []
+    for name, words in STEPS.items():
+        row = [words]
+        for student in STUDENTS:
+            scores = _read(f"answers/{student}.json")["sets"]["reporting half"][name]["official"]
+            row += [f"{scores['f1']:.1f}", "" if name == "free" else _gain(scores)]
+        rows.append(row)
+    head = [cell for words in STUDENTS.values() for cell in (words, "gain [95 %]")]
+    return table(["official F1", *head], rows)
+
+
+def teacher() -> str:
+    """Compare clients on an endpoint with faults."""
+    rows = [
+        [one["way"], f"{one['lost']} of {one['answers']}", f"{one['seconds']:.1f}"]
+        for one in _read("bench/annotate.json")["faults"]
+    ]
+    return table(["client", "replies lost", "seconds"], rows)
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """Return a Markdown table whose columns after the first are numbers."""
+    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"| {' | '.join(head)} |\n|---|{'--:|' * (len(head) - 1)}\n{body}"
+
+
+def _gain(measured: dict[str, Any], scale: float = 1) -> str:
+    low, high = measured["interval"]
+    return f"{scale * measured['gain']:+.1f} [{scale * low:.1f}, {scale * high:.1f}]"
+
+
+def _read(name: str) -> Any:
+    return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
