@@ -13,9 +13,11 @@ from huggingface_hub import DatasetCard, ModelCard
 from pyarrow import parquet
 
 from fake_hub import FakeHub
+from test_imports import reached
 
 ROOT = Path(__file__).parent.parent
 DATASET, MODEL = "org/uniner-distill", "org/tiny-ner"
+CONFIGS = ["type", "definition", "annotations"]
 pytestmark = pytest.mark.timeout(1800)  # seconds; the fixtures of one test alone are the whole journey
 
 
@@ -86,9 +88,13 @@ def test_the_dataset_is_on_the_hub_private_with_a_card_and_a_revision(dataset: s
     assert hub.private("dataset", DATASET)
     assert f"revision {hub.repos['dataset', DATASET].commits[-1].sha}" in dataset
     files = hub.files("dataset", DATASET)
-    assert "type/train-00000-of-00001.parquet" in files and "figures/types_by_rank.png" in files
+    tables = {f"{name}/{split}-00000-of-00001.parquet" for name in CONFIGS for split in ("train", "validation")}
+    figures = {name for name in files if name.startswith("figures/") and name.endswith(".png")}
+    rejects = {name for name in files if name.startswith("rejects/") and name.endswith(".parquet")}
+    assert figures and rejects
+    assert set(files) - figures - rejects == tables | {"README.md", "stats.json", "types.json"}
     card = DatasetCard(files["README.md"].decode())
-    assert [config["config_name"] for config in card.data.configs] == ["type", "definition", "annotations"]
+    assert [config["config_name"] for config in card.data.configs] == CONFIGS
     assert not any(b"hf_test" in content for content in files.values())
 
 
@@ -114,8 +120,13 @@ def test_training_starts_from_the_hub_and_publishes(student: tuple[Path, str], h
     assert "training on 16 conversations" in printed
     files = hub.files("model", MODEL)
     assert hub.private("model", MODEL)
-    assert {"model.safetensors", "pipeline.py", "chat_template.jinja", "training.json", "types.json"} <= set(files)
-    assert "README.md" in files and not any(b"hf_test" in content for content in files.values())
+    code = {f"{module.rpartition('.')[2]}.py" for module in reached("open_ner.pipeline")}
+    assert {name for name in files if not name.startswith(("results/", ".eval_results/"))} == code | {
+        "README.md", "chat_template.jinja", "config.json", "figures/learning_curve.png", "generation_config.json",
+        "model.safetensors", "recipe.yaml", "run.json", "tokenizer.json", "tokenizer_config.json", "training.json",
+        "types.json",
+    }  # fmt: skip
+    assert not any(b"hf_test" in content for content in files.values())
     assert (folder / "figures" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -123,10 +134,10 @@ def test_training_starts_from_the_hub_and_publishes(student: tuple[Path, str], h
 def test_evaluation_renews_the_card_and_publishes(hub: FakeHub) -> None:
     files = hub.files("model", MODEL)
     card = ModelCard(files["README.md"].decode())
-    assert {result.metric_name for result in card.data.eval_results} == {
+    assert {result.metric_name.partition(" (")[0] for result in card.data.eval_results} == {
         f"{scorer} F1" for scorer in ("official", "strict", "partial", "type-only", "boundary-only")
     }
-    assert all("sample of 2 of 48 passages" in result.dataset_name for result in card.data.eval_results)
+    assert all("sample of 2 of 48 passages" in result.metric_name for result in card.data.eval_results)
     assert card.data.pipeline_tag == "text-generation"
     results = json.loads(files["results/sample-sample-flat.json"])
     assert results["benchmarks"]["sample"]["n_passages"] == 2
@@ -154,20 +165,24 @@ def test_nothing_private_is_published(
 def test_anyone_pulls_the_model_by_name_with_both_pipelines(
     student: tuple[Path, str], environment: dict[str, str], tmp_path: Path
 ) -> None:
+    tagged = run(environment, "-m", "hub.publish", "model", str(student[0]), MODEL, "--tag", "v1")
+    assert "tag v1: 0 files sent" in tagged  # training or evaluation sent them
     code = f"""
 from transformers import pipeline
 text = "Ada Lovelace met Charles Babbage in London."
-tagger = pipeline("open-ner", "{MODEL}", trust_remote_code=True)
+tagger = pipeline("open-ner", "{MODEL}", trust_remote_code=True, revision="v1")
 for entity in tagger(text, types=["person", "city"], max_new_tokens=16):
     assert set(entity) == {{"entity_group", "word", "start", "end", "score"}}
     assert text[entity["start"]:entity["end"]] == entity["word"]
 assert type(tagger).__module__.startswith("transformers_modules")
-generator = pipeline("text-generation", "{MODEL}")
+generator = pipeline("text-generation", "{MODEL}", revision="v1")
 turns = [{{"role": "user", "content": "Text: " + text}}]
 answer = generator(turns, max_new_tokens=4)[0]["generated_text"]
 assert answer[-1]["role"] == "assistant"
 """
-    run(environment, "-c", code, cwd=tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    run(environment | {"HF_HOME": str(tmp_path / "home")}, "-c", code, cwd=empty)
 
 
 def test_the_published_metric_is_loaded_by_name(hub: FakeHub, environment: dict[str, str], tmp_path: Path) -> None:
