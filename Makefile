@@ -24,7 +24,7 @@ OPENAI_API_KEY, then run these steps. `make quickstart STUDENT=<folder or Hub id
 endef
 export SUMMARY
 
-.PHONY: quickstart setup test lint readme zero_shot clean FORCE
+.PHONY: quickstart setup test lint readme zero_shot cards clean FORCE
 
 quickstart: $(RUN)/results/table.md
 	@echo && cat $(RUN)/results/table.md && echo && echo "== a first answer: $(SENTENCE)"
@@ -91,6 +91,12 @@ readme: $(RUN)/results/table.md
 	for run in $(RUN)/results/*/*/results.json; do cp $$run results/quickstart/$$(basename $$(dirname $$(dirname $$run))).json; done
 	$(BIN)/python eval_zero_shot.py --compare results/quickstart/models--*.json results/quickstart/runs--*.json --readme docs/quickstart.md
 	$(BIN)/python -m bench.readme --ask
+	$(BIN)/python -m bench.method
+
+# Checks that cards say what their files say; FOLDERS=... checks others. make cards FOLDERS="runs/my-student --write" writes it.
+FOLDERS ?= $(RUN)/model $(RUN)/data/dataset metrics/entity_f1 space
+cards: | setup
+	$(BIN)/python -m hub.lint $(FOLDERS)
 
 # Scores the quick-start's student on the seven whole sets; DATA is their folder (docs/benchmarks.md says which files).
 zero_shot: $(RUN)/model/training.json

@@ -77,7 +77,7 @@ def main() -> None:
         print(f"\n{table}\n\nresults: {suite.output_dir}")
         for name, results in zip(args.model, runs, strict=True):
             if (Path(name) / "training.json").exists():
-                update_card(Path(name), results, table, args.eval_results)
+                update_card(Path(name), results, runs[0] if results is not runs[0] else None, args.eval_results)
         if args.push_to_hub:
             from hub.publish import publish_folder
 
@@ -171,15 +171,15 @@ def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: 
             print(f"{model.name}: in process")
 
 
-def update_card(folder: Path, results: RunResults, table: str, eval_results: bool) -> None:
-    """Write results into a student's card, unless samples (`--limit`) would replace results on whole benchmarks."""
+def update_card(folder: Path, results: RunResults, baseline: RunResults | None, eval_results: bool) -> None:
+    """Add results to a student's card, unless samples (`--limit`) would replace results on whole benchmarks."""
     from hub.model_card import write_eval_results, write_model_card
 
     kept = folder / "results" / f"{run_name(results['suite'], results['protocol'], results['decoding'])}.json"
     if is_sampled(results) and kept.exists() and not is_sampled(read_results(kept)):
         print(f"model card: not changed, because {kept} has the results on whole benchmarks")
         return
-    write_model_card(folder, results, table)
+    write_model_card(folder, results, baseline)
     print(f"model card: {folder / 'README.md'}")
     if eval_results:
         written = write_eval_results(folder, results)

@@ -191,6 +191,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     from transformers import AutoModelForCausalLM, EarlyStoppingCallback
     from trl import get_peft_config
 
+    from command_line.hardware import hardware
     from sft.adapters import quantization
     from sft.disk import require_space
     from sft.origin import read_origin
@@ -248,6 +249,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "name": (config.hub_model_id or f"{base}-open-ner").rstrip("/").split("/")[-1], "base_model": base,
         "dataset": script.dataset_name, "language": origin.language, "trained_on": report,
+        "hardware": hardware(config.world_size),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
         "run": identity, "recipe": main_options(script, config, model_config, license_),
     }  # fmt: skip

@@ -24,11 +24,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from command_line.hardware import hardware  # noqa: E402
 from open_ner.conversation import build_query  # noqa: E402
 from open_ner.decoding import Request  # noqa: E402
 from open_ner.pipeline import OpenNERPipeline  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
-from zero_shot.results import hardware  # noqa: E402
 
 SAMPLE = ROOT / "dataset_builder" / "sample"
 BASELINE, PADDED = "one generate() per type", "left-padded batch"

@@ -1,5 +1,8 @@
-"""Load models and tokenizers by name, with errors of one line."""
+"""Load models, tokenizers and files of repositories by name, with errors of one line."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from open_ner.tools.errors import UserError
@@ -12,3 +15,26 @@ def load_or_explain(kind: type, name: str, **options: Any) -> Any:
     except (OSError, ValueError) as error:
         hint = "`make setup` puts the default student in place" if name.startswith("models/") else "check the name"
         raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
+
+
+def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any]:
+    """Read a JSON file or a card's metadata from a folder or a Hub repository of these kinds; {} without the file.
+
+    Raises UserError if the file cannot be parsed.
+    """
+    from huggingface_hub import hf_hub_download, metadata_load
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    path = Path(name) / file
+    for kind in [] if Path(name).is_dir() else kinds:
+        try:
+            path = Path(hf_hub_download(name, file, repo_type=kind))
+            break
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+            continue
+    try:
+        return (metadata_load(path) or {}) if file == "README.md" else json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path}: not readable: {error}") from None

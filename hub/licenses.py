@@ -52,15 +52,13 @@ def conflicts(license_name: str, sources: Mapping[str, str], passages: Mapping[s
 
     Args:
         license_name: the license of the whole.
-        sources: license by source; an empty one is not stated.
+        sources: license by source; an empty one, which is not stated, is not compared.
         passages: number of passages by their license.
     """
     own = terms_of(license_name)
     found = []
     for source, name in sources.items():
-        if not name:
-            found.append(f"The license of {source} is not stated.")
-        elif name != license_name and (lacking := sorted(terms_of(name) - own - {"free"})):
+        if name not in ("", license_name) and (lacking := sorted(terms_of(name) - own - {"free"})):
             found.append(f"The license of {source}, {name}, {' and '.join(DEMANDS[term] for term in lacking)}.")
     if number := passages.get("", 0):
         found.append(f"{number:,} passages do not state a license.")

@@ -5,55 +5,131 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command_line.pretrained import read_repository_file
 from command_line.public import public_value
 from open_ner.conversation import build_query
 from open_ner.tools.files import write_atomic, write_json
 
+from .licenses import conflicts, derive
 from .markdown import code, escape
-from .records import SCORERS, Comparison, RunResults, TrainingRecord, run_name
+from .records import SCORERS, Comparison, RunResults, TrainingData, TrainingRecord, run_name
+from .results_tables import calibration_table, seen_types_table, suite_section
+from .training_tables import contamination_table, training_table
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 AGAINST_TEACHER = "results/against_teacher.json"  # in a student's folder
+BASELINE = ".baseline.json"  # end of the name of a baseline's results in a student's folder
+TRAINING_DATA = "results/training_data.json"
 SECTION = "## Against the teacher\n\n"
 MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 
 
-def write_model_card(folder: Path, results: RunResults | None = None, table: str = "Not evaluated yet.") -> None:
-    """Write a student's `README.md` from its training.json, and its evaluation results both there and in `results/`.
+def write_model_card(folder: Path, results: RunResults | None = None, baseline: RunResults | None = None) -> None:
+    """Write a student's `README.md` from its training.json, types.json and all results in `results/`.
 
-    `table` is the Markdown table of all models of the evaluation.
+    Args:
+        folder: the student's folder.
+        results: results to add to `results/` first; they replace those of the same suite, protocol and decoding.
+        baseline: results of the model that these are compared with.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
     training: TrainingRecord = public_value(json.loads((folder / "training.json").read_text(encoding="utf-8")))
-    options = json.loads((folder / "config.json").read_text(encoding="utf-8"))["open_ner"]
     if results:
-        name = run_name(results["suite"], results["protocol"], results["decoding"])
         (folder / "results").mkdir(exist_ok=True)
+        name = run_name(results["suite"], results["protocol"], results["decoding"])
         write_json(folder / "results" / f"{name}.json", public_value(results))
+        beside = folder / "results" / f"{name}{BASELINE}"
+        write_json(beside, public_value(baseline)) if baseline else beside.unlink(missing_ok=True)
+    runs, data = read_runs(folder), _training_data(folder, training)
+    licenses, base = data["licenses"], hub_id(training["base_model"])
+    stated = str(training["recipe"]["license"])
+    license_ = derive(licenses) if stated == "other" else stated
     metadata = ModelCardData(
-        model_name=training["name"], license=str(training["recipe"]["license"]),
-        language=training.get("language") or None, library_name="transformers",
-        pipeline_tag="text-generation",  # token-classification would load a random head
-        base_model=_hub_id(training["base_model"]), datasets=_hub_id(training["dataset"]),
-        tags=["named-entity-recognition", "open-ner", "universal-ner"],
-        eval_results=_eval_results(results) if results else None,
+        model_name=training["name"], license=license_, language=training.get("language") or None,
+        library_name="transformers", pipeline_tag="text-generation",  # token-classification would load a random head
+        base_model=base, base_model_relation="finetune" if base else None, datasets=hub_id(training["dataset"]),
+        tags=["named-entity-recognition", "open-ner", "universal-ner"], metrics=["f1"],
+        eval_results=[entry for run, _ in runs for entry in _eval_results(run)] or None,
     )  # fmt: skip
     losses = [f"{entry['loss']:.3f}" for entry in training["history"] if "loss" in entry] or ["not logged"]
+    types = json.loads(path.read_text(encoding="utf-8")) if (path := folder / "types.json").exists() else {}
+    options = json.loads((folder / "config.json").read_text(encoding="utf-8"))["open_ner"]
+    query = build_query("Marie Curie was born in Warsaw.", "city")
     card = ModelCard.from_template(
         metadata, template_path=str(MODEL_TEMPLATE),
-        name=escape(training["name"]), base_model=code(training["base_model"]), dataset=code(training["dataset"]),
-        trained_on=training["trained_on"], minutes=f"{training['seconds'] / 60:.1f}",
+        name=escape(training["name"]), base_model=_link(training["base_model"], ""),
+        dataset=_link(training["dataset"], "datasets/"),
         first_loss=losses[0], last_loss=losses[-1], language=escape(", ".join(training.get("language", []))),
-        recipe=json.dumps(training["recipe"], indent=1), results=results, results_table=table,
+        recipe=json.dumps(training["recipe"], indent=1), query=json.dumps(query, indent=4),
+        suites="\n\n".join(suite_section(run, baseline) for run, baseline in runs),
+        calibration=calibration_table([run for run, _ in runs]), against_teacher=_against_teacher(folder),
         types=", ".join(escape(name) for name in options["types"]),
+        training=training_table(training, data, len(types)),
         calibrated=options.get("temperature", 1.0) != 1.0,
-        against_teacher=_against_teacher(folder),
-        query=json.dumps(build_query("Marie Curie was born in Warsaw.", "city"), indent=1),
+        contamination=contamination_table(data["contamination"]), rule=data["contamination_options"],
+        seen_types=seen_types_table([run for run, _ in runs], types),
+        license_text=_license_text(license_, data),
     )  # fmt: skip
     card.save(folder / "README.md")
+
+
+def read_runs(folder: Path) -> list[tuple[RunResults, RunResults | None]]:
+    """Return the results in a student's folder, each with that of its baseline if there is one."""
+    runs = []
+    for path in sorted((folder / "results").glob("*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if "benchmarks" in run and not path.name.endswith(BASELINE):
+            beside = path.with_name(f"{path.stem}{BASELINE}")
+            runs.append((run, json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None))
+    return runs
+
+
+def _training_data(folder: Path, training: TrainingRecord) -> TrainingData:
+    """Return what dataset and base model say about themselves.
+
+    It is read from them once, and then from the student's folder, because they may move or change.
+    """
+    path = folder / TRAINING_DATA
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    stats = read_repository_file(training["dataset"], "stats.json", ["dataset"])
+    cards = {
+        "the base model": read_repository_file(training["base_model"], "README.md", ["model"]),
+        "the dataset": read_repository_file(training["dataset"], "README.md", ["dataset"]),
+    }
+    found: TrainingData = public_value({
+        "licenses": {name: _license_of(card) for name, card in cards.items()},
+        "passage_licenses": stats.get("licenses", {}), "teacher": stats.get("teacher", []),
+        "contamination": stats.get("contamination", []),
+        "contamination_options": stats.get("contamination_options", {}),
+    })  # fmt: skip
+    if stats or any(cards.values()):
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, found)
+    return found
+
+
+def _license_of(card: dict) -> str:
+    """Return the license in a card's metadata, which may be a list or have a name of its own; empty without one."""
+    given = card.get("license_name") or card.get("license") or ""
+    return ", ".join(map(str, given)) if isinstance(given, list) else str(given)
+
+
+def _license_text(license_name: str, data: TrainingData) -> str:
+    """Return the paragraph about the license: what it follows from, and what conflicts with it."""
+    stated = [f"{name}: {escape(own) or 'not stated'}" for name, own in data["licenses"].items()]
+    parts = [f"The license of this model is {escape(license_name)}. Licenses of its sources: {', '.join(stated)}."]
+    parts += map(escape, conflicts(license_name, data["licenses"], data["passage_licenses"]))
+    parts.append("The terms of the teacher's provider apply too; several forbid training competing models.")
+    return " ".join(parts)
+
+
+def _link(name: str, kind: str) -> str:
+    """Return a link to a repository of the Hub, or the name of a local folder."""
+    return f"[{escape(name)}](https://huggingface.co/{kind}{name})" if hub_id(name) else f"`{code(name)}`"
 
 
 def write_against_teacher(folder: Path, comparison: Comparison, figure: Path) -> Path:
@@ -117,7 +193,10 @@ def write_eval_results(folder: Path, results: RunResults) -> Path | None:
 
 
 def _eval_results(results: RunResults) -> "list[EvalResult]":
-    """Return the F1 of each benchmark and scorer for the Hub's model-index; names of sampled benchmarks say so."""
+    """Return the F1 of each benchmark and scorer for the Hub's model-index.
+
+    The setting stands in the metric's name, because the Hub lists all metrics of a benchmark under one name.
+    """
     from huggingface_hub import EvalResult
 
     entries = []
@@ -130,14 +209,15 @@ def _eval_results(results: RunResults) -> "list[EvalResult]":
             if scores := result[scorer]:
                 entry = EvalResult(
                     task_type="token-classification", task_name="zero-shot named-entity recognition",
-                    dataset_type=dataset["id"] or name, dataset_name=f"{name} ({setting})",
+                    dataset_type=dataset["id"] or name, dataset_name=name,
                     dataset_config=dataset["config"], dataset_revision=dataset["revision"],
-                    metric_type="f1", metric_name=f"{scorer} F1", metric_value=round(100 * scores["f1"], 2),
+                    metric_type="f1", metric_name=f"{scorer} F1 ({setting})",
+                    metric_value=round(100 * scores["f1"], 2),
                 )  # fmt: skip
                 entries.append(entry)
     return entries
 
 
-def _hub_id(name: str) -> str | None:
+def hub_id(name: str) -> str | None:
     """Return a Hub id as it is, or None for a local folder, which the Hub's metadata must not contain."""
     return None if Path(name).exists() or name.count("/") != 1 or name.startswith(("models/", "runs/")) else name

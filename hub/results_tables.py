@@ -1,5 +1,6 @@
 """Results as Markdown tables: scores of runs, beside published ones, and their calibration."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
@@ -8,6 +9,7 @@ from command_line.recipes import read_yaml
 from .markdown import escape
 from .records import MAIN, MeanScore, Published, RunResults, Scores, scores_of
 
+COVERAGES = (0.25, 0.5, 0.75, 1.0)  # shares of the spans, the surest first
 TYPES = {"all": "all types", "seen": "types seen in training", "held_out": "held-out types"}
 PUBLISHED = Path(__file__).parent.parent / "zero_shot" / "published.yaml"
 
@@ -88,3 +90,41 @@ def table_head(names: str, numbers: str) -> list[str]:
 def table_row(*cells: str) -> str:
     """Write a row of a table; the cells are escaped already."""
     return f"| {' | '.join(cells)} |"
+
+
+def suite_section(run: RunResults, baseline: RunResults | None) -> str:
+    """Write the results of one run under a heading, beside those of its baseline and the published ones."""
+    runs = [baseline, run] if baseline else [run]
+    parts = [
+        f"### {escape(run['suite'])}, protocol {escape(run['protocol'])}, {escape(run['decoding'])} decoding",
+        markdown_table(runs),
+        f"Measured on: {escape(run['hardware'])}.",
+    ]
+    if published := read_published(runs):
+        parts.append(beside_published(runs, published))
+    return "\n\n".join(parts)
+
+
+def calibration_table(runs: list[RunResults]) -> str:
+    """Write calibration error and risk by coverage of each run that has scores; empty without such a run."""
+    shares = [f"surest {share:.0%}" for share in COVERAGES[:-1]] + ["all"]
+    lines = table_head("suite | decoding", " | ".join(["spans", "ECE", "ECE, calibrated", *shares]))
+    for run in runs:
+        if found := run.get("calibration"):
+            points = found["risk_coverage"]
+            risks = [next((p["risk"] for p in points if p["coverage"] >= share), None) for share in COVERAGES]
+            shown = [*(found[part]["ece"] for part in ("raw", "calibrated")), *risks]
+            cells = ("" if value is None else f"{100 * value:.1f}" for value in shown)
+            lines.append(table_row(escape(run["suite"]), escape(run["decoding"]), f"{found['n_spans']:,}", *cells))
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def seen_types_table(runs: list[RunResults], trained: Collection[str]) -> str:
+    """Write how many types of each benchmark were seen in training; empty if that is not known."""
+    known = {name.lower() for name in trained}
+    lines = table_head("benchmark", "types | seen in training")
+    asked = {name: part.get("per_type") for run in runs for name, part in run["benchmarks"].items()}
+    for name, types in asked.items():
+        if types and known:
+            lines.append(table_row(escape(name), f"{len(types)}", f"{sum(kind.lower() in known for kind in types)}"))
+    return "\n".join(lines) if len(lines) > 2 else ""

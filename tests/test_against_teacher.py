@@ -181,7 +181,7 @@ def test_a_second_call_asks_the_student_nothing(work: Path, student: Path, tmp_p
 
 
 def test_the_card_of_the_student_gets_a_section_and_keeps_the_rest(work: Path, student: Path, tmp_path: Path) -> None:
-    write_model_card(student, None, "| a table of an evaluation |")
+    write_model_card(student)
     before = (student / "README.md").read_text()
     options = ["--run", str(work / "open"), "--model", str(student), "--output_dir", str(tmp_path / "out")]
     for _ in range(2):  # the section is replaced, not repeated
@@ -193,7 +193,7 @@ def test_the_card_of_the_student_gets_a_section_and_keeps_the_rest(work: Path, s
     assert (student / "figures" / "against_teacher.png").exists()
     kept = (student / "results" / "against_teacher.json").read_text()
     assert json.loads(kept)["disagreements"] == [] and TEXTS[0] not in kept  # a published folder has no passages
-    write_model_card(student, None, "| a table of an evaluation |")  # an evaluation after it keeps the section
+    write_model_card(student)  # an evaluation after it keeps the section
     assert (student / "README.md").read_text() == card
 
 

@@ -1,8 +1,6 @@
 """The contents of results.json: what was run, on what, and the scores."""
 
 import hashlib
-import os
-import platform
 import subprocess
 import sys
 from contextlib import suppress
@@ -10,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-import torch
 from transformers import AutoConfig
 
+from command_line.hardware import hardware
 from command_line.pretrained import load_or_explain
 from command_line.public import public_command, public_path, public_value
 from hub.records import BenchmarkResult, ModelRecord, RunResults
@@ -85,10 +83,3 @@ def commit() -> str | None:
     with suppress(OSError):
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
         return done.stdout.strip() or None
-
-
-def hardware() -> str:
-    """Return the name of the GPU, or of the CPU with its number of cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"

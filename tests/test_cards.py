@@ -1,0 +1,121 @@
+"""The model card has the results of every suite, and `python -m hub.lint` finds a card that its files contradict."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hub.licenses import conflicts, derive
+from hub.lint import main
+from hub.model_card import write_model_card
+
+ROOT = Path(__file__).parent.parent
+MEASURED = ROOT / "results" / "quickstart"
+
+
+def read(name: str) -> Any:
+    return json.loads((MEASURED / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    """What a student's card is written from, with names of the Hub and a dataset that was compared with benchmarks."""
+    folder = tmp_path / "student"
+    (folder / "results").mkdir(parents=True)
+    training = {**read("training.json"), "base_model": "org/base", "dataset": "org/data", "hardware": "4 x some GPU"}
+    overlap = {"benchmark": "mit_movie", "texts": 3, "texts_found": 2, "passages": 7, "removed": 7, "types": 12,
+               "types_shared": ["title"]}  # fmt: skip
+    data = {
+        "licenses": {"the base model": "apache-2.0", "the dataset": "cc-by-nc-4.0"},
+        "passage_licenses": {"CC BY-SA 4.0": 1234, "CC0": 5}, "teacher": ["a | teacher"], "contamination": [overlap],
+        "contamination_options": {"passages": "remove", "ngram": 8},
+    }  # fmt: skip
+    (folder / "training.json").write_text(json.dumps(training))
+    (folder / "config.json").write_text(json.dumps({"open_ner": {"types": ["person", "<b>"]}}))
+    (folder / "types.json").write_text(json.dumps({"Title": 3, "person": 9}))
+    (folder / "results" / "training_data.json").write_text(json.dumps(data))
+    return folder
+
+
+def lint(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["lint", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_each_suite_stands_in_the_card_beside_its_baseline_and_published_rows(student: Path) -> None:
+    sample, whole = read("runs--quickstart--model.json"), read("zero_shot/results.json")
+    write_model_card(student, sample, read("models--smollm2-135m-instruct.json"))
+    write_model_card(student, whole)  # the second suite does not replace the first
+    text = (student / "README.md").read_text()
+    f1 = sample["benchmarks"]["sample"]["official"]["f1"]
+    assert f"| runs/quickstart/model | sample | all types | {100 * f1:.1f} [" in text
+    assert "| models/smollm2-135m-instruct | sample | all types |" in text and "Gain of runs/quickstart/model" in text
+    assert "protocol uniner, free decoding" in text and "| UniNER-7B | 42.4 | 31.7 |" in text
+    surest = next(p["risk"] for p in whole["calibration"]["risk_coverage"] if p["coverage"] >= 0.25)
+    row = f"| uniner7 | free | {whole['calibration']['n_spans']:,} | {100 * whole['calibration']['raw']['ece']:.1f} |"
+    assert row in text and f"| {100 * surest:.1f} |" in text[text.index(row) :].splitlines()[0]
+    for line in (
+        "| hardware | 4 x some GPU |", "| teacher | a \\| teacher |", "| mit\\_movie | 3 | 2 | 7 | 7 | 12 | 1 |",
+        "| mit\\_movie | 12 | 1 |",  # one of its types was seen in training
+    ):  # fmt: skip
+        assert line in text.splitlines(), line
+    assert "&lt;b&gt;" in text and "apache-2.0: " not in text
+    calls = [line for line in text.splitlines() if "trust_remote_code=True" in line]
+    assert calls and all("revision=" in line for line in calls)  # code that runs is pinned
+    data = ModelCard.load(student / "README.md").data
+    assert (data.base_model, data.base_model_relation, data.datasets) == ("org/base", "finetune", "org/data")
+    assert {entry.dataset_name for entry in data.eval_results} == {*sample["benchmarks"], *whole["benchmarks"]}
+    assert "The license of the dataset, cc-by-nc-4.0, forbids commercial use." in text  # the recipe says apache-2.0
+    assert "1,234 passages have a license that demands the same license" in text
+    write_model_card(student, sample)  # scored again without a baseline
+    assert "models/smollm2-135m-instruct | sample" not in (student / "README.md").read_text()
+
+
+def test_numbers_that_the_files_do_not_have_are_found(
+    student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_model_card(student, read("runs--quickstart--model.json"))
+    card = student / "README.md"
+    card.write_text(card.read_text() + "\nPeople may add prose.\n")
+    assert lint(monkeypatch, student) == 0
+    right = card.read_text()
+    card.write_text(right + "\n| a model | 99.9 |\n")
+    assert lint(monkeypatch, student) == 1 and "'| a model | 99.9 |'" in capsys.readouterr().out
+    card.write_text(re.sub(r"value: \d", "value: 99", right.replace("base_model_relation: finetune\n", "")))
+    assert lint(monkeypatch, student) == 1
+    said = capsys.readouterr().out
+    assert "lacks base_model_relation" in said and "model-index is not what the files" in said
+    card.write_text("---\nlicense: [\n---\n")
+    monkeypatch.setattr(sys, "argv", ["lint", str(student)])
+    with pytest.raises(Exception, match="metadata, the YAML at the top, is invalid"):
+        main()
+    card.write_text(right)
+    path = student / "results" / "sample-sample-free.json"
+    path.write_text(json.dumps(read("models--smollm2-135m-instruct.json")))  # other results than the card's
+    assert lint(monkeypatch, student) == 1
+    assert lint(monkeypatch, "--write", student) == 0 and "prose" not in card.read_text()
+
+
+def test_the_card_of_the_metric_is_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "metrics" / "entity_f1", tmp_path / "metric")
+    assert lint(monkeypatch, folder) == 0
+    (folder / "README.md").write_text("---\ntitle: x\nsdk: gradio\n---\n")
+    assert lint(monkeypatch, folder) == 1
+
+
+def test_a_license_follows_from_those_of_the_sources() -> None:
+    assert derive({"model": "apache-2.0", "data": "cc-by-4.0"}) == "apache-2.0"
+    assert derive({"model": "mit", "data": "cc-by-sa-4.0"}) == "cc-by-sa-4.0"
+    for data in ("", "llama3.1", "cc-by-nd-4.0"):
+        assert derive({"model": "apache-2.0", "data": data}) == "other"
+    assert derive({"model": "cc-by-nc-4.0", "data": "cc-by-sa-4.0"}) == "other"
+    assert conflicts("apache-2.0", {"model": "mit", "data": ""}, {"CC BY 4.0": 2, "public domain (court)": 1}) == []
+    [sa, no] = conflicts("cc-by-nc-4.0", {"data": "CC BY-SA 4.0"}, {"": 3, "CC BY-NC 3.0": 4})
+    assert "data, CC BY-SA 4.0, demands the same license" in sa and "3 passages do not state" in no
