@@ -19,9 +19,9 @@ from pathlib import Path
 
 COMMANDS = {  # in the clone; OPTIONS follow, and `--help` lists them
     "build": ["python", "-m", "dataset_builder"],
-    "train": ["accelerate", "launch", "train_sft.py"],
+    "train": ["accelerate", "launch", "--quiet", "train_sft.py"],
     "evaluate": ["python", "eval_zero_shot.py"],
-    "annotate": ["accelerate", "launch", "--module", "hub.annotate"],
+    "annotate": ["accelerate", "launch", "--quiet", "--module", "hub.annotate"],
 }
 CLONE = Path("uniner-distill")
 

@@ -98,6 +98,7 @@ def test_another_run_in_the_folder_and_wrong_columns_are_named(call: Call, tmp_p
     error = call(tmp_path / "out", "--limit", "3", "--threshold", "0.5")
     assert "has another run, with options {} instead of {'threshold': 0.5}: choose another --output_dir" in error
     assert "--text_column text: the columns with texts are body" in call(tmp_path / "new", "--text_column", "text")
+    assert "types asks 'person' twice" in call(tmp_path / "new", "--types", "person,person")
     assert "has a column 'id' already" in call(tmp_path / "new", "--entities_column", "id")
     assert "split 'test' cannot be read" in call(tmp_path / "new", "--dataset_name", str(tmp_path / "out"),
                                                  "--dataset_split", "test")  # fmt: skip

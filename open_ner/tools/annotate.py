@@ -112,6 +112,10 @@ def annotate(args: Namespace) -> Annotated | None:
     rows, revision = load_rows(args)
     commit = find_commit(args.model, "model", args.revision)
     tagger = load_student(args.model, args.device or _device(processes), commit)
+    try:
+        tagger("", types=types, **options)  # checks all options, before the folder is claimed
+    except ValueError as error:
+        raise UserError(str(error)) from None
     local = Path(args.dataset_name).exists(), Path(args.model).exists()
     record = AnnotationRecord(
         dataset=Path(args.dataset_name).name if local[0] else args.dataset_name, dataset_config=args.dataset_config,
@@ -141,7 +145,7 @@ def find_commit(name: str, kind: str, revision: str | None) -> str | None:
 
     if Path(name).exists():
         if revision:
-            raise UserError(f"revision {revision!r} of {name}: only a repository on the Hub has revisions")
+            raise UserError(f"{kind} {name} is a local one without revisions, so give no {revision!r}")
         return None
     if constants.HF_HUB_OFFLINE:
         return revision
@@ -241,15 +245,8 @@ def _write(
         found: list[Any] = []
         for batch in part.select_columns(args.text_column).iter(args.batch_size):
             texts = batch[args.text_column]
-            try:
-                answers = iter(
-                    tagger(
-                        [text for text in texts if text is not None], types=record["types"],
-                        batch_size=args.batch_size, **record["options"],
-                    )
-                )  # fmt: skip
-            except ValueError as error:  # documented errors of the pipeline
-                raise UserError(str(error)) from None
+            asked = [text for text in texts if text is not None]
+            answers = iter(tagger(asked, types=record["types"], batch_size=args.batch_size, **record["options"]))
             found += [None if text is None else next(answers) for text in texts]
             bar.update(len(texts))
         partial = file.with_name(f"{file.name}.partial")
