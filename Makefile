@@ -24,7 +24,7 @@ OPENAI_API_KEY, then run these steps. `make quickstart STUDENT=<folder or Hub id
 endef
 export SUMMARY
 
-.PHONY: quickstart setup test lint readme zero_shot cards clean FORCE
+.PHONY: quickstart demo space setup test lint readme zero_shot cards clean FORCE
 
 quickstart: $(RUN)/results/table.md
 	@echo && cat $(RUN)/results/table.md && echo && echo "== a first answer: $(SENTENCE)"
@@ -105,6 +105,18 @@ zero_shot: $(RUN)/model/training.json
 	cp runs/uniner/table.md runs/uniner/details.md runs/uniner/$(subst /,--,$(RUN)/model)/uniner7-uniner-free/results.json results/quickstart/zero_shot/
 	cp $(addprefix runs/uniner/figures/,f1.png errors.png calibration.png) results/quickstart/zero_shot/figures/
 	$(BIN)/python -m bench.readme
+
+# Serves the demo with the quick-start's student, which is trained first if there is none.
+demo: | setup
+	test -e $(RUN)/model/training.json || $(MAKE) quickstart
+	$(BIN)/python -c 'import gradio' 2> /dev/null || $(BIN)/python -m pip install --disable-pip-version-check 'gradio>=6.31,<7'
+	MODEL_ID=$(RUN)/model $(BIN)/python -m space.app
+
+# The demo as a Space: python -m hub.publish space runs/space org/my-demo
+space:
+	rm -rf runs/space && mkdir -p runs/space
+	cp -r space/*.* open_ner runs/space/
+	find runs/space -name __pycache__ -prune -exec rm -rf {} +
 
 clean:
 	rm -rf runs

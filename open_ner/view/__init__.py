@@ -2,12 +2,13 @@
 
     open-ner view runs/my-dataset/annotations.type.jsonl --output page.html
 
-`open_page` reads a file, `render_html` and `render_terminal` show what it returns. Nothing here imports torch.
+`open_page` reads a file, `render_html` and `render_terminal` show what it returns. `render_fragment` is for pages of
+others, such as the demo. Nothing here imports torch.
 """
 
-from .html import render_html
+from .html import render_fragment, render_html
 from .passages import Passage, RejectedSpan, Span
 from .sources import open_page
 from .terminal import render_terminal
 
-__all__ = ["Passage", "RejectedSpan", "Span", "open_page", "render_html", "render_terminal"]
+__all__ = ["Passage", "RejectedSpan", "Span", "open_page", "render_fragment", "render_html", "render_terminal"]

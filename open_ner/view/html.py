@@ -50,6 +50,19 @@ def render_html(passages: Sequence[Passage], title: str, notes: Iterable[str] = 
     )  # fmt: skip
 
 
+def render_fragment(passage: Passage, types: Iterable[str]) -> str:
+    """Return the marked text of a passage with its style, for a page that has a style of its own.
+
+    Args:
+        passage: its rejects and its id are not shown.
+        types: all types that were asked; each has the color of its place. The entities have no other types.
+    """
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(types))}
+    style = _part("css").replace(":root", ":scope")  # the page around it keeps its own
+    text = f'<div class="text" dir="auto">{_marked({**passage, "rejects": []}, 1, numbers, {}, focusable=False)}</div>'
+    return f'<style>@scope (.open-ner) {{{style}}}</style><div class="open-ner">{text}</div>'
+
+
 def _part(kind: str) -> str:
     return Path(__file__).with_name(f"page.{kind}").read_text(encoding="utf-8")
 
@@ -107,7 +120,9 @@ def _article(passage: Passage, number: int, types: dict[str, int], reasons: dict
     return "".join([*parts, "</article>"])
 
 
-def _marked(passage: Passage, number: int, types: dict[str, int], reasons: dict[str, int]) -> str:
+def _marked(
+    passage: Passage, number: int, types: dict[str, int], reasons: dict[str, int], focusable: bool = True
+) -> str:
     """The text of a passage with a `mark` for each span; one that is interrupted has several with the same key."""
     marks = marks_of(passage)
     levels, keys = levels_of(marks), {mark: f"{number}.{place}" for place, mark in enumerate(marks)}
@@ -120,7 +135,7 @@ def _marked(passage: Passage, number: int, types: dict[str, int], reasons: dict[
         if piece.opens:
             choice = f"r{reasons[mark.reason]}" if mark.reason else f"t{types[mark.type]}"
             looks = "missing" if mark.reason else _color(types[mark.type])
-            focus = ' tabindex="0"' if piece.whole else ""
+            focus = ' tabindex="0"' if piece.whole and focusable else ""
             score = "" if mark.score is None else f' data-score="{mark.score:.4g}"'
             html.append(
                 f'<mark class="{looks} level{min(levels[mark], LEVELS - 1)}"{focus} data-choice="{choice}" '
