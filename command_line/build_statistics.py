@@ -59,6 +59,7 @@ class SetStatistics(TypedDict):
     """Statistics of one human-annotated set."""
 
     license: str
+    closed: NotRequired[bool]  # whether each passage is asked the types of its own row
     passages: int
     passages_without_entity: int
     entities: int

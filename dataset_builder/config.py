@@ -157,7 +157,7 @@ class DatasetConfig:
     max_conversation_tokens: int = option(1024, "split conversations with more tokens (paper: 1024)")
     tokenizer: str | None = option(None, "student whose tokenizer measures conversations; default: corpus.tokenizer")
     max_entity_words: int = option(20, "reject mentions with more words")
-    validation_one_in: int = option(10, "hold out one in this many passages for validation, by id; 0 disables")
+    validation_one_in: int = option(10, "hold out one in this many passages for validation, by id; 0: none, 1: all")
     seed: int = option(42, "seed of the absent types and of the order of queries")
 
     def __post_init__(self) -> None:
@@ -177,7 +177,9 @@ class SupervisedConfig:
     negatives: Law = option("all", "absent types of the set to ask: all, or as in dataset.negatives")
     negative_ratio: float = option(1.0, "absent types to ask per present type, unless negatives is all")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
-    empty_ratio: float = option(0.5, "maximum number of passages without mentions per passage with mentions")
+    empty_ratio: float | None = option(
+        0.5, "maximum number of passages without mentions per passage with mentions; null keeps all"
+    )
     max_passages: int | None = option(10_000, "random sample of this many passages per set (paper: 10,000)")
     long_passages: Literal["window", "reject"] = option("window", "window cuts passages above corpus.max_tokens")
     mixture: dict[str, float] | None = option(

@@ -36,10 +36,14 @@ SHARD_SIZE = "500MB"  # of Arrow data, which take about a third as Parquet
 ROWS_PER_TABLE = 2000
 
 
-def features_of(config: str) -> datasets.Features:
-    """Return the columns of a config; only configs with human-annotated sets have the column `dataset`."""
+def features_of(config: str, closed: bool = False) -> datasets.Features:
+    """Return the columns of a config; only configs with human-annotated sets have the column `dataset`.
+
+    `closed`: whether rows list their types, which the config `annotations` then has too.
+    """
     if config == "annotations":
-        return datasets.Features({**TEXT, **PROVENANCE, **ENTITIES, "teacher": STRING, "annotated": STRING})
+        own = {"types": datasets.List(STRING)} if closed else {}
+        return datasets.Features({**TEXT, **PROVENANCE, **ENTITIES, **own, "teacher": STRING, "annotated": STRING})
     named = {} if config in DISTILLED else {"dataset": STRING}
     return datasets.Features({**CONVERSATION_FEATURES, **named})
 
@@ -68,14 +72,14 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         super().__init__(cache_dir=cache_dir, dataset_name="uniner_distill", config_name=name, hash="0")
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=features_of(self.config.name))
+        return datasets.DatasetInfo(features=features_of(self.config.name, self.annotations.closed))
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         held_out = self.annotations.held_out
-        if all(held_out):
+        if all(held_out) and self.options.validation_one_in != 1:
             hint = "add passages, or set dataset.validation_one_in to 0"
             raise UserError(f"all {len(held_out)} annotated passages are in the validation split; {hint}")
-        names = ("train", "validation") if any(held_out) else ("train",)
+        names = ("train",) * (not all(held_out)) + ("validation",) * any(held_out)
         return [datasets.SplitGenerator(name=name, gen_kwargs={"split": name}) for name in names]
 
     def _generate_tables(self, split: str) -> Iterator[tuple[int, pa.Table]]:
@@ -97,7 +101,7 @@ class UninerDistill(datasets.ArrowBasedBuilder):
             )
         number = 0
         while block := list(islice(rows, ROWS_PER_TABLE)):
-            yield number, pa.Table.from_pylist(block, schema=features_of(self.config.name).arrow_schema)
+            yield number, pa.Table.from_pylist(block, schema=self.info.features.arrow_schema)
             number += 1
         self.counts.rejects = list(dict.fromkeys(self.counts.rejects))  # most are rejected in every draw
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from command_line.build_statistics import BuildStatistics, ConfigStatistics, CorpusCounts, rejects_by_stage
 
+from .licenses import conflicts
 from .markdown import code, escape
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
     configs, options = stats["configs"], stats["supervised_options"]
     splits = list(dict.fromkeys(split for part in configs.values() for split in part["splits"]))
     default, seed = next(iter(configs)), stats["negatives"]["seed"]
+    closed = bool(stats["supervised"]) and all(part.get("closed") for part in stats["supervised"].values())
     card = DatasetCard.from_template(
         _metadata(stats), template_path=str(TEMPLATE),
         name=escape(stats["name"]), repo=json.dumps(repo_id or "path/to/this/folder"),
@@ -49,14 +51,16 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
         ],
         found_by=" and ".join(["an LLM teacher"] * bool(stats["teacher"]) + ["people"] * bool(stats["supervised"])),
         mixture=_mixture(options["mixture"], options["passages_outside_mixture"]) if "mixture" in configs else "",
-        dataset_line=options["dataset_line"], sets=_sets(stats), set_negatives=_negatives(options, seed),
+        dataset_line=options["dataset_line"], sets=_sets(stats), sets_closed=closed,
+        set_negatives="every type of the row that is absent" if closed else _negatives(options, seed),
         one_in=stats["negatives"]["validation_one_in"], statistics=_statistics(stats),
         type_set=_type_set(stats), top_types=escape(", ".join(stats["variants"][default]["top_types"])),
         distilled=bool(stats["prompts"]), teacher=escape(", ".join(stats["teacher"]) or "not named"),
         annotated=" to ".join(stats["annotated"]),
         prompts=", ".join(f"{name} (SHA-256 {digest})" for name, digest in stats["prompts"].items()),
         replies=stats["answers"], corpus=list(_corpus(stats["corpus"])),
-        sources=_listed(stats["sources"]), licenses=_listed(stats["licenses"]),
+        license_conflicts=" ".join(map(escape, conflicts(stats["license"], {}, stats["licenses"]))),
+        license=escape(stats["license"]), sources=_listed(stats["sources"]), licenses=_listed(stats["licenses"]),
         negatives=_negatives(stats["negatives"], seed), limits=stats["negatives"],
         student=code(str(stats["negatives"]["tokenizer"])),
         hallucination=[

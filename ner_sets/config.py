@@ -51,6 +51,15 @@ class AnnotatedSetConfig(SetConfig):
     )
     complete: bool = option(False, "reject labels that are neither in verbalize nor in drop")
     max_passages: int | None = option(None, "replaces supervised.max_passages for this set")
+    closed: bool = option(
+        False, "the column `types` of a row lists what it was annotated with: ask these types and no others"
+    )
+    duplicates: Literal["reject", "keep"] = option(
+        "reject", "passages whose text occurs before; keep them to evaluate"
+    )
+    source_column: str | None = option(None, "column with the source of a passage; default: the name of the set")
+    license_column: str | None = option(None, "column with the license of a passage; default: by its source")
+    licenses: dict[str, str] = option(dict, "source -> license, for passages without one; default: license")
 
 
 @dataclass

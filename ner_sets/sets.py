@@ -13,7 +13,7 @@ from open_ner.tools.errors import UserError
 
 from .config import SetConfig
 from .mentions import PLAIN, RawMention, Shape, decode_tags, tag_shape
-from .rows import Source, open_rows
+from .rows import Row, Source, open_rows
 
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt", ".tsv", ".gz", ".bz2", ".xz", ".zst")
 
@@ -28,6 +28,7 @@ class SetPassage:
     problem: str = ""  # why the row cannot be read, or empty
     raw: str = ""  # content of a row that cannot be read
     types: list[str] | None = None  # types that the row itself lists
+    row: Row = field(default_factory=dict)  # as in the file
 
 
 def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
@@ -70,6 +71,7 @@ def _read_rows(config: SetConfig, source: Source, shape: Shape) -> Iterator[SetP
         )
         if isinstance(types, list) and all(isinstance(kind, str) for kind in types):
             passage.types = types
+        passage.row = row
         yield passage
 
 

@@ -1,18 +1,26 @@
 """The model card has the results of every suite, and `python -m hub.lint` finds a card that its files contradict."""
 
+import gzip
 import json
 import re
 import shutil
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import load_dataset
 from huggingface_hub import ModelCard
 
+from dataset_builder.__main__ import main as build_dataset
 from hub.licenses import conflicts, derive
 from hub.lint import main
 from hub.model_card import write_model_card
+from ner_sets.benchmarks import read_passages
+from ner_sets.config import BenchmarkConfig
+from open_ner.tools.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 MEASURED = ROOT / "results" / "quickstart"
@@ -94,13 +102,57 @@ def test_numbers_that_the_files_do_not_have_are_found(
     assert "lacks base_model_relation" in said and "model-index is not what the files" in said
     card.write_text("---\nlicense: [\n---\n")
     monkeypatch.setattr(sys, "argv", ["lint", str(student)])
-    with pytest.raises(Exception, match="metadata, the YAML at the top, is invalid"):
+    with pytest.raises(UserError, match="metadata, the YAML at the top, is invalid"):
         main()
     card.write_text(right)
     path = student / "results" / "sample-sample-free.json"
     path.write_text(json.dumps(read("models--smollm2-135m-instruct.json")))  # other results than the card's
     assert lint(monkeypatch, student) == 1
     assert lint(monkeypatch, "--write", student) == 0 and "prose" not in card.read_text()
+
+
+def test_closed_rows_become_a_dataset_that_scores_the_same(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe of the development set, on rows of two domains: one split, a license for each row, the same gold."""
+    rows = [
+        {"id": "a.0", "domain": "wikipedia", "text": "Rome", "types": ["city", "river"],
+         "entities": [{"start": 0, "end": 4, "text": "Rome", "type": "city"}]},
+        {"id": "a.1", "domain": "wikipedia", "text": "Nothing here", "types": ["city", "river"], "entities": []},
+        {"id": "b.0", "domain": "lab_protocol", "text": "Rome", "types": ["cell"], "entities": [], "license": "CC0"},
+    ]  # fmt: skip
+    data, recipe = tmp_path / "data", ROOT / "recipes" / "build" / "dev_closed.yaml"
+    data.mkdir()
+    with gzip.open(data / "passages.jsonl.gz", "wt") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+    def build() -> None:
+        options = {"--supervised.data_dir": data, "--output_dir": tmp_path, "--corpus.tokenizer": tiny_student}
+        words = [str(word) for pair in options.items() for word in pair]
+        monkeypatch.setattr(sys, "argv", ["dataset_builder", "--config", str(recipe), *words])
+        build_dataset()
+
+    build()
+    folder = tmp_path / "dataset"
+    assert lint(monkeypatch, folder) == 0
+    loaded = load_dataset(str(folder), "annotations", cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["validation"]
+    built = loaded["validation"].to_list()
+    assert [row["types"] for row in built] == [row["types"] for row in rows]  # in the file's order, repeated text too
+    assert [row["license"] for row in built] == ["CC BY-SA 4.0", "CC BY-SA 4.0", "CC0"]
+    own = BenchmarkConfig(name="own", path="passages.jsonl.gz", format="offsets")
+    again = replace(own, path="annotations/validation-*.parquet", id_column="source_id")
+    assert read_passages(again, str(folder), Counter()) == read_passages(own, str(data), Counter())
+    card = (folder / "README.md").read_text()
+    assert "2 passages have a license that demands the same license" in card and "All rows are for evaluation" in card
+    (folder / "README.md").write_text(card.replace("num_examples: 3", "num_examples: 4"))
+    assert lint(monkeypatch, folder) == 1
+    next((folder / "annotations").glob("*.parquet")).unlink()
+    assert lint(monkeypatch, folder) == 1
+    with gzip.open(data / "passages.jsonl.gz", "at") as file:
+        file.write(json.dumps({**rows[0], "domain": "new"}) + "\n")
+    with pytest.raises(UserError, match="'a.0' is from 'new', which has no license"):
+        build()
 
 
 def test_the_card_of_the_metric_is_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

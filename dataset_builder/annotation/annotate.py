@@ -48,6 +48,7 @@ class AnnotationRow(TypedDict):
     tokens: NotRequired[int]
     dataset: NotRequired[str]
     doubtful: NotRequired[list[str]]
+    types: NotRequired[list[str]]  # all that are asked of a passage of a human-annotated set with `closed`
 
 
 @dataclass

@@ -19,7 +19,7 @@ class AnnotationFile:
 
     `counts` counts distinct (passage, string) pairs by type; `per_passage` is a histogram of passages by their number
     of (string, type) pairs. `train_counts` is `counts` of the training split, by human-annotated set ("" for distilled
-    rows).
+    rows). `closed`: whether rows list the types that they are asked.
     """
 
     path: Path
@@ -33,6 +33,7 @@ class AnnotationFile:
     licenses: Counter[str] = field(default_factory=Counter)
     teachers: Counter[str] = field(default_factory=Counter)
     dates: set[str] = field(default_factory=set)
+    closed: bool = False
 
     @classmethod
     def read(cls, path: Path, one_in: int) -> "AnnotationFile":
@@ -52,6 +53,7 @@ class AnnotationFile:
             found.sources[row["source"]] += 1
             found.licenses[row["license"]] += 1
             found.teachers[row["teacher"]] += 1
+            found.closed = found.closed or "types" in row
             found.dates.add(row["annotated"][:10])
         return found
 

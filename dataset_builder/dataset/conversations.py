@@ -97,7 +97,10 @@ def choose_queries(
     wanted = math.ceil(options.negative_ratio * len(present)) if fixed is None else fixed
     doubtful = row.get("doubtful", [])
     counts.rejects += [Reject(row["id"], "doubtful_type", type=kind) for kind in doubtful]
-    queries += [(kind, []) for kind in sampler.draw(name, [*present, *doubtful], wanted)]
+    if "types" in row:
+        queries += [(kind, []) for kind in row["types"] if kind not in present]
+    else:
+        queries += [(kind, []) for kind in sampler.draw(name, [*present, *doubtful], wanted)]
     order = np.argsort(random_numbers(name, len(queries), ORDER, options.seed)).tolist()
     kept = order[: options.max_queries]
     counts.types_not_asked += sum(bool(queries[place][1]) for place in order[len(kept) :])

@@ -8,15 +8,18 @@ from ..corpus.sources import text_sha256
 DISTILLED = "distilled"  # name of the distilled part in a mixture
 
 
-def cap_set(part: Annotations, empty_ratio: float, max_passages: int | None, seed: int) -> Annotations:
+def cap_set(part: Annotations, empty_ratio: float | None, max_passages: int | None, seed: int) -> Annotations:
     """Return a set with at most `empty_ratio` passages without mentions per passage with mentions, and `max_passages`.
+
+    None is no limit.
 
     The reasons of rejects are `beyond_empty_ratio` and `beyond_max_passages`.
     """
     ranked = sorted(part.rows, key=lambda row: rank(row["id"], seed))
     full = sum(bool(row["entities"]) for row in ranked)
     empty = [row for row in ranked if not row["entities"]]
-    reasons = {row["id"]: "beyond_empty_ratio" for row in empty[int(full * empty_ratio) :]}
+    allowed = None if empty_ratio is None else int(full * empty_ratio)
+    reasons = {} if allowed is None else {row["id"]: "beyond_empty_ratio" for row in empty[allowed:]}
     left = [row for row in ranked if row["id"] not in reasons]
     reasons |= {row["id"]: "beyond_max_passages" for row in left[max_passages:]} if max_passages is not None else {}
     result = Annotations(rejects=list(part.rejects), counts=part.counts.copy())

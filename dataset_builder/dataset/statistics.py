@@ -64,8 +64,10 @@ def describe_types(teacher: TeacherConfig, counts: Counter[str]) -> TypeSetStati
 def describe_set(name: str, part: Annotations, counts: ConversationCounts) -> SetStatistics:
     """Return the statistics of a human-annotated set: its passages, queries and rejects."""
     mentions = [mention for row in part.rows for mention in row["entities"]]
+    licenses = {row["license"] for row in part.rows}
     return {
-        "license": part.rows[0]["license"], "passages": len(part.rows), "entities": len(mentions),
+        "license": next(iter(licenses)) if len(licenses) == 1 else "by row",
+        "closed": any("types" in row for row in part.rows), "passages": len(part.rows), "entities": len(mentions),
         "passages_without_entity": sum(not row["entities"] for row in part.rows),
         "types": dict(Counter(mention["type"] for mention in mentions).most_common()),
         "conversations": counts.conversations[name], "queries": counts.queries[name],

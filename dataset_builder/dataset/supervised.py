@@ -55,6 +55,8 @@ def load_sets(config: SupervisedConfig, tokenizer: str, max_tokens: int, seed: i
     empty_ratio = config.empty_ratio if asked else 0.0
     sets = {}
     for one in configs:
+        if one.closed and config.negatives != "all":
+            raise UserError(f"set {one.name}: closed asks all types of a row: set supervised.negatives to all")
         part = annotate_set(one, read_set(one, config.data_dir), config.long_passages, max_tokens, count)
         most = config.max_passages if one.max_passages is None else one.max_passages
         part = cap_set(part, empty_ratio, most, seed)
@@ -73,7 +75,8 @@ def annotate_set(
     Reasons to reject a passage: `empty`, `not_unicode`, `duplicate`, `duplicate_annotated_otherwise`, problems of the
     file, `longer_than_max_tokens` (also for a window that cannot be split), and invalid spans, because without the
     mention the passage would teach that the type is absent: `span_outside_text`, `text_differs`, `empty_span`.
-    Reasons to reject a mention: `dropped_label`, `unknown_label`, `not_in_types`, `duplicate_mention`.
+    Reasons to reject a mention: `dropped_label`, `unknown_label`, `not_in_types`, `not_in_types_of_row`,
+    `duplicate_mention`.
 
     Args:
         config: the set.
@@ -96,7 +99,9 @@ def annotate_set(
         name = f"{name}~{digest[:8]}" if name in ids else name  # make an id unique that the set repeats
         asked = _asked_mentions(config, passage, name, result)
         mentions, problem, fault = _check(passage, asked)
-        if not problem and digest in seen:
+        if not problem and config.closed and passage.types is None:
+            problem = "row_without_types"
+        if not problem and config.duplicates == "reject" and digest in seen:
             problem = "duplicate" if seen[digest] == mentions else "duplicate_annotated_otherwise"
         if problem:
             result.counts["entities_of_rejected_passages"] += len(asked)
@@ -104,6 +109,8 @@ def annotate_set(
             continue
         seen[digest] = mentions
         ids.add(name)
+        source, license_ = _origin(config, passage)
+        own = {"types": _own_types(config, passage)} if config.closed else {}
         text, pieces = passage.text, [(0, len(passage.text), True)]
         if len(text.encode()) > max_tokens and count_tokens(text) > max_tokens:  # a token has at least one byte
             whole = [(0, len(text), False)]
@@ -119,12 +126,29 @@ def annotate_set(
             result.counts["entities_kept"] += len(inside)
             result.rows.append({
                 "id": name if (start, end) == (0, len(text)) else f"{name}:{start}", "text": text[start:end],
-                "source": config.name, "source_id": replace_surrogates(passage.id), "license": config.license,
+                "source": source, "source_id": replace_surrogates(passage.id), "license": license_,
                 "start": start, "end": end,
                 "entities": [{**m, "start": m["start"] - start, "end": m["end"] - start} for m in inside],
-                "teacher": "", "annotated": "", "dataset": config.name,
+                "teacher": "", "annotated": "", "dataset": config.name, **own,
             })  # fmt: skip
     return result
+
+
+def _origin(config: AnnotatedSetConfig, passage: SetPassage) -> tuple[str, str]:
+    """Return the source and the license of a passage; raises UserError if the recipe names no license for it."""
+    source = str(passage.row.get(config.source_column) or config.name) if config.source_column else config.name
+    own = passage.row.get(config.license_column) if config.license_column else None
+    if not own and config.licenses and source not in config.licenses:
+        raise UserError(f"set {config.name}: row {passage.id!r} is from {source!r}, which has no license: add it to "
+                        "licenses in the set's recipe")  # fmt: skip
+    names = source, str(own or config.licenses.get(source, config.license))
+    return replace_surrogates(names[0]), replace_surrogates(names[1])
+
+
+def _own_types(config: AnnotatedSetConfig, passage: SetPassage) -> list[str]:
+    """Return the types that a row of a closed set is asked, in the words of the query."""
+    named = [config.verbalize.get(name, name) for name in passage.types or [] if name not in config.drop]
+    return [name for name in dict.fromkeys(" ".join(name.split()) for name in named) if name not in config.drop]
 
 
 def _asked_mentions(
@@ -132,6 +156,7 @@ def _asked_mentions(
 ) -> list[RawMention]:
     """Return the mentions with verbalized labels; reject repeated mentions and labels that are not asked."""
     asked: dict[tuple[int, int, str], RawMention] = {}
+    of_row = _own_types(config, passage)
     for mention in passage.entities:
         result.counts["entities_read"] += 1
         label = mention["type"]
@@ -143,6 +168,8 @@ def _asked_mentions(
             reason = f"unknown_label: {label}"
         elif config.types is not None and kind not in config.types:
             reason = f"not_in_types: {kind}"
+        elif config.closed and kind not in of_row:
+            reason = f"not_in_types_of_row: {kind}"
         elif key in asked:
             reason = "duplicate_mention"
         else:
