@@ -74,7 +74,8 @@ def main() -> None:
         build(WORK / name, args.data, BUILD | ARMS[name].build)
         train(WORK / name, args.tokens, TRAIN | ARMS[name].train)
         evaluate(WORK / name, args.sentences)
-        report(["start", *ARMS])
+        if predictions(WORK / "start"):
+            report(["start", *ARMS])
 
 
 def command(*words: object) -> None:

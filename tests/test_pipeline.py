@@ -25,6 +25,7 @@ from open_ner.decoding import Answer
 from open_ner.long_texts import Window
 from open_ner.pipeline import OpenNERPipeline
 from tiny import SENTENCES
+from zero_shot.predict import runtime_files
 
 TEXT = "Paris and Rome: Paris Hilton met Bart in Rome."
 KEYS = {"entity_group", "word", "start", "end", "score"}
@@ -458,10 +459,12 @@ def test_saving_and_loading_elsewhere_gives_the_same_spans(tuned_student: Path, 
     expected = here(texts)
     assert sum(map(len, expected)) > 0
     here.save_pretrained(saved)
-    assert sorted(path.name for path in saved.glob("**/*.py")) == [
+    travels = [
         "answers.py", "borders.py", "conversation.py", "decoding.py", "long_texts.py", "packing.py", "pipeline.py",
         "prompts.py", "selection.py",
     ]  # fmt: skip
+    assert sorted(path.name for path in saved.glob("**/*.py")) == travels
+    assert [path.name for path in runtime_files()] == travels  # predictions are asked anew where this code changes
     task = json.loads((saved / "config.json").read_text())["custom_pipelines"]["open-ner"]
     assert (task["impl"], task["pt"]) == ("pipeline.OpenNERPipeline", ["AutoModelForCausalLM"])
 

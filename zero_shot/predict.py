@@ -167,10 +167,15 @@ def _ask(
 
 def _identity(model: EvaluatedModel, benchmarks: list[Benchmark], suite: SuiteConfig) -> str:
     """Hash everything the predictions depend on: the model, the data, the options and the runtime's code."""
-    code = [path.read_bytes() for path in sorted(RUNTIME.glob("*.py"))]
+    code = [path.read_bytes() for path in runtime_files()]
     options = [suite.limit, suite.seed, suite.max_new_tokens, suite.token_budget, suite.occurrences, suite.decoding]
     parts = [model.record, [b.digest for b in benchmarks], options, hashlib.sha256(b"".join(code)).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def runtime_files() -> list[Path]:
+    """Return the code that decides answers, which is saved with the weights: the package without its commands."""
+    return sorted(path for path in RUNTIME.glob("*.py") if not path.name.startswith("__"))
 
 
 def _processes() -> tuple[int, int, Callable[[], None]]:
