@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from open_ner.tools.errors import UserError, run
+from open_ner.tools.files import write_atomic
 
 from .contents import KINDS, RepoType, check_content, list_files, read_metadata
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 TOKENS = "https://huggingface.co/settings/tokens"
+SILENCE = 300.0  # seconds without an answer after which an upload stops; the client itself would wait forever
+PLACEHOLDERS, REVISION = ("path/or/hub-id", "path/to/this/folder"), "commit-or-tag"  # in the examples of a card
 TAG = re.compile(r"(?!main$|[0-9a-f]{40}$)\w[\w.-]{0,99}")
 INITIAL = (".gitattributes", "README.md", "LICENSE", "LICENSE.*")  # what the Hub itself puts into a new repository
 
@@ -70,13 +73,16 @@ def publish_folder(
             or the Hub cannot be reached. Nothing was published then, unless the message says so.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    from huggingface_hub.utils import get_token
+    from huggingface_hub.utils import get_session, get_token
 
     folder, what = Path(folder), KINDS[kind]
     files, others = list_files(folder, kind)
     check_names(repo_id, tag)
     require_token()
     check_content(files, what.repo_type)
+    if card := files.get("README.md"):
+        name_repository(card, repo_id, tag)
+    get_session().timeout = SILENCE
     api = HfApi(token=get_token())
     with one_line_errors(api, repo_id):
         validate_card(files.get("README.md"), what.repo_type)
@@ -107,6 +113,17 @@ def publish_folder(
     counts = f"{len(changed)} files sent, {len(files) - len(changed)} unchanged, {len(gone)} deleted"
     left = f"\nnot part of a {kind}, not sent: {', '.join(others[:9])}{' ...' * (len(others) > 9)}" if others else ""
     return f"published {url} ({visible}), revision {head}{f', tag {tag}' if tag else ''}: {counts}{left}"
+
+
+def name_repository(card: Path, repo_id: str, tag: str | None) -> None:
+    """Write the repository's name, and the tag, into the examples of a card, where a name stands for them."""
+    text = named = card.read_text(encoding="utf-8")
+    for placeholder in PLACEHOLDERS:
+        named = named.replace(placeholder, repo_id)
+    if tag:
+        named = named.replace(REVISION, tag)
+    if named != text:
+        write_atomic(card, named)
 
 
 def check_names(repo_id: str, tag: str | None) -> None:

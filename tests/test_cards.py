@@ -18,6 +18,7 @@ from dataset_builder.__main__ import main as build_dataset
 from hub.licenses import conflicts, derive
 from hub.lint import main
 from hub.model_card import write_model_card
+from hub.publish import name_repository
 from ner_sets.benchmarks import read_passages
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
@@ -82,6 +83,8 @@ def test_each_suite_stands_in_the_card_beside_its_baseline_and_published_rows(st
     assert {entry.dataset_name for entry in data.eval_results} == {*sample["benchmarks"], *whole["benchmarks"]}
     assert "The license of the dataset, cc-by-nc-4.0, forbids commercial use." in text  # the recipe says apache-2.0
     assert "1,234 passages have a license that demands the same license" in text
+    name_repository(student / "README.md", "org/mine", "v1")
+    assert 'model="org/mine", revision="v1", trust_remote_code=True' in (student / "README.md").read_text()
     write_model_card(student, sample)  # scored again without a baseline
     assert "models/smollm2-135m-instruct | sample" not in (student / "README.md").read_text()
 
