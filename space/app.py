@@ -31,8 +31,10 @@ OVERLAPS = {"Flat: no two spans share a character": "flat", "Nested: spans may l
 NUMBER = ' class="number"'
 COLUMNS = [("Span", ""), ("Type", ""), ("Start", NUMBER), ("End", NUMBER), ("Score", NUMBER)]
 STYLE = """.open-ner { background: var(--page); color: var(--ink); padding: 0.75rem 1rem; border-radius: 0.5rem; }
+.open-ner mark { border-bottom: 2px var(--line) var(--c) !important; } /* gradio resets borders */
 .count { margin: 0.75rem 0; } .spans { overflow-x: auto; } .spans table { width: 100%; border-collapse: collapse; }
-.spans :is(th, td) { text-align: start; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--border-color-primary); }
+.spans :is(th, td) { text-align: start; padding: 0.3rem 0.2rem; }
+.spans tr { border-bottom: 1px solid var(--border-color-primary); }
 .spans td { overflow-wrap: break-word; } .spans .number { text-align: end; font-variant-numeric: tabular-nums; }"""
 Entities = list[dict[str, Any]]
 
