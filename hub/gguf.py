@@ -183,7 +183,7 @@ def write_card(folder: Path, model: Path, base_model: str | None) -> None:
 
     card = model / "README.md"
     stated = read_metadata(card) if card.is_file() else {}
-    relation = {"base_model": base_model, "base_model_relation": "quantized"} if base_model else {}
+    relation: dict[str, Any] = {"base_model": base_model, "base_model_relation": "quantized"} if base_model else {}
     metadata = ModelCardData(
         **{key: stated[key] for key in COPIED if key in stated}, **relation, library_name="gguf",
         pipeline_tag="text-generation", tags=["named-entity-recognition", "open-ner", "universal-ner"],
