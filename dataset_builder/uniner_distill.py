@@ -99,9 +99,10 @@ class UninerDistill(datasets.ArrowBasedBuilder):
                 to_conversations(self.annotations.rows(split), samplers, options, self.budget, self.counts, line, draw)
                 for draw in draws
             )
+        schema = features_of(self.config.name, self.annotations.closed).arrow_schema
         number = 0
         while block := list(islice(rows, ROWS_PER_TABLE)):
-            yield number, pa.Table.from_pylist(block, schema=self.info.features.arrow_schema)
+            yield number, pa.Table.from_pylist(block, schema=schema)
             number += 1
         self.counts.rejects = list(dict.fromkeys(self.counts.rejects))  # most are rejected in every draw
 

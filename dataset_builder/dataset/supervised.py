@@ -20,7 +20,7 @@ from open_ner.conversation import LONE_SURROGATE, Span
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
 
-from ..annotation.annotate import Annotations
+from ..annotation.annotate import AnnotationRow, Annotations
 from ..config import DatasetConfig, SupervisedConfig
 from ..corpus.cutting import load_tokenizer
 from ..corpus.sources import text_sha256
@@ -110,7 +110,6 @@ def annotate_set(
         seen[digest] = mentions
         ids.add(name)
         source, license_ = _origin(config, passage)
-        own = {"types": _own_types(config, passage)} if config.closed else {}
         text, pieces = passage.text, [(0, len(passage.text), True)]
         if len(text.encode()) > max_tokens and count_tokens(text) > max_tokens:  # a token has at least one byte
             whole = [(0, len(text), False)]
@@ -124,13 +123,16 @@ def annotate_set(
                 continue
             inside = [mention for mention in mentions if start <= mention["start"] and mention["end"] <= end]
             result.counts["entities_kept"] += len(inside)
-            result.rows.append({
+            row: AnnotationRow = {
                 "id": name if (start, end) == (0, len(text)) else f"{name}:{start}", "text": text[start:end],
                 "source": source, "source_id": replace_surrogates(passage.id), "license": license_,
                 "start": start, "end": end,
                 "entities": [{**m, "start": m["start"] - start, "end": m["end"] - start} for m in inside],
-                "teacher": "", "annotated": "", "dataset": config.name, **own,
-            })  # fmt: skip
+                "teacher": "", "annotated": "", "dataset": config.name,
+            }  # fmt: skip
+            if config.closed:
+                row["types"] = _own_types(config, passage)
+            result.rows.append(row)
     return result
 
 
