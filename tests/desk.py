@@ -20,7 +20,9 @@ import tiny
 ROOT = Path(__file__).parent.parent
 TEACHER = "https://api.openai.com/v1"
 STUDENT = "runs/quickstart/model"
-NAMES = {"org/model": STUDENT, "path/or/hub-id": STUDENT, "path/to/this/folder": "runs/my-types/dataset"}
+NAMES = {  # in the pages, and in the cards of the student and of the dataset
+    "org/model": STUDENT, "path/or/hub-id": "runs/my-types/model", "path/to/this/folder": "runs/my-types/dataset",
+}  # fmt: skip
 SMALLER = {
     "sft/smollm2_135m/cpu.yaml": "max_steps: 1\ncpu_threads: 1\nmax_conversations: 4\nmax_length: 2048\n",
     "eval/sample.yaml": "limit: 1\nmax_new_tokens: 2\n",
