@@ -185,6 +185,12 @@ assert answer[-1]["role"] == "assistant"
     run(environment | {"HF_HOME": str(tmp_path / "home")}, "-c", code, cwd=empty)
 
 
+@pytest.mark.usefixtures("student")
+def test_an_evaluation_names_the_commit_of_a_student_on_the_hub(hub: FakeHub, environment: dict[str, str]) -> None:
+    printed = run(environment, "-c", f"from zero_shot.student import fingerprint; print(fingerprint({MODEL!r}))")
+    assert printed.split()[-1] == hub.repos["model", MODEL].commits[-1].sha
+
+
 def test_the_published_metric_is_loaded_by_name(hub: FakeHub, environment: dict[str, str], tmp_path: Path) -> None:
     run(environment, "-m", "hub.publish", "metric", "metrics/entity_f1", "org/entity_f1")
     code = """

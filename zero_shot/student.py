@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from command_line.pretrained import load_or_explain
@@ -139,7 +140,8 @@ def fingerprint(name: str) -> str:
     """Return the commit of a Hub model, or a hash of all files of a folder that affect the answers."""
     folder = Path(name)
     if not folder.is_dir():
-        return getattr(load_or_explain(AutoConfig, name), "_commit_hash", None) or "unknown"
+        load_or_explain(AutoConfig, name)  # a name that the Hub does not have is explained
+        return Path(hf_hub_download(name, "config.json")).parent.name  # the cache has a folder for each commit
     parts: list[str] = []
     for path in sorted(path for path in folder.iterdir() if DECISIVE.fullmatch(path.name)):
         if path.name in ("config.json", "adapter_config.json"):
