@@ -162,7 +162,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range."""
-        least = dict.fromkeys(("negative_ratio", "negatives_per_passage", "validation_one_in"), 0)
+        least: dict[str, float] = dict.fromkeys(("negative_ratio", "negatives_per_passage", "validation_one_in"), 0)
         least |= dict.fromkeys(("max_queries", "draws", "max_conversation_tokens", "max_entity_words"), 1)
         require_at_least("dataset", self, least)
 

@@ -105,7 +105,7 @@ def read_settings() -> tuple[str, str | None]:
 
 def build(tagger: Any, name: str, on_gpu: Callable[[Any], Any]) -> Any:
     """Return the page as gradio's Blocks; `on_gpu` decorates the function that needs the GPU."""
-    import gradio as gr
+    import gradio as gr  # pyright: ignore[reportMissingImports] -- installed by `make demo`
 
     @on_gpu
     def answer(text: str, types: list[str], threshold: float, expected: float, overlaps: str) -> tuple[str, Entities]:
@@ -157,7 +157,7 @@ def main() -> None:
     on_gpu: Callable[[Any], Any] = lambda function: function  # noqa: E731
     if find_spec("spaces"):  # installed on ZeroGPU; before torch, whose calls of CUDA it replaces; no effect elsewhere
         on_gpu = import_module("spaces").GPU(duration=GPU_SECONDS)
-    import gradio as gr
+    import gradio as gr  # pyright: ignore[reportMissingImports] -- installed by `make demo`
 
     tagger = load_student(model, None, revision)
     theme = gr.themes.Default(

@@ -44,8 +44,8 @@ def stats(**changes: Any) -> dict[str, Any]:
         "types_not_asked": 0, "rejected": {"query_too_long": 1},
     }  # fmt: skip
     negatives = {
-        "negatives": "frequency", "negative_ratio": 1.0, "negatives_per_passage": None, "max_queries": None, "draws": 1,
-        "max_conversation_tokens": 1024, "validation_one_in": 10, "seed": 42, "tokenizer": "org/student",
+        "negatives": "frequency", "negative_ratio": 1.0, "negatives_per_passage": None, "max_queries": None,
+        "draws": 1, "max_conversation_tokens": 1024, "validation_one_in": 10, "seed": 42, "tokenizer": "org/student",
     }  # fmt: skip
     info = {"splits": [{"name": "train", "num_bytes": 10, "num_examples": 3}], "dataset_size": 10, "download_size": 5}
     config = {"splits": {"train": 3}, "dataset_info": info}

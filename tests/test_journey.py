@@ -166,7 +166,7 @@ def test_anyone_pulls_the_model_by_name_with_both_pipelines(
     student: tuple[Path, str], environment: dict[str, str], tmp_path: Path
 ) -> None:
     tagged = run(environment, "-m", "hub.publish", "model", str(student[0]), MODEL, "--tag", "v1")
-    assert "tag v1: 0 files sent" in tagged  # training or evaluation sent them
+    assert "tag v1: 1 files sent" in tagged  # the card, whose examples now name the tag
     code = f"""
 from transformers import pipeline
 text = "Ada Lovelace met Charles Babbage in London."

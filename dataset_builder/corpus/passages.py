@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,8 @@ def _sampled(config: CorpusConfig, counts: ReadCounts, why_reject: Filter) -> It
                 yield (number if total else 0), item  # one quota per source, or one for all
                 continue
             if len(item.text) > HELD:
-                item.text = f"{item.text[:HELD]} ... [the first of {len(item.text):,} characters]"
+                shown = f"{item.text[:HELD]} ... [the first of {len(item.text):,} characters]"
+                item = replace(item, text=shown)
             rejects.append(item)
 
     shares = [size * weight / total for weight in weights] if total else [size]
