@@ -35,7 +35,10 @@ STYLE = """.open-ner { background: var(--page); color: var(--ink); padding: 0.75
 .count { margin: 0.75rem 0; } .spans { overflow-x: auto; } .spans table { width: 100%; border-collapse: collapse; }
 .spans :is(th, td) { text-align: start; padding: 0.3rem 0.2rem; }
 .spans tr { border-bottom: 1px solid var(--border-color-primary); }
-.spans td { overflow-wrap: break-word; } .spans .number { text-align: end; font-variant-numeric: tabular-nums; }"""
+.spans td { overflow-wrap: break-word; } .spans .number { text-align: end; font-variant-numeric: tabular-nums; }
+@media (max-width: 30rem) {
+  .open-ner { padding: 0.75rem; } .spans { font-size: 0.8rem; } .spans td { overflow-wrap: anywhere; }
+}"""
 Entities = list[dict[str, Any]]
 
 
