@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers.pipelines import PIPELINE_REGISTRY
 
 import desk
 import open_ner.tools.spacy_component  # noqa: F401  (docs/inference.md says so for a checkout)
@@ -28,6 +29,9 @@ def folder(tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         desk.prepare(tmp_path, tiny_student, teacher.base_url)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        # a snippet with remote code registers the pipeline that is saved with its student
+        tasks = PIPELINE_REGISTRY.supported_tasks
+        monkeypatch.setitem(tasks, "open-ner", tasks["open-ner"])
         yield tmp_path, teacher.base_url
 
 
