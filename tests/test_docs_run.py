@@ -9,6 +9,7 @@ import pytest
 from transformers.pipelines import PIPELINE_REGISTRY
 
 import desk
+import open_ner.pipeline  # noqa: F401  (registers the task)
 import open_ner.tools.spacy_component  # noqa: F401  (docs/inference.md says so for a checkout)
 from documents import NEEDS, blocks
 from fake_teacher import FakeTeacher
