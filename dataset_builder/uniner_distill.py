@@ -83,8 +83,10 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         return [datasets.SplitGenerator(name=name, gen_kwargs={"split": name}) for name in names]
 
     def _generate_tables(self, split: str) -> Iterator[tuple[int, pa.Table]]:
-        rows: Iterator[Any] = self.annotations.rows(split)
-        if self.config.name != "annotations":
+        rows: Iterator[Any]
+        if self.config.name == "annotations":
+            rows = self.annotations.rows(split)
+        else:
             options, samplers = {}, {}
             # both splits draw absent types from the training split, and each set from its own types
             counted = dict(self.annotations.train_counts)

@@ -4,7 +4,7 @@
     python -m hub.publish model runs/my-student org/my-ner --public
     python -m hub.publish results runs/my-results org/my-results
     python -m hub.publish metric metrics/entity_f1 org/entity_f1
-    python -m hub.publish space space org/my-demo
+    python -m hub.publish space runs/space org/my-demo    # made by `make space`
 
 A new repository is private. The same command again sends what changed, and completes an upload that was interrupted.
 `--push_to_hub` of the other commands does the same. docs/publish.md lists the files that go up.

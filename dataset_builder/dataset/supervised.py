@@ -158,7 +158,7 @@ def _asked_mentions(
 ) -> list[RawMention]:
     """Return the mentions with verbalized labels; reject repeated mentions and labels that are not asked."""
     asked: dict[tuple[int, int, str], RawMention] = {}
-    of_row = _own_types(config, passage)
+    of_row = _own_types(config, passage) if config.closed else []
     for mention in passage.entities:
         result.counts["entities_read"] += 1
         label = mention["type"]
