@@ -147,6 +147,7 @@ def prepare_run(script: ScriptArguments, config: "SFTConfig") -> str | None:
     import torch
     from transformers import set_seed
 
+    from command_line.hardware import fast_bf16
     from hub.publish import require_token
 
     repo_id = config.hub_model_id if config.push_to_hub else None
@@ -159,8 +160,8 @@ def prepare_run(script: ScriptArguments, config: "SFTConfig") -> str | None:
         raise UserError(f"{config.n_gpu} GPUs and one process: run `accelerate launch train_sft.py`, or set "
                         "CUDA_VISIBLE_DEVICES=0")  # fmt: skip
     if config.device.type == "cpu":
-        if config.bf16:
-            raise UserError("bf16 on a CPU is several times slower: set bf16: false")
+        if config.bf16 and not fast_bf16():
+            raise UserError("bf16 is several times slower than float32 on this CPU: set bf16: false")
         # `accelerate launch` sets one thread, whatever the number of cores
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)

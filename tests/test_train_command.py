@@ -76,7 +76,6 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     ("row", "options", "said"),
     [
         ({"messages": GOOD}, ["--learning_rte", "1"], "learning_rte"),
-        ({"messages": GOOD}, ["--bf16", "true"], "bf16 on a CPU"),
         ({"messages": GOOD}, ["--max_length", "20"], r"row 0 has \d+ tokens and max_length is 20"),
         ({"messages": GOOD}, ["--max_length", "9000"], None),
         ({"messages": GOOD}, ["--packing", "true"], "exclude each other"),
@@ -117,6 +116,20 @@ def test_a_mistake_is_named_before_any_weight_is_loaded(
     recipe = write_recipe(tmp_path / "r.yaml", tiny_student, write_dataset(tmp_path / "data", row), tmp_path / "out")
     with pytest.raises(UserError if said else pytest.fail.Exception, match=said or "weights were loaded"):
         command(monkeypatch, recipe, *options)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_bf16_is_taken_where_the_cpu_has_instructions_for_it(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_dataset(tmp_path / "data", {"messages": GOOD})
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_student, data, tmp_path / "out")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "neon": True})
+    with pytest.raises(UserError, match="bf16 is several times slower"):
+        command(monkeypatch, recipe, "--bf16", "true")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    with pytest.raises(pytest.fail.Exception, match="weights were loaded"):
+        command(monkeypatch, recipe, "--bf16", "true")
 
 
 @pytest.mark.parametrize(
