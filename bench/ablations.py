@@ -51,7 +51,7 @@ ARMS = {
     "negatives_2": Arm("start", {"negative_ratio": 2.0}),
     "negatives_4": Arm("start", {"negative_ratio": 4.0}),
     # bf16 takes little more than half of the time on a CPU that has it, so the arms below all use it
-    "bf16": Arm("negatives_4", train={"bf16": True}),
+    "bf16": Arm("negatives_4", train={"bf16": True, "use_cpu": True}),
     "rate_5e-5": Arm("bf16", train={"learning_rate": 5e-5}),
     "rate_4e-4": Arm("bf16", train={"learning_rate": 4e-4}),
     "queries_6": Arm("bf16", {"max_queries": 6}),
@@ -91,10 +91,14 @@ def main() -> None:
 
 
 def command(*words: object) -> None:
-    """Print and run a command of the project with this interpreter; raise if it fails."""
+    """Print and run a command of the project with this interpreter.
+
+    Raises UserError if it fails, after the command has said why.
+    """
     line = [str(word) for word in words]
     print("$ python " + " ".join(line), flush=True)
-    subprocess.run([sys.executable, *line], cwd=ROOT, check=True)
+    if code := subprocess.run([sys.executable, *line], cwd=ROOT).returncode:
+        raise UserError(f"{line[0]} stopped with exit code {code}; the same command goes on from here")
 
 
 def write_passages(data: Path, dev: Path, target: Path) -> None:
