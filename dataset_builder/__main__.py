@@ -27,6 +27,7 @@ from .corpus.cutting import load_tokenizer
 from .corpus.filters import Screen
 from .corpus.passages import load_passages, write_passages
 from .dataset.supervised import load_set_configs
+from .shards import parse_shard
 from .teacher.journal import Journal
 from .teacher.stage import annotate, estimate, extrapolate
 from .teacher.type_set import load_type_set
@@ -167,6 +168,8 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     )  # fmt: skip
     parser.add_argument("--config", required=True, help="recipe, e.g. recipes/build/your_corpus.yaml")
     parser.add_argument("--stage", choices=["passages", "annotate", "build", "all"], default="all")
+    shard = "with --stage passages or annotate: do part I of N; then run python -m dataset_builder.merge"
+    parser.add_argument("--shard", metavar="I/N", help=shard)
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint (teacher.base_url)")
     parser.add_argument("--model", help="name of the teacher at the endpoint (teacher.model)")
     parser.add_argument("--prompt", metavar="[VARIANT=]FILE", help="file of a custom prompt (teacher.prompts)")
@@ -187,6 +190,13 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     if args.preview and (args.dry_run or args.push_to_hub or args.stage == "build"):
         other = "--dry_run" if args.dry_run else "--push_to_hub" if args.push_to_hub else "--stage build"
         raise UserError(f"--preview beside {other}: a preview only asks and shows, so give one of them")
+    if args.shard is not None:
+        args.shard = parse_shard(args.shard)
+        if args.stage not in ("passages", "annotate"):
+            raise UserError(f"--shard {args.shard} with --stage {args.stage}: give --stage passages or annotate")
+        if args.dry_run or args.preview or args.push_to_hub:
+            other = "--dry_run" if args.dry_run else "--preview" if args.preview else "--push_to_hub"
+            raise UserError(f"--shard {args.shard} beside {other}: run {other} alone, on all passages")
     given = {f"teacher.{name}": getattr(args, name) for name in ("base_url", "model", "max_cost", "batch")}
     given["output_dir"] = args.output_dir or None
     overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value is not None}

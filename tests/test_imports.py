@@ -24,7 +24,7 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 STAGES = ["corpus", "teacher", "annotation", "dataset"]  # of dataset_builder, in the order of the data
-SHARED = {f"dataset_builder.{name}" for name in ("config", "languages", "rejects")}  # serve all stages
+SHARED = {f"dataset_builder.{name}" for name in ("config", "languages", "rejects", "shards")}  # serve all stages
 COMMANDS = {"dataset_builder.__main__", "train_sft", "eval_zero_shot"}
 HEAVY = {"datasets", "pyarrow", "torch", "transformers"}
 

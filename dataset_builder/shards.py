@@ -1,0 +1,53 @@
+"""Shards: parts of a stage that an engine runs as separate processes, on one machine or on many.
+
+The division depends on nothing but the shard's number and the keys or files that are divided, so that a shard that is
+run again reads the same part.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TypeVar
+
+from open_ner.tools.errors import UserError
+
+FORM = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")  # at most 999,999 shards
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` of `count` equal parts; `index` is 1 for the first part."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @property
+    def suffix(self) -> str:
+        """The shard's name inside file names, such as `2-of-4`."""
+        return f"{self.index}-of-{self.count}"
+
+    def has(self, key: str) -> bool:
+        """Whether a passage, or another thing with this key, is in the shard: by the hash of its key."""
+        place = int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+        return place % self.count == self.index - 1
+
+    def choose(self, items: Sequence[T]) -> Sequence[T]:
+        """Return every `count`-th item, which are the shard's files of a sorted list."""
+        return items[self.index - 1 :: self.count]
+
+
+WHOLE = Shard(1, 1)
+
+
+def parse_shard(text: str) -> Shard:
+    """Read a shard from the form I/N, such as 2/4. Raises UserError for another form, or if I is not in 1 to N."""
+    found = FORM.fullmatch(text)
+    if not found or int(found[1]) > int(found[2]):
+        why = "give I/N, the number of the shard and of all shards, from 1/4 to 4/4 for four shards"
+        raise UserError(f"--shard {text[:40]!r}: {why}")
+    return Shard(int(found[1]), int(found[2]))
