@@ -4,15 +4,13 @@ The division depends on nothing but the shard's number and the keys or files tha
 run again reads the same part.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TypeVar
 
-from open_ner.tools.errors import UserError
+from open_ner.tools.options import read_shard
 
-FORM = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")  # at most 999,999 shards
 T = TypeVar("T")
 
 
@@ -46,8 +44,4 @@ WHOLE = Shard(1, 1)
 
 def parse_shard(text: str) -> Shard:
     """Read a shard from the form I/N, such as 2/4. Raises UserError for another form, or if I is not in 1 to N."""
-    found = FORM.fullmatch(text)
-    if not found or int(found[1]) > int(found[2]):
-        why = "give I/N, the number of the shard and of all shards, from 1/4 to 4/4 for four shards"
-        raise UserError(f"--shard {text[:40]!r}: {why}")
-    return Shard(int(found[1]), int(found[2]))
+    return Shard(*read_shard(text))

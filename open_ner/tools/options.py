@@ -1,6 +1,7 @@
 """Options of the commands that ask a student, and the student that they name."""
 
 import json
+import re
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     from ..pipeline import OpenNERPipeline
+
+SHARD = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")  # at most 999,999 shards
 
 
 def add_answer_options(parser: ArgumentParser) -> None:
@@ -58,6 +61,15 @@ def read_threshold(option: str) -> float | dict[str, float]:
     if bad := [number for number in numbers.values() if not 0 <= number <= 1]:
         raise UserError(f"--threshold {bad[0]}: scores are in 0 to 1")
     return numbers.get("", numbers)
+
+
+def read_shard(option: str) -> tuple[int, int]:
+    """Read a shard from the form I/N: 2/4 is the second of four."""
+    found = SHARD.fullmatch(option)
+    if not found or int(found[1]) > int(found[2]):
+        why = "give I/N, the number of the shard and of all shards, from 1/4 to 4/4 for four shards"
+        raise UserError(f"--shard {option[:40]!r}: {why}")
+    return int(found[1]), int(found[2])
 
 
 def load_student(model: str, device: str | None, revision: str | None = None) -> "OpenNERPipeline":
