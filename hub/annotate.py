@@ -27,6 +27,8 @@ def main() -> None:
     parser = build_parser("hub.annotate", __doc__ or "")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="publish as this dataset, private if it is new")
     args = parser.parse_args()
+    if args.push_to_hub and args.shard:
+        raise UserError(f"--shard {args.shard} makes a part only: publish by the command without it, after all shards")
     if args.push_to_hub:
         check_names(args.push_to_hub, tag=None)
         require_token()

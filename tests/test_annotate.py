@@ -55,6 +55,10 @@ def load(folder: Path) -> list[dict[str, Any]]:
     return list(datasets.load_dataset(str(folder), split="train"))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("data/*"))}
+
+
 def test_every_row_is_kept_with_the_entities_of_the_pipeline(call: Call, tmp_path: Path, tuned_student: Path) -> None:
     out = call(tmp_path / "out", "--threshold", "0.2")
     rows = load(tmp_path / "out")
@@ -81,16 +85,45 @@ def test_processes_and_interruptions_do_not_change_the_files(call: Call, tmp_pat
     call(one)
     files = sorted(path.name for path in one.glob("data/*"))
     assert files == [f"train-{i:05d}-of-00004.parquet" for i in range(4)]
-    (several / "data").mkdir(parents=True)
-    (several / "annotation.json").write_bytes((one / "annotation.json").read_bytes())  # saved by the first process
     assert call(several, rank=1, processes=3) == call(several, rank=2, processes=3) == ""
     assert sorted(path.name for path in several.glob("data/*")) == files[1:3]
-    (several / "data" / files[2]).rename(several / "data" / f"{files[2]}.partial")  # killed while it wrote
+    (several / "data" / files[2]).rename(several / "data" / f"{files[2]}.1.partial")  # killed while it wrote
     kept = (several / "data" / files[1]).stat().st_mtime_ns
     assert "10 rows" in call(several)  # one process goes on with what three began
     assert (several / "data" / files[1]).stat().st_mtime_ns == kept
-    for name in files:
-        assert (one / "data" / name).read_bytes() == (several / "data" / name).read_bytes()
+    assert contents(several) == contents(one)
+
+
+def test_shards_make_the_files_of_one_run_together(call: Call, tmp_path: Path) -> None:
+    one, shards = tmp_path / "one", tmp_path / "shards"
+    call(one)
+    assert call(shards, "--shard", "2/2", rank=1, processes=2) == ""  # the second process of the second shard
+    assert [*contents(shards)] == ["train-00003-of-00004.parquet"]
+    assert "shard 2/2 has its 2 of the 4 files" in call(shards, "--shard", "2/2", rank=0, processes=2)
+    assert "shard 1/2 has its 2 of the 4 files" in call(shards, "--shard", "1/2")  # of one process: files 0 and 2
+    assert len(contents(shards)) == 3
+    assert "10 rows" in call(shards) and contents(shards) == contents(one)  # and file 1, which was left
+    assert "--shard '3/2': give I/N" in call(shards, "--shard", "3/2")
+
+
+def test_a_process_that_lost_its_launcher_harms_no_file(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes the same file at the same time, and ends after another process has completed the folder."""
+    one, twice = tmp_path / "one", tmp_path / "twice"
+    call(one)
+    write, begun = datasets.Dataset.to_parquet, []
+
+    def late(rows: datasets.Dataset, path: Path) -> int:
+        begun.append(path)
+        size = write(rows, path)
+        if len(begun) == 1:
+            assert "10 rows" in call(twice)
+        return size
+
+    monkeypatch.setattr(datasets.Dataset, "to_parquet", late)
+    call(twice)
+    assert len(begun) == 5 and len(set(begun)) == 5 and contents(twice) == contents(one)
 
 
 def test_another_run_in_the_folder_and_wrong_columns_are_named(call: Call, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
     open-ner annotate --dataset_name org/texts --types person,city --model org/student --output_dir runs/entities
     open-ner annotate --dataset_name texts.jsonl --text_column body --limit 1000 --model M --output_dir DIR
     accelerate launch --module open_ner annotate --dataset_name org/texts --model M --output_dir DIR
+    open-ner annotate --dataset_name org/texts --model M --output_dir DIR --shard 3/8
 
 `accelerate launch` starts a process per GPU; each makes its own files of the folder. After an interruption the same
-command makes the files that are missing. A row without a text gets null instead of a list of entities.
+command makes the files that are missing. `--shard I/N` makes a part of the files, for N jobs that share the folder;
+the command without it completes and counts them. A row without a text gets null instead of a list of entities.
 """
 
 import json
@@ -15,14 +17,16 @@ import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
+from uuid import uuid4
 
 from .. import __version__
 from .errors import UserError
 from .files import write_json
-from .options import add_answer_options, answer_options, load_student, read_types
+from .options import add_answer_options, answer_options, load_student, read_shard, read_types
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,6 +93,7 @@ def build_parser(name: str, description: str) -> ArgumentParser:
     add_answer_options(parser)
     add("--limit", type=int, metavar="N", help="annotate only the first N rows")
     add("--output_dir", type=Path, required=True, metavar="DIR", help="folder to write to; a run is continued there")
+    add("--shard", metavar="I/N", help="make only the I-th of N parts of the files, such as 3/8")
     add("--rows_per_file", type=int, default=2000, metavar="N", help="an interruption loses no more than these (2000)")
     add("--batch_size", type=int, default=128, metavar="N", help="texts given to the student at once (128)")
     add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one, each process its own")
@@ -101,13 +106,17 @@ def annotate(args: Namespace) -> Annotated | None:
     Args:
         args: of `build_parser`.
 
+    Returns:
+        What is in the folder; None in the other processes, and for a shard.
+
     Raises:
         UserError: an option is invalid, the dataset or the student cannot be read, or the folder has another run.
     """
     for name in ("limit", "rows_per_file", "batch_size"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: give at least 1")
-    rank, processes = (int(os.environ.get(name, number)) for name, number in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    shard, shards = read_shard(args.shard or "1/1")
     types, options = read_types(args.types), answer_options(args)
     rows, revision = load_rows(args)
     commit = find_commit(args.model, "model", args.revision)
@@ -127,14 +136,21 @@ def annotate(args: Namespace) -> Annotated | None:
         types=tagger.defaults["types"] if types is None else types, options=options,
         rows_per_file=args.rows_per_file, open_ner=__version__,
     )  # fmt: skip
-    _claim(args.output_dir, record, rank)
+    _claim(args.output_dir, record)
     number = -(-len(rows) // args.rows_per_file)
     files = [args.output_dir / "data" / f"{args.dataset_split}-{i:05d}-of-{number:05d}.parquet" for i in range(number)]
-    _write(files[rank::processes], range(rank, number, processes), rows, tagger, args, record)
+    own = range((shard - 1) * processes + rank, number, shards * processes)
+    _write([files[i] for i in own], own, rows, tagger, args, record)
     if rank:
         return None
-    while not all(file.exists() for file in files):  # made by other processes; their launcher ends all if one fails
+    due = [file for i, file in enumerate(files) if i // processes % shards == shard - 1]
+    while not all(file.exists() for file in due):  # made by other processes; their launcher ends all if one fails
         time.sleep(1)
+    if args.shard:
+        print(f"{args.output_dir}: shard {args.shard} has its {len(due)} of the {number} files")
+        return None
+    for leftover in (args.output_dir / "data").glob("*.partial"):  # of processes that were killed
+        leftover.unlink(missing_ok=True)
     return read_folder(args.output_dir)
 
 
@@ -204,16 +220,17 @@ def _device(processes: int) -> str | None:
     return f"cuda:{os.environ['LOCAL_RANK']}" if processes > 1 and torch.cuda.is_available() else None
 
 
-def _claim(folder: Path, record: AnnotationRecord, rank: int) -> None:
-    """Save the record of a new folder in the first process; in each, check that it is the record of this run."""
+def _claim(folder: Path, record: AnnotationRecord) -> None:
+    """Save the record of a new folder, unless another process of this run has; check that the folder has this run."""
     path, data = folder / RECORD, folder / "data"
-    if rank == 0 and not path.exists():
-        if data.exists() and any(data.iterdir()):
+    filled = data.exists() and any(data.iterdir())  # looked up first: other processes write after saving the record
+    if not path.exists():
+        if filled:
             raise UserError(f"{data} has files of something else: choose another --output_dir")
         data.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
-    while not path.exists():
-        time.sleep(0.1)
+        own = folder / f"{uuid4().hex}.json"
+        write_json(own, record)
+        own.replace(path)
     saved = read_record(folder)
     other = [key for key, value in record.items() if saved.get(key) != value]
     if other:
@@ -249,9 +266,11 @@ def _write(
             answers = iter(tagger(asked, types=record["types"], batch_size=args.batch_size, **record["options"]))
             found += [None if text is None else next(answers) for text in texts]
             bar.update(len(texts))
-        partial = file.with_name(f"{file.name}.partial")
+        # a name of its own, because a process that lost its launcher may still be writing the same file
+        partial = file.with_name(f"{file.name}.{uuid4().hex}.partial")
         part.add_column(args.entities_column, found, feature=Features({"_": kind})["_"]).to_parquet(partial)
-        partial.replace(file)
+        with suppress(FileNotFoundError):  # removed by a process that found all files complete
+            partial.replace(file)
     bar.close()
 
 
