@@ -34,9 +34,23 @@ class Shard:
         place = int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         return place % self.count == self.index - 1
 
+    def takes(self, number: int) -> bool:
+        """Whether the shard has the row with this number, where rows are dealt in turn."""
+        return number % self.count == self.index - 1
+
     def choose(self, items: Sequence[T]) -> Sequence[T]:
-        """Return every `count`-th item, which are the shard's files of a sorted list."""
-        return items[self.index - 1 :: self.count]
+        """Return the shard's part of a list; the parts of all shards, in their order, are the list."""
+        return items[len(items) * (self.index - 1) // self.count : len(items) * self.index // self.count]
+
+    def divide(self, files: int) -> tuple["Shard", "Shard"]:
+        """Return the shard's part of a source's files, and its part of the rows of these files.
+
+        If there are fewer files than shards, several shards read the same file, and each takes a part of its rows.
+        """
+        parts = min(files, self.count)
+        part = parts * (self.index - 1) // self.count
+        first, end = (-(-number * self.count // parts) for number in (part, part + 1))  # the shards of this part
+        return Shard(part + 1, parts), Shard(self.index - first, end - first)
 
 
 WHOLE = Shard(1, 1)

@@ -28,7 +28,7 @@ TEXT = "Ada Byron met Charles in London."
 
 def read(path: Path, **options: Any) -> list[Document | Reject]:
     config = CorpusConfig(path=str(path), **options)
-    return list(read_documents(config, config))
+    return [item for _, item in read_documents(config, config)]
 
 
 def jsonl(path: Path, *rows: Any) -> Path:

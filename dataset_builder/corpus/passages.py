@@ -39,7 +39,7 @@ def _read(config: CorpusConfig, counts: ReadCounts) -> Iterator[tuple[int, Passa
     """Yield all passages of the corpus, unfiltered, with the number of their source, and update the counts."""
     cutter = PassageCutter(load_tokenizer(config.tokenizer), config.max_tokens)
     for number, source in enumerate(sources_of(config)):
-        for item in read_documents(source, config):
+        for _, item in read_documents(source, config):
             counts.documents[number] += 1
             if isinstance(item, Reject):
                 yield number, item

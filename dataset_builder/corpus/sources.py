@@ -4,12 +4,14 @@ import csv
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from glob import escape, glob
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ner_sets.rows import LONGEST_LINE, Row, parse_json, read_lines
 from open_ner.conversation import LONE_SURROGATE
@@ -18,10 +20,15 @@ from open_ner.tools.files import replace_surrogates
 
 from ..config import CorpusConfig, SourceConfig, require_at_least
 from ..rejects import Reject
+from ..shards import WHOLE, Shard
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".csv": "csv"}
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 PATTERN = re.compile(r"[*?\[]")
+Position = tuple[int, int]  # of a document in its source: the part of the files, and the row in it
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -63,31 +70,48 @@ def sources_of(config: CorpusConfig) -> list[SourceConfig]:
     return sources
 
 
-def read_documents(source: SourceConfig, config: CorpusConfig) -> Iterator[Document | Reject]:
-    """Read the documents of one source.
+def read_documents(
+    source: SourceConfig, config: CorpusConfig, shard: Shard = WHOLE
+) -> Iterator[tuple[Position, Document | Reject]]:
+    """Read the documents of one source, or a shard's part of them.
 
     Yields:
-        Documents, and rejects for the reasons `broken_line`, `no_text` (null), `empty`, and `not_unicode` (a lone
-        surrogate).
+        Each document with its position, or a reject for the reasons `broken_line`, `no_text` (null), `empty`, and
+        `not_unicode` (a lone surrogate). The positions of all shards give the order of the source.
 
     Raises:
         UserError: the source cannot be read, or has no column with the text.
     """
+    files, read = _open(source, config)
+    part, share = shard.divide(files)
+    for number, row in enumerate(read(part), 1):
+        if share.takes(number):
+            at = (part.index, number)
+            yield at, row if isinstance(row, Reject) else _to_document(row, at == (1, 1), source)
+
+
+def _open(source: SourceConfig, config: CorpusConfig) -> tuple[int, Callable[[Shard], Iterable[Row | Reject]]]:
+    """Return the number of files of a source, and a function that reads a part of them.
+
+    With `max_documents`, which counts the rows of all files, they count as one file.
+    """
     kind, files, _ = choose_files(source)
+    number, most = len(files), config.max_documents
     if kind in LOCAL_READERS:  # `datasets` would cast a column to one type, and does not say which line is broken
-        rows = (row for file in files for row in LOCAL_READERS[kind](file, config.skip_broken_lines))
-        rows = _shuffled(rows, config.shuffle_buffer, config.seed) if config.shuffle_buffer else rows
+        rows = partial(_read_local, LOCAL_READERS[kind], files, config)
     else:
-        rows = _read_datasets(source, config)
-    for number, row in enumerate(islice(rows, config.max_documents), 1):
-        yield row if isinstance(row, Reject) else _to_document(row, number, source)
+        with _readable(source):
+            dataset = _load_dataset(source, config)
+            number = dataset.num_shards
+        rows = partial(_read_dataset, dataset, source)
+    return (number, rows) if most is None else (1, lambda part: islice(rows(part), most))
 
 
-def _to_document(row: Row, number: int, source: SourceConfig) -> Document | Reject:
-    """Read the columns of a row; `number` is 1 for the first row."""
+def _to_document(row: Row, is_first: bool, source: SourceConfig) -> Document | Reject:
+    """Read the columns of a row."""
     column = source.text_column
     text = _field(row, column)
-    if text is None and number == 1 and column not in row and column.split(".")[0] not in row:
+    if text is None and is_first and column not in row and column.split(".")[0] not in row:
         raise UserError(f"{source.path}: row 1 has no column {column!r}, only {sorted(row)}: set corpus.text_column")
     if text is not None and not isinstance(text, str):
         raise UserError(f"{source.path}: column {column!r} contains {text!r:.60}, which is not text")
@@ -200,8 +224,16 @@ def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
     yield from buffer
 
 
-def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[Row]:
-    """Stream the rows with `datasets`, without holding the corpus in memory or in a cache on disk."""
+def _read_local(
+    reader: Callable[[Path, bool], Iterator[Any]], files: list[Path], config: CorpusConfig, part: Shard
+) -> Iterator[Row | Reject]:
+    """Yield the rows of a part of the local files, shuffled if the recipe says so."""
+    rows = (row for file in part.choose(files) for row in reader(file, config.skip_broken_lines))
+    return _shuffled(rows, config.shuffle_buffer, config.seed) if config.shuffle_buffer else rows
+
+
+def _load_dataset(source: SourceConfig, config: CorpusConfig) -> "IterableDataset":
+    """Open a source with `datasets` as a stream, without holding the corpus in memory or in a cache on disk."""
     from datasets import load_dataset
 
     assert source.path  # see sources_of
@@ -212,12 +244,22 @@ def _read_datasets(source: SourceConfig, config: CorpusConfig) -> Iterator[Row]:
         arguments |= {"sample_by": source.sample_by} if kind == "text" else {}
     elif not Path(source.path).exists():
         arguments["revision"] = source.revision
+    rows = load_dataset(kind or source.path, None if kind else source.name, **arguments, streaming=True)
+    return rows.shuffle(seed=config.seed, buffer_size=config.shuffle_buffer) if config.shuffle_buffer else rows
+
+
+def _read_dataset(rows: "IterableDataset", source: SourceConfig, part: Shard) -> Iterator[Row]:
+    """Yield the rows of a part of the files of a dataset."""
+    with _readable(source):
+        yield from rows.shard(part.count, part.index - 1) if part.count > 1 else rows
+
+
+@contextmanager
+def _readable(source: SourceConfig) -> Iterator[None]:
+    """Raise UserError for any error within; `datasets` raises dozens of types for a source that it cannot read."""
     try:
-        rows = load_dataset(kind or source.path, None if kind else source.name, **arguments, streaming=True)
-        if config.shuffle_buffer:
-            rows = rows.shuffle(seed=config.seed, buffer_size=config.shuffle_buffer)
-        yield from rows
-    except Exception as error:  # `datasets` raises dozens of types for a source that it cannot read
+        yield
+    except Exception as error:
         causes = " - ".join(filter(None, [str(error), str(error.__cause__ or "")]))
         raise UserError(f"corpus.path {source.path!r} cannot be read: {causes:.300}") from None
 
