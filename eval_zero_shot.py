@@ -135,7 +135,7 @@ def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel
 
     baseline = read_recipe(BaselineConfig, name) if is_yaml else None
     if baseline and baseline.where != "endpoint":
-        model = LocalBaseline(baseline)
+        model = LocalBaseline(baseline, suite.dtype)
     else:
         model = EndpointModel(name, suite.endpoint, baseline, overwrite)
     if suite.decoding == "flat":

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 import eval_zero_shot
 import tiny
 from open_ner.answers import Answer
 from open_ner.decoding import Decoder, Request
 from open_ner.tools.errors import UserError
+from zero_shot.student import inference_dtype, load_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -304,6 +307,16 @@ def test_mistakes_give_a_one_line_error(
     with pytest.raises(UserError) as caught:
         eval_zero_shot.main()
     assert named in str(caught.value)
+
+
+def test_bfloat16_is_used_where_the_cpu_has_instructions_for_it(
+    tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert load_model(AutoModelForCausalLM, str(tiny_student), "bfloat16").dtype == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    with pytest.raises(UserError, match="dtype bfloat16 is several times slower"):
+        inference_dtype("bfloat16")
 
 
 def test_a_model_without_a_chat_template_is_an_error(tiny_student: Path, tmp_path: Path) -> None:

@@ -75,11 +75,12 @@ def test_a_killed_run_resumes_with_the_next_passage(tmp_path: Path, torn: bytes)
     assert len(asker.asked) == 35 and run.lines == predict(Echo(), [benchmark(40)], SUITE, tmp_path / "whole").lines
 
 
-def test_another_run_takes_nothing_from_a_partial_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [{"max_new_tokens": 7}, {"dtype": "bfloat16"}])
+def test_another_run_takes_nothing_from_a_partial_file(option: dict, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         predict(Echo(stop_after=5), [benchmark(40)], SUITE, tmp_path)
     asker = Echo()
-    other = SuiteConfig(name="s", benchmarks=["b"], protocol="p", max_new_tokens=7)
+    other = SuiteConfig(name="s", benchmarks=["b"], protocol="p", **option)
     run = predict(asker, [benchmark(40)], other, tmp_path / "s")
     assert len(asker.asked) == 40 and run.folder == tmp_path / "s"
 

@@ -127,8 +127,8 @@ class LocalBaseline:
 
     in_process = True
 
-    def __init__(self, config: BaselineConfig) -> None:
-        self.config, self.name, self.replies = config, config.name, Counter[str]()
+    def __init__(self, config: BaselineConfig, dtype: str | None = None) -> None:
+        self.config, self.name, self.replies, self.dtype = config, config.name, Counter[str](), dtype
         self.record: ModelRecord = {
             "id": config.model, "revision": fingerprint(config.model), "kind": "baseline", "baseline": config.name,
         }  # fmt: skip
@@ -171,7 +171,7 @@ class LocalBaseline:
         kind = AutoModelForCausalLM if self.config.where == "causal" else AutoModelForSeq2SeqLM
         tokenizer = load_or_explain(AutoTokenizer, self.config.model, padding_side="left")
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        return tokenizer, load_model(kind, self.config.model)
+        return tokenizer, load_model(kind, self.config.model, self.dtype)
 
 
 def requests_of(config: BaselineConfig | None, passage: BenchmarkPassage) -> list[list[Query]]:

@@ -58,6 +58,8 @@ def describe_run(
         defaults = saved_defaults(load_or_explain(AutoConfig, model.name))
         saved = {"temperature": defaults["temperature"], "bias": defaults["bias"]}
     record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
+    endpoint = model.record["kind"] == "endpoint"
+    dtype = None if endpoint else str(inference_dtype(suite.dtype)).removeprefix("torch.")
     described: RunResults = {
         "schema": SCHEMA,
         "model": cast(ModelRecord, {**record, "id": public_path(model.record["id"])}),
@@ -69,7 +71,7 @@ def describe_run(
         "calibration": reliability.describe([line for part in parts.values() for line in part], **saved),
         "versions": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),
-        "dtype": None if model.record["kind"] == "endpoint" else str(inference_dtype()).removeprefix("torch."),
+        "dtype": dtype,
         "seconds": round(run.seconds, 1), "seed": suite.seed,
         "command": public_command(["python", *sys.argv]), "commit": commit(),
         "data_hash": hashlib.sha256("".join(b.digest for b in benchmarks).encode()).hexdigest()[:16],

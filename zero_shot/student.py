@@ -15,6 +15,7 @@ from accelerate import PartialState
 from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from command_line.hardware import fast_bf16
 from command_line.pretrained import load_or_explain
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage
@@ -57,7 +58,7 @@ class Student:
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         """Yield the lines of each passage, in order; raises UserError if a query leaves no room for a passage."""
-        decoder = self.decoder = self.decoder or self._load()
+        decoder = self.decoder = self.decoder or self._load(suite.dtype)
         windows = [self._windows(decoder, passage, suite) for _, passage in todo]
         requests = [
             Request(passage.text[window.start : window.end], [query.asked for query in passage.queries])
@@ -84,12 +85,12 @@ class Student:
         limit = fitting_window(sys.maxsize, positions, tokenizer, special, asked, None, suite.max_new_tokens)
         return list(cut(passage.text, token_counter(tokenizer, special), limit))
 
-    def _load(self) -> Decoder:
+    def _load(self, dtype: str | None) -> Decoder:
         tokenizer = load_or_explain(AutoTokenizer, self.name)
         if tokenizer.chat_template is None:
             raise UserError(f"{self.name} has no chat template: it cannot be asked in the dialogue")
         try:
-            return Decoder(load_model(AutoModelForCausalLM, self.name), tokenizer)
+            return Decoder(load_model(AutoModelForCausalLM, self.name, dtype), tokenizer)
         except ValueError as error:  # an architecture whose layers cannot share a passage among queries
             raise UserError(f"{self.name}: {error}") from None
 
@@ -124,16 +125,21 @@ def passage_lines(
     return lines
 
 
-def load_model(kind: type, name: str) -> Any:
-    """Load a model for inference on this process's device, in bfloat16 on a GPU and in float32 on a CPU."""
-    return load_or_explain(kind, name, dtype=inference_dtype()).to(PartialState().device).eval()
+def load_model(kind: type, name: str, dtype: str | None = None) -> Any:
+    """Load a model for inference on this process's device; `dtype` is that of the suite."""
+    return load_or_explain(kind, name, dtype=inference_dtype(dtype)).to(PartialState().device).eval()
 
 
-def inference_dtype() -> torch.dtype:
-    """Return the type of the weights that `load_model` loads on this machine."""
+def inference_dtype(dtype: str | None = None) -> torch.dtype:
+    """Return the type of the weights: by default bfloat16 on a GPU and float32 on a CPU.
+
+    Raises UserError for bfloat16 on a CPU that only emulates it.
+    """
     device = PartialState().device
     assert device is not None  # PartialState() sets it
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype == "bfloat16" and device.type == "cpu" and not fast_bf16():
+        raise UserError("dtype bfloat16 is several times slower than float32 on this CPU: remove it")
+    return getattr(torch, dtype) if dtype else torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def fingerprint(name: str) -> str:

@@ -33,6 +33,9 @@ class SuiteConfig:
     data_dir: str = option(".", "folder that the benchmarks' paths are relative to")
     max_new_tokens: int = option(256, "longest answer, in tokens")
     token_budget: int = option(16384, "key/value cache of one batch, in tokens")
+    dtype: Literal["float32", "bfloat16"] | None = option(
+        None, "type of the weights of a model in this program; default: bfloat16 on a GPU, float32 on a CPU"
+    )
     limit: int | None = option(None, "seeded sample of this many passages per benchmark; default: all")
     seed: int = option(42, "seed of the sample and of the bootstrap")
     output_dir: str = option("results", "folder of the results")
