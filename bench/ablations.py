@@ -5,29 +5,25 @@
 DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies); DEV_CLOSED has sentences.jsonl.gz,
 the development set. Passages of the development set, by id or by text, are never trained on. Every arm trains on
 about the same number of tokens and is asked sentences of the choosing half. An arm is kept only if the paired 95 %
-interval of its gain excludes 0. Every step is a command of this project, which is printed. A finished step is not run
-again, and an interrupted training resumes from its checkpoint. The table is written to results/ablations.
+interval of its gain excludes 0. The steps are those of bench/parts/steps.py: the same command goes on after an
+interruption. The table is written to results/ablations.
 """
 
 import argparse
-import gzip
-import hashlib
 import json
-import random
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from bench.answers import compare, is_choosing, passage_of  # noqa: E402
+from bench.answers import compare, passage_of  # noqa: E402
+from bench.parts import steps  # noqa: E402
 from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
-from open_ner.tools.errors import UserError, run  # noqa: E402
+from open_ner.tools.errors import run  # noqa: E402
 from open_ner.tools.files import write_json  # noqa: E402
 from zero_shot.calibration import cross_fitted, flatten  # noqa: E402
-from zero_shot.predict import folder_name  # noqa: E402
 from zero_shot.records import read_predictions  # noqa: E402
 
 RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
@@ -78,124 +74,31 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=400_000, help="tokens to train on")
     parser.add_argument("--sentences", type=int, default=400, help="seeded sample of the choosing half's sentences")
     args = parser.parse_args()
-    if not (ROOT / WORK / "passages.jsonl").exists():
-        write_passages(args.data / "passages.jsonl.gz", args.dev / "passages.jsonl.gz", ROOT / WORK / "passages.jsonl")
-    write_choosing_half(args.dev / "sentences.jsonl.gz", ROOT / WORK / "dev" / "sentences.jsonl.gz")
+    passages = WORK / "passages.jsonl"
+    if not (ROOT / passages).exists():
+        steps.write_passages(args.data / "passages.jsonl.gz", args.dev / "passages.jsonl.gz", ROOT / passages)
+    steps.write_choosing_half(args.dev / "sentences.jsonl.gz", ROOT / WORK / "dev" / "sentences.jsonl.gz")
     for name in args.arms:
         for_build, for_training = options(name)
-        build(WORK / name, args.data, for_build)
-        train(WORK / name, args.tokens, for_training)
-        evaluate(WORK / name, args.sentences)
-        if predictions(WORK / "start"):
+        dataset = steps.build(WORK / name / "data", passages, args.data / "answers.jsonl.gz", for_build)
+        for_training = {**for_training, "max_conversations": steps.count_conversations(dataset, args.tokens)}
+        model = steps.train(WORK / name / "model", RECIPE, dataset, for_training)
+        steps.evaluate(
+            model, WORK / name / "on_dev", "recipes/eval/dev_closed.yaml", "--data_dir", WORK / "dev",
+            "--benchmarks", "[dev_closed_sentences]", "--limit", args.sentences,
+        )  # fmt: skip
+        if predictions("start"):
             report()
 
 
-def command(*words: object) -> None:
-    """Print and run a command of the project with this interpreter.
-
-    Raises UserError if it fails, after the command has said why.
-    """
-    line = [str(word) for word in words]
-    print("$ python " + " ".join(line), flush=True)
-    if code := subprocess.run([sys.executable, *line], cwd=ROOT).returncode:
-        raise UserError(f"{line[0]} stopped with exit code {code}; the same command goes on from here")
-
-
-def write_passages(data: Path, dev: Path, target: Path) -> None:
-    """Write the passages that are not in the development set, in a seeded order, so that the first N are a sample.
-
-    Raises UserError if a passage has the id or the text of one of the development set.
-    """
-    with gzip.open(dev, "rt", encoding="utf-8") as file:
-        held_out = {row[key] for row in map(json.loads, file) for key in ("id", "text")}
-    with gzip.open(data, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    # the development set is the tenth of the passages whose hash is 0 modulo 10
-    kept = [row for row in rows if int(hashlib.sha256(row["id"].encode()).hexdigest(), 16) % 10]
-    for row in kept:
-        if row["id"] in held_out or row["text"] in held_out:
-            raise UserError(f"{data}: passage {row['id']} is in the development set")
-    random.Random(42).shuffle(kept)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
-
-
-def write_choosing_half(source: Path, target: Path) -> None:
-    """Write the sentences of the half of the development set that choices are made on."""
-    with gzip.open(source, "rt", encoding="utf-8") as file:
-        lines = [line for line in file if is_choosing(json.loads(line)["passage_id"])]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(target, "wt", encoding="utf-8") as file:
-        file.writelines(lines)
-
-
-def build(folder: Path, data: Path, options: dict[str, object]) -> None:
-    """Build an arm's dataset from the recorded replies, without a validation split."""
-    if (ROOT / folder / "data" / "dataset" / "README.md").exists():
-        return
-    given = [
-        word for name, value in options.items() for word in (f"--dataset.{name}", "null" if value is None else value)
-    ]
-    command(
-        "-m", "dataset_builder", "--config", "recipes/build/sample.yaml", "--output_dir", folder / "data",
-        "--name", "uniner-distill-ablation", "--corpus.path", WORK / "passages.jsonl",
-        "--corpus.max_tokens", 1000, "--corpus.min_words", 1, "--teacher.variants", "[type]",
-        "--teacher.recorded", data / "answers.jsonl.gz", "--contamination.benchmarks", "[]",
-        "--dataset.validation_one_in", 0, *given,
-    )  # fmt: skip
-
-
-def train(folder: Path, tokens: int, options: dict[str, object]) -> None:
-    """Train an arm on as many conversations as have `tokens` tokens in all."""
-    if (ROOT / folder / "model" / "training.json").exists():
-        return
-    dataset, given = (
-        folder / "data" / "dataset",
-        [word for item in options.items() for word in (f"--{item[0]}", item[1])],
-    )
-    command(
-        "-m", "accelerate.commands.launch", "--quiet", "train_sft.py", "--config", RECIPE,
-        "--dataset_name", dataset, "--output_dir", folder / "model",
-        "--max_conversations", conversations(ROOT / dataset, tokens),
-        "--save_strategy", "steps", "--save_steps", 0.2, "--save_total_limit", 1, *given,
-    )  # fmt: skip
-
-
-def conversations(dataset: Path, tokens: int) -> int:
-    """Return how many conversations, from the first one, have at most `tokens` tokens."""
-    from sft.conversations import load_conversations, tokenize
-    from sft.tokenizer import load_tokenizer
-
-    rows, _ = tokenize(
-        load_conversations(str(dataset), "type", "train", None, True),
-        load_tokenizer(str(ROOT / "models/smollm2-135m-instruct")), None, branches=True,
-    )  # fmt: skip
-    for number, length in enumerate(rows["length"]):
-        tokens -= length
-        if tokens < 0:
-            return number
-    return len(rows)
-
-
-def evaluate(folder: Path, sentences: int) -> None:
-    """Ask an arm the sentences of the choosing half."""
-    if predictions(folder) is None:
-        command(
-            "eval_zero_shot.py", "--config", "recipes/eval/dev_closed.yaml", "--data_dir", WORK / "dev",
-            "--benchmarks", "[dev_closed_sentences]", "--limit", sentences, "--model", folder / "model",
-            "--output_dir", folder / "on_dev",
-        )  # fmt: skip
-
-
-def predictions(folder: Path) -> Path | None:
+def predictions(arm: str) -> Path | None:
     """Return the predictions of an arm, or None if it is not finished."""
-    runs = (ROOT / folder / "on_dev" / folder_name(str(folder / "model"))).glob("*/results.json")
-    return next((file.with_name("predictions.jsonl") for file in runs), None)
+    return steps.predictions(WORK / arm / "model", WORK / arm / "on_dev")
 
 
 def report() -> None:
     """Compare the finished arms with the arms that they change; write arms.json, table.md and the figure."""
-    files = {name: file for name in ARMS if (file := predictions(WORK / name))}
+    files = {name: file for name in ARMS if (file := predictions(name))}
     lines = {name: read_predictions(file) for name, file in files.items()}
     ways = {
         "free": lines,  # each type by itself, as in published rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import ablations
+from bench.parts import steps
 from open_ner.tools.errors import UserError
 
 
@@ -26,7 +26,7 @@ def test_no_passage_of_the_development_set_is_trained_on(tmp_path: Path) -> None
     dev = [row for row in rows if held_out(row["id"])]
     rest = [row for row in rows if row not in dev]
     files = write(tmp_path / "data.gz", rows), write(tmp_path / "dev.gz", dev)
-    ablations.write_passages(*files, tmp_path / "train.jsonl")
+    steps.write_passages(*files, tmp_path / "train.jsonl")
     written = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
     assert dev and sorted(row["id"] for row in written) == [row["id"] for row in rest]
     assert [row["id"] for row in written] != [row["id"] for row in rest]  # so that the first N are a sample
@@ -34,13 +34,13 @@ def test_no_passage_of_the_development_set_is_trained_on(tmp_path: Path) -> None
     for copied in ({"id": "news-copy", "text": rest[0]["text"]}, {"id": rest[0]["id"], "text": "Another text."}):
         write(tmp_path / "dev.gz", [*dev, copied])
         with pytest.raises(UserError, match=f"passage {rest[0]['id']} is in the development set"):
-            ablations.write_passages(*files, tmp_path / "none.jsonl")
+            steps.write_passages(*files, tmp_path / "none.jsonl")
     assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_arms_are_chosen_on_sentences_of_the_choosing_half(tmp_path: Path) -> None:
     rows = [{"id": f"news-{n}.{part}", "passage_id": f"news-{n}"} for n in range(40) for part in range(3)]
-    ablations.write_choosing_half(write(tmp_path / "all.gz", rows), tmp_path / "dev" / "half.gz")
+    steps.write_choosing_half(write(tmp_path / "all.gz", rows), tmp_path / "dev" / "half.gz")
     with gzip.open(tmp_path / "dev" / "half.gz", "rt") as file:
         chosen = {json.loads(line)["id"] for line in file}
     even = {
