@@ -1,0 +1,166 @@
+"""Train the student of all real passages, and the same on fewer; score them, and write results/distilled.
+
+    python bench/results.py --data DISTILLED --dev DEV_CLOSED [--zero_shot ZERO_SHOT] [--students distilled ...]
+
+DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies); DEV_CLOSED has sentences.jsonl.gz, the
+development set, which is never trained on; ZERO_SHOT is the `data_dir` of recipes/eval/uniner.yaml. The options of
+data and training are those that bench/ablations.py has kept. Threshold and calibration are fitted on the choosing half
+of the development set; its reporting half and the sets of ZERO_SHOT are read once, for the rows. The steps are those
+of bench/parts/steps.py: the same command goes on after an interruption. On a GPU give
+--recipe recipes/sft/smollm2_135m/distilled.yaml, or that of a larger student.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from bench import ablations  # noqa: E402
+from bench.answers import compare, is_choosing, passage_of  # noqa: E402
+from bench.parts import steps  # noqa: E402
+from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
+from open_ner.tools.errors import run  # noqa: E402
+from open_ner.tools.files import write_json, write_jsonl  # noqa: E402
+from zero_shot.calibration import apply, decide  # noqa: E402
+from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
+
+WORK, RESULTS = Path("runs/results"), Path("results/distilled")  # relative, as they are shown in cards and results
+KEPT = "bf16"  # the arm of bench/ablations.py whose options are used
+DRAWS = 2  # conversations per passage
+STUDENTS = {"distilled": None, "passages_800": 800, "passages_200": 200}  # passages trained on; None: all
+PAPER_PASSAGES = 45_889
+
+
+def main() -> None:
+    """Train and score the students, then write what is finished."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # the commands run in the project's root, so paths of data are made absolute
+    parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--dev", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--zero_shot", type=lambda path: Path(path).resolve(), help="default: not scored")
+    parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS), help="default: all")
+    parser.add_argument("--recipe", default=ablations.RECIPE, help="recipe of the training")
+    parser.add_argument("--sentences", type=int, default=800, help="seeded sample of the development sentences")
+    parser.add_argument("--limit", type=int, help="seeded sample of this many passages per zero-shot set")
+    parser.add_argument(
+        "--quickstart", type=Path, default=Path("runs/quickstart/model"), help="to compare with"
+    )
+    args = parser.parse_args()
+    if not (ROOT / WORK / "passages.jsonl").exists():
+        files = args.data / "passages.jsonl.gz", args.dev / "passages.jsonl.gz"
+        steps.write_passages(*files, ROOT / WORK / "passages.jsonl")
+    ask_development_set(args.quickstart, WORK / "quickstart", args)
+    for name in args.students:
+        train(name, args)
+        ask_development_set(WORK / name / "model", WORK / name, args)
+        report_development_set(args.quickstart)
+    if args.zero_shot and "distilled" in args.students:
+        report_zero_shot(args)
+
+
+def train(name: str, args: argparse.Namespace) -> None:
+    """Train a student on the first passages."""
+    passages, size = WORK / "passages.jsonl", STUDENTS[name]
+    if size:
+        lines = (ROOT / passages).read_text(encoding="utf-8").splitlines(keepends=True)[:size]
+        passages = WORK / f"{name}.jsonl"
+        (ROOT / passages).write_text("".join(lines), encoding="utf-8")
+    for_build, for_training = ablations.options(KEPT)
+    replies = args.data / "answers.jsonl.gz"
+    dataset = steps.build(WORK / name / "data", passages, replies, {**for_build, "draws": DRAWS})
+    steps.train(WORK / name / "model", args.recipe, dataset, for_training)
+
+
+def ask_development_set(model: Path, folder: Path, args: argparse.Namespace) -> None:
+    """Ask a student sentences of both halves of the development set."""
+    steps.evaluate(
+        model, folder / "on_dev", "recipes/eval/dev_closed.yaml", "--data_dir", args.dev,
+        "--benchmarks", "[dev_closed_sentences]", "--limit", args.sentences,
+    )  # fmt: skip
+
+
+def read_halves(name: str, quickstart: Path) -> tuple[list[PredictionLine], list[PredictionLine]] | None:
+    """Return a student's predictions on the choosing and on the reporting half, or None if they are not finished."""
+    model = quickstart if name == "quickstart" else WORK / name / "model"
+    if (path := steps.predictions(model, WORK / name / "on_dev")) is None:
+        return None
+    lines = read_predictions(path)
+    choosing = [line for line in lines if is_choosing(passage_of(line))]
+    return choosing, [line for line in lines if not is_choosing(passage_of(line))]
+
+
+def report_development_set(quickstart: Path) -> None:
+    """Compare the finished students on the reporting half, each under the fit of its choosing half."""
+    names = ["quickstart", *reversed(STUDENTS)]
+    halves = {name: found for name in names if (found := read_halves(name, quickstart))}
+    free = compare({name: reporting for name, (_, reporting) in halves.items()}, "quickstart")
+    fitted = {name: apply(reporting, decide(choosing)) for name, (choosing, reporting) in halves.items()}
+    rows = {}
+    for name, scores in compare(fitted, "quickstart").items():
+        model = quickstart if name == "quickstart" else WORK / name / "model"
+        training = json.loads((ROOT / model / "training.json").read_text(encoding="utf-8"))
+        rows[name] = {
+            "passages": training["trained_on"]["conversations"] if name == "quickstart" else count_passages(name),
+            "trained_on": training["trained_on"], "seconds": training["seconds"], "free": free[name], "fitted": scores,
+        }  # fmt: skip
+    (ROOT / RESULTS / "figures").mkdir(parents=True, exist_ok=True)
+    write_json(ROOT / RESULTS / "development.json", rows)
+    print(json.dumps({name: row["fitted"]["strict"] for name, row in rows.items()}, indent=1))
+    plot_scaling({row["passages"]: row["fitted"]["strict"]["f1"] for row in list(rows.values())[1:]})
+
+
+def count_passages(name: str) -> int:
+    """Return the number of passages that a student was trained on."""
+    report = json.loads((ROOT / WORK / name / "data" / "passages.report.json").read_text(encoding="utf-8"))
+    return report["counts"]["kept"]
+
+
+def plot_scaling(points: dict[int, float]) -> None:
+    """Draw F1 by training passages, and the line through the last two extrapolated to the paper's number."""
+    if len(points) < 2:
+        return
+    figure = new_figure(6, 3.5)
+    axes = figure.subplots()
+    passages, f1 = list(points), list(points.values())
+    axes.plot(passages, f1, "o-", color=BLUE, label="measured")
+    slope = (f1[-1] - f1[-2]) / math.log(passages[-1] / passages[-2])
+    reached = f1[-1] + slope * math.log(PAPER_PASSAGES / passages[-1])
+    axes.plot([passages[-1], PAPER_PASSAGES], [f1[-1], reached], "--", color=GREY, label="extrapolated, not measured")
+    axes.set_xscale("log")
+    axes.set_xlabel("training passages")
+    axes.set_ylabel("strict F1, reporting half")
+    axes.legend()
+    save(figure, ROOT / RESULTS / "figures" / "scaling.png")
+
+
+def report_zero_shot(args: argparse.Namespace) -> None:
+    """Fit the final student, score it on the paper's seven sets, and copy its files to results/distilled."""
+    model, folder = WORK / "distilled" / "model", WORK / "distilled" / "zero_shot"
+    choosing, _ = read_halves("distilled", args.quickstart) or ([], [])
+    write_jsonl(ROOT / WORK / "choosing.jsonl", choosing)
+    figure = RESULTS / "figures" / "fit.png"
+    command = "-m", "zero_shot.calibration", "--predictions", WORK / "choosing.jsonl", "--model", model
+    steps.command(*command, "--figure", figure)
+    limit = ["--limit", args.limit] if args.limit else []
+    data = "--data_dir", args.zero_shot
+    seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit)
+    dev = steps.predictions(model, WORK / "distilled" / "on_dev")
+    output = ("--report", "--output", "results/answers/distilled.json")
+    steps.command("bench/answers.py", "--dev", dev, "--test", seven, *output)
+    (ROOT / RESULTS / "zero_shot" / "figures").mkdir(parents=True, exist_ok=True)
+    for name in ("table.md", "details.md"):
+        shutil.copy(ROOT / folder / name, ROOT / RESULTS / "zero_shot")
+    for picture in (ROOT / folder / "figures").glob("*.png"):
+        shutil.copy(picture, ROOT / RESULTS / "zero_shot" / "figures")
+    results = seven.with_name("results.json").read_text(encoding="utf-8")
+    (ROOT / RESULTS / "zero_shot" / "results.json").write_text(results, encoding="utf-8")
+    shutil.copy(ROOT / model / "training.json", ROOT / RESULTS)
+    shutil.copy(ROOT / model / "figures" / "learning_curve.png", ROOT / RESULTS / "figures")
+
+
+if __name__ == "__main__":
+    run(main)
