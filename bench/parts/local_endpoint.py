@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint on 127.0.0.1 for bench/annotate.py, with a fixed latency, a rate limit and faults.
+"""An OpenAI-compatible endpoint on 127.0.0.1 for the benches, with a fixed latency, a rate limit and faults.
 
 It uses only asyncio protocols, because HTTP frameworks are slower than the clients here. `GET /stats` returns counts.
 """
@@ -26,6 +26,7 @@ class LocalEndpoint:
         headers: Whether the replies state that limit.
         faults: Some of FAULTS; one prompt in four meets one of them when it is asked for the first time.
         random_share: Share of all requests that get a 429 without `Retry-After`.
+        names: Entities with their types: a reply lists those that the passage has. Without them all replies are equal.
     """
 
     def __init__(self, latency: float, **settings: Any) -> None:
@@ -43,7 +44,7 @@ class LocalEndpoint:
         self._process.join()
 
     def stats(self) -> dict[str, Any]:
-        """What was served: requests, 429s, replies billed (arrived or not), complete replies by hash of the prompt."""
+        """What was served: requests, 429s, replies billed (arrived or not); by prompt: requests, complete replies."""
         from urllib.request import urlopen
 
         with urlopen(self.base_url.removesuffix("/v1") + "/stats") as response:
@@ -53,12 +54,14 @@ class LocalEndpoint:
 class _State:
     def __init__(
         self, latency: float, per_minute: float | None = None, headers: bool = True, faults: tuple[str, ...] = (),
-        random_share: float = 0.0,
+        random_share: float = 0.0, names: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
         self.latency, self.rate, self.faults, self.share = latency, (per_minute or 0) / 60, faults, random_share
         self.headers = f"x-ratelimit-limit-requests: {per_minute:g}\r\n" if per_minute and headers else ""
         self.requests = self.rate_limited = self.billed = 0
+        self.asked: Counter[str] = Counter()
         self.delivered: Counter[str] = Counter()
+        self.names = names
         self.met: set[str] = set()
         self.bucket, self.filled = self.rate, time.monotonic()
 
@@ -100,7 +103,7 @@ class _Connection(asyncio.Protocol):
             return
         self.buffer = body[length:]
         if b"/stats" in head.split(b"\r\n")[0]:
-            names = ("requests", "rate_limited", "billed", "delivered")
+            names = ("requests", "rate_limited", "billed", "asked", "delivered")
             self.send(200, json.dumps({name: getattr(self.state, name) for name in names}))
         elif b"chat/completions" not in head.split(b"\r\n")[0]:
             self.send(404, '{"error": {"message": "no such address"}}')
@@ -109,7 +112,9 @@ class _Connection(asyncio.Protocol):
 
     def answer(self, body: bytes) -> None:
         self.state.requests += 1
-        prompt = hashlib.sha256(body[body.rfind(b"Passage: ") :].split(b'"')[0]).hexdigest()
+        passage = body[body.rfind(b"Passage: ") :].split(b'"')[0]
+        prompt = hashlib.sha256(passage).hexdigest()
+        self.state.asked[prompt] += 1
         fault = self.state.fault(prompt)
         if fault == "429" or self.state.over_the_limit():
             self.state.rate_limited += 1
@@ -123,13 +128,16 @@ class _Connection(asyncio.Protocol):
             self.state.billed += 1
             if fault == "hang":
                 return
-            asyncio.get_running_loop().call_later(self.state.latency, self.complete, prompt, fault)
+            reply = REPLY
+            if self.state.names is not None:
+                reply = str([(name, kind) for name, kind in self.state.names.items() if name.encode() in passage])
+            asyncio.get_running_loop().call_later(self.state.latency, self.complete, prompt, reply, fault)
 
-    def complete(self, prompt: str, fault: str | None) -> None:
+    def complete(self, prompt: str, reply: str, fault: str | None) -> None:
         """Send a completion, or a part of it as the fault demands; a whole one counts as delivered."""
         if self.transport.is_closing():
             return
-        choice = {"index": 0, "message": {"role": "assistant", "content": REPLY}, "finish_reason": "stop"}
+        choice = {"index": 0, "message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 200, "completion_tokens": 40, "total_tokens": 240}
         answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "bench", "choices": [choice]}
         content = json.dumps({**answer, "usage": usage})
