@@ -509,7 +509,7 @@ def test_a_key_that_is_withdrawn_within_a_batch_rejects_no_passage_for_good(tmp_
         config = TeacherConfig(base_url=provider.base_url, model="m", batch=True, batch_poll_seconds=0.01)
         with pytest.raises(UserError, match="key disabled"):
             annotate(passages(17), journal, config)
-        assert len(journal.keys) == 5
+        assert len(journal) == 5
 
 
 @pytest.mark.parametrize("lost_state", [False, True], ids=["", "state-lost"])

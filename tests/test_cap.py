@@ -159,7 +159,7 @@ test_cap.ask(Path({str(tmp_path)!r}), endpoint, max_cost={cap}, concurrency=4)
             child.wait()
         ended.set()
         with Journal(tmp_path / "journal.jsonl") as journal:
-            assert not journal.keys and journal.unread == pytest.approx(11 * most)
+            assert not len(journal) and journal.unread == pytest.approx(11 * most)
     assert len(endpoint.requests) == 11
 
 
@@ -229,7 +229,7 @@ def test_a_signal_to_end_loses_no_reply_that_is_in_flight(
         _, said = started[0].communicate()
     assert started[0].returncode == 130 and "run the same command again" in said
     with Journal(tmp_path / "run" / "journal.jsonl") as journal:
-        assert len(journal.keys) == len(endpoint.requests) >= 6 and not journal.in_flight
+        assert len(journal) == len(endpoint.requests) >= 6 and not journal.in_flight
 
 
 def test_what_is_left_unasked_is_not_built_unless_that_is_wanted(

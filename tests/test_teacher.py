@@ -324,13 +324,13 @@ def test_what_ends_a_run_leaves_nothing_paid_unrecorded(tmp_path: Path) -> None:
         config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=8)
         with pytest.raises(UserError, match="quota is used up"):
             annotate(passages(40), journal, config)
-        assert len(journal.keys) == len(endpoint.requests) - 1 >= 8
+        assert len(journal) == len(endpoint.requests) - 1 >= 8
 
 
 def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def until_full(write: Callable[[Journal, Any], None]) -> Callable[[Journal, Any], None]:
         def reject(journal: Journal, line: Any) -> None:
-            if len(journal.keys) >= 3:
+            if len(journal) >= 3:
                 raise OSError(errno.ENOSPC, "No space left on device")
             write(journal, line)
 
@@ -364,7 +364,7 @@ def test_an_endpoint_that_dies_stops_the_run_instead_of_failing_every_passage(la
         config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=4, max_retries=0)
         with pytest.raises(UserError, match="no usable answer to 20 requests in a row.*down; run again"):
             annotate(passages(300), journal, config)
-        assert len(journal.keys) == 30 and len(endpoint.requests) < 60
+        assert len(journal) == 30 and len(endpoint.requests) < 60
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])
@@ -392,7 +392,7 @@ def test_a_key_that_is_withdrawn_stops_the_run_and_no_passage_is_refused_for_goo
         config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=4)
         with pytest.raises(UserError, match="key disabled"):
             annotate(passages(100), journal, config)
-        assert len(journal.keys) == 20 and 30 <= len(endpoint.requests) <= 34
+        assert len(journal) == 20 and 30 <= len(endpoint.requests) <= 34
 
 
 def test_custom_parameters_are_sent_and_ask_again(tmp_path: Path) -> None:

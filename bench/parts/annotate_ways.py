@@ -41,7 +41,7 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
             config = TeacherConfig(base_url=base_url, model=MODEL, concurrency=in_flight, timeout=TIMEOUT)
             config = replace(config, **json.loads(os.environ.get("BENCH_OPTIONS", "{}")))
             annotate(load_passages(Path(passages).parent), journal, config)
-            return len(journal.keys)
+            return len(journal)
 
     return ask
 

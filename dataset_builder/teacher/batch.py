@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from .batch_files import BatchFolder
+from .batch_files import BatchFolder, folder_of
 from .batch_provider import Provider, read_line
 from .http_errors import ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, mask
 from .journal import Journal
@@ -68,7 +68,7 @@ class AskingInBatches:
         self.journal, self.config, self.counts = journal, config, counts
         with journal.path.open("rb") as lines:
             self.provider = Provider(config, key, run=hashlib.sha256(lines.readline()).hexdigest()[:32])
-        self.folder = BatchFolder(journal.path.parent / "batches")
+        self.folder = BatchFolder(folder_of(journal.path))
         self.open: list[Batch] = []
         self.queue: dict[str, Question] = {}
         self.tries: Counter[str] = Counter()
@@ -124,13 +124,13 @@ class AskingInBatches:
                 # the file names neither variant nor passage
                 question = Question(row["custom_id"], "", "", row["body"]["messages"])
                 batch.questions[question.key] = self.todo.get(question.key, question)
-                if question.key not in self.journal.keys:
+                if question.key not in self.journal:
                     batch.ceiling += request_ceiling(question, self.config, row["body"])
         return batch
 
     def submit(self) -> None:
         """Create batches of the queued questions, as many as the cap and the account's queue allow."""
-        self.queue = {key: question for key, question in self.queue.items() if key not in self.journal.keys}
+        self.queue = {key: question for key, question in self.queue.items() if key not in self.journal}
         while self.queue and len(self.open) < self.most_open:
             spent = self.counts.cost_before + self.counts.cost + sum(batch.ceiling for batch in self.open)
             room = math.inf if self.config.max_cost is None else self.config.max_cost - spent
@@ -191,7 +191,7 @@ class AskingInBatches:
                 path.unlink()
         self.journal_rejections(batch, faults)
         self.close(batch)
-        left = [key for key in batch.questions if key in self.todo and key not in self.journal.keys]
+        left = [key for key in batch.questions if key in self.todo and key not in self.journal]
         for key in left:
             fault = faults.get(key) or TransientError(f"no answer in a batch that {found.status}")
             if isinstance(fault, UserError):  # every other request would meet it too
@@ -210,7 +210,7 @@ class AskingInBatches:
         for line in filter(bytes.strip, lines):
             row = json.loads(line)
             question = batch.questions.get(row["custom_id"])
-            if question is None or question.key in self.journal.keys:
+            if question is None or question.key in self.journal:
                 continue
             try:
                 record = read_line(row, question, self.config)
@@ -248,7 +248,7 @@ class AskingInBatches:
 
     def report(self) -> None:
         """Print how far the batches are, if that changed; on a terminal, in the same line as before."""
-        collected = sum(key in self.journal.keys for key in self.todo)
+        collected = sum(key in self.journal for key in self.todo)
         answered = collected + sum(batch.done for batch in self.open)
         line = f"{answered} of {len(self.todo)} answered, {collected} of them collected, {len(self.open)} batches "
         line += f"under way, {self.counts.failed} failed, ${self.counts.cost:.4f}"

@@ -14,6 +14,16 @@ from .batch_provider import request_line
 from .requests import Question, request_ceiling
 
 
+def folder_of(journal: Path) -> Path:
+    """The folder of the batches of a journal, beside it: `batches`, or `batches-2-of-4` of a shard."""
+    return journal.with_name("batches" + journal.stem.removeprefix("journal"))
+
+
+def has_batches(journal: Path) -> bool:
+    """Whether batches of a journal may be under way, so that replies are paid that it does not hold yet."""
+    return any(folder_of(journal).glob("part-*"))
+
+
 class BatchFolder:
     """`state` maps the id of every batch to its `part`, and to `collected`: whether its replies are in the journal."""
 

@@ -8,10 +8,12 @@ from ..config import TeacherConfig
 from .asking import Asking
 from .endpoint import open_endpoint, read_key
 from .journal import Asked, Journal
-from .records import JournalRecord, ReplyCounts, record_bound, record_cost
+from .records import JournalRecord, ReplyCounts
 from .requests import LIMITS, Question, address, other_keys, request_ceiling, request_parameters
 
 __all__ = ["TeacherClient", "TeacherConfig"]
+
+MOST_SEEN = 100_000  # keys in memory, to ask no question twice that is in flight
 
 
 class TeacherClient:
@@ -22,11 +24,9 @@ class TeacherClient:
 
     def __init__(self, config: TeacherConfig, journal: Journal) -> None:
         self.config, self.journal, self.counts = config, journal, ReplyCounts()
-        for record in journal.records():
-            self.counts.cost_before += record_cost(record, config)
-            self.counts.bound += record_bound(record)
-        self.counts.cost_before += journal.unread + journal.in_flight  # a kill left requests in flight
-        self.counts.bound += journal.unread + journal.in_flight
+        left = journal.unread + journal.in_flight  # a kill left requests in flight
+        self.counts.cost_before += journal.spent.dollars(config) + left
+        self.counts.bound += journal.spent.bound + left
         self.asked: Asked = {
             "model": config.model,
             "address": address(config),
@@ -34,7 +34,7 @@ class TeacherClient:
         }
         # a journal of an earlier version does not name its limits: they are the default, if not those of today
         limits = [asked["limits"] for asked in journal.asked] or [{"max_tokens": TeacherConfig().max_answer_tokens}]
-        self.others = [limit for limit in limits if limit != self.asked["limits"]] if journal.keys else []
+        self.others = [limit for limit in limits if limit != self.asked["limits"]] if len(journal) else []
         earlier = {asked["address"] for asked in journal.asked if asked["model"] == config.model}
         if config.model and earlier - {self.asked["address"]}:
             print(
@@ -47,7 +47,7 @@ class TeacherClient:
         ceilings = {
             question.key: request_ceiling(question, self.config)
             for question in questions
-            if question.key not in self.journal.keys and not self._reply_under_another_limit(question)
+            if question.key not in self.journal and not self._reply_under_another_limit(question)
         }
         return len(ceilings), sum(ceilings.values())
 
@@ -88,12 +88,14 @@ class TeacherClient:
         """Count the questions and yield those without a journaled reply, each key once."""
         seen: set[str] = set()
         for question in questions:
-            known = question.key in self.journal.keys or question.key in seen
+            known = question.key in self.journal or question.key in seen
             if not known and (reply := self._reply_under_another_limit(question)):
                 self.journal.append({**reply, "key": question.key, "copy_of": reply["key"], "cost": 0.0})
                 known = True
             self.counts.known += known
             if not known:
+                if len(seen) == MOST_SEEN:  # most have a reply by now
+                    seen = {key for key in seen if key not in self.journal}
                 seen.add(question.key)
                 self.counts.unanswered[question.variant] += 1
                 yield question

@@ -12,13 +12,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 from open_ner.tools.errors import UserError
 
-from .records import JournalRecord
+from .records import JournalRecord, Spent
 
 FORMAT = 1
 SYNC_SECONDS = 0.1
@@ -36,6 +37,9 @@ class Note(TypedDict, total=False):
     """A line of the journal that is not a reply, with one or more of these."""
 
     journal: int  # FORMAT
+    run: str  # in the first line: a name that no other journal has
+    shard: str  # in the first line of the journal of a shard, such as 2/4
+    merged: str  # the `run` of a shard's journal, of which all lines are in this one
     unread: float  # dollars at most, of requests that may have been billed without a readable reply
     in_flight: float  # dollars at most, of the requests in flight; still in the file after a kill
     asked: Asked
@@ -44,39 +48,71 @@ class Note(TypedDict, total=False):
 class Journal:
     """An open journal; a context manager that locks the file against other processes.
 
-    `damaged` counts lines whose checksum fails: they stay in the file, and their questions are asked again.
+    Of each reply, a hash of its key and its place in the file are in memory, about 120 bytes. `key in journal` says
+    whether a question has a reply.
+
+    Args:
+        path: the file, which is created if it does not exist.
+        shard: name of the shard in the header of a new file.
+        other: another open journal, of which `in` and `get` find the replies too.
+        reading: only read; several processes may do so at a time, and none may write meanwhile.
+
+    Attributes:
+        damaged: number of lines whose checksum fails: they stay in the file, and their questions are asked again.
+        spent: what the replies in the file cost.
+        merged: the `run` of the shards' journals whose lines are all in the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._places: dict[str, int] = {}  # of the last reply of each key, in the file
-        self.keys = self._places.keys()
+    def __init__(self, path: Path, shard: str = "", other: "Journal | None" = None, reading: bool = False) -> None:
+        self.path, self.shard, self.other, self.reading = path, shard, other, reading
+        self._places: dict[bytes, int] = {}  # of the last reply of each key, in the file
         self.damaged = 0
+        self.spent = Spent()
         self.unread = self.in_flight = 0.0  # the sum of these notes, and the last one
-        self.asked: list[Asked] = []
+        self.asked: list[Asked] = list(other.asked) if other else []
+        self.merged: set[str] = set()
         self._unsynced = False
         self._fault: OSError | None = None
         self._closing = threading.Event()
 
     def __enter__(self) -> "Journal":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"{self.path}: another process is writing this journal; wait for it to end") from None
-        self._repair_torn_line()
+        self._file = self._open_locked()
+        if not self.reading:
+            self._repair_torn_line()
+        self._reader = self.path.open("rb")
         for place, record in self._lines():
             if "journal" in record:
                 self._read_note(record)
             else:
-                self._places[record["key"]] = place
-        if self._file.seek(0, os.SEEK_END) == 0:
-            self._write({"journal": FORMAT, "run": uuid.uuid4().hex, "created": _now()})
+                self._places[_short(record["key"])] = place
+                self.spent.add(record)
+        if self._file.seek(0, os.SEEK_END) == 0 and not self.reading:
+            named = {"shard": self.shard} if self.shard else {}
+            self._write({"journal": FORMAT, "run": uuid.uuid4().hex, **named, "created": _now()})
         self._syncer = threading.Thread(target=self._keep_synced, daemon=True)
         self._syncer.start()
         return self
+
+    def _open_locked(self) -> BinaryIO:
+        """Open and lock the file. Raises UserError if another process holds it."""
+        while True:
+            file = self.path.open("a+b")
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if self.reading else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise UserError(f"{self.path}: another process is writing this journal; wait for it to end") from None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                    return file
+            file.close()  # a merge replaced or removed the file before it was locked here
+
+    def __contains__(self, key: str) -> bool:
+        return _short(key) in self._places or (self.other is not None and key in self.other)
+
+    def __len__(self) -> int:
+        return len(self._places) + (0 if self.other is None else len(self.other))
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.set()
@@ -85,13 +121,15 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         finally:
+            self._reader.close()
             self._file.close()
 
     def append(self, record: JournalRecord) -> None:
         """Write a reply: it survives a kill of this process at once, and a power cut a tenth of a second later."""
         place = self._file.seek(0, os.SEEK_END)
         self._write({**record, "time": _now()})
-        self._places[record["key"]] = place
+        self._places[_short(record["key"])] = place
+        self.spent.add(record)
 
     def note(self, note: Note) -> None:
         """Write a note."""
@@ -102,19 +140,28 @@ class Journal:
         self.unread += note.get("unread", 0.0)
         self.in_flight = note.get("in_flight", self.in_flight)
         self.asked += [note["asked"]] if "asked" in note else []
+        self.merged |= {note["merged"]} if "merged" in note else set()
 
     def forget(self, keys: Iterable[str]) -> None:
         """Open questions again that have a reply; the reply stays in the file."""
         for key in keys:
-            self._places.pop(key, None)
+            self._places.pop(_short(key), None)
 
     def get(self, key: str) -> JournalRecord | None:
         """The last reply of a key."""
-        if key not in self._places:
-            return None
-        with self.path.open("rb") as lines:
-            lines.seek(self._places[key])
-            return _read_line(lines.readline())
+        place = self.place(key)
+        if place is None:
+            return None if self.other is None else self.other.get(key)
+        return self.read(place)
+
+    def place(self, key: str) -> int | None:
+        """The place of the last reply of a key in this file, for `read`."""
+        return self._places.get(_short(key))
+
+    def read(self, place: int) -> JournalRecord:
+        """The reply at a place."""
+        self._reader.seek(place)
+        return read_line(self._reader.readline())
 
     def records(self) -> Iterator[JournalRecord]:
         """The journal's replies in the order they arrived; damaged lines are counted and left out."""
@@ -125,7 +172,7 @@ class Journal:
         self.damaged = place = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines):
-                record = _read_line(line)
+                record = read_line(line)
                 if record is None:
                     self.damaged += 1
                 elif (number == 0 or "journal" in record) and record.get("journal") != FORMAT:
@@ -138,8 +185,7 @@ class Journal:
         return UserError(f"{self.path} is not a journal of this program; choose another --output_dir")
 
     def _write(self, line: Any) -> None:
-        body = json.dumps(line, ensure_ascii=True)
-        self._file.write(f'{body[:-1]}, "checksum": "{_checksum(body)}"}}\n'.encode())
+        self._file.write(write_line(line))
         self._file.flush()
         self._unsynced = True
         if self._fault:
@@ -169,11 +215,22 @@ class Journal:
             self._file.truncate(position + tail.rfind(b"\n") + 1)
 
 
+def write_line(line: Any) -> bytes:
+    """The line of a record or note in the file, with its checksum."""
+    body = json.dumps(line, ensure_ascii=True)
+    return f'{body[:-1]}, "checksum": "{_checksum(body)}"}}\n'.encode()
+
+
+def _short(key: str) -> bytes:
+    """A hash of a key that takes little memory."""
+    return hashlib.blake2b(key.encode(), digest_size=15).digest()
+
+
 def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
-def _read_line(line: bytes) -> Any:
+def read_line(line: bytes) -> Any:
     """The JSON object of a line, or None if its checksum fails."""
     body, mark, end = line.rpartition(b', "checksum": "')
     whole = mark and end[16:] in (b'"}\n', b'"}\r\n')

@@ -7,6 +7,7 @@ from typing import Any, NotRequired, TypedDict
 from ..config import TeacherConfig
 from .http_errors import exception_of, find_error
 from .parse import FINAL, PASSAGE_CODES, plain_reason
+from .questions import RECORDED
 from .requests import Question, address, price, request_ceiling
 
 MOST_TOKENS = 10**9  # larger token counts in a reply's usage are ignored as nonsense
@@ -30,6 +31,31 @@ class JournalRecord(TypedDict):
 
 
 @dataclass
+class Spent:
+    """What the replies of a journal cost."""
+
+    paid: int = 0  # number of replies that were paid for
+    cost: float = 0.0  # dollars of the replies that state their cost
+    bound: float = 0.0  # dollars of these that are an upper bound, because the endpoint did not state the tokens
+    prompt_tokens: int = 0  # of the other replies, which an earlier version wrote
+    reply_tokens: int = 0
+
+    def add(self, record: JournalRecord) -> None:
+        """Add a reply."""
+        self.paid += record["model"] != RECORDED and "copy_of" not in record
+        if "cost" in record:
+            self.cost += record["cost"]
+            self.bound += record_bound(record)
+        elif usage := record.get("usage"):
+            self.prompt_tokens += usage["prompt_tokens"]
+            self.reply_tokens += usage["completion_tokens"]
+
+    def dollars(self, config: TeacherConfig) -> float:
+        """Dollars of all replies; one of an earlier version costs as much as it would at today's prices."""
+        return self.cost + price(self.prompt_tokens, self.reply_tokens, config)
+
+
+@dataclass
 class ReplyCounts:
     """Counts of one run of the teacher, and its cost in dollars."""
 
@@ -46,6 +72,11 @@ class ReplyCounts:
     cost_before: float = 0.0  # of what was in the journal already
     bound: float = 0.0  # dollars of these two that are an upper bound, not the exact cost
     last_fault: str = ""  # why the last failed question got no reply
+
+    @property
+    def missing(self) -> int:
+        """Number of questions that still have no reply."""
+        return sum(number for number in self.unanswered.values() if number > 0)
 
     @property
     def to_ask(self) -> int:

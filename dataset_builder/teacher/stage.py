@@ -28,7 +28,7 @@ def annotate(
     client = TeacherClient(config if most is None else replace(config, batch=False), journal)
     todo, total = _take_recorded(passages, journal, config, client.counts), len(passages) * len(config.variants)
     if most is not None:
-        keys = sorted({question.key for question in todo} - journal.keys)
+        keys = sorted({question.key for question in todo if question.key not in journal})
         sample = set(random.Random(0).sample(keys, min(most, len(keys))))
         todo = (question for question in questions(passages, config) if question.key in sample)
         total = len(sample) + client.counts.recorded
@@ -57,15 +57,11 @@ def _take_recorded(
     passages: Iterable[Passage], journal: Journal, config: TeacherConfig, counts: ReplyCounts
 ) -> Iterator[Question]:
     """Journal new and changed replies of the recorded files; yield all other questions, answered ones included."""
-    journaled: dict[str, RecordedReply] = {}
-    if config.recorded:
-        recorded = (record for record in journal.records() if record["model"] == RECORDED)
-        journaled = {record["key"]: (record["reply"], record["finish_reason"]) for record in recorded}
     for question, reply in _with_recorded(passages, config):
-        corrected = journaled.get(question.key, reply) != reply
-        if reply and (corrected or question.key not in journal.keys):
+        known = journal.get(question.key) if reply else None
+        corrected = known and known["model"] == RECORDED and (known["reply"], known["finish_reason"]) != reply
+        if reply and (corrected or not known):
             journal.append(make_record(question, *reply, RECORDED))
-            journaled[question.key] = reply
             counts.recorded += 1
         else:
             yield question
