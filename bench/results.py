@@ -1,13 +1,13 @@
 """Train the student of all real passages, and the same on fewer; score them, and write results/distilled.
 
-    python bench/results.py --data DISTILLED --dev DEV_CLOSED [--zero_shot ZERO_SHOT] [--students distilled ...]
+    python bench/results.py --data DISTILLED --dev DEV_CLOSED [--zero_shot ZERO_SHOT --human HUMAN] [--students ...]
 
-DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies); DEV_CLOSED has sentences.jsonl.gz, the
-development set, which is never trained on; ZERO_SHOT is the `data_dir` of recipes/eval/uniner.yaml. The options of
-data and training are those that bench/ablations.py has kept. Threshold and calibration are fitted on the choosing half
-of the development set; its reporting half and the sets of ZERO_SHOT are read once, for the rows. The steps are those
-of bench/parts/steps.py: the same command goes on after an interruption. On a GPU give
---recipe recipes/sft/smollm2_135m/distilled.yaml, or that of a larger student.
+DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies). DEV_CLOSED has sentences.jsonl.gz, the
+development set, which is never trained on. ZERO_SHOT is the `data_dir` of recipes/eval/uniner.yaml, and HUMAN the folder
+of the sets of bench/parts/sets.py. The options of data and training are those that bench/ablations.py has kept.
+Threshold and calibration are fitted on the choosing half of the development set; its reporting half and the other sets
+are read once, for the rows. The steps are those of bench/parts/steps.py: the same command goes on after an
+interruption. On a GPU give --recipe recipes/sft/smollm2_135m/distilled.yaml, or that of a larger student.
 """
 
 import argparse
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from bench import ablations  # noqa: E402
 from bench.answers import compare, is_choosing, passage_of  # noqa: E402
 from bench.parts import steps  # noqa: E402
+from bench.parts.sets import write_sets  # noqa: E402
 from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
 from open_ner.tools.files import write_json, write_jsonl  # noqa: E402
@@ -42,13 +43,13 @@ def main() -> None:
     parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--dev", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--zero_shot", type=lambda path: Path(path).resolve(), help="default: not scored")
+    parser.add_argument("--human", type=lambda path: Path(path).resolve(), help="default: not scored")
     parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS), help="default: all")
     parser.add_argument("--recipe", default=ablations.RECIPE, help="recipe of the training")
     parser.add_argument("--sentences", type=int, default=800, help="seeded sample of the development sentences")
     parser.add_argument("--limit", type=int, help="seeded sample of this many passages per zero-shot set")
-    parser.add_argument(
-        "--quickstart", type=Path, default=Path("runs/quickstart/model"), help="to compare with"
-    )
+    parser.add_argument("--texts", type=int, default=200, help="seeded sample of each human-annotated set")
+    parser.add_argument("--quickstart", type=Path, default=Path("runs/quickstart/model"), help="to compare with")
     args = parser.parse_args()
     if not (ROOT / WORK / "passages.jsonl").exists():
         files = args.data / "passages.jsonl.gz", args.dev / "passages.jsonl.gz"
@@ -58,7 +59,7 @@ def main() -> None:
         train(name, args)
         ask_development_set(WORK / name / "model", WORK / name, args)
         report_development_set(args.quickstart)
-    if args.zero_shot and "distilled" in args.students:
+    if args.zero_shot and args.human and "distilled" in args.students:
         report_zero_shot(args)
 
 
@@ -137,6 +138,16 @@ def plot_scaling(points: dict[int, float]) -> None:
     save(figure, ROOT / RESULTS / "figures" / "scaling.png")
 
 
+def ask_human_sets(model: Path, args: argparse.Namespace) -> Path:
+    """Ask the final student samples of the human-annotated sets, and write how many texts were removed."""
+    folder = WORK / "human"
+    if not (ROOT / folder / "suite.yaml").exists():
+        with (ROOT / WORK / "passages.jsonl").open(encoding="utf-8") as lines:
+            counts = write_sets(args.human, [json.loads(line)["text"] for line in lines], ROOT / folder, args.texts)
+        write_json(ROOT / RESULTS / "human_sets.json", counts)
+    return steps.evaluate(model, WORK / "distilled" / "human", folder / "suite.yaml", "--data_dir", folder)
+
+
 def report_zero_shot(args: argparse.Namespace) -> None:
     """Fit the final student, score it on the paper's seven sets, and copy its files to results/distilled."""
     model, folder = WORK / "distilled" / "model", WORK / "distilled" / "zero_shot"
@@ -148,9 +159,10 @@ def report_zero_shot(args: argparse.Namespace) -> None:
     limit = ["--limit", args.limit] if args.limit else []
     data = "--data_dir", args.zero_shot
     seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit)
+    human = ask_human_sets(model, args)
     dev = steps.predictions(model, WORK / "distilled" / "on_dev")
     output = ("--report", "--output", "results/answers/distilled.json")
-    steps.command("bench/answers.py", "--dev", dev, "--test", seven, *output)
+    steps.command("bench/answers.py", "--dev", dev, "--test", seven, human, *output)
     (ROOT / RESULTS / "zero_shot" / "figures").mkdir(parents=True, exist_ok=True)
     for name in ("table.md", "details.md"):
         shutil.copy(ROOT / folder / name, ROOT / RESULTS / "zero_shot")

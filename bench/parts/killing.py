@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,26 +25,24 @@ class Commands:
         self.log, self.environment = log, {**os.environ, **(environment or {})}
         self.peak = 0.0  # MiB, of the largest process of the last command
         self.kills: list[str] = []  # what each kill hit: "the command", or "a process of it"
-        self._groups: list[int] = []
+        self._processes: list[psutil.Process] = []
 
     def __enter__(self) -> "Commands":
         return self
 
     def __exit__(self, *error: object) -> None:
-        for group in self._groups:
-            with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
+        for process in self._processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def start(self, *words: object) -> subprocess.Popen[bytes]:
-        """Start a Python command in a process group of its own, such as `start("-m", "dataset_builder", ...)`."""
+        """Start a Python command, such as `start("-m", "dataset_builder", ...)`."""
         with self.log.open("ab") as log:
             line = [sys.executable, *map(str, words)]
             log.write(f"$ {' '.join(line)}\n".encode())
             log.flush()
-            process = subprocess.Popen(
-                line, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-        self._groups.append(process.pid)
+            process = subprocess.Popen(line, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        self._processes.append(psutil.Process(process.pid))
         return process
 
     def wait(self, process: subprocess.Popen[bytes]) -> int:
@@ -69,7 +66,9 @@ class Commands:
             return False
         chosen = psutil.Process(chooser.choice(running).pid)
         with suppress(psutil.NoSuchProcess):
-            victim = chooser.choice([chosen, *chosen.children(recursive=True)])
+            children = chosen.children(recursive=True)
+            self._processes += children
+            victim = chooser.choice([chosen, *children])
             victim.kill()
             self.kills.append("the command" if victim.pid == chosen.pid else "a process of it")
             return True

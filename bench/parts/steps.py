@@ -114,7 +114,7 @@ def count_conversations(dataset: Path, tokens: int) -> int:
     return len(rows)
 
 
-def evaluate(model: Path, folder: Path, suite: str, *options: object) -> Path:
+def evaluate(model: Path, folder: Path, suite: str | Path, *options: object) -> Path:
     """Ask a student a suite, in bfloat16 where that is fast, and return the file of its predictions."""
     if (found := predictions(model, folder)) is None:
         dtype = ["--dtype", "bfloat16"] if fast_bf16() else []
