@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     args = parser.parse_args()
+    if args.rows < 4 * PER_FILE:
+        parser.error(f"--rows {args.rows}: give at least {4 * PER_FILE}, so that each process writes two files")
     results: Row = {
         "command": " ".join(["python", *sys.argv]), "commit": commit(), "hardware": hardware(),
         "versions": {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")},

@@ -107,7 +107,8 @@ class Run:
 
     def __init__(self, folder: Path, commands: Commands, args: argparse.Namespace) -> None:
         self.folder, self.commands, self.args = folder, commands, args
-        self.recipe, self.starts = folder.with_suffix(".yaml"), Counter[str]()
+        self.recipe = folder.with_suffix(".yaml")
+        self.starts, self.killed = Counter[str](), Counter[str]()  # by stage
         self.replied: dict[str, int] = {}  # by hash of a passage with a journaled reply: requests when that was seen
 
     def line(self, stage: str, shard: int | None = None) -> list[object]:
@@ -148,20 +149,21 @@ class Run:
 
     def in_shards(self, seconds: dict[str, float], chooser: random.Random) -> Row:
         """Run all stages in shards with kills, and merges; returns what was killed, started and asked."""
-        before, shards = len(self.commands.kills), range(1, self.args.shards + 1)
+        shards = self.args.shards
+        most = {"passages": shards - 1, "merge": 1, "annotate": shards, "build": 1}  # kills of a stage
         with LocalEndpoint(0.2, names=NAMES) as endpoint:
             self.write_recipe(endpoint)
-            for number, stage in enumerate(("passages", "merge", "annotate", "merge", "build")):
-                lines = [self.line(stage, shard) for shard in shards] if number in (0, 2) else [self.line(stage)]
-                length = seconds.get(stage, 5.0)  # seconds; merges are short
-                most = min(self.args.kills, len(self.commands.kills) + (self.args.shards if len(lines) > 1 else 1))
-                self.until_done(stage, lines, most, length, chooser, endpoint)
+            for stage in ("passages", "merge", "annotate", "merge", "build"):
+                numbers = range(1, shards + 1) if stage in ("passages", "annotate") else [None]
+                lines = [self.line(stage, number) for number in numbers]
+                length = seconds.get(stage, 3.0)  # seconds; a merge is short
+                self.until_done(stage, lines, most[stage], length, chooser, endpoint)
             asked, requests = self.asked(endpoint)
             again = sum(asked[text] - times for text, times in self.replied.items())
-            for line in (*[self.line("annotate", shard) for shard in shards], self.line("annotate")):
+            for line in (self.line("annotate", 1), self.line("annotate")):
                 self.commands.run(*line)
             return {
-                "killed": dict(Counter(self.commands.kills[before:])), "starts": dict(self.starts),
+                "killed": dict(self.killed), "starts": dict(self.starts),
                 "requests": requests, "asked_again_with_a_reply": again,
                 "asked_again_because_the_reply_was_lost": requests - len(asked),
                 "asked_after_the_merge": self.asked(endpoint)[1] - requests,
@@ -171,20 +173,21 @@ class Run:
         self, stage: str, lines: list[list[object]], most: int, length: float, chooser: random.Random,
         endpoint: LocalEndpoint,
     ) -> None:  # fmt: skip
-        """Run commands at once, kill one at random moments, and start again what was killed."""
+        """Run commands at once, kill one at up to `most` random moments, and start again what was killed."""
         running = {number: self.start(stage, line) for number, line in enumerate(lines)}
         begun, hit = time.monotonic(), set[int]()
-        moment = begun + chooser.uniform(0, length)
+        moment, most = begun + chooser.uniform(0, length), len(self.commands.kills) + most
         while running:
             time.sleep(0.01)
             if time.monotonic() > begun + SECONDS:
                 self.commands.fail([stage], 124)
-            if time.monotonic() > moment and len(self.commands.kills) < most:
+            if time.monotonic() > moment and len(self.commands.kills) < min(most, self.args.kills):
                 number = chooser.choice([*running])
                 if self.commands.kill_one([running[number]], chooser):
                     hit.add(number)
+                    self.killed[stage] += 1
                     self.note_replies(endpoint)
-                    print(f"{stage}: killed {self.commands.kills[-1]} after {time.monotonic() - begun:.1f} s")
+                    print(f"{stage}: killed after {time.monotonic() - begun:.1f} s: {lines[number]}", flush=True)
                 moment = time.monotonic() + chooser.uniform(0, length)
             for number, process in [*running.items()]:
                 if process.poll() is None:
@@ -203,7 +206,7 @@ class Run:
 
     def note_replies(self, endpoint: LocalEndpoint) -> None:
         """Note which questions have a reply in a journal now, and how often each was asked until now."""
-        journals, passages = sorted(self.folder.glob("*journal*.jsonl")), self.folder / "passages.jsonl"
+        journals, passages = sorted(self.folder.rglob("journal*.jsonl")), self.folder / "passages.jsonl"
         if not journals or not passages.exists():
             return
         replied = {record["passage_id"] for path in journals for record in read_journal(path)}

@@ -10,6 +10,7 @@ import datasets
 import pytest
 
 import open_ner
+from hub.annotate import main as hub
 from open_ner.__main__ import main
 from open_ner.tools.errors import run
 from tiny import LEARNED
@@ -35,14 +36,15 @@ def call(
 ) -> Call:
     """Annotate to a folder in this process, as one of several; returns the output, or the error."""
 
-    def invoke(folder: Path, *more: str, rank: int = 0, processes: int = 1) -> str:
+    def invoke(folder: Path, *more: str, rank: int = 0, processes: int = 1, run_by: Callable[[], None] = main) -> str:
         arguments = ["--dataset_name", str(source), "--text_column", "body", "--model", str(tuned_student)]
         arguments += ["--output_dir", str(folder), "--rows_per_file", "3", "--batch_size", "2", *more]
-        monkeypatch.setattr(sys, "argv", ["open-ner", "annotate", "--types", ",".join(TYPES), *arguments])
+        command = ["open-ner", "annotate"] if run_by is main else ["hub.annotate"]
+        monkeypatch.setattr(sys, "argv", [*command, "--types", ",".join(TYPES), *arguments])
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(processes))
         try:
-            run(main)
+            run(run_by)
         except SystemExit as left:
             assert left.code == 2
             return capsys.readouterr().err.splitlines()[-1]
@@ -104,6 +106,7 @@ def test_shards_make_the_files_of_one_run_together(call: Call, tmp_path: Path) -
     assert len(contents(shards)) == 3
     assert "10 rows" in call(shards) and contents(shards) == contents(one)  # and file 1, which was left
     assert "--shard '3/2': give I/N" in call(shards, "--shard", "3/2")
+    assert "publish by the command without it" in call(shards, "--shard", "1/2", "--push_to_hub", "org/x", run_by=hub)
 
 
 def test_a_process_that_lost_its_launcher_harms_no_file(
