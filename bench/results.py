@@ -3,8 +3,8 @@
     python bench/results.py --data DISTILLED --dev DEV_CLOSED [--zero_shot ZERO_SHOT --human HUMAN] [--students ...]
 
 DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies). DEV_CLOSED has sentences.jsonl.gz, the
-development set, which is never trained on. ZERO_SHOT is the `data_dir` of recipes/eval/uniner.yaml, HUMAN the folder of
-the sets of bench/parts/sets.py. The options of data and training are those that bench/ablations.py has kept.
+development set, which is never trained on. ZERO_SHOT is the `data_dir` of recipes/eval/uniner.yaml, HUMAN the folder
+of the sets of bench/parts/sets.py. The options of data and training are those that bench/ablations.py has kept.
 Threshold and calibration are fitted on the choosing half of the development set; its reporting half and the other sets
 are read once, for the rows. The steps are those of bench/parts/steps.py: the same command goes on after an
 interruption. On a GPU give --recipe recipes/sft/smollm2_135m/distilled.yaml, or that of a larger student.
