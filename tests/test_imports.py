@@ -20,7 +20,7 @@ ORDER = [
     ("ner_sets",),
     ("dataset_builder", "sft", "hub"),
     ("zero_shot",),
-    ("train_sft", "eval_zero_shot", "jobs", "space"),
+    ("train_sft", "eval_zero_shot", "jobs", "space", "cluster"),
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 STAGES = ["corpus", "teacher", "annotation", "dataset"]  # of dataset_builder, in the order of the data
