@@ -12,20 +12,18 @@ import argparse
 import sys
 import time
 from dataclasses import asdict
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
-from command_line.public import public_path
 from command_line.recipes import describe, parse_overrides, read_recipe
-from command_line.spelling import SAMPLE, spelling_warning
 from hub.publish import publish_folder, require_token
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
 
 from .config import BuildConfig
-from .corpus.cutting import load_tokenizer
-from .corpus.filters import Screen
-from .corpus.passages import load_passages, write_passages
+from .corpus.passages import load_passages
+from .corpus.stage import describe_passages, write_passages, write_shard
+from .dataset.contamination import make_screen
 from .dataset.supervised import load_set_configs
 from .shards import parse_shard
 from .teacher.journal import Journal
@@ -44,12 +42,12 @@ def main() -> None:
     if not config.corpus.named and (args.dry_run or args.preview or args.stage in ("passages", "annotate")):
         print("this recipe has no corpus, so there are no passages to make and no teacher to ask")
         return
+    screen = partial(make_screen, config.contamination)
+    if args.shard and args.stage == "passages":
+        print(f"passages: {write_shard(config.corpus, folder, args.shard, screen)}")
+        return
     if args.stage in ("passages", "all") and config.corpus.named:
-        counts = write_passages(config.corpus, folder, screen_of(config))
-        kept, rejected = counts.get("kept"), counts.get("rejected") or "none"
-        print(f"passages: {kept} kept, rejected {rejected} -> {folder / 'passages.jsonl'}")
-        if warning := check_spelling(config, folder):
-            print(warning)
+        print(describe_passages(config, folder, write_passages(config.corpus, folder, screen)))
     if args.dry_run:
         dry_run(config, folder, args.pilot)
         return
@@ -95,27 +93,6 @@ def require_complete(config: BuildConfig, folder: Path) -> None:
                 f"error: {left} questions have no reply, so nothing was built or uploaded: run the same command "
                 "again, with a higher --max_cost if it was reached, or give --allow_incomplete"
             )
-
-
-def check_spelling(config: BuildConfig, folder: Path) -> str | None:
-    """Return a warning if the student's tokenizer spells the passages in bytes, before the teacher is paid."""
-    name = config.dataset.tokenizer or config.corpus.tokenizer
-    tokenizer = load_tokenizer(name)
-    texts = [passage.text for passage in islice(load_passages(folder), SAMPLE)]
-
-    def count(texts: list[str]) -> int:
-        return sum(map(len, tokenizer.encode_batch_fast(texts, add_special_tokens=False)))
-
-    return spelling_warning(public_path(name), texts, count)
-
-
-def screen_of(config: BuildConfig) -> Screen | None:
-    """Return the filter that rejects passages of benchmarks before the teacher is paid, or None without benchmarks."""
-    if not config.contamination.benchmarks:
-        return None
-    from .dataset.contamination import Decontaminator
-
-    return Decontaminator(config.contamination).screen()
 
 
 def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:

@@ -57,6 +57,10 @@ class CorpusConfig(SourceConfig):
     )  # fmt: skip
     max_markup: float | None = option(0.6, "reject passages with a larger share of markup characters; null disables")
     near_duplicates: float | None = option(0.7, "reject near duplicates, from this Jaccard index on; null disables")
+    num_proc: int | None = option(
+        None, "processes that make the passages; default: one for each core if local files of at least 10 MB are read "
+        "to their end, otherwise a single one"
+    )  # fmt: skip
     skip_broken_lines: bool = option(False, "reject and count unreadable JSONL lines instead of stopping at the first")
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import datasets
 import pytest
 from pyarrow import parquet
 
-from dataset_builder.__main__ import screen_of
 from dataset_builder.annotation.annotate import Annotations
 from dataset_builder.build import build, replaced
 from dataset_builder.config import BuildConfig, ContaminationConfig, CorpusConfig, DatasetConfig, TeacherConfig
-from dataset_builder.corpus.passages import load_passages, write_passages
+from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.stage import write_passages
+from dataset_builder.dataset.contamination import make_screen
 from dataset_builder.dataset.parts import read_replies
 from dataset_builder.rejects import Reject, write_rejects
 from dataset_builder.teacher.journal import Journal
@@ -264,7 +266,7 @@ def test_passages_of_a_benchmark_are_rejected_before_the_teacher_is_paid(
 ) -> None:
     config, folder = run
     config.contamination = benchmark
-    counts = write_passages(config.corpus, folder, screen_of(config))
+    counts = write_passages(config.corpus, folder, partial(make_screen, config.contamination))
     assert counts["kept"] == 11 and counts["rejected"] == {"contaminated: bench": 1}
     (reject,) = load_passages(folder).rejects()
     assert (reject.id, reject.reason) == ("p3", "contaminated: bench")

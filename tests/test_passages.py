@@ -10,7 +10,9 @@ import pytest
 from dataset_builder.config import CorpusConfig, SourceConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.filters import Screen
-from dataset_builder.corpus.passages import ReadCounts, load_passages, make_passages, write_passages
+from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.stage import write_passages
+from dataset_builder.rejects import Reject
 from open_ner.tools.errors import UserError
 
 OFF = {"language": None, "max_markup": None, "near_duplicates": None}
@@ -20,6 +22,11 @@ def corpus(tmp_path: Path, rows: list[dict[str, Any]], tiny_student: Path, **opt
     path = tmp_path / "corpus.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return CorpusConfig(path=str(path), tokenizer=str(tiny_student), **options)
+
+
+def made(config: CorpusConfig, folder: Path) -> list[Passage | Reject]:
+    write_passages(config, folder)
+    return [*load_passages(folder), *load_passages(folder).rejects()]
 
 
 def test_each_reject_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
@@ -47,7 +54,7 @@ def test_each_reject_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
 def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> None:
     text = " ".join(f"word{i}" for i in range(80))
     rows = [{"id": "doc", "text": text, "source": "wiki", "license": "CC0"}, {"text": "no id here but five words"}]
-    items = list(make_passages(corpus(tmp_path, rows, tiny_student, max_tokens=60, **OFF)))
+    items = made(corpus(tmp_path, rows, tiny_student, max_tokens=60, **OFF), tmp_path / "out")
     assert all(isinstance(item, Passage) for item in items) and len(items) > 3
     for item in items[:-1]:
         assert text[item.start : item.end] == item.text and item.id == f"doc:{item.start}"
@@ -57,16 +64,16 @@ def test_a_passage_knows_its_document(tmp_path: Path, tiny_student: Path) -> Non
 
 def test_ids_come_from_the_corpus_and_are_unique(tmp_path: Path, tiny_student: Path) -> None:
     rows = [{"id": name, "text": f"Ada Byron met Charles in {i} towns."} for i, name in enumerate([0, "a", "a", "a"])]
-    items = list(make_passages(corpus(tmp_path, rows, tiny_student, **OFF)))
+    items = made(corpus(tmp_path, rows, tiny_student, **OFF), tmp_path / "out")
     assert [item.id for item in items][:2] == ["0", "a"] and len({item.id for item in items}) == 4
     assert [item.source_id for item in items] == ["0", "a", "a", "a"]
-    assert items == list(make_passages(corpus(tmp_path, rows, tiny_student, **OFF)))
+    assert items == made(corpus(tmp_path, rows, tiny_student, **OFF), tmp_path / "again")
 
 
 def test_a_byte_order_mark_is_not_part_of_the_corpus(tmp_path: Path, tiny_student: Path) -> None:
     config = corpus(tmp_path, [{"text": "Ada Byron met Charles in London."}], tiny_student)
     Path(config.path).write_bytes(b"\xef\xbb\xbf" + Path(config.path).read_bytes())
-    assert [item.text for item in make_passages(config)] == ["Ada Byron met Charles in London."]
+    assert [item.text for item in made(config, tmp_path / "out")] == ["Ada Byron met Charles in London."]
 
 
 def test_passages_are_reused_until_corpus_or_options_change(tmp_path: Path, tiny_student: Path) -> None:
@@ -92,14 +99,14 @@ def test_a_sample_is_the_same_whatever_the_order_of_the_corpus(tmp_path: Path, t
     rows = documents(300)
     rows += rows[:20]
     options = {"sample": 50, "max_tokens": 60, "language": None}
-    first = list(make_passages(corpus(tmp_path, rows, tiny_student, **options)))
+    first = made(corpus(tmp_path, rows, tiny_student, **options), tmp_path / "first")
     random.Random(1).shuffle(rows)
-    counts = ReadCounts()
-    again = list(make_passages(corpus(tmp_path, rows, tiny_student, **options), counts))
+    again = made(config := corpus(tmp_path, rows, tiny_student, **options), tmp_path / "again")
+    counts = write_passages(config, tmp_path / "again")
     kept = [item for item in again if isinstance(item, Passage)]
     assert len(kept) == 50 and [item for item in first if isinstance(item, Passage)] == kept
-    assert counts.candidates == len(again) + counts.not_sampled and counts.documents[0] == 320
-    other = list(make_passages(corpus(tmp_path, rows, tiny_student, seed=1, **options)))
+    assert counts["candidates"] == len(again) + counts["not_sampled"] and counts["documents"] == {"corpus.jsonl": 320}
+    other = made(corpus(tmp_path, rows, tiny_student, seed=1, **options), tmp_path / "other")
     assert {item.id for item in other} != {item.id for item in again}
 
 
@@ -163,7 +170,6 @@ def test_a_corpus_without_a_passage_gives_a_one_line_error(options: dict, tmp_pa
         write_passages(corpus(tmp_path, [], tiny_student, **options), tmp_path / "out")
     with pytest.raises(UserError, match=r"no passage left of this corpus; rejected: \{'not_unicode': 1\}"):
         write_passages(corpus(tmp_path, [{"text": "a \ud800"}], tiny_student, **options), tmp_path / "out")
-    assert list(make_passages(corpus(tmp_path, [], tiny_student, **options))) == []
 
 
 @pytest.mark.parametrize("sample", [None, 20])
@@ -173,13 +179,13 @@ def test_a_screen_is_the_last_filter_and_a_sample_stays_whole(
     rows = [{"id": f"d{i}", "text": f"Passage number {i} of a small corpus."} for i in range(60)]
     config = corpus(tmp_path, rows, tiny_student, sample=sample, **OFF)
     odd = Screen("odd", lambda text: "odd" if int(text.split()[2]) % 2 else None)
-    counts = write_passages(config, tmp_path / "out", odd)
+    counts = write_passages(config, tmp_path / "out", lambda: odd)
     kept, rejects = list(load_passages(tmp_path / "out")), list(load_passages(tmp_path / "out").rejects())
     assert counts["kept"] == len(kept) == (sample or 30) and all(int(p.id[1:]) % 2 == 0 for p in kept)
     assert counts["rejected"] == {"odd": len(rejects)} and {item.reason for item in rejects} == {"odd"}
     assert counts["candidates"] == 60 == len(kept) + len(rejects) + counts.get("not_sampled", 0)
-    assert write_passages(config, tmp_path / "out", odd) == counts
+    assert write_passages(config, tmp_path / "out", lambda: odd) == counts
     # another screen, or none, is another choice of passages
-    assert write_passages(config, tmp_path / "out", Screen("all", lambda text: None))["rejected"] == {}
-    assert write_passages(config, tmp_path / "out", odd) == counts
+    assert write_passages(config, tmp_path / "out", lambda: Screen("all", lambda text: None))["rejected"] == {}
+    assert write_passages(config, tmp_path / "out", lambda: odd) == counts
     assert write_passages(config, tmp_path / "out")["rejected"] == {}

@@ -1,19 +1,57 @@
-"""A random sample of passages from a corpus of any size, independent of the order in which the corpus is read.
+"""Which passages of a corpus are kept: a decision about all of them, made from what each shard holds ready.
 
-The hash of seed and text gives every distinct text a place in a random order. Texts are drawn in that order, and each
-is kept or rejected with a reason, until the quota is filled. Copies of a text have the same place, so duplicates are
-found in the whole corpus; near duplicates are found among the drawn texts.
+Passages are decided one after another, in the order of the corpus, or, for a sample, in a random order that does not
+depend on the order of the corpus: the hash of seed and text gives every distinct text a place in it. A shard holds the
+first passages of its part of the corpus in this order, and the filters of one text have seen them. The decision about
+duplicates and quotas goes through the passages of all shards in one order, so it does not depend on their number.
 """
 
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from ..config import CorpusConfig
+from ..rejects import Reject
 from .cutting import Passage
 from .filters import Filter
+from .sources import sources_of
 
-SPARE = 2  # texts in memory per passage to keep; if filters reject more than half, the corpus is read again
+Place = tuple[int, ...]  # in the order of decision: hash and group for a sample; source, file, row and piece otherwise
+
+
+class Candidate(NamedTuple):
+    """A passage with the reason of a filter to reject it, or a rejected document."""
+
+    at: Place
+    item: Passage | Reject
+    reason: str | None = None
+
+
+class TooFewHeldError(Exception):
+    """The shards hold too few passages of a group to fill its quota, because most are near duplicates."""
+
+    def __init__(self, group: int) -> None:
+        super().__init__(group)
+        self.group = group
+
+
+def quotas_of(config: CorpusConfig) -> list[int | None]:
+    """Return the number of passages to keep of each group; None for all.
+
+    A sample with weights has one group per source; otherwise all sources are one group.
+    """
+    weights = [source.weight or 0.0 for source in sources_of(config)]  # set for all sources or for none
+    size, total = config.sample, sum(weights)
+    if not size or not total:
+        return [size or config.limit]
+    shares = [size * weight / total for weight in weights]
+    quotas = [int(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda number: quotas[number] - shares[number])
+    for number in by_remainder[: size - sum(quotas)]:  # the quotas must sum up to the sample
+        quotas[number] += 1
+    return [*quotas]
 
 
 def place_of(text: str, seed: int) -> int:
@@ -21,58 +59,83 @@ def place_of(text: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=str(seed).encode()).digest())
 
 
-def draw(
-    read: Callable[[], Iterable[tuple[int, Passage]]], quotas: list[int], seed: int, why_reject: Filter,
-    make_is_new: Callable[[], Callable[[str], bool]],
-) -> Iterator[tuple[Passage, str | None]]:  # fmt: skip
-    """Draw the sample; yield each drawn passage with the reason to reject it, or None to keep it.
+class Reservoir:
+    """The first texts in random order of those added so far, as many as it takes for `size` that pass the filter.
 
-    Args:
-        read: yields `(group, passage)` for the whole corpus; may be called several times.
-        quotas: number of passages to keep of each group; a group with fewer passages stays short.
-        seed: seed of the random order.
-        why_reject: filter of passages.
-        make_is_new: makes the test for near duplicates, see `filters.make_is_new`.
+    Attributes:
+        horizon: the place from which on texts may be missing; None if all texts are held.
     """
-    spare, complete, decided = SPARE, False, []
-    while not complete:
-        held, overflowed = _first_texts(read(), [quota * spare + 10 for quota in quotas], seed)
-        is_new, kept, last = make_is_new(), Counter(), None
-        decided.clear()
-        for place, group in sorted((place, group) for group, texts in enumerate(held) for place in texts):
-            if kept[group] == quotas[group]:
-                continue
-            first, *copies = sorted(held[group][place], key=lambda passage: passage.id)
-            reason = why_reject(first.text, first.tokens)
-            if reason is None and place == last:
-                reason = "duplicate"  # of a text of another group
-            elif reason is None and not is_new(first.text):
-                reason = "near_duplicate"
-            last = place
-            kept[group] += reason is None
-            decided.append((first, reason))
-            decided += [(copy, "duplicate" if reason in (None, "near_duplicate") else reason) for copy in copies]
-        complete = all(kept[group] == quotas[group] for group in overflowed)
-        spare *= 2
-    yield from decided
 
+    def __init__(self, size: int, seed: int, why_reject: Filter) -> None:
+        self.size, self.seed, self.why_reject = size, seed, why_reject
+        self.horizon: int | None = None
+        self._held: dict[int, tuple[str | None, list[Passage]]] = {}  # reason and copies of a text, by place
+        self._last_first: list[int] = []  # negative places, because heapq pops the smallest
+        self._passing = 0
 
-def _first_texts(
-    passages: Iterable[tuple[int, Passage]], sizes: list[int], seed: int
-) -> tuple[list[dict[int, list[Passage]]], set[int]]:
-    """Return the first `sizes[group]` texts of each group, as copies by place, and the groups that have more texts."""
-    held: list[dict[int, list[Passage]]] = [{} for _ in sizes]
-    heaps: list[list[int]] = [[] for _ in sizes]  # negative places, because heapq pops the smallest
-    overflowed: set[int] = set()
-    for group, passage in passages:
-        place = place_of(passage.text, seed)
-        if copies := held[group].get(place):
+    def add(self, passage: Passage) -> None:
+        """Hold a passage if it is among the first."""
+        place = place_of(passage.text, self.seed)
+        if self.horizon is not None and place >= self.horizon:
+            return
+        if place in self._held:
+            copies = self._held[place][1]
             passage.text = copies[0].text  # one string in memory
             copies.append(passage)
+            return
+        reason = self.why_reject(passage.text, passage.tokens)
+        self._held[place] = reason, [passage]
+        heapq.heappush(self._last_first, -place)
+        self._passing += reason is None
+        while self._passing > self.size:
+            last = -heapq.heappop(self._last_first)
+            if self._held.pop(last)[0] is None:
+                self._passing -= 1
+                self.horizon = last
+
+    def candidates(self, group: int) -> Iterator[Candidate]:
+        """Yield what is held, unsorted."""
+        for place, (reason, copies) in self._held.items():
+            yield from (Candidate((place, group), passage, reason) for passage in copies)
+
+
+def decide(
+    candidates: Iterable[Candidate],
+    quotas: Sequence[int | None],
+    horizons: Sequence[Place | None],
+    is_sample: bool,
+    is_new: Callable[[str], bool],
+) -> Iterator[Candidate]:
+    """Yield the candidates until the quotas are filled, each with its final reason to reject it, or None to keep it.
+
+    Args:
+        candidates: passages and rejected documents, sorted by place; copies of a text in a sample have the same place.
+        quotas: number of passages to keep of each group; a group with fewer passages stays short. None keeps all.
+        horizons: of each group, the place from which on candidates may be missing, or None.
+        is_sample: whether a place contains the group.
+        is_new: the test for near duplicates, see `filters.make_is_new`.
+
+    Raises:
+        TooFewHeldError: a quota is not filled at the horizon of its group.
+    """
+    kept, seen, last = Counter[int](), set[bytes](), None
+    for candidate in candidates:
+        at, item, reason = candidate
+        group = at[1] if is_sample else 0
+        if kept[group] == quotas[group] and at != last:
+            if all(kept[number] == quota for number, quota in enumerate(quotas)):
+                return
             continue
-        held[group][place] = [passage]
-        heapq.heappush(heaps[group], -place)
-        if len(heaps[group]) > sizes[group]:
-            del held[group][-heapq.heappop(heaps[group])]
-            overflowed.add(group)
-    return held, overflowed
+        if (horizon := horizons[group]) is not None and at >= horizon:
+            raise TooFewHeldError(group)
+        last = at
+        if isinstance(item, Passage):
+            if reason is None:
+                digest = hashlib.blake2b(item.text.encode(), digest_size=16).digest()
+                reason = "duplicate" if digest in seen else None if is_new(item.text) else "near_duplicate"
+                seen.add(digest)
+            kept[group] += reason is None
+        yield Candidate(at, item, reason)
+    for group, (quota, horizon) in enumerate(zip(quotas, horizons, strict=True)):
+        if horizon is not None and kept[group] != quota:
+            raise TooFewHeldError(group)

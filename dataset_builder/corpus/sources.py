@@ -56,7 +56,9 @@ def sources_of(config: CorpusConfig) -> list[SourceConfig]:
         raise UserError("corpus.sources: each source needs a path")
     if config.sample and config.limit:
         raise UserError("corpus.sample draws from the whole corpus, corpus.limit keeps its beginning: set one of them")
-    require_at_least("corpus", config, dict.fromkeys(("sample", "limit", "max_documents", "max_tokens"), 1))
+    require_at_least(
+        "corpus", config, dict.fromkeys(("sample", "limit", "max_documents", "max_tokens", "num_proc"), 1)
+    )
     if config.near_duplicates is not None and not 0 < config.near_duplicates <= 1:
         raise UserError(f"corpus.near_duplicates is {config.near_duplicates}: it must be above 0 and at most 1")
     weights = [source.weight for source in sources]

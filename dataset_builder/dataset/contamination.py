@@ -28,6 +28,11 @@ from ..corpus.sources import text_sha256
 from ..languages import split_words, words_in_units
 
 
+def make_screen(config: ContaminationConfig) -> Screen | None:
+    """Return the filter that rejects passages of benchmarks before the teacher is paid, or None without benchmarks."""
+    return Decontaminator(config).screen() if config.benchmarks else None
+
+
 class BenchmarkContents(NamedTuple):
     """The distinct texts and types of a benchmark."""
 
