@@ -187,7 +187,9 @@ class Run:
                     hit.add(number)
                     self.killed[stage] += 1
                     self.note_replies(endpoint)
-                    print(f"{stage}: killed after {time.monotonic() - begun:.1f} s: {lines[number]}", flush=True)
+                    print(
+                        f"killed {stage} {number + 1}/{len(lines)} after {time.monotonic() - begun:.1f} s", flush=True
+                    )
                 moment = time.monotonic() + chooser.uniform(0, length)
             for number, process in [*running.items()]:
                 if process.poll() is None:
