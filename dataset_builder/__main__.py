@@ -25,8 +25,9 @@ from .corpus.passages import load_passages
 from .corpus.stage import describe_passages, write_passages, write_shard
 from .dataset.contamination import make_screen
 from .dataset.supervised import load_set_configs
-from .shards import parse_shard
+from .shards import Shard, parse_shard
 from .teacher.journal import Journal
+from .teacher.journals import PassagesOf, open_journal, share_cost
 from .teacher.stage import annotate, estimate, extrapolate
 from .teacher.type_set import load_type_set
 
@@ -54,16 +55,11 @@ def main() -> None:
     if args.preview:
         preview(config, folder, args.preview)
         return
-    if config.corpus.named and args.stage != "passages":
+    if config.corpus.named and args.stage != "passages" and not args.shard:  # shards would all write the same file
         keep_recipe(config, folder)
     if args.stage in ("annotate", "all") and config.corpus.named:
-        with Journal(folder / "journal.jsonl") as journal:
-            replies = annotate(load_passages(folder), journal, config.teacher)
-            if journal.damaged:
-                print(f"{journal.path}: ignored {journal.damaged} damaged lines and asked their questions again")
-        print(f"replies: {replies}")
-    whole = args.stage in ("annotate", "all") or args.push_to_hub
-    if whole and config.corpus.named and config.teacher.model and not args.allow_incomplete:
+        ask_teacher(config, folder, args.shard, args.allow_incomplete)
+    elif args.push_to_hub and config.corpus.named and config.teacher.model and not args.allow_incomplete:
         require_complete(config, folder)
     if args.stage in ("build", "all"):
         from hub.dataset_card import write_dataset_card
@@ -85,19 +81,40 @@ def keep_recipe(config: BuildConfig, folder: Path) -> None:
     write_atomic(folder / "recipe.yaml", yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
 
 
+def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_incomplete: bool) -> None:
+    """Run the stage `annotate`, for all passages or those of a shard; exit with status 1 if it leaves a question open."""
+    passages, teacher = load_passages(folder), config.teacher
+    with open_journal(folder, shard) as journal:
+        if shard:
+            passages, teacher = PassagesOf(passages, shard), share_cost(teacher, journal, shard)
+            limit = "" if teacher.max_cost is None else f", for at most ${teacher.max_cost:.4f}: its part of max_cost"
+            print(f"shard {shard}: {len(passages)} passages{limit}")
+        replies = annotate(passages, journal, teacher)
+        if journal.damaged:
+            print(f"{journal.path}: ignored {journal.damaged} damaged lines and asked their questions again")
+    print(f"replies: {replies}")
+    if replies.missing and teacher.model and not allow_incomplete:
+        sys.exit(incomplete(replies.missing))
+
+
 def require_complete(config: BuildConfig, folder: Path) -> None:
     """Exit with status 1 if a question has no reply, because of the budget or of failed requests."""
-    with Journal(folder / "journal.jsonl") as journal:
+    with open_journal(folder) as journal:
         if left := estimate(load_passages(folder), journal, config.teacher)[0]:
-            sys.exit(
-                f"error: {left} questions have no reply, so nothing was built or uploaded: run the same command "
-                "again, with a higher --max_cost if it was reached, or give --allow_incomplete"
-            )
+            sys.exit(incomplete(left))
+
+
+def incomplete(left: int) -> str:
+    """Say that questions have no reply, and what to do about it."""
+    return (
+        f"error: {left} questions have no reply, so nothing was built or uploaded: run the same command again, with a "
+        "higher --max_cost if it was reached, or give --allow_incomplete"
+    )
 
 
 def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
     """Print the number of open requests and their maximum cost; a pilot first pays for a few replies."""
-    with Journal(folder / "journal.jsonl") as journal:
+    with open_journal(folder) as journal:
         if pilot:
             started = time.monotonic()
             counts = annotate(load_passages(folder), journal, config.teacher, most=pilot)
@@ -111,7 +128,7 @@ def preview(config: BuildConfig, folder: Path, number: int) -> None:
 
     from .preview import annotate_few
 
-    with Journal(folder / "journal.jsonl") as journal:
+    with open_journal(folder) as journal:
         passages, counts = annotate_few(config, folder, journal, number)
         notes = [f"Replies: {counts}"]
         if config.teacher.model:

@@ -70,6 +70,7 @@ class Journal:
         self.spent = Spent()
         self.unread = self.in_flight = 0.0  # the sum of these notes, and the last one
         self.asked: list[Asked] = list(other.asked) if other else []
+        self.run = ""  # of the header
         self.merged: set[str] = set()
         self._unsynced = False
         self._fault: OSError | None = None
@@ -89,7 +90,8 @@ class Journal:
                 self.spent.add(record)
         if self._file.seek(0, os.SEEK_END) == 0 and not self.reading:
             named = {"shard": self.shard} if self.shard else {}
-            self._write({"journal": FORMAT, "run": uuid.uuid4().hex, **named, "created": _now()})
+            self.run = uuid.uuid4().hex
+            self._write({"journal": FORMAT, "run": self.run, **named, "created": _now()})
         self._syncer = threading.Thread(target=self._keep_synced, daemon=True)
         self._syncer.start()
         return self
@@ -141,11 +143,16 @@ class Journal:
         self.in_flight = note.get("in_flight", self.in_flight)
         self.asked += [note["asked"]] if "asked" in note else []
         self.merged |= {note["merged"]} if "merged" in note else set()
+        self.run = note.get("run", self.run)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Open questions again that have a reply; the reply stays in the file."""
         for key in keys:
             self._places.pop(_short(key), None)
+
+    def add_key(self, key: str) -> None:
+        """Count a question as answered by a reply that is being copied into the file."""
+        self._places.setdefault(_short(key), -1)
 
     def get(self, key: str) -> JournalRecord | None:
         """The last reply of a key."""

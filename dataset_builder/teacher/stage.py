@@ -42,6 +42,11 @@ def estimate(passages: Iterable[Passage], journal: Journal, config: TeacherConfi
     return TeacherClient(config, journal).plan(todo)
 
 
+def open_questions(passages: Iterable[Passage], journal: Journal, config: TeacherConfig) -> Iterator[Question]:
+    """The questions that have neither a reply in the journal nor a recorded one."""
+    return (q for q, reply in _with_recorded(passages, config) if reply is None and q.key not in journal)
+
+
 def _with_recorded(
     passages: Iterable[Passage], config: TeacherConfig
 ) -> Iterator[tuple[Question, RecordedReply | None]]:

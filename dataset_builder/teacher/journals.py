@@ -1,0 +1,87 @@
+"""The journals of a run: `journal.jsonl`, and beside it those of the shards of the stage `annotate` until a merge.
+
+A shard pays for no reply that `journal.jsonl` has. All shards lock that file for reading and a merge locks it for
+writing, so that neither runs beside the other. Journals of another number of shards must be merged first.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from open_ner.tools.errors import UserError
+
+from ..config import TeacherConfig
+from ..corpus.cutting import Passage
+from ..shards import Shard
+from .batch_files import has_batches
+from .journal import Journal
+
+WHOLE = "journal.jsonl"
+NAME = re.compile(r"journal-(\d+)-of-(\d+)\.jsonl")
+MERGE = "run `python -m dataset_builder.merge` with this recipe first"
+
+
+class PassagesOf(Collection[Passage]):
+    """The passages of a shard, by the hash of their ids; each iteration reads them again."""
+
+    def __init__(self, passages: Collection[Passage], shard: Shard) -> None:
+        self.passages, self.shard = passages, shard
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Passage]:
+        return (passage for passage in self.passages if self.shard.has(passage.id))
+
+    def __contains__(self, passage: object) -> bool:
+        return any(passage == own for own in self)
+
+
+def find_journals(folder: Path) -> dict[Shard, Path]:
+    """Return the journals of shards in the folder of a run, in the order of the shards."""
+    names = {NAME.fullmatch(path.name): path for path in folder.glob("journal-*.jsonl")}
+    found = {Shard(int(name[1]), int(name[2])): path for name, path in names.items() if name}
+    return dict(sorted(found.items(), key=lambda item: (item[0].count, item[0].index)))
+
+
+def require_merged(folder: Path) -> None:
+    """Raise UserError if a run has journals of shards, whose replies `journal.jsonl` lacks."""
+    if found := find_journals(folder):
+        first = next(iter(found.values()))
+        raise UserError(f"{first} is the journal of a shard that is not merged ({len(found)} in all): {MERGE}")
+
+
+@contextmanager
+def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
+    """Open the journal of a run, or of one of its shards, which then also finds the replies of the run's journal.
+
+    Raises UserError if another process uses it, or if replies may be elsewhere: in journals of shards, of another
+    number of shards, or in a batch that is under way.
+    """
+    if shard is None:
+        with Journal(folder / WHOLE) as journal:
+            require_merged(folder)
+            yield journal
+        return
+    with Journal(folder / WHOLE, reading=True) as whole:
+        if has_batches(whole.path):
+            why = "a batch of the run without shards may be under way, and its replies are paid"
+            raise UserError(f"{folder}: {why}: run the command once without --shard")
+        path = folder / f"journal-{shard.suffix}.jsonl"
+        with Journal(path, str(shard), whole) as journal:
+            if others := [path for other, path in find_journals(folder).items() if other.count != shard.count]:
+                if not journal.spent.paid:  # else this one would have to be merged too
+                    path.unlink()
+                raise UserError(f"{others[0]} is of another number of shards than --shard {shard}: {MERGE}")
+            yield journal
+
+
+def share_cost(config: TeacherConfig, journal: Journal, shard: Shard) -> TeacherConfig:
+    """Return the options of a shard: it may spend its part of what the run's journal leaves of `max_cost`."""
+    if config.max_cost is None or journal.other is None:
+        return config
+    whole = journal.other
+    left = max(0.0, config.max_cost - whole.spent.dollars(config) - whole.unread - whole.in_flight)
+    return replace(config, max_cost=left / shard.count)
