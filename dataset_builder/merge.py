@@ -16,6 +16,7 @@ from command_line.recipes import parse_overrides, read_recipe
 from open_ner.tools.errors import UserError, run
 
 from .config import BuildConfig
+from .corpus.passages import PASSAGES
 from .corpus.stage import describe_passages, merge_passages
 from .dataset.contamination import make_screen
 from .teacher.merge import merge_journals
@@ -41,6 +42,8 @@ def main() -> None:
         done.append(describe_passages(config, folder, counts))
     if merged := merge_journals(config.teacher, folder, args.allow_incomplete):
         done.append(merged)
+    if not done and (folder / PASSAGES).exists():  # not an error: an engine may start all steps of a run again
+        done.append(f"{folder}: all shards were merged already")
     if not done:
         how = "run --stage passages --shard 1/N to N/N first, with the same --output_dir"
         raise UserError(f"{folder} has no shards to merge: {how}")

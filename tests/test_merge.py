@@ -201,8 +201,10 @@ def test_the_commands_make_and_merge_shards(
     for shard in ("1/3", "2/3", "3/3"):
         builder("--stage", "passages", "--shard", shard)
     merge()
+    merge()  # an engine starts all steps again
     said = capsys.readouterr().out
     assert "passages: shard 2/3 -> " in said and "passages: 20 kept, rejected " in said
+    assert "all shards were merged already" in said
     builder("--stage", "passages")
     assert files_of(run) and "passages: 20 kept" in capsys.readouterr().out
     for given, fault in (
