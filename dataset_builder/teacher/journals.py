@@ -46,11 +46,16 @@ def find_journals(folder: Path) -> dict[Shard, Path]:
     return dict(sorted(found.items(), key=lambda item: (item[0].count, item[0].index)))
 
 
+def is_blank(path: Path) -> bool:
+    """Whether a journal has nothing but its first line, as that of a shard that found all replies elsewhere."""
+    with path.open("rb") as lines:
+        return not (lines.readline() and lines.readline())
+
+
 def require_merged(folder: Path) -> None:
     """Raise UserError if a run has journals of shards, whose replies `journal.jsonl` lacks."""
-    if found := find_journals(folder):
-        first = next(iter(found.values()))
-        raise UserError(f"{first} is the journal of a shard that is not merged ({len(found)} in all): {MERGE}")
+    if found := [path for path in find_journals(folder).values() if not is_blank(path)]:
+        raise UserError(f"{found[0]} is the journal of a shard that is not merged ({len(found)} in all): {MERGE}")
 
 
 @contextmanager
@@ -72,7 +77,7 @@ def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
         path = folder / f"journal-{shard.suffix}.jsonl"
         with Journal(path, str(shard), whole) as journal:
             if others := [path for other, path in find_journals(folder).items() if other.count != shard.count]:
-                if not journal.spent.paid:  # else this one would have to be merged too
+                if is_blank(path):  # or this one would have to be merged too
                     path.unlink()
                 raise UserError(f"{others[0]} is of another number of shards than --shard {shard}: {MERGE}")
             yield journal

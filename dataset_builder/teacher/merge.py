@@ -18,7 +18,7 @@ from ..corpus.passages import load_passages
 from ..shards import Shard
 from .batch_files import folder_of, has_batches
 from .journal import FORMAT, Journal, read_line, write_line
-from .journals import WHOLE, find_journals
+from .journals import WHOLE, find_journals, is_blank
 from .stage import open_questions
 
 SHOWN = 8  # shards that a message names
@@ -47,7 +47,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
     with Journal(folder / WHOLE) as whole:
         found = find_journals(folder)  # again, because no shard can start or end now
         due = {shard: path for shard, path in found.items() if not _is_merged(shard, path, whole)}
-        if due and not allow_incomplete:
+        if not allow_incomplete and not all(map(is_blank, due.values())):  # blank ones: shards run again after a merge
             _require_all(due, folder)
         if under_way := [shard for shard, path in found.items() if has_batches(path)]:
             why = "have batches that may be under way, and their replies are paid: run them again, then merge"
