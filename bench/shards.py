@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -176,12 +176,12 @@ class Run:
         """Run commands at once, kill one at up to `most` random moments, and start again what was killed."""
         running = {number: self.start(stage, line) for number, line in enumerate(lines)}
         begun, hit = time.monotonic(), set[int]()
-        moment, most = begun + chooser.uniform(0, length), len(self.commands.kills) + most
+        is_due, most = self.moment(stage, length, chooser, endpoint), len(self.commands.kills) + most
         while running:
-            time.sleep(0.01)
+            time.sleep(0.02)
             if time.monotonic() > begun + SECONDS:
                 self.commands.fail([stage], 124)
-            if time.monotonic() > moment and len(self.commands.kills) < min(most, self.args.kills):
+            if len(self.commands.kills) < min(most, self.args.kills) and is_due():
                 number = chooser.choice([*running])
                 if self.commands.kill_one([running[number]], chooser):
                     hit.add(number)
@@ -190,7 +190,7 @@ class Run:
                     print(
                         f"killed {stage} {number + 1}/{len(lines)} after {time.monotonic() - begun:.1f} s", flush=True
                     )
-                moment = time.monotonic() + chooser.uniform(0, length)
+                is_due = self.moment(stage, length, chooser, endpoint)
             for number, process in [*running.items()]:
                 if process.poll() is None:
                     continue
@@ -200,6 +200,15 @@ class Run:
                 if process.returncode:
                     hit.remove(number)
                     running[number] = self.start(stage, lines[number])
+
+    def moment(self, stage: str, length: float, chooser: random.Random, endpoint: LocalEndpoint) -> Callable[[], bool]:
+        """Choose a random moment of a stage, by requests or by seconds; returns whether it has come."""
+        if stage == "annotate":
+            requests = self.asked(endpoint)[1]
+            number = chooser.randrange(requests, max(requests + 1, self.args.sample))
+            return lambda: self.asked(endpoint)[1] > number
+        end = time.monotonic() + chooser.uniform(0, length)
+        return lambda: time.monotonic() > end
 
     def start(self, stage: str, line: list[object]) -> Any:
         """Start a command, and count that."""
