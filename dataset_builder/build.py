@@ -19,7 +19,7 @@ from .config import BuildConfig, ContaminationConfig, SupervisedConfig
 from .dataset.figures import plot_all
 from .dataset.parts import Parts
 from .dataset.statistics import PAPER, BuiltConfig, describe_set, describe_types, summarize
-from .rejects import write_rejects
+from .rejects import RejectFiles
 from .teacher.questions import RECORDED, prompt_hash
 from .uniner_distill import materialize
 
@@ -41,12 +41,12 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
     target = Path(config.dataset_dir) if config.dataset_dir else folder / "dataset"
     with replaced(target) as partial:
         parts = Parts(config, folder)
-        parts.write()
-        types = config.teacher.definitions
-        built = materialize(parts.files, config.dataset, student, partial, config.supervised, types)
-        for name in parts.files:
-            parts.rejects.setdefault(name, []).extend(built[name].counts.rejects)
-        write_rejects(partial / "rejects", parts.rejects)
+        with RejectFiles(partial / "rejects") as rejects:
+            parts.write(rejects)
+            types = config.teacher.definitions
+            built = materialize(parts.files, config.dataset, student, partial, config.supervised, types)
+            for name in parts.files:
+                rejects.add(name, built[name].counts.rejects)
         stats = _statistics(config, folder, parts, built)
         first = built[next(iter(parts.files))].annotations
         write_json(partial / "stats.json", stats)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from open_ner.view import Passage, RejectedSpan, Span
 
-from .annotation.annotate import Annotations, TeacherReply
+from .annotation.annotate import Annotations, TeacherReply, annotate_replies
 from .config import BuildConfig
 from .corpus.passages import load_passages
 from .corpus.sources import text_sha256
 from .dataset.contamination import Decontaminator
-from .dataset.parts import annotate_variant, to_reply
+from .dataset.parts import rules_of
+from .dataset.replies import to_reply
 from .teacher.journal import Journal
 from .teacher.questions import questions
 from .teacher.records import ReplyCounts
@@ -39,7 +40,9 @@ def annotate_few(
     types, decontaminator = load_type_set(config.teacher), Decontaminator(config.contamination)
     shown: list[Passage] = []
     for variant, of_variant in replies.items():
-        found = annotate_variant(config, variant, chosen, of_variant, decontaminator)
+        found, rules = Annotations(), rules_of(config, variant, decontaminator)
+        answered = [(passage, of_variant.get(passage.id), None) for passage in chosen]
+        found.rows = [row for row in annotate_replies(lambda answered=answered: answered, rules, found) if row]
         spans, rejects = _spans(found), _rejects(found)
         for passage in chosen:
             name = passage.id

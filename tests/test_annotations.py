@@ -65,8 +65,8 @@ def test_rejected_passages_and_types_have_their_reasons() -> None:
     )
     assert [[e["type"] for e in row["entities"]] for row in result.rows] == [["person"]]
     assert [(r.id, r.reason, r.span, r.type, r.text) for r in result.rejects] == [
-        ("p1", "seen elsewhere", "", "", reply["reply"]),
         ("p0", "asked elsewhere", "Rome", "city", reply["reply"]),
         ("p0", "not_in_passage", "Oz", "city", reply["reply"]),
+        ("p1", "seen elsewhere", "", "", reply["reply"]),
     ]
     assert (result.counts["replies"], result.counts["entities_read"], result.counts["entities_kept"]) == (2, 3, 1)

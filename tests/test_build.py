@@ -17,8 +17,8 @@ from dataset_builder.config import BuildConfig, ContaminationConfig, CorpusConfi
 from dataset_builder.corpus.passages import load_passages
 from dataset_builder.corpus.stage import write_passages
 from dataset_builder.dataset.contamination import make_screen
-from dataset_builder.dataset.parts import read_replies
-from dataset_builder.rejects import Reject, write_rejects
+from dataset_builder.dataset.parts import Parts
+from dataset_builder.rejects import Reject, RejectFiles
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import questions
 from dataset_builder.uniner_distill import features_of
@@ -118,13 +118,14 @@ def test_a_foreign_or_missing_journal_stops_a_build_and_damaged_lines_are_counte
     config, folder = run
     other = TeacherConfig(**{**vars(TEACHER), "model": "another"})
     with pytest.raises(UserError, match="no type reply to any of 12 passages; run --stage annotate"):
-        read_replies(other, folder)
+        Parts(replace(config, teacher=other), folder).annotations("type")
     journal = folder / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2].replace(b"Ada", b"Eve", 1)
     journal.write_bytes(b"".join(lines))
-    replies, _ = read_replies(config.teacher, folder)
-    assert sum(map(len, replies.values())) == 23 and "1 damaged lines" in capsys.readouterr().out
+    parts = Parts(config, folder)
+    replies = [parts.annotations(variant).counts["replies"] for variant in ("type", "definition")]
+    assert sum(replies) == 23 and "1 damaged lines" in capsys.readouterr().out
     journal.unlink()
     with pytest.raises(UserError, match="run --stage annotate first"):
         finished(config, folder)
@@ -217,7 +218,8 @@ def test_a_reply_is_written_once_however_many_of_its_entities_are_rejected(tmp_p
     reply = "x" * 100_000
     found = Annotations(rejects=[Reject("p", "not_in_passage", reply, f"span {i}", "t") for i in range(500)])
     found.rejects.append(Reject("q", "query_too_long", type="a\ttype"))
-    write_rejects(tmp_path / "rejects", {"type": found.rejects, "definition": []})
+    with RejectFiles(tmp_path / "rejects") as files:
+        files.add("type", found.rejects)
     rows = parquet.read_table(tmp_path / "rejects" / "rejects.parquet").to_pylist()
     assert len(rows) == 501
     assert rows[-1] == {

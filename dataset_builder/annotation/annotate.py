@@ -1,7 +1,7 @@
 """Replies become annotations: they are parsed, grounded and filtered, and every reject is counted. This is free."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
@@ -51,6 +51,9 @@ class AnnotationRow(TypedDict):
     types: NotRequired[list[str]]  # all that are asked of a passage of a human-annotated set with `closed`
 
 
+Answered = tuple[Passage, TeacherReply | None, str | None]  # a passage, its reply, and the reason to reject it
+
+
 @dataclass
 class Annotations:
     """One row per annotated passage, the rejects, counts for the card, and the singular of each merged plural."""
@@ -71,79 +74,114 @@ class Annotations:
         self.rejects.append(Reject(passage_id, reason, *map(replace_surrogates, (reply, span, type_name))))
 
 
+@dataclass
+class Rules:
+    """How replies are read.
+
+    Attributes:
+        variant: "type", "definition" or "closed"; plurals are only merged for "type", in English.
+        max_words: maximum length of a mention.
+        why_not_type: a last filter, which returns the reason to reject a type.
+        types: the types of a closed world, in which passages without a mention become rows too.
+        language: code of the passages' language, or None for any.
+        type_language: language in which the teacher was asked to name types.
+    """
+
+    variant: str
+    max_words: int
+    why_not_type: Callable[[str], str | None] = lambda name: None
+    types: TypeSet | None = None
+    language: str | None = "en"
+    type_language: str = ENGLISH
+
+    def name_of(self, raw: str) -> str:
+        """Return the name of a type in a reply, before plurals are merged; "" for a type outside a closed world."""
+        if self.types:
+            return self.types.find(raw) or ""
+        return normalize_type(raw) if self.variant == "type" else " ".join(raw.split()).rstrip(". ")
+
+    def why_not(self, string: str, name: str, text: str) -> str | None:
+        """Return the first reason to reject a mention of a text, or None."""
+        if self.types and not name:
+            return "type_not_in_set"
+        own = None if self.types else name
+        reason = why_reject(string, own, text, self.max_words, self.language, self.type_language)
+        return reason or self.why_not_type(name)
+
+
 def annotate_passages(
     passages: Iterable[Passage], replies: Mapping[str, TeacherReply], variant: str, max_words: int,
     rejected: Mapping[str, str] | None = None, why_not_type: Callable[[str], str | None] = lambda name: None,
     types: TypeSet | None = None, language: str | None = "en", type_language: str = ENGLISH,
 ) -> Annotations:  # fmt: skip
-    """Turn the teacher's replies into annotations.
+    """Turn the teacher's replies into annotations, all of them in memory.
+
+    `replies` has the reply to each passage, and `rejected` the reasons to reject some, by their ids. The other options
+    are those of `Rules`. The counts are those of `annotate_replies`.
+    """
+    rules = Rules(variant, max_words, why_not_type, types, language, type_language)
+    reasons, result = rejected or {}, Annotations()
+    answered = [(passage, replies.get(passage.id), reasons.get(passage.id)) for passage in passages]
+    result.rows = [row for row in annotate_replies(lambda: answered, rules, result) if row]
+    return result
+
+
+def annotate_replies(
+    read: Callable[[], Iterable[Answered]], rules: Rules, result: Annotations
+) -> Iterator[AnnotationRow | None]:
+    """Yield the row of each passage in turn, or None if the passage is rejected.
 
     Args:
-        passages: the passages that were asked.
-        replies: the reply to each passage, by its id.
-        variant: "type", "definition" or "closed"; plurals are only merged for "type", in English.
-        max_words: maximum length of a mention.
-        rejected: reasons to reject passages, by their ids.
-        why_not_type: a last filter, which returns the reason to reject a type.
-        types: the types of a closed world, in which passages without a mention become rows too.
-        language: code of the passages' language, or None for any.
-        type_language: language in which the teacher was asked to name types.
-
-    Returns:
-        Annotations that count `replies`, `entities_read`, `entities_kept`, and each reason. A passage without a reply
-        counts as `no_answer`, one without a kept mention as `no_entities_left`, a tuple's third string as
-        `extra_string`. In a closed world, a mention of another type counts as `type_not_in_set`; if overlaps are
-        not allowed, one of which all spans overlap longer mentions counts as `overlap`, and a kept one with such a
-        span as `overlap_in_part`.
+        read: yields each passage with its reply and the reason to reject it, or None; is called twice if plurals are
+            merged, because a plural is merged only if its singular is a type of some reply.
+        rules: how replies are read.
+        result: receives the rejects, and counts `replies`, `entities_read`, `entities_kept`, and each reason. A
+            passage without a reply counts as `no_answer`, one without a kept mention as `no_entities_left`, a tuple's
+            third string as `extra_string`. In a closed world, a mention of another type counts as `type_not_in_set`;
+            if overlaps are not allowed, one of which all spans overlap longer mentions counts as `overlap`, and a
+            kept one with such a span as `overlap_in_part`.
     """
-
-    def why_not(string: str, name: str, text: str) -> str | None:
-        if types and not name:
-            return "type_not_in_set"
-        reason = why_reject(string, None if types else name, text, max_words, language, type_language)
-        return reason or why_not_type(name)
-
-    result = Annotations()
-    parsed = []  # all replies, because a plural is merged only if its singular is a type of some reply
-    for passage in passages:
-        record = replies.get(passage.id)
+    types = rules.types
+    if rules.variant == "type" and not types and rules.type_language == ENGLISH:
+        parsed = (_parse(*answered, rules) for answered in read())
+        raw = {pair[1] for pairs in parsed if not isinstance(pairs, str) for pair in pairs}
+        result.merged_types = merge_plurals({rules.name_of(name) for name in raw})
+    for passage, record, reason in read():
+        pairs = _parse(passage, record, reason, rules)
         if record is None:
             result.reject("no_answer", passage.id)
+            yield None
             continue
         result.counts["replies"] += 1
         reply = replace_surrogates(record["reply"])
-        known = rejected and rejected.get(passage.id)
-        pairs = known or parse_reply(reply, record["finish_reason"], passage.text)
-        if pairs == "no_entities" and types:
-            pairs = []
         if isinstance(pairs, str):
             result.reject(pairs, passage.id, reply=reply)
+            yield None
             continue
-        parsed.append((passage, record, reply, pairs))
-    raw_types = {pair[1] for *_, pairs in parsed for pair in pairs}
-    if types:
-        names = {raw: types.find(raw) or "" for raw in raw_types}
-    elif variant == "type":
-        normalized = {raw: normalize_type(raw) for raw in raw_types}
-        result.merged_types = merge_plurals(normalized.values()) if type_language == ENGLISH else {}
-        names = {raw: result.merged_types.get(name, name) for raw, name in normalized.items()}
-    else:
-        names = {raw: " ".join(raw.split()).rstrip(". ") for raw in raw_types}
-    for passage, record, reply, pairs in parsed:
-        found = _find_mentions(passage, pairs, reply, names, why_not, result)
+        names = {pair[1]: rules.name_of(pair[1]) for pair in pairs}
+        names = {raw: result.merged_types.get(name, name) for raw, name in names.items()}
+        found = _find_mentions(passage, pairs, reply, names, rules.why_not, result)
         if types and types.overlaps == "flat":
             _reject_overlaps(passage, found, reply, result)
         mentions = [_mention(passage, *key) for key in sorted(found, key=lambda key: (key[0], -key[1], key[2]))]
         if not mentions and not types:
             result.reject("no_entities_left", passage.id, reply=reply)
+            yield None
             continue
         origin = {"teacher": record["model"] or "", "annotated": record["time"]}
         row = AnnotationRow(**vars(passage), entities=mentions, **origin)
         if types:
             named = {names[pair[1]] for pair in pairs if pair[0].strip()}
             row["doubtful"] = sorted(named - {"", *(mention["type"] for mention in mentions)})
-        result.rows.append(row)
-    return result
+        yield row
+
+
+def _parse(passage: Passage, record: TeacherReply | None, reason: str | None, rules: Rules) -> list[Pair] | str:
+    """Return the pairs of a reply, or the reason to reject its passage."""
+    if record is None or reason:
+        return reason or "no_answer"
+    pairs = parse_reply(replace_surrogates(record["reply"]), record["finish_reason"], passage.text)
+    return [] if pairs == "no_entities" and rules.types else pairs
 
 
 def _find_mentions(

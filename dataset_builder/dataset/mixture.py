@@ -2,7 +2,7 @@
 
 from open_ner.tools.errors import UserError
 
-from ..annotation.annotate import AnnotationRow, Annotations
+from ..annotation.annotate import Annotations
 from ..corpus.sources import text_sha256
 
 DISTILLED = "distilled"  # name of the distilled part in a mixture
@@ -31,10 +31,17 @@ def cap_set(part: Annotations, empty_ratio: float | None, max_passages: int | No
     return result
 
 
-def mix(parts: dict[str, list[AnnotationRow]], weights: dict[str, float], seed: int) -> list[AnnotationRow]:
+def mix(parts: dict[str, list[str]], weights: dict[str, float], seed: int) -> list[tuple[str, int]]:
     """Return the largest mixture with these relative sizes and without repeated rows, in a random order.
 
-    A part without a weight is used as a whole. Raises UserError for an unknown part or a weight that is not positive.
+    Args:
+        parts: the ids of the rows of each part.
+        weights: relative sizes; a part without a weight is used as a whole.
+        seed: seed of the choice and of the order.
+
+    Returns:
+        The rows, each by its part and its index there. Raises UserError for an unknown part or a weight that is not
+        positive.
     """
     for name, weight in weights.items():
         if name not in parts:
@@ -42,12 +49,15 @@ def mix(parts: dict[str, list[AnnotationRow]], weights: dict[str, float], seed: 
         if not weight > 0:
             raise UserError(f"supervised.mixture: the weight of {name!r} is {weight}; it must be positive")
     scale = min((len(parts[name]) / weight for name, weight in weights.items()), default=0.0)
-    mixed: list[AnnotationRow] = []
-    for name, rows in parts.items():
-        size = round(scale * weights[name]) if name in weights else len(rows)
-        mixed += sorted(rows, key=lambda row: rank(row["id"], seed))[:size]
-    named: list[AnnotationRow] = [{**row, "dataset": row.get("dataset", "")} for row in mixed]
-    return sorted(named, key=lambda row: rank(row["id"], seed))
+
+    def place(row: tuple[str, int]) -> str:
+        return rank(parts[row[0]][row[1]], seed)
+
+    mixed: list[tuple[str, int]] = []
+    for name, ids in parts.items():
+        size = round(scale * weights[name]) if name in weights else len(ids)
+        mixed += sorted(((name, index) for index in range(len(ids))), key=place)[:size]
+    return sorted(mixed, key=place)
 
 
 def rank(row_id: str, seed: int) -> str:

@@ -111,7 +111,7 @@ def read_run(run: Path) -> RunAnnotations:
     wanted = next((variant for variant in config.teacher.variants if variant != ASK_NO_TYPES), None)
     if wanted is None:
         raise UserError(f"{path}: a review needs types by name, and this run has only the variant {ASK_NO_TYPES}")
-    found = next(annotations for variant, annotations in Parts(config, run).annotated() if variant == wanted)
+    found = Parts(config, run).annotations(wanted)
     reasons = ("no_answer", UNDER_REVIEW)
     excluded = {
         reject.id: reject.reason.split(":")[0]

@@ -69,7 +69,7 @@ class Journal:
         self.damaged = 0
         self.spent = Spent()
         self.unread = self.in_flight = 0.0  # the sum of these notes, and the last one
-        self.asked: list[Asked] = list(other.asked) if other else []
+        self.asked: list[Asked] = [] if other is None else list(other.asked)
         self.run = ""  # of the header
         self.merged: set[str] = set()
         self._unsynced = False
