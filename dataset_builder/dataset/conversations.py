@@ -4,17 +4,30 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from open_ner.conversation import build_conversation, order_strings, passage_turns
+from open_ner.conversation import Message, build_conversation, order_strings, passage_turns
 
 from ..annotation.annotate import AnnotationRow
 from ..config import DatasetConfig
 from ..rejects import Reject
 from .negatives import ORDER, NegativeSampler, random_numbers
 from .token_budget import AnsweredQuery, TokenBudget
+
+BLOCK = 500  # passages whose conversations are tokenized at once, on all cores
+
+
+class Asked(NamedTuple):
+    """A passage with all of its queries in one conversation."""
+
+    row: AnnotationRow
+    name: str
+    line: str | None
+    queries: list[AnsweredQuery]
+    messages: list[Message]
 
 
 @dataclass
@@ -54,32 +67,45 @@ def to_conversations(
         The rows of the dataset. A conversation that exceeds the budget is continued in another one, which repeats the
         passage and has the id `passage#2`; ids of the second draw are `passage@2` and `passage@2#2`.
     """
-    for row in rows:
+
+    def ask(row: AnnotationRow) -> Asked:
         dataset = row.get("dataset", "")
-        name = row["id"] if draw == 1 else f"{row['id']}@{draw}"
+        name, line = row["id"] if draw == 1 else f"{row['id']}@{draw}", dataset if dataset_line else None
         queries = choose_queries(row, name, samplers[dataset], options[dataset], counts)
-        if not queries:
-            counts.rejects.append(Reject(row["id"], "nothing_to_ask"))
-            continue
-        line = dataset if dataset_line else None
-        parts, too_long = budget.split(row["text"], queries, line) if budget else ([queries], [])
-        if budget and not parts and budget.count(passage_turns(row["text"], line)) > budget.limit:
-            counts.rejects.append(Reject(row["id"], "passage_too_long"))
-        else:
-            counts.rejects += [Reject(row["id"], "query_too_long", type=kind) for kind, _ in too_long]
-        for number, part in enumerate(parts, 1):
-            present = {kind for kind, strings in part if strings}
-            negatives = [kind for kind, strings in part if not strings]
-            counts.conversations[dataset] += 1
-            counts.queries[dataset] += len(part)
-            counts.negative_queries[dataset] += len(negatives)
-            yield {
-                "id": name if number == 1 else f"{name}#{number}",
-                "text": row["text"], "source": row["source"], "dataset": dataset,
-                "messages": build_conversation(row["text"], part, line),
-                "entities": [mention for mention in row["entities"] if mention["type"] in present],
-                "negatives": negatives,
-            }  # fmt: skip
+        return Asked(row, name, line, queries, build_conversation(row["text"], queries, line))
+
+    asked = map(ask, rows)
+    while block := list(islice(asked, BLOCK)):
+        sizes = budget.count_all([one.messages for one in block]) if budget else [0] * len(block)
+        for one, size in zip(block, sizes, strict=True):
+            yield from _split(one, budget if budget and size > budget.limit else None, counts)
+
+
+def _split(one: Asked, budget: TokenBudget | None, counts: ConversationCounts) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a passage: several conversations if there is a budget, which the whole one exceeds."""
+    row, dataset = one.row, one.row.get("dataset", "")
+    counts.rejects += [Reject(row["id"], "doubtful_type", type=kind) for kind in row.get("doubtful", [])]
+    if not one.queries:
+        counts.rejects.append(Reject(row["id"], "nothing_to_ask"))
+        return
+    parts, too_long = budget.split(row["text"], one.queries, one.line) if budget else ([one.queries], [])
+    if budget and not parts and budget.count(passage_turns(row["text"], one.line)) > budget.limit:
+        counts.rejects.append(Reject(row["id"], "passage_too_long"))
+    else:
+        counts.rejects += [Reject(row["id"], "query_too_long", type=kind) for kind, _ in too_long]
+    for number, part in enumerate(parts, 1):
+        present = {kind for kind, strings in part if strings}
+        negatives = [kind for kind, strings in part if not strings]
+        counts.conversations[dataset] += 1
+        counts.queries[dataset] += len(part)
+        counts.negative_queries[dataset] += len(negatives)
+        yield {
+            "id": one.name if number == 1 else f"{one.name}#{number}",
+            "text": row["text"], "source": row["source"], "dataset": dataset,
+            "messages": build_conversation(row["text"], part, one.line) if budget else one.messages,
+            "entities": [mention for mention in row["entities"] if mention["type"] in present],
+            "negatives": negatives,
+        }  # fmt: skip
 
 
 def choose_queries(
@@ -96,7 +122,6 @@ def choose_queries(
     fixed = options.negatives_per_passage
     wanted = math.ceil(options.negative_ratio * len(present)) if fixed is None else fixed
     doubtful = row.get("doubtful", [])
-    counts.rejects += [Reject(row["id"], "doubtful_type", type=kind) for kind in doubtful]
     if "types" in row:
         queries += [(kind, []) for kind in row["types"] if kind not in present]
     else:

@@ -1,6 +1,7 @@
 """The token budget of a conversation: queries are split over several conversations so that nothing is truncated."""
 
 import bisect
+from itertools import chain, islice
 
 from transformers import PreTrainedTokenizerFast
 
@@ -33,15 +34,23 @@ class TokenBudget:
 
     def count(self, messages: list[Message]) -> int:
         """Count the tokens of a conversation; without a chat template this is an upper bound."""
-        messages = neutralize(messages, self._special)
-        if self._template is None:
-            encodings = self._tokenizer.encode_batch_fast([m["content"] for m in messages], add_special_tokens=False)
-            return sum(map(len, encodings)) + TURN_TOKENS * len(messages)
+        return self.count_all([messages])[0]
+
+    def count_all(self, conversations: list[list[Message]]) -> list[int]:
+        """Count the tokens of several conversations, on all cores."""
+        neutral = [neutralize(messages, self._special) for messages in conversations]
         try:
-            rendered = self._template.render(messages)
+            texts = [self._render(messages) for messages in neutral]
         except ValueError as error:
             raise UserError(str(error)) from None
-        return len(self._tokenizer.encode_batch_fast([rendered], add_special_tokens=False)[0])
+        encodings = self._tokenizer.encode_batch_fast(list(chain(*texts)), add_special_tokens=False)
+        lengths = map(len, encodings)
+        marks = 0 if self._template else TURN_TOKENS
+        return [sum(islice(lengths, len(own))) + marks * len(own) for own in texts]
+
+    def _render(self, messages: list[Message]) -> list[str]:
+        """Return the text of a conversation, or that of each message without a chat template."""
+        return [self._template.render(messages)] if self._template else [message["content"] for message in messages]
 
     def split(
         self, text: str, queries: list[AnsweredQuery], dataset: str | None = None
