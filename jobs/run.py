@@ -7,8 +7,8 @@
     hf jobs uv run --flavor l4x1 --timeout 4h --secrets HF_TOKEN \
         jobs/run.py https://github.com/org/uniner-distill v0.1.0 annotate --dataset_name org/texts ...
 
-Usage: run.py SOURCE TAG {build,train,evaluate,annotate} OPTIONS. SOURCE is an address for `git clone`, or a file of
-`git bundle`. The repository is cloned at the tag, its requirements.txt installed, and the command run in the clone.
+Usage: run.py SOURCE TAG {build,merge,train,evaluate,annotate} OPTIONS. SOURCE is an address for `git clone`, or a file
+of `git bundle`. The repository is cloned at the tag, its requirements.txt installed, and the command run in the clone.
 This file needs nothing else of the repository, so its address on the web can be given to `uv run` as well.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 COMMANDS = {  # in the clone; OPTIONS follow, and `--help` lists them
     "build": ["python", "-m", "dataset_builder"],
+    "merge": ["python", "-m", "dataset_builder.merge"],
     "train": ["accelerate", "launch", "--quiet", "train_sft.py"],
     "evaluate": ["python", "eval_zero_shot.py"],
     "annotate": ["accelerate", "launch", "--quiet", "--module", "hub.annotate"],

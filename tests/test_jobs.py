@@ -101,7 +101,7 @@ def test_a_job_annotates_a_dataset_and_publishes_it(source: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["code.bundle", "v1"], "error: usage: run.py SOURCE TAG {build,train,evaluate,annotate} OPTIONS"),
+        (["code.bundle", "v1"], "error: usage: run.py SOURCE TAG {build,merge,train,evaluate,annotate} OPTIONS"),
         (["no.bundle", "v1", "train"], "error: no.bundle cannot be cloned at 'v1': give an address or a bundle"),
     ],
 )
