@@ -87,12 +87,12 @@ def build(folder: Path, passages: Path, replies: Path, options: dict[str, object
 
 
 def train(folder: Path, recipe: str, dataset: Path, options: dict[str, object]) -> Path:
-    """Train a student with five checkpoints on the way, and return its folder."""
+    """Train a student with twenty checkpoints on the way, of which the newest is kept, and return its folder."""
     if not (ROOT / folder / "training.json").exists():
         command(
             "-m", "accelerate.commands.launch", "--quiet", "train_sft.py", "--config", recipe,
             "--dataset_name", dataset, "--output_dir", folder,
-            "--save_strategy", "steps", "--save_steps", 0.2, "--save_total_limit", 1,
+            "--save_strategy", "steps", "--save_steps", 0.05, "--save_total_limit", 1,
             *(word for name, value in options.items() for word in (f"--{name}", value)),
         )  # fmt: skip
     return folder
