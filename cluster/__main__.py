@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from command_line.recipes import parse_overrides, read_recipe
+from command_line.recipes import describe, parse_overrides, read_recipe
 from dataset_builder.config import BuildConfig
 from open_ner.tools.errors import UserError, run
 
@@ -27,6 +27,15 @@ STEPS = {  # by stage: name of the step, its command, whether it runs once per s
     "build": [("build", "build", False)],
 }
 PREFIX = "engine."
+ENGINE_HELP = """Options of an engine (which one), in its file or here: the executor's arguments, such as
+  engine.executor (all): class of datatrove.executor
+  engine.tasks (all): number of shards
+  engine.workers (all): shards that run at once
+  engine.launcher (all): command that runs a command elsewhere; it gets `build` or `merge` and the options as arguments
+  engine.log_dir (all): folder of the logs; default: `cluster/` in the folder of the run
+  engine.partition (Slurm): partition of the jobs
+  engine.time (Slurm): time limit of a job, such as 12:00:00
+"""
 
 
 def main() -> None:
@@ -68,6 +77,7 @@ def parse_arguments() -> tuple[argparse.Namespace, dict[str, str], Engine]:
     """Parse the command line: its own options, the overrides of the recipe, and the engine with its overrides."""
     parser = argparse.ArgumentParser(
         "python -m cluster", description=__doc__, allow_abbrev=False,
+        epilog=f"{ENGINE_HELP}\nOptions of a recipe (default): \n{describe(BuildConfig)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--config", required=True, help="build recipe, e.g. recipes/build/your_corpus.yaml")
