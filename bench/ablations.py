@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.answers import compare, passage_of  # noqa: E402
 from bench.parts import steps  # noqa: E402
-from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
+from command_line.plotting import BLUE, GREY, ORANGE, new_figure, save  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
 from open_ner.tools.files import write_json  # noqa: E402
@@ -139,19 +139,25 @@ def report() -> None:
 
 
 def plot(rows: dict[str, dict]) -> None:
-    """Draw the gain of each arm over its base, with its interval."""
-    arms = [name for name in rows if name != "start"]
+    """Draw the gains of each arm over the arm that it changes, with their intervals."""
+    arms = [name for name in reversed(rows) if rows[name]["base"] != name]
     if not arms:
         return
-    figure = new_figure(7, 1.2 + 0.35 * len(arms))
+    figure = new_figure(7.5, 1.3 + 0.45 * len(arms))
     axes = figure.subplots()
-    for place, name in enumerate(reversed(arms)):
-        low, high = rows[name]["fitted"]["strict"]["interval"]
-        axes.plot([low, high], [place, place], color=BLUE if low > 0 or high < 0 else GREY, linewidth=2)
-        axes.plot(rows[name]["fitted"]["strict"]["gain"], place, "o", color=BLUE)
-    axes.set_yticks(range(len(arms)), [f"{name} over {rows[name]['base']}" for name in reversed(arms)])
+    shown = {"each type by itself: official": ("free", "official", BLUE, 0.12)}
+    shown |= {"types compete, fitted: strict": ("fitted", "strict", ORANGE, -0.12)}
+    for label, (way, scorer, color, shift) in shown.items():
+        gains = [rows[name][way][scorer] for name in arms]
+        for place, (low, high) in enumerate(gain["interval"] for gain in gains):
+            axes.plot([low, high], [place + shift] * 2, color=color, linewidth=2)
+        places = [place + shift for place in range(len(arms))]
+        axes.plot([gain["gain"] for gain in gains], places, "o", color=color, label=label)
+    axes.set_yticks(range(len(arms)), [f"{name} over {rows[name]['base']}" for name in arms])
+    axes.set_ylim(-0.5, len(arms) - 0.5)
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_xlabel("gain in strict F1 (flat, fitted) on the development set, with 95 % interval")
+    axes.set_xlabel("gain in F1 on the development set, with 95 % interval")
+    axes.legend(loc="best", fontsize="small")
     save(figure, ROOT / RESULTS / "gains.png")
 
 
