@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from command_line.recipes import parse_yaml, read_yaml, refuse_unknown
 from open_ner.tools.errors import UserError
 
@@ -98,7 +100,10 @@ def read_engine(path: str, overrides: dict[str, str]) -> Engine:
     kinds = {name: getattr(value.annotation, "__name__", value.annotation) for name, value in known.items()}
     kinds |= dict.fromkeys(OURS, "str")
     for name, value in overrides.items():
-        given[name] = value if kinds[name] == "str" else parse_yaml(value)
+        try:
+            given[name] = value if kinds[name] == "str" else parse_yaml(value)
+        except yaml.YAMLError:
+            raise UserError(f"--engine.{name} {value}: not readable as YAML") from None
     for name, kind in kinds.items():
         if name in known and known[name].default is inspect.Parameter.empty and given.get(name) is None:
             raise UserError(f"{path}: {executor} needs {name}: set it, or give --engine.{name} VALUE")
