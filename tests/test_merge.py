@@ -17,7 +17,9 @@ import pytest
 import dataset_builder.__main__
 import dataset_builder.merge
 from dataset_builder.config import CorpusConfig, SourceConfig
+from dataset_builder.corpus import processes
 from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.processes import count_processes, run_shards
 from dataset_builder.corpus.stage import merge_passages, write_passages, write_shard
 from dataset_builder.shards import Shard
 from open_ner.tools.errors import UserError
@@ -110,6 +112,22 @@ def test_processes_give_the_passages_of_one(corpus: Path, tiny_student: Path, tm
     write_passages(config, tmp_path / "one")
     write_passages(replace(config, num_proc=2), tmp_path / "two")
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+
+
+def test_small_corpora_and_beginnings_take_one_process(
+    corpus: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    config = config_of(corpus, tiny_student)
+    assert count_processes(config) == 1
+    monkeypatch.setattr(processes, "LARGE", 1000)
+    assert count_processes(config) == 3 and count_processes(replace(config, num_proc=2)) == 2
+    assert count_processes(replace(config, limit=5)) == count_processes(replace(config, path="org/corpus")) == 1
+
+
+def test_a_process_that_is_killed_gives_a_one_line_error() -> None:
+    with pytest.raises(UserError, match="a process was killed.* smaller --corpus.num_proc than 2"):
+        run_shards(partial(signal.raise_signal, signal.SIGKILL), [Shard(1, 2), Shard(2, 2)], 2)
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, place: str, work: Callable[[], object]) -> None:
