@@ -15,7 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from command_line.recipes import describe, parse_overrides, read_recipe
+from command_line.recipes import describe
 from hub.publish import publish_folder, require_token
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
@@ -25,6 +25,7 @@ from .corpus.passages import load_passages
 from .corpus.stage import describe_passages, write_passages, write_shard
 from .dataset.contamination import make_screen
 from .dataset.supervised import load_set_configs
+from .options import add_recipe_options, read_config
 from .shards import Shard, parse_shard
 from .teacher.journal import Journal
 from .teacher.journals import PassagesOf, open_journal, share_cost
@@ -82,7 +83,7 @@ def keep_recipe(config: BuildConfig, folder: Path) -> None:
 
 
 def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_incomplete: bool) -> None:
-    """Run the stage `annotate`, for all passages or those of a shard; exit with status 1 if it leaves a question open."""
+    """Run the stage `annotate` for all passages or those of a shard; exit with status 1 if a question stays open."""
     passages, teacher = load_passages(folder), config.teacher
     with open_journal(folder, shard) as journal:
         if shard:
@@ -160,21 +161,15 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
         epilog=f"Options of a recipe (default): \n{describe(BuildConfig)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--config", required=True, help="recipe, e.g. recipes/build/your_corpus.yaml")
+    add_recipe_options(parser)
     parser.add_argument("--stage", choices=["passages", "annotate", "build", "all"], default="all")
     shard = "with --stage passages or annotate: do part I of N; then run python -m dataset_builder.merge"
     parser.add_argument("--shard", metavar="I/N", help=shard)
-    parser.add_argument("--base_url", help="OpenAI-compatible endpoint (teacher.base_url)")
-    parser.add_argument("--model", help="name of the teacher at the endpoint (teacher.model)")
-    parser.add_argument("--prompt", metavar="[VARIANT=]FILE", help="file of a custom prompt (teacher.prompts)")
-    parser.add_argument("--max_cost", type=float, help="budget in dollars (teacher.max_cost)")
-    parser.add_argument("--batch", action="store_true", default=None, help="use the provider's Batch API")
     parser.add_argument("--dry_run", action="store_true", help="print the open requests and their maximum cost")
     parser.add_argument("--pilot", type=int, default=0, metavar="N", help="with --dry_run: first ask N passages")
     shown = "ask N passages (10), print their spans and rejects, write preview.html, and stop"
     parser.add_argument("--preview", type=int, nargs="?", const=10, metavar="N", help=shown)
     parser.add_argument("--allow_incomplete", action="store_true", help="build and upload even if replies are missing")
-    parser.add_argument("--output_dir", help="folder of the run")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
     if args.pilot and not args.dry_run:
@@ -191,16 +186,7 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
         if args.dry_run or args.preview or args.push_to_hub:
             other = "--dry_run" if args.dry_run else "--preview" if args.preview else "--push_to_hub"
             raise UserError(f"--shard {args.shard} beside {other}: run {other} alone, on all passages")
-    given = {f"teacher.{name}": getattr(args, name) for name in ("base_url", "model", "max_cost", "batch")}
-    given["output_dir"] = args.output_dir or None
-    overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value is not None}
-    config = read_recipe(BuildConfig, args.config, overrides)
-    if args.prompt:
-        variant, named, file = args.prompt.rpartition("=")
-        if (named and variant not in config.teacher.variants) or (not named and len(config.teacher.variants) > 1):
-            raise UserError(f"--prompt {args.prompt}: name one of the variants {config.teacher.variants}: type=FILE")
-        config.teacher.prompts[variant or config.teacher.variants[0]] = file
-    return args, config
+    return args, read_config(args, rest)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from command_line.recipes import parse_overrides, read_recipe
 from open_ner.tools.errors import UserError, run
 
-from .config import BuildConfig
 from .corpus.passages import PASSAGES
 from .corpus.stage import describe_passages, merge_passages
 from .dataset.contamination import make_screen
+from .options import add_recipe_options, read_config
 from .teacher.merge import merge_journals
 
 
@@ -28,15 +27,11 @@ def main() -> None:
         "python -m dataset_builder.merge", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--config", required=True, help="recipe of the run")
-    parser.add_argument("--output_dir", help="folder of the run")
-    parser.add_argument("--model", help="name of the teacher at the endpoint (teacher.model)")
+    add_recipe_options(parser)
     left = "merge journals although shards are missing or questions have no reply"
     parser.add_argument("--allow_incomplete", action="store_true", help=left)
     args, rest = parser.parse_known_args()
-    given = {"output_dir": args.output_dir, "teacher.model": args.model}
-    overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value}
-    config = read_recipe(BuildConfig, args.config, overrides)
+    config = read_config(args, rest)
     folder, done = Path(config.output_dir), []
     if counts := merge_passages(config.corpus, folder, partial(make_screen, config.contamination)):
         done.append(describe_passages(config, folder, counts))

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from command_line.recipes import read_recipe
 from dataset_builder import __main__ as builder
 from dataset_builder import merge
+from dataset_builder.config import BuildConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.journals import find_journals
@@ -59,14 +61,14 @@ def test_shards_and_merge_pay_nothing_twice_and_lose_nothing(
     folder, command = run
     with FakeTeacher(lambda request: REPLY) as teacher:
         first = (folder / "passages.jsonl").read_text().splitlines()[:5]
-        config = builder.read_recipe(builder.BuildConfig, folder.parent / "recipe.yaml").teacher
+        config = read_recipe(BuildConfig, folder.parent / "recipe.yaml").teacher
         config.base_url = teacher.base_url
         with Journal(folder / "journal.jsonl") as journal:  # of an earlier run without shards
             annotate([Passage(**json.loads(line)) for line in first], journal, config)
         for shard in ("1/3", "3/3"):
             command("--stage", "annotate", "--shard", shard, endpoint=teacher)
         with pytest.raises(UserError, match="shards 2/3 have no journal: run --stage annotate --shard 2/3"):
-            command()
+            command(endpoint=teacher)  # with the options of the shards
         with pytest.raises(UserError, match="journal-1-of-3.jsonl is of another number of shards.*merge"):
             command("--stage", "annotate", "--shard", "1/2", endpoint=teacher)
         for stage in ("annotate", "build"):
@@ -131,7 +133,8 @@ def test_a_shard_uses_batches_of_its_own_and_no_batch_under_way_is_forgotten(run
     under_way = folder / "batches" / "part-1.jsonl"
     under_way.parent.mkdir()
     under_way.touch()
-    with FakeBatch(lambda request: REPLY) as provider:
+    provider = FakeBatch(lambda request: REPLY)
+    with provider:
         with pytest.raises(UserError, match="a batch of the run without shards may be under way"):
             command(*options, "1/2", endpoint=provider)
         shutil.rmtree(under_way.parent)

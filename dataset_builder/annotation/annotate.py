@@ -168,8 +168,8 @@ def annotate_replies(
             result.reject("no_entities_left", passage.id, reply=reply)
             yield None
             continue
-        origin = {"teacher": record["model"] or "", "annotated": record["time"]}
-        row = AnnotationRow(**vars(passage), entities=mentions, **origin)
+        teacher = record["model"] or ""
+        row = AnnotationRow(**vars(passage), entities=mentions, teacher=teacher, annotated=record["time"])
         if types:
             named = {names[pair[1]] for pair in pairs if pair[0].strip()}
             row["doubtful"] = sorted(named - {"", *(mention["type"] for mention in mentions)})

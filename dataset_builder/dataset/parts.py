@@ -143,7 +143,8 @@ class Parts:
                 for name, index in mixed:
                     if name == DISTILLED:
                         lines.seek(places[index])
-                        yield {**json.loads(lines.readline()), "dataset": ""}
+                        row: AnnotationRow = json.loads(lines.readline())
+                        yield {**row, "dataset": ""}
                     else:
                         yield self.human[name].rows[index]
 
