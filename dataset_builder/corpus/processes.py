@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing import get_context, parent_process
 from typing import Any
 
@@ -70,14 +71,22 @@ def run_shards(make_work: Callable[[], Work], shards: Sequence[Shard], processes
             except BaseException:  # also KeyboardInterrupt
                 for process in context.active_children():
                     process.terminate()
+                pool.shutdown(cancel_futures=True)
                 raise
 
 
 def _start(make_work: Callable[[], Work], total: Any) -> None:
-    """Prepare a process; Ctrl-C is left to the process that started it."""
-    global _work, _report
+    """Prepare a process; Ctrl-C is left to the process that started it, which then ends this one."""
+    global _get_work, _report, _ending
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    waiting = 0
+    _ending, waiting = False, 0
+
+    def end(*_: object) -> None:
+        global _ending
+        _ending = True
+        raise SystemExit  # an unfinished shard removes its files
+
+    signal.signal(signal.SIGTERM, end)
 
     def report(number: int, last: bool = False) -> None:
         nonlocal waiting
@@ -90,9 +99,10 @@ def _start(make_work: Callable[[], Work], total: Any) -> None:
         if (parent := parent_process()) and not parent.is_alive():
             os._exit(1)  # nobody waits for the shard
 
-    _work, _report = make_work(), report
+    _get_work, _report = cache(make_work), report  # made by the first shard, so that its errors are raised there
 
 
 def _run(shard: Shard) -> None:
-    _work(shard, _report)
-    _report(0, last=True)
+    if not _ending:
+        _get_work()(shard, _report)
+        _report(0, last=True)
