@@ -81,8 +81,8 @@ def merge_shards(
             what = f"rejected: {dict(decided.rejected)}" if decided.rejected else "it has no rows"
             raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; {what}")
         counts = _count(config, origin, reports, decided)
-        if config.sample and counts["kept"] < config.sample:
-            print(f"passages: the corpus has {counts['kept']} of the {config.sample} passages of corpus.sample")
+        if config.sample and (kept := decided.sources.total()) < config.sample:
+            print(f"passages: the corpus has {kept} of the {config.sample} passages of corpus.sample")
         for path in (folder / REPORT, names[1]):  # removed first, so that an interruption here is detected
             path.unlink(missing_ok=True)
         for partial, path in zip(partials, names, strict=True):
