@@ -107,7 +107,18 @@ def test_the_wheel_has_the_runtime_and_nothing_else(wheel: Path) -> None:
         ]  # fmt: skip
         assert f"{information}/licenses/LICENSE" in names
     needed = re.findall(r"^Requires-Dist: ([a-z]+)", metadata, re.MULTILINE)
-    assert needed == ["torch", "transformers", "rich", "openai", "spacy", "pyarrow", "datasets", "gradio"]
+    assert needed == [
+        "torch",
+        "transformers",
+        "rich",
+        "openai",
+        "spacy",
+        "pyarrow",
+        "datasets",
+        "accelerate",
+        "datatrove",
+        "gradio",
+    ]
     assert "License-Expression: Apache-2.0" in metadata and "Provides-Extra: serve" in metadata
 
 
