@@ -64,11 +64,7 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
     try:
         script, config, model_config = parser.parse_args_and_config(arguments)
     except ValueError as error:
-        hint = (
-            "; on a CPU set bf16: false, or use_cpu: true if it has instructions for bf16"
-            if "bf16" in str(error)
-            else ""
-        )
+        hint = "; on a CPU set bf16: false, or use_cpu: true if it has bf16 too" if "bf16" in str(error) else ""
         raise UserError(f"{recipe}: {error}{hint}") from None
     if script.after and not model_config.model_name_or_path:
         model_config.model_name_or_path = read_yaml(script.after).get("output_dir")
