@@ -154,8 +154,8 @@ def report_zero_shot(args: argparse.Namespace) -> None:
     choosing, _ = read_halves("distilled", args.quickstart) or ([], [])
     write_jsonl(ROOT / WORK / "choosing.jsonl", choosing)
     figure = RESULTS / "figures" / "fit.png"
-    command = "-m", "zero_shot.calibration", "--predictions", WORK / "choosing.jsonl", "--model", model
-    steps.command(*command, "--figure", figure)
+    fit = "-m", "zero_shot.calibration", "--predictions", WORK / "choosing.jsonl", "--model", model
+    steps.command(*fit, "--figure", figure)
     limit = ["--limit", args.limit] if args.limit else []
     data = "--data_dir", args.zero_shot
     seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from open_ner.tools.options import read_shard
 
 T = TypeVar("T")
+SHOWN = 8  # shards that a message names
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ class Shard:
 
 
 WHOLE = Shard(1, 1)
+
+
+def all_shards(count: int) -> list[Shard]:
+    """Return the shards whose number is `count`, in order."""
+    return [Shard(index, count) for index in range(1, count + 1)]
+
+
+def name_shards(shards: Sequence[Shard]) -> str:
+    """Return the names of shards for a message, of many only the first."""
+    return ", ".join(map(str, shards[:SHOWN])) + (f" and {len(shards) - SHOWN} others" if len(shards) > SHOWN else "")
 
 
 def parse_shard(text: str) -> Shard:

@@ -139,7 +139,7 @@ def inference_dtype(dtype: str | None = None) -> torch.dtype:
     assert device is not None  # PartialState() sets it
     if dtype == "bfloat16" and device.type == "cpu" and not fast_bf16():
         raise UserError("dtype bfloat16 is several times slower than float32 on this CPU: remove it")
-    return getattr(torch, dtype) if dtype else torch.bfloat16 if device.type == "cuda" else torch.float32
+    return getattr(torch, dtype or ("bfloat16" if device.type == "cuda" else "float32"))
 
 
 def fingerprint(name: str) -> str:

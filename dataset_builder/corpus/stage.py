@@ -16,7 +16,7 @@ from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl, write_jsonl
 
 from ..config import BuildConfig, CorpusConfig
-from ..shards import Shard
+from ..shards import Shard, all_shards, name_shards
 from .cutting import load_tokenizer
 from .filters import Screen
 from .merging import load_counts, merge_shards
@@ -28,7 +28,6 @@ from .sources import fingerprint, local_files, sources_of
 
 OWN = "passages.parts"  # folder of the shards of one run without --shard
 FINER = 4  # shards per process, because files differ in size
-SHOWN = 8  # shards that a message names
 
 MakeScreen = Callable[[], Screen | None]  # is called in each process
 
@@ -55,7 +54,7 @@ def write_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
     processes, path = count_processes(config), folder / OWN
     files = [local_files(source) or () for source in sources_of(config)]
     count = processes * (FINER if processes > 1 and max(map(len, files)) > 1 else 1)
-    shards = [Shard(index, count) for index in range(1, count + 1)]
+    shards = all_shards(count)
     for entry in path.glob("*"):
         if entry.name not in {shard.suffix for shard in shards}:  # of a run that was killed
             shutil.rmtree(entry)
@@ -108,7 +107,7 @@ def merge_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
         several = " and ".join(map(str, counts))
         raise UserError(f"{path} has shards of {several}: delete those of the numbers that you do not use")
     if not (merged := load_counts(folder, origin)):
-        shards = [Shard(index, counts[0]) for index in range(1, counts[0] + 1)]
+        shards = all_shards(counts[0])
         reports = _check(path, shards, origin)
         try:
             folders = [path / shard.suffix for shard in shards]
@@ -117,8 +116,8 @@ def merge_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
             spare = 2 * max(report.spare for report in reports)
             write_jsonl(path / "spare.jsonl", [spare])
             few = [one for one, report in zip(shards, reports, strict=True) if report.horizons[error.group]]
-            why = "most of their passages are near duplicates, so they hold too few"
-            raise UserError(f"run the shards {_name(few)} again, then merge: {why}; they will hold {spare} times the "
+            named, why = name_shards(few), "most of their passages are near duplicates, so they hold too few"
+            raise UserError(f"run the shards {named} again, then merge: {why}; they will hold {spare} times the "
                             "sample") from None  # fmt: skip
     shutil.rmtree(path)
     return merged
@@ -144,20 +143,18 @@ def _check(path: Path, shards: list[Shard], origin: Origin) -> list[ShardReport]
     reports = {shard: report for shard, report in found.items() if report}
     if missing := [shard for shard in shards if shard not in reports]:
         how = f"run --stage passages --shard {missing[0]} and so on, then merge again"
-        raise UserError(f"{path}: shards {_name(missing)} are missing or incomplete: {how}")
+        raise UserError(f"{path}: shards {name_shards(missing)} are missing or incomplete: {how}")
     others = [s for s, report in reports.items() if not report.origin.fits(origin.options, origin.state)]
     if others:
         what = "are of another recipe, or the corpus has changed since"
-        raise UserError(f"{path}: shards {_name(others)} {what}: run them again with this recipe, then merge again")
+        raise UserError(
+            f"{path}: shards {name_shards(others)} {what}: run them again with this recipe, then merge again"
+        )
     first = reports[shards[0]].origin
     if differ := [shard for shard, report in reports.items() if report.origin.state != first.state]:
         what = f"read another state of the corpus than {shards[0]}"
-        raise UserError(f"{path}: shards {_name(differ)} {what}: run them again, then merge again")
+        raise UserError(f"{path}: shards {name_shards(differ)} {what}: run them again, then merge again")
     return [*reports.values()]
-
-
-def _name(shards: list[Shard]) -> str:
-    return ", ".join(map(str, shards[:SHOWN])) + (f" and {len(shards) - SHOWN} others" if len(shards) > SHOWN else "")
 
 
 def _origin_of(config: CorpusConfig, screen: Screen | None) -> tuple[CorpusConfig, Origin]:

@@ -15,13 +15,11 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from ..corpus.cutting import Passage
 from ..corpus.passages import load_passages
-from ..shards import Shard
+from ..shards import Shard, all_shards, name_shards
 from .batch_files import folder_of, has_batches
 from .journal import FORMAT, Journal, read_line, write_line
 from .journals import WHOLE, find_journals, is_blank
 from .stage import open_questions
-
-SHOWN = 8  # shards that a message names
 
 
 def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool = False) -> str | None:
@@ -51,7 +49,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
             _require_all(due, folder)
         if under_way := [shard for shard, path in found.items() if has_batches(path)]:
             why = "have batches that may be under way, and their replies are paid: run them again, then merge"
-            raise UserError(f"{folder}: shards {_name(under_way)} {why}")
+            raise UserError(f"{folder}: shards {name_shards(under_way)} {why}")
         before = len(whole)
         if due:
             partial = whole.path.with_name(f"{WHOLE}.partial")
@@ -93,9 +91,9 @@ def _require_all(due: dict[Shard, Path], folder: Path) -> None:
     if len(counts) > 1:
         several = " and ".join(map(str, counts))
         raise UserError(f"{folder} has journals of {several} shards: give --allow_incomplete to merge all of them")
-    if missing := [s for s in (Shard(index, counts[0]) for index in range(1, counts[0] + 1)) if s not in due]:
+    if missing := [shard for shard in all_shards(counts[0]) if shard not in due]:
         how = f"run --stage annotate --shard {missing[0]} and so on, or give --allow_incomplete to merge the others"
-        raise UserError(f"{folder}: shards {_name(missing)} have no journal: {how}")
+        raise UserError(f"{folder}: shards {name_shards(missing)} have no journal: {how}")
 
 
 def _append(shard: Shard, path: Path, whole: Journal, file: BinaryIO) -> None:
@@ -115,15 +113,11 @@ def _append(shard: Shard, path: Path, whole: Journal, file: BinaryIO) -> None:
 
 def _require_replies(config: TeacherConfig, passages: Iterable[Passage], whole: Journal, count: int) -> None:
     missing: Counter[Shard] = Counter()
-    shards = [Shard(index, count) for index in range(1, count + 1)]
+    shards = all_shards(count)
     asked = tqdm(passages, desc="questions without a reply", unit=" passages", disable=None)
     for question in open_questions(asked, whole, config) if config.model else ():
         missing[next(shard for shard in shards if shard.has(question.passage_id))] += 1
     if missing:
-        named = _name(sorted(missing, key=lambda shard: shard.index))
+        named = name_shards(sorted(missing, key=lambda shard: shard.index))
         how = "run them again, with a higher --max_cost if it was reached, or give --allow_incomplete"
         raise UserError(f"{missing.total()} questions of the shards {named} have no reply: {how}")
-
-
-def _name(shards: list[Shard]) -> str:
-    return ", ".join(map(str, shards[:SHOWN])) + (f" and {len(shards) - SHOWN} others" if len(shards) > SHOWN else "")
