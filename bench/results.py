@@ -16,6 +16,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from statistics import fmean
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -24,8 +25,9 @@ from bench.answers import compare, is_choosing, passage_of  # noqa: E402
 from bench.parts import steps  # noqa: E402
 from bench.parts.sets import write_sets  # noqa: E402
 from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
+from hub.records import MAIN  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
-from open_ner.tools.files import write_json, write_jsonl  # noqa: E402
+from open_ner.tools.files import write_atomic, write_json, write_jsonl  # noqa: E402
 from zero_shot.calibration import apply, decide  # noqa: E402
 from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
 
@@ -34,6 +36,8 @@ KEPT = "bf16"  # the arm of bench/ablations.py whose options are used
 DRAWS = 2  # conversations per passage
 STUDENTS = {"distilled": None, "passages_800": 800, "passages_200": 200}  # passages trained on; None: all
 PAPER_PASSAGES = 45_889
+ASKED = ("--presence_bias", 2.0)  # answers for a fit to choose from: a student with many absent types is too shy
+READINGS = {"each type by itself": "free", "types compete": "flat", "types compete, fitted": "flat, fitted"}
 
 
 def main() -> None:
@@ -80,7 +84,7 @@ def ask_development_set(model: Path, folder: Path, args: argparse.Namespace) -> 
     """Ask a student sentences of both halves of the development set."""
     steps.evaluate(
         model, folder / "on_dev", "recipes/eval/dev_closed.yaml", "--data_dir", args.dev,
-        "--benchmarks", "[dev_closed_sentences]", "--limit", args.sentences,
+        "--benchmarks", "[dev_closed_sentences]", "--limit", args.sentences, *ASKED,
     )  # fmt: skip
 
 
@@ -106,12 +110,19 @@ def report_development_set(quickstart: Path) -> None:
         training = json.loads((ROOT / model / "training.json").read_text(encoding="utf-8"))
         rows[name] = {
             "passages": training["trained_on"]["conversations"] if name == "quickstart" else count_passages(name),
-            "trained_on": training["trained_on"], "seconds": training["seconds"], "free": free[name], "fitted": scores,
+            "trained_on": training["trained_on"], "seconds": whole_seconds(training),
+            "free": free[name], "fitted": scores,
         }  # fmt: skip
     (ROOT / RESULTS / "figures").mkdir(parents=True, exist_ok=True)
     write_json(ROOT / RESULTS / "development.json", rows)
     print(json.dumps({name: row["fitted"]["strict"] for name, row in rows.items()}, indent=1))
     plot_scaling({row["passages"]: row["fitted"]["strict"]["f1"] for row in list(rows.values())[1:]})
+
+
+def whole_seconds(training: dict) -> float:
+    """Return the seconds of a whole training: those of training.json are of the steps after the last interruption."""
+    steps, before = training["history"][-1]["step"], int((training["resumed_from"] or "-0").rpartition("-")[2])
+    return round(training["seconds"] * steps / (steps - before), 1)
 
 
 def count_passages(name: str) -> int:
@@ -145,7 +156,7 @@ def ask_human_sets(model: Path, args: argparse.Namespace) -> Path:
         with (ROOT / WORK / "passages.jsonl").open(encoding="utf-8") as lines:
             counts = write_sets(args.human, [json.loads(line)["text"] for line in lines], ROOT / folder, args.texts)
         write_json(ROOT / RESULTS / "human_sets.json", counts)
-    return steps.evaluate(model, WORK / "distilled" / "human", folder / "suite.yaml", "--data_dir", folder)
+    return steps.evaluate(model, WORK / "distilled" / "human", folder / "suite.yaml", "--data_dir", folder, *ASKED)
 
 
 def report_zero_shot(args: argparse.Namespace) -> None:
@@ -158,7 +169,7 @@ def report_zero_shot(args: argparse.Namespace) -> None:
     steps.command(*fit, "--figure", figure)
     limit = ["--limit", args.limit] if args.limit else []
     data = "--data_dir", args.zero_shot
-    seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit)
+    seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit, *ASKED)
     human = ask_human_sets(model, args)
     dev = steps.predictions(model, WORK / "distilled" / "on_dev")
     output = ("--report", "--output", "results/answers/distilled.json")
@@ -168,10 +179,34 @@ def report_zero_shot(args: argparse.Namespace) -> None:
         shutil.copy(ROOT / folder / name, ROOT / RESULTS / "zero_shot")
     for picture in (ROOT / folder / "figures").glob("*.png"):
         shutil.copy(picture, ROOT / RESULTS / "zero_shot" / "figures")
-    results = seven.with_name("results.json").read_text(encoding="utf-8")
+    results = seven.with_name("results.json").read_text(encoding="utf-8").replace(str(args.zero_shot), "ZERO_SHOT")
     (ROOT / RESULTS / "zero_shot" / "results.json").write_text(results, encoding="utf-8")
+    write_table()
     shutil.copy(ROOT / model / "training.json", ROOT / RESULTS)
     shutil.copy(ROOT / model / "figures" / "learning_curve.png", ROOT / RESULTS / "figures")
+
+
+def write_table() -> None:
+    """Write the final student's F1 on the paper's seven sets and on the human-annotated ones, in each reading."""
+    rows = json.loads((ROOT / "results" / "answers" / "distilled.json").read_text(encoding="utf-8"))["sets"]
+    human = json.loads((ROOT / RESULTS / "human_sets.json").read_text(encoding="utf-8"))
+    names = {"seven sets": [name for name in rows if name.startswith(("mit_", "crossner_"))], "ten sets": [*human]}
+    lines = [
+        "| F1 in percent: official / strict | " + " | ".join(READINGS) + " | texts removed |",
+        "|---|" + "--:|" * (len(READINGS) + 1),
+    ]
+    for group, own in names.items():
+        cells = {
+            name: [[rows[name][way][scorer]["f1"] for scorer in MAIN] for way in READINGS.values()] for name in own
+        }
+        cells[f"mean of the {group}"] = [
+            [fmean(values) for values in zip(*way, strict=True)] for way in zip(*cells.values(), strict=True)
+        ]
+        for name, ways in cells.items():
+            removed = f"{human[name]['removed']} of {human[name]['texts']}" if name in human else ""
+            shown = [" / ".join(f"{value:.1f}" for value in way) for way in ways]
+            lines.append(f"| {' | '.join([name, *shown, removed])} |")
+    write_atomic(ROOT / RESULTS / "table.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

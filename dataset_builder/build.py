@@ -100,8 +100,9 @@ def _public_options(options: SupervisedConfig | ContaminationConfig) -> dict[str
 def replaced(target: Path, proof: str = "stats.json", kind: str = "a dataset") -> Iterator[Path]:
     """Yield a new folder that replaces `target` when the block ends without an error.
 
-    If the process is killed, a complete folder is left, which the next call moves to `target` if necessary. Raises
-    UserError if `target` contains files but not `proof`, which shows that this program wrote it.
+    An error leaves `target` as it was. If the process is killed, a complete folder is left, which the next call moves
+    to `target` if necessary. Raises UserError if `target` contains files but not `proof`, which shows that this
+    program wrote it.
     """
     partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "old"))
     if old.exists() and not target.exists():  # killed between the two renames below
@@ -112,7 +113,11 @@ def replaced(target: Path, proof: str = "stats.json", kind: str = "a dataset") -
         if leftover.exists():
             shutil.rmtree(leftover)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     if target.exists():
         target.rename(old)
     partial.rename(target)

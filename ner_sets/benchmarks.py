@@ -37,6 +37,7 @@ class BenchmarkPassage:
     id: str
     text: str
     queries: list[Query]
+    dataset: str | None = None  # name in the line `Dataset:` of the dialogue, for students
 
 
 def find_benchmark(name: str) -> Path:
@@ -135,14 +136,14 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
     passages = []
     for row in rows.to_list():
         try:
-            text, _, pairs = read_conversation(row["messages"])
+            text, dataset, pairs = read_conversation(row["messages"])
         except ValueError as error:
             raise UserError(f"{source}: row {row['id']!r}: {error}") from None
         spans: dict[str, Spans] = defaultdict(list)
         for entity in row["entities"]:
             spans[entity["type"]].append((entity["start"], entity["end"]))
         queries = [Query(name, gold, sorted(spans[name])) for name, gold in pairs if name not in config.drop]
-        passages.append(BenchmarkPassage(row["id"], text, queries))
+        passages.append(BenchmarkPassage(row["id"], text, queries, dataset))
     return passages
 
 

@@ -72,6 +72,7 @@ class BenchmarkConfig(SetConfig):
     protocols: dict[str, dict[str, Any]] = option(dict, "protocol -> options that have another value under it")
     wordings: dict[str, list[str]] = option(dict, "type -> other wordings, for the paraphrase suite")
     domain: str = option("", "domain, as grouped in the paper")
+    dataset: str = option("", "name in the line `Dataset:` of the dialogue, for students trained on that set")
     made_by: Literal["", "blank", "corrected"] = option(
         "", "how people made the gold: blank without spans in view, corrected from those of a model"
     )

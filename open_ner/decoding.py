@@ -31,10 +31,11 @@ QUERIES_A_ROW = 64  # a query computes attention over the masked columns of all 
 
 @dataclass
 class Request:
-    """A passage and the types to find in it."""
+    """A passage, the types to find in it, and the name in the line `Dataset:` of the dialogue, if it has one."""
 
     text: str
     types: Sequence[str]
+    dataset: str | None = None
 
 
 @dataclass
@@ -97,8 +98,8 @@ class Decoder:
         self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.eos[0]
 
     def answer(
-        self, requests: Iterable[Request], *, dataset: str | None = None, free: bool = False,
-        presence_bias: float | None = None, max_new_tokens: int = 256, token_budget: int = 16384,
+        self, requests: Iterable[Request], *, free: bool = False, presence_bias: float | None = None,
+        max_new_tokens: int = 256, token_budget: int = 16384,
     ) -> Iterator[list[Answer]]:  # fmt: skip
         """Yield, for each request in order, its answers in the order of its types.
 
@@ -107,7 +108,6 @@ class Decoder:
 
         Args:
             requests: passages with their types.
-            dataset: the `Dataset:` line of the dialogue.
             free: continue until the end token, as `generate()` does; otherwise an answer also ends where its list is
                 closed, or where it repeats a string.
             presence_bias: a type is answered if `Answer.presence` plus this is above 0, and is empty otherwise; None
@@ -123,7 +123,7 @@ class Decoder:
         batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens)
         waiting: list[list[_Query]] = []  # queries of each request whose answers have not been yielded yet
         for request in requests:
-            rows = self._rows(request, dataset, options)
+            rows = self._rows(request, options)
             for row in rows:
                 size = max(len(r.prefix) + sum(len(q.suffix) + reserve for q in r.queries) for r in [*batch, row])
                 if batch and size * (len(batch) + 1) > token_budget:  # every row is padded to the longest
@@ -137,11 +137,11 @@ class Decoder:
         for queries in waiting:
             yield [query.answer for query in queries]
 
-    def _rows(self, request: Request, dataset: str | None, options: _Options) -> list[_BatchRow]:
+    def _rows(self, request: Request, options: _Options) -> list[_BatchRow]:
         """Split the queries of a request into rows that fit the budget even if all answers are of full length."""
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         room = positions - options.max_new_tokens if positions else None
-        prompts = self.encoder.encode(request.text, request.types, dataset, room)
+        prompts = self.encoder.encode(request.text, request.types, request.dataset, room)
         if room is not None and len(prompts) > room:
             raise ValueError(
                 f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and "
@@ -197,7 +197,8 @@ class Decoder:
             answer, tokens, choice = query.answer, best.indices[number].tolist(), 0
             if query.may_be_empty:
                 query.empty_logprob += empty_logprobs[number]
-                choice = self._decide(query, tokens, options.presence_bias)
+                choice = self._decide(query, tokens, options)
+                answer.forced |= choice > 0
             if not query.done and tokens[choice] in self.eos:
                 answer.complete = query.done = True
             elif not query.done:
@@ -209,19 +210,21 @@ class Decoder:
             if query.done:
                 self._finish(answer)
 
-    def _decide(self, query: _Query, tokens: list[int], bias: float | None) -> int:
+    def _decide(self, query: _Query, tokens: list[int], options: _Options) -> int:
         """Measure the presence of a query's type; with a bias, decide by it whether the answer may be empty.
 
         `tokens` are the two best next tokens. Returns which of them to take.
         """
         answer, logprob = query.answer, min(query.empty_logprob, -1e-9)  # rounding can reach 0, a probability of 1
         answer.presence = math.log(-math.expm1(logprob)) - logprob
-        if bias is None:
+        if options.presence_bias is None:
             return 0
         place = len(answer.tokens)
-        if answer.presence + bias > 0:
-            # `[` may also begin a list with strings, unless the second best token is `["`
-            avoided = place + 1 == len(self.empty) or b'"' in self.token_bytes[tokens[1]]
+        if answer.presence + options.presence_bias > 0:
+            # `[` may also begin a list with strings, unless the second best token is `["`; free answers are left alone
+            # until greedy decoding would end in `[]`
+            mark = not options.free and b'"' in self.token_bytes[tokens[1]]
+            avoided = place + 1 == len(self.empty) or mark
             return int(tokens[0] == self.empty[place] and avoided)
         if tokens[0] != self.empty[place]:
             answer.tokens, answer.logprobs, answer.complete = list(self.empty), [0.0] * len(self.empty), True

@@ -160,11 +160,12 @@ class OpenNERPipeline(Pipeline):
         settings: dict[str, Any] = saved | options
         if expected := settings.pop("expected_present", None):
             settings["presence_bias"] = logit(expected) - logit(self.defaults["present_share"])
+        dataset = settings.pop("dataset", None)
         asked = ((text, queries, window) for text, queries, windows in items for window in windows)
         size = max(1, QUERIES_AT_A_TIME // len(items[0][1]))
         answers: list[Answered] = []
         while group := list(islice(asked, size)):
-            requests = [Request(text[w.start : w.end], list(queries.values())) for text, queries, w in group]
+            requests = [Request(text[w.start : w.end], list(queries.values()), dataset) for text, queries, w in group]
             with self.device_placement():
                 answered = list(self.decoder.answer(requests, **settings))
             for (text, queries, window), row in zip(group, answered, strict=True):

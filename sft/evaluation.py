@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,14 +76,12 @@ class HeldOut:
         """Return `[true positives, predicted, gold]` over the conversations of process `rank` out of `world`."""
         counts = torch.zeros(3, dtype=torch.long)
         decoder = Decoder(model, tokenizer)
-        rows = sorted(self.rows[rank::world], key=lambda row: (row[1] or "", len(row[0])))
-        for dataset, group in groupby(rows, key=lambda row: row[1]):
-            part = list(group)
-            requests = [Request(text, [name for name, _ in queries]) for text, _, queries in part]
-            answers = decoder.answer(requests, dataset=dataset, free=True, max_new_tokens=self.max_new_tokens)
-            for (_, _, queries), found in zip(part, answers, strict=True):
-                gold = [answer for _, answer in queries]
-                counts += torch.tensor(self.count([answer.text for answer in found], gold))
+        rows = sorted(self.rows[rank::world], key=lambda row: len(row[0]))
+        requests = [Request(text, [name for name, _ in queries], dataset) for text, dataset, queries in rows]
+        answers = decoder.answer(requests, free=True, max_new_tokens=self.max_new_tokens)
+        for (_, _, queries), found in zip(rows, answers, strict=True):
+            gold = [answer for _, answer in queries]
+            counts += torch.tensor(self.count([answer.text for answer in found], gold))
         return counts
 
 

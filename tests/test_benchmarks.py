@@ -176,8 +176,27 @@ def test_a_dataset_of_this_project_is_read_by_its_conversations(tmp_path: Path) 
         ("city", '["Paris"]', [(0, 5)]),
         ("river", "[]", []),
     ]
+    assert passage.dataset is None
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path, "path: dataset\nformat: conversations\nsplit: test\n")
+
+
+def test_a_student_is_asked_with_the_dataset_line_of_its_training(tmp_path: Path) -> None:
+    """A held-out conversation has it; for another benchmark it is an option."""
+    import datasets
+
+    from open_ner.conversation import build_conversation
+
+    messages = build_conversation(TEXT, [("city", ["Paris"])], "wikigold")
+    entities = [{"start": 0, "end": 5, "text": "Paris", "type": "city"}]
+    rows = datasets.Dataset.from_list([{"id": "x", "text": TEXT, "messages": messages, "entities": entities}])
+    rows.to_parquet(tmp_path / "dataset" / "validation-00000-of-00001.parquet")
+    [passage] = load(tmp_path, "path: dataset\nformat: conversations\nsplit: validation\n").passages
+    assert passage.dataset == "wikigold"
+    (tmp_path / "b.jsonl").write_text(json.dumps({"id": "x", "text": TEXT, "entities": entities}) + "\n")
+    plain, named = (load(tmp_path, f"path: b.jsonl\nformat: offsets\n{line}") for line in ("", "dataset: wikigold\n"))
+    assert [one.passages[0].dataset for one in (plain, named)] == [None, "wikigold"]
+    assert plain.digest != named.digest
 
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "zero_shot"

@@ -298,7 +298,8 @@ def listen(tagger: OpenNERPipeline) -> list[dict[str, Any]]:
     answer = tagger.decoder.answer
 
     def spy(requests: Any, **options: Any) -> Iterator[list[Answer]]:
-        seen.append({"types": [list(request.types) for request in requests], **options})
+        datasets = {"dataset": requests[0].dataset} if requests and requests[0].dataset else {}
+        seen.append({"types": [list(request.types) for request in requests], **datasets, **options})
         return answer(requests, **options)
 
     tagger.decoder.answer = spy

@@ -102,7 +102,7 @@ class EndpointModel:
                 if self.baseline:
                     messages = render(self.baseline, passage.text, [query.asked for query in queries])
                 else:
-                    messages = build_query(passage.text, queries[0].asked)
+                    messages = build_query(passage.text, queries[0].asked, passage.dataset)
                 key = request_key(config.model or "", request_parameters(config), messages)
                 questions.append(Question(key, self.name, passage.id, messages))
         client = TeacherClient(config, journal)

@@ -28,6 +28,11 @@ class SuiteConfig:
         "free",
         "free: each type by itself, as in published results; flat: the types of a passage compete for its spans",
     )
+    presence_bias: float | None = option(
+        None,
+        "decoding free: students also answer types whose log-odds plus this are above 0, for a fit to choose from; "
+        "these answers are kept apart and not scored",
+    )
     occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all its occurrences, or the first")
     wordings: bool = option(False, "ask each type under its other wordings too")
     data_dir: str = option(".", "folder that the benchmarks' paths are relative to")
@@ -80,6 +85,8 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
     passages, revision = read_passages(config, suite.data_dir, rejects)
     if passages and not any(passage.queries for passage in passages):
         raise UserError(f"{recipe}: benchmark {config.name} has no type to ask: set its `types`, as in [person, city]")
+    for passage in passages:
+        passage.dataset = passage.dataset or config.dataset or None
     passages, seen = [passage for passage in passages if passage.queries], Counter[str]()
     for passage in passages:
         seen[passage.id] += 1
@@ -92,7 +99,9 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
     if not passages:
         found = f"rejects: {dict(rejects) or 'none'}"
         raise UserError(f"{config.path}: benchmark {config.name} has no passage to ask; {found}")
-    rows = [[p.text, [dataclasses.astuple(query) for query in p.queries]] for p in passages]
+    rows = [
+        [p.text, [dataclasses.astuple(q) for q in p.queries], *([p.dataset] if p.dataset else [])] for p in passages
+    ]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
     size = len(passages)
     if suite.limit and suite.limit < size:

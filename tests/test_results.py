@@ -1,0 +1,97 @@
+"""bench/results.py: its reports, from predictions that were made up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import results
+from bench.answers import is_choosing
+from bench.parts import steps
+from zero_shot.predict import folder_name
+
+CHOOSING, REPORTING = (
+    [name for n in range(60) if is_choosing(name := f"news-{n}") == half][:12] for half in (True, False)
+)
+
+
+def predicted(name: str, wrong: int) -> list[dict[str, Any]]:
+    """Lines of a passage: a right answer, one that is wrong in `wrong` of three passages, and an absent type."""
+    spans = {"city": [(0, 4, 0.8)], "person": [(9, 14, 0.6)] if wrong else [], "date": []}
+    gold = {"city": [[0, 4]], "person": [], "date": []}
+    head = {"benchmark": "dev_closed_sentences", "passage_id": f"{name}.0", "text": "Rome and Paris"}
+    return [
+        {
+            **head, "type": kind, "raw": json.dumps(["Rome and Paris"[a:b] for a, b, _ in own]),
+            "parse_failure": False,
+            "spans": [{"start": a, "end": b, "score": score} for a, b, score in own], "presence": 1.0 if own else -3.0,
+            "gold": json.dumps(["Rome"] if gold[kind] else []), "gold_spans": gold[kind],
+        }
+        for kind, own in spans.items()
+    ]  # fmt: skip
+
+
+def finish(root: Path, model: Path, folder: Path, wrong_in: int, training: dict[str, Any]) -> None:
+    """Write what training and evaluation leave; every passage whose place is below `wrong_in` has a wrong span."""
+    (root / model).mkdir(parents=True, exist_ok=True)
+    (root / model / "training.json").write_text(json.dumps(training))
+    target = root / folder / "on_dev" / folder_name(str(model)) / "dev"
+    target.mkdir(parents=True)
+    names = [(place, name) for half in (CHOOSING, REPORTING) for place, name in enumerate(half)]
+    lines = [line for place, name in names for line in predicted(name, place < wrong_in)]
+    (target / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (target / "results.json").write_text("{}")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(steps, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_students_are_compared_with_the_quick_start_on_the_reporting_half(root: Path) -> None:
+    training = {"seconds": 90.0, "resumed_from": None, "history": [{"step": 40}], "trained_on": {"conversations": 200}}
+    quickstart = Path("runs/quickstart/model")
+    finish(root, quickstart, results.WORK / "quickstart", 12, training)
+    for number, (name, passages) in enumerate((("distilled", 2912), ("passages_200", 200))):
+        resumed = {**training, "resumed_from": "checkpoint-30"} if number else training
+        finish(root, results.WORK / name / "model", results.WORK / name, 3 + number, resumed)
+        report = root / results.WORK / name / "data" / "passages.report.json"
+        report.parent.mkdir(parents=True)
+        report.write_text(json.dumps({"counts": {"kept": passages}}))
+    results.report_development_set(quickstart)
+    rows = json.loads((root / results.RESULTS / "development.json").read_text())
+    assert {name: row["passages"] for name, row in rows.items()} == {
+        "quickstart": 200, "passages_200": 200, "distilled": 2912
+    }  # fmt: skip
+    assert [rows[name]["seconds"] for name in rows] == [90.0, 360.0, 90.0]  # the last 10 of 40 steps took 90
+    free = {name: row["free"]["strict"] for name, row in rows.items()}
+    assert free["distilled"]["precision"] == 80.0 and free["quickstart"]["precision"] == 50.0
+    assert free["distilled"]["gain"] > 0 and free["distilled"]["interval"][0] > 0
+    assert (root / results.RESULTS / "figures" / "scaling.png").stat().st_size > 1000
+
+
+def test_the_table_has_means_of_both_groups_of_sets(root: Path) -> None:
+    def scored(f1: float) -> dict[str, Any]:
+        return {way: {"official": {"f1": f1}, "strict": {"f1": f1 + 10}} for way in results.READINGS.values()}
+
+    (root / "results" / "answers").mkdir(parents=True)
+    (root / results.RESULTS).mkdir(parents=True)
+    sets = {
+        "reporting half": scored(1.0),
+        "mit_movie": scored(10.0),
+        "crossner_ai": scored(20.0),
+        "AnEM": scored(30.0),
+    }
+    (root / "results" / "answers" / "distilled.json").write_text(json.dumps({"sets": sets}))
+    human = {"AnEM": {"texts": 50, "removed": 2, "asked": 48}}
+    (root / results.RESULTS / "human_sets.json").write_text(json.dumps(human))
+    results.write_table()
+    rows = (root / results.RESULTS / "table.md").read_text().splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [
+        "mit_movie", "crossner_ai", "mean of the seven sets", "AnEM", "mean of the ten sets"
+    ]  # fmt: skip
+    assert rows[2] == "| mean of the seven sets | 15.0 / 25.0 | 15.0 / 25.0 | 15.0 / 25.0 |  |"
+    assert rows[3].endswith("| 2 of 50 |")
