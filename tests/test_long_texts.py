@@ -231,7 +231,7 @@ def test_windows_never_exceed_the_positions_of_the_model(
     def answer(requests: list[Request], **options: Any) -> list[list[Answer]]:
         nonlocal longest
         for request in requests:
-            longest = max(longest, len(tagger.decoder.encoder.encode(request.text, request.types, options["dataset"])))
+            longest = max(longest, len(tagger.decoder.encoder.encode(request.text, request.types, request.dataset)))
         return [[Answer()] * len(request.types) for request in requests]
 
     monkeypatch.setattr(tagger.decoder, "answer", answer)
