@@ -63,7 +63,7 @@ def main() -> None:
         train(name, args)
         ask_development_set(WORK / name / "model", WORK / name, args)
         report_development_set(args.quickstart)
-    if args.zero_shot and args.human and "distilled" in args.students:
+    if args.zero_shot and "distilled" in args.students:
         report_zero_shot(args)
 
 
@@ -170,10 +170,10 @@ def report_zero_shot(args: argparse.Namespace) -> None:
     limit = ["--limit", args.limit] if args.limit else []
     data = "--data_dir", args.zero_shot
     seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit, *ASKED)
-    human = ask_human_sets(model, args)
+    human = [ask_human_sets(model, args)] if args.human else []
     dev = steps.predictions(model, WORK / "distilled" / "on_dev")
     output = ("--report", "--output", "results/answers/distilled.json")
-    steps.command("bench/answers.py", "--dev", dev, "--test", seven, human, *output)
+    steps.command("bench/answers.py", "--dev", dev, "--test", seven, *human, *output)
     (ROOT / RESULTS / "zero_shot" / "figures").mkdir(parents=True, exist_ok=True)
     for name in ("table.md", "details.md"):
         shutil.copy(ROOT / folder / name, ROOT / RESULTS / "zero_shot")
@@ -182,15 +182,19 @@ def report_zero_shot(args: argparse.Namespace) -> None:
     results = seven.with_name("results.json").read_text(encoding="utf-8").replace(str(args.zero_shot), "ZERO_SHOT")
     (ROOT / RESULTS / "zero_shot" / "results.json").write_text(results, encoding="utf-8")
     write_table()
-    shutil.copy(ROOT / model / "training.json", ROOT / RESULTS)
+    training = json.loads((ROOT / model / "training.json").read_text(encoding="utf-8"))
+    whole = {"passages": count_passages("distilled"), "seconds": whole_seconds(training)}
+    write_json(ROOT / RESULTS / "training.json", training | whole)
     shutil.copy(ROOT / model / "figures" / "learning_curve.png", ROOT / RESULTS / "figures")
 
 
 def write_table() -> None:
     """Write the final student's F1 on the paper's seven sets and on the human-annotated ones, in each reading."""
     rows = json.loads((ROOT / "results" / "answers" / "distilled.json").read_text(encoding="utf-8"))["sets"]
-    human = json.loads((ROOT / RESULTS / "human_sets.json").read_text(encoding="utf-8"))
-    names = {"seven sets": [name for name in rows if name.startswith(("mit_", "crossner_"))], "ten sets": [*human]}
+    file = ROOT / RESULTS / "human_sets.json"
+    human = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    names = {"seven sets": [name for name in rows if name.startswith(("mit_", "crossner_"))]}
+    names |= {"ten sets": [*human]} if human else {}
     lines = [
         "| F1 in percent: official / strict | " + " | ".join(READINGS) + " | texts removed |",
         "|---|" + "--:|" * (len(READINGS) + 1),
