@@ -120,10 +120,6 @@ def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
     suite = read_recipe(SuiteConfig, args.config, overrides)
     if suite.limit is not None and suite.limit < 1:
         raise UserError(f"--limit {suite.limit}: score at least one passage")
-    if (bias := suite.presence_bias) is not None and suite.decoding == "flat":
-        raise UserError(f"presence_bias {bias}: flat uses the student's own; remove it, or use free")
-    if bias is not None and bias <= 0:
-        raise UserError(f"presence_bias {bias}: set it above 0; bounds below need no other answers")
     return suite
 
 
@@ -137,8 +133,6 @@ def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel
     from zero_shot.baseline import BaselineConfig, LocalBaseline
     from zero_shot.endpoint import EndpointModel
 
-    if suite.presence_bias is not None:
-        raise UserError(f"presence_bias {suite.presence_bias}: {name} is no student in this program; remove it")
     baseline = read_recipe(BaselineConfig, name) if is_yaml else None
     if baseline and baseline.where != "endpoint":
         model = LocalBaseline(baseline, suite.dtype)

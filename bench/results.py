@@ -36,7 +36,6 @@ KEPT = "bf16"  # the arm of bench/ablations.py whose options are used
 DRAWS = 2  # conversations per passage
 STUDENTS = {"distilled": None, "passages_800": 800, "passages_200": 200}  # passages trained on; None: all
 PAPER_PASSAGES = 45_889
-ASKED = ("--presence_bias", 2.0)  # answers for a fit to choose from: a student with many absent types is too shy
 READINGS = {"each type by itself": "free", "types compete": "flat", "types compete, fitted": "flat, fitted"}
 
 
@@ -84,7 +83,7 @@ def ask_development_set(model: Path, folder: Path, args: argparse.Namespace) -> 
     """Ask a student sentences of both halves of the development set."""
     steps.evaluate(
         model, folder / "on_dev", "recipes/eval/dev_closed.yaml", "--data_dir", args.dev,
-        "--benchmarks", "[dev_closed_sentences]", "--limit", args.sentences, *ASKED,
+        "--benchmarks", "[dev_closed_sentences]", "--limit", args.sentences,
     )  # fmt: skip
 
 
@@ -156,7 +155,7 @@ def ask_human_sets(model: Path, args: argparse.Namespace) -> Path:
         with (ROOT / WORK / "passages.jsonl").open(encoding="utf-8") as lines:
             counts = write_sets(args.human, [json.loads(line)["text"] for line in lines], ROOT / folder, args.texts)
         write_json(ROOT / RESULTS / "human_sets.json", counts)
-    return steps.evaluate(model, WORK / "distilled" / "human", folder / "suite.yaml", "--data_dir", folder, *ASKED)
+    return steps.evaluate(model, WORK / "distilled" / "human", folder / "suite.yaml", "--data_dir", folder)
 
 
 def report_zero_shot(args: argparse.Namespace) -> None:
@@ -169,7 +168,7 @@ def report_zero_shot(args: argparse.Namespace) -> None:
     steps.command(*fit, "--figure", figure)
     limit = ["--limit", args.limit] if args.limit else []
     data = "--data_dir", args.zero_shot
-    seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit, *ASKED)
+    seven = steps.evaluate(model, folder, "recipes/eval/uniner.yaml", *data, *limit)
     human = [ask_human_sets(model, args)] if args.human else []
     dev = steps.predictions(model, WORK / "distilled" / "on_dev")
     output = ("--report", "--output", "results/answers/distilled.json")

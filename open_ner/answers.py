@@ -37,7 +37,6 @@ class Answer:
     ends: list[int] = field(default_factory=list)  # for each token, the length of `text` after it
     complete: bool = False
     presence: float | None = None  # log-odds that the type occurs; see `Decoder.answer`
-    forced: bool = False  # greedy decoding would answer `[]`, but a presence bias excluded that
 
     def scored_strings(self) -> list[tuple[str, float | None]]:
         """Return the distinct strings of the answer as `(string, score)`, up to the first fault of its JSON.

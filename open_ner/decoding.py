@@ -197,8 +197,7 @@ class Decoder:
             answer, tokens, choice = query.answer, best.indices[number].tolist(), 0
             if query.may_be_empty:
                 query.empty_logprob += empty_logprobs[number]
-                choice = self._decide(query, tokens, options)
-                answer.forced |= choice > 0
+                choice = self._decide(query, tokens, options.presence_bias)
             if not query.done and tokens[choice] in self.eos:
                 answer.complete = query.done = True
             elif not query.done:
@@ -210,21 +209,19 @@ class Decoder:
             if query.done:
                 self._finish(answer)
 
-    def _decide(self, query: _Query, tokens: list[int], options: _Options) -> int:
+    def _decide(self, query: _Query, tokens: list[int], bias: float | None) -> int:
         """Measure the presence of a query's type; with a bias, decide by it whether the answer may be empty.
 
         `tokens` are the two best next tokens. Returns which of them to take.
         """
         answer, logprob = query.answer, min(query.empty_logprob, -1e-9)  # rounding can reach 0, a probability of 1
         answer.presence = math.log(-math.expm1(logprob)) - logprob
-        if options.presence_bias is None:
+        if bias is None:
             return 0
         place = len(answer.tokens)
-        if answer.presence + options.presence_bias > 0:
-            # `[` may also begin a list with strings, unless the second best token is `["`; free answers are left alone
-            # until greedy decoding would end in `[]`
-            mark = not options.free and b'"' in self.token_bytes[tokens[1]]
-            avoided = place + 1 == len(self.empty) or mark
+        if answer.presence + bias > 0:
+            # `[` may also begin a list with strings, unless the second best token is `["`
+            avoided = place + 1 == len(self.empty) or b'"' in self.token_bytes[tokens[1]]
             return int(tokens[0] == self.empty[place] and avoided)
         if tokens[0] != self.empty[place]:
             answer.tokens, answer.logprobs, answer.complete = list(self.empty), [0.0] * len(self.empty), True

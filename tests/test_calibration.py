@@ -113,22 +113,6 @@ def test_presence_and_threshold_are_those_of_the_best_f1() -> None:
     assert len(kept) == sum(own["gold_spans"] != [] for own in flat) and min(kept) >= decision["threshold"] > 0
 
 
-def test_answers_that_a_suite_has_forced_raise_the_presence_bias() -> None:
-    """A shy student: types of presence -1 occur, those of -3 do not, and both were answered `[]`."""
-    lines = [typed("city", [(0, 4, 0.9)], [[0, 4]], 2.0, n) for n in range(20)]
-    lines += [typed("city", [(0, 4, 0.9)], [], 2.0, n) for n in range(20, 22)]
-    for n in range(100, 140):
-        occurs = n % 2
-        own = typed("city", [], [[9, 14]] if occurs else [], -1.0 if occurs else -3.0, n)
-        lines.append({**own, "forced_spans": [{"start": 9, "end": 14, "score": 0.2}]})
-    assert all(own["spans"] == [] for own in flatten(lines[22:], Selection(), None))
-    decision = decide(lines)
-    assert decision["presence_bias"] is not None and 1.0 < decision["presence_bias"] <= 3.0
-    read = apply(lines, decision)
-    assert [bool(own["spans"]) for own in read[22:]] == [bool(n % 2) for n in range(100, 140)]
-    assert read[23]["raw"] == '["Paris"]'
-
-
 def test_a_decision_is_measured_on_the_passages_it_was_not_fitted_on() -> None:
     lines = drawn_lines(2.5, -1.0, 4000)
     crossed = cross_fitted(lines)

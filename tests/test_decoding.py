@@ -205,27 +205,6 @@ def test_a_type_that_must_occur_gets_the_best_answer_but_the_empty_one(plain: De
     assert forced.text != "[]" and forced.tokens[: len(plain.empty)] != plain.empty
 
 
-def test_free_answers_are_greedy_except_forced_ones(plain: Decoder) -> None:
-    requests = [Request(text, TYPES) for text in TEXTS[:3]]
-    for bias in (0.5, 1e3):
-        for greedy, answers in zip(
-            plain.answer(requests, free=True, max_new_tokens=6),
-            plain.answer(requests, free=True, max_new_tokens=6, presence_bias=bias),
-            strict=True,
-        ):
-            for own, other in zip(greedy, answers, strict=True):
-                assert other.text == own.text or other.forced
-                assert not other.forced or own.tokens[: len(plain.empty)] == plain.empty
-
-
-def test_a_forced_answer_is_marked(plain: Decoder, script: Script) -> None:
-    script("[]")
-    [[forced]] = plain.answer([Request("Rome", ["city"])], free=True, presence_bias=1e3, max_new_tokens=4)
-    assert forced.forced and forced.text != "[]"
-    [[own]] = plain.answer([Request("Rome", ["city"])], free=True, presence_bias=0.5, max_new_tokens=4)
-    assert (own.text, own.forced) == ("[]", False)  # 20 is preferred to any bias of half a logit
-
-
 @pytest.fixture
 def script(plain: Decoder, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[int]]:
     """Make the model prefer a given text; returns a list to which each pass adds the tokens it reads."""

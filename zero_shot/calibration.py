@@ -77,8 +77,8 @@ def flatten(
     Args:
         lines: those of a passage follow each other; those that ask a type in other words are left out.
         selection: how spans compete, and the calibration of their scores.
-        presence_bias: types whose presence plus this is 0 or less are absent, and the others are answered as far as
-            the suite's presence bias has asked for it; None: greedy decoding has decided.
+        presence_bias: types whose presence plus this is 0 or less are absent; None: no type is. A bias above 0 cannot
+            add answers here, as it does in decoding.
     """
     result: list[PredictionLine] = []
     asked_by_name = (line for line in lines if "asked" not in line)
@@ -87,8 +87,7 @@ def flatten(
         entities: list[Entity] = []
         for line in passage:
             if presence_bias is None or line.get("presence", np.inf) + presence_bias > 0:
-                forced = [] if presence_bias is None else line.get("forced_spans", [])
-                for span in [*line["spans"], *forced]:
+                for span in line["spans"]:
                     word = line["text"][span["start"] : span["end"]]
                     score = span["score"] and calibrate(span["score"], selection.temperature, selection.bias)
                     entities.append({**span, "entity_group": line["type"], "word": word, "score": score})
@@ -107,7 +106,7 @@ def decide(lines: list[PredictionLine]) -> Decision:
     Raises UserError if the spans are all right or all wrong.
     """
     n_gold = sum(len(line["gold_spans"] or []) for line in lines)
-    answered = [x["presence"] for x in lines if "presence" in x and (x["spans"] or x.get("forced_spans"))]
+    answered = [line["presence"] for line in lines if line["spans"] and "presence" in line]
     bounds = np.unique(np.quantile(answered, np.arange(CUTS) / CUTS)) if answered else []
     best: tuple[float, float | None, float] = (-1.0, None, 0.0)  # F1, presence bias, threshold of raw scores
     for presence_bias in (None, *(round(-float(bound), 4) for bound in bounds)):

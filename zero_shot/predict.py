@@ -169,7 +169,7 @@ def _identity(model: EvaluatedModel, benchmarks: list[Benchmark], suite: SuiteCo
     """Hash everything the predictions depend on: the model, the data, the options and the runtime's code."""
     code = [path.read_bytes() for path in runtime_files()]
     options = [suite.limit, suite.seed, suite.max_new_tokens, suite.token_budget, suite.occurrences, suite.decoding]
-    options += [value for value in (suite.dtype, suite.presence_bias) if value is not None]
+    options += [suite.dtype] if suite.dtype else []
     parts = [model.record, [b.digest for b in benchmarks], options, hashlib.sha256(b"".join(code)).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -34,7 +34,6 @@ class PredictionLine(TypedDict):
     parse_failure: bool
     spans: list[PredictedSpan]
     presence: NotRequired[float]  # log-odds that the type occurs, before any presence bias
-    forced_spans: NotRequired[list[PredictedSpan]]  # what the suite's presence bias got in place of the answer `[]`
     gold: str
     gold_spans: Spans | None
 
@@ -52,18 +51,14 @@ def make_line(
     spans: Iterable[PredictedSpan | Entity] | None,
     reply: str | None = None,
     presence: float | None = None,
-    forced: Iterable[PredictedSpan | Entity] = (),
 ) -> PredictionLine:
     """Make a line of predictions.jsonl; `spans` is None if the answer cannot be parsed."""
-    found, other = (
-        [{"start": s["start"], "end": s["end"], "score": s["score"] and round(s["score"], 6)} for s in part]
-        for part in (spans or (), forced)
-    )
+    found = [{"start": s["start"], "end": s["end"], "score": s["score"] and round(s["score"], 6)} for s in spans or []]
     line = {
         "benchmark": benchmark, "passage_id": passage.id, "text": passage.text, "type": query.type,
         "asked": query.asked if query.wording else None, "wording": query.wording or None,
         "raw": raw, "reply": reply, "parse_failure": spans is None,
-        "spans": found, "presence": None if presence is None else round(presence, 4), "forced_spans": other or None,
+        "spans": found, "presence": None if presence is None else round(presence, 4),
         "gold": query.gold, "gold_spans": query.gold_spans,
     }  # fmt: skip
     return cast(PredictionLine, {k: value for k, value in line.items() if value is not None or k == "gold_spans"})

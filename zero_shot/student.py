@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ DECISIVE = re.compile(
     r".+\.(?:safetensors|bin|pth?|model|jinja|txt|tiktoken)|(?:generation_|adapter_)?config\.json"
     r"|.*(?:token|vocab|merges|index|template).*\.json"
 )
-AnsweredWindows = Sequence[tuple[Window, Sequence[Answer]]]  # an answer to each query of a passage
 
 
 class Student:
@@ -69,8 +68,7 @@ class Student:
             for window in own
         ]
         answers = decoder.answer(
-            requests, free=not self.types_compete,
-            presence_bias=self.presence_bias if self.types_compete else suite.presence_bias,
+            requests, free=not self.types_compete, presence_bias=self.presence_bias,
             max_new_tokens=suite.max_new_tokens, token_budget=suite.token_budget,
         )  # fmt: skip
         selection = replace(self.selection, occurrences=suite.occurrences)
@@ -102,25 +100,22 @@ class Student:
 
 
 def passage_lines(
-    benchmark: str, passage: BenchmarkPassage, answered: AnsweredWindows, selection: Selection,
-    types_compete: bool = False,
+    benchmark: str, passage: BenchmarkPassage, answered: Sequence[tuple[Window, Sequence[Answer]]],
+    selection: Selection, types_compete: bool = False,
 ) -> list[PredictionLine]:  # fmt: skip
     """Make the lines of a passage from its windows, each with an answer to every query.
 
     If types compete, the official scorer reads the list of the selected spans. Otherwise it reads the answers as they
-    are, and an answer that cannot be parsed is a parse failure; a forced one counts as empty, and its spans are kept
-    apart. Scores are None without token probabilities.
+    are, and an answer that cannot be parsed is a parse failure. Scores are None without token probabilities.
     """
-    forced: dict[int, list[Entity]] = {}
-    if not types_compete:
-        forced = _by_wording(passage, _emptied(answered, lambda answer: not answer.forced), selection)
-        answered = _emptied(answered, lambda answer: answer.forced)
-    found, lines = _by_wording(passage, answered, selection), []
+    found: dict[int, list[Entity]] = {}
+    for wording in {query.wording for query in passage.queries}:  # a type does not compete with its other wordings
+        asked = [(number, query.type) for number, query in enumerate(passage.queries) if query.wording == wording]
+        parts = [(window, {name: answers[number] for number, name in asked}) for window, answers in answered]
+        found[wording] = read_entities(passage.text, parts, selection)
+    lines = []
     for query, *answers in zip(passage.queries, *(answers for _, answers in answered), strict=True):
-        entities, other = (
-            [entity for entity in part.get(query.wording, []) if entity["entity_group"] == query.type]
-            for part in (found, forced)
-        )
+        entities = [entity for entity in found[query.wording] if entity["entity_group"] == query.type]
         parsed = [read_answer(answer.text) for answer in answers]
         if types_compete:
             raw = write_answer(order_strings((entity["start"], entity["word"]) for entity in entities))
@@ -130,25 +125,8 @@ def passage_lines(
             raw = write_answer(list(dict.fromkeys(string for strings in parsed for string in strings or [])))
         failed = not types_compete and None in parsed
         presence = max((each.presence for each in answers if each.presence is not None), default=None)
-        spans = None if failed else entities
-        lines.append(make_line(benchmark, passage, query, raw, spans, presence=presence, forced=other))
+        lines.append(make_line(benchmark, passage, query, raw, None if failed else entities, presence=presence))
     return lines
-
-
-def _by_wording(passage: BenchmarkPassage, answered: AnsweredWindows, selection: Selection) -> dict[int, list[Entity]]:
-    """Read the spans of each wording by itself: a type does not compete with its other wordings."""
-    found: dict[int, list[Entity]] = {}
-    for wording in {query.wording for query in passage.queries}:
-        asked = [(number, query.type) for number, query in enumerate(passage.queries) if query.wording == wording]
-        parts = [(window, {name: answers[number] for number, name in asked}) for window, answers in answered]
-        found[wording] = read_entities(passage.text, parts, selection)
-    return found
-
-
-def _emptied(answered: AnsweredWindows, chosen: Callable[[Answer], bool]) -> AnsweredWindows:
-    """Replace the chosen answers by the empty answer."""
-    empty = {"text": write_answer([]), "tokens": [], "logprobs": [], "ends": []}
-    return [(window, [replace(a, **empty) if chosen(a) else a for a in answers]) for window, answers in answered]
 
 
 def load_model(kind: type, name: str, dtype: str | None = None) -> Any:

@@ -28,11 +28,6 @@ class SuiteConfig:
         "free",
         "free: each type by itself, as in published results; flat: the types of a passage compete for its spans",
     )
-    presence_bias: float | None = option(
-        None,
-        "decoding free: students also answer types whose log-odds plus this are above 0, for a fit to choose from; "
-        "these answers are kept apart and not scored",
-    )
     occurrences: Occurrences = option(OCCURRENCES, "spans of an answered string: all its occurrences, or the first")
     wordings: bool = option(False, "ask each type under its other wordings too")
     data_dir: str = option(".", "folder that the benchmarks' paths are relative to")
