@@ -55,7 +55,7 @@ def ask() -> None:
 def parts() -> dict[str, str]:
     """Return the parts of the README by the name of their marks."""
     output = (RESULTS / "answer.txt").read_text(encoding="utf-8")
-    return {"answer": f"```python\n{CODE}```\n\n```\n{output}```", "scores": scores()}
+    return {"answer": f"```python\n{CODE}```\n\n```\n{output}```", "scores": scores(), "longer": longer()}
 
 
 def scores() -> str:
@@ -83,6 +83,21 @@ def scores() -> str:
             fmean(f1[at] for at, name in enumerate(names) if name.startswith(g)) for g in ("mit_", "crossner_", "")
         ]
         lines.append(f"| {label} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
+    return "\n".join(lines)
+
+
+def longer() -> str:
+    """Write what the same model gains from more passages, on the reporting half of the development set."""
+    rows = json.loads(Path("results/distilled/development.json").read_text(encoding="utf-8"))
+    short, long = (rows[name] for name in ("quickstart", "distilled"))
+    before, after = (part["free"]["official"]["f1"] for part in (short, long))
+    fitted, hours = long["fitted"]["strict"], long["seconds"] / 3600
+    gain = f"{fitted['gain']:+.1f} [{', '.join(f'{bound:.1f}' for bound in fitted['interval'])}]"
+    lines = [
+        f"The same model, trained for {hours:.1f} hours on {long['passages']:,} real passages of 16 domains,",
+        f"and asked sentences of other passages of these domains: official F1 rises from {before} to {after}.",
+        f"If types compete, strict F1 is {fitted['f1']} ({gain} over the quick-start; paired 95 % interval).",
+    ]
     return "\n".join(lines)
 
 

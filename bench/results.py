@@ -62,6 +62,8 @@ def main() -> None:
         train(name, args)
         ask_development_set(WORK / name / "model", WORK / name, args)
         report_development_set(args.quickstart)
+        if name == "distilled":
+            copy_training()
     if args.zero_shot and "distilled" in args.students:
         report_zero_shot(args)
 
@@ -116,6 +118,15 @@ def report_development_set(quickstart: Path) -> None:
     write_json(ROOT / RESULTS / "development.json", rows)
     print(json.dumps({name: row["fitted"]["strict"] for name, row in rows.items()}, indent=1))
     plot_scaling({row["passages"]: row["fitted"]["strict"]["f1"] for row in list(rows.values())[1:]})
+
+
+def copy_training() -> None:
+    """Copy the final student's training record, with the number of passages, and its learning curve."""
+    model = WORK / "distilled" / "model"
+    training = json.loads((ROOT / model / "training.json").read_text(encoding="utf-8"))
+    whole = {"passages": count_passages("distilled"), "seconds": whole_seconds(training)}
+    write_json(ROOT / RESULTS / "training.json", training | whole)
+    shutil.copy(ROOT / model / "figures" / "learning_curve.png", ROOT / RESULTS / "figures")
 
 
 def whole_seconds(training: dict) -> float:
@@ -181,10 +192,6 @@ def report_zero_shot(args: argparse.Namespace) -> None:
     results = seven.with_name("results.json").read_text(encoding="utf-8").replace(str(args.zero_shot), "ZERO_SHOT")
     (ROOT / RESULTS / "zero_shot" / "results.json").write_text(results, encoding="utf-8")
     write_table()
-    training = json.loads((ROOT / model / "training.json").read_text(encoding="utf-8"))
-    whole = {"passages": count_passages("distilled"), "seconds": whole_seconds(training)}
-    write_json(ROOT / RESULTS / "training.json", training | whole)
-    shutil.copy(ROOT / model / "figures" / "learning_curve.png", ROOT / RESULTS / "figures")
 
 
 def write_table() -> None:
