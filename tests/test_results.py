@@ -16,8 +16,8 @@ CHOOSING, REPORTING = (
 )
 
 
-def predicted(name: str, wrong: int) -> list[dict[str, Any]]:
-    """Lines of a passage: a right answer, one that is wrong in `wrong` of three passages, and an absent type."""
+def predicted(name: str, wrong: bool) -> list[dict[str, Any]]:
+    """Lines of a passage: a right answer, a wrong one if `wrong`, and a type that is absent and answered so."""
     spans = {"city": [(0, 4, 0.8)], "person": [(9, 14, 0.6)] if wrong else [], "date": []}
     gold = {"city": [[0, 4]], "person": [], "date": []}
     head = {"benchmark": "dev_closed_sentences", "passage_id": f"{name}.0", "text": "Rome and Paris"}
