@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.answers import compare, passage_of  # noqa: E402
 from bench.parts import steps  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
 from command_line.plotting import BLUE, GREY, ORANGE, new_figure, save  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
@@ -91,7 +92,7 @@ def main() -> None:
             "--benchmarks", "[dev_closed_sentences]", "--limit", args.sentences,
         )  # fmt: skip
         if predictions("start"):
-            report()
+            report(steps.sources(args.data, args.dev))
 
 
 def predictions(arm: str) -> Path | None:
@@ -99,8 +100,12 @@ def predictions(arm: str) -> Path | None:
     return steps.predictions(WORK / arm / "model", WORK / arm / "on_dev")
 
 
-def report() -> None:
-    """Compare the finished arms with the arms that they change; write arms.json, table.md and the figure."""
+def report(sources: list[Path]) -> None:
+    """Compare the finished arms with the arms that they change; write arms.json, table.md and the figure.
+
+    Args:
+        sources: files of the data, whose hash is written.
+    """
     files = {name: file for name in ARMS if (file := predictions(name))}
     lines = {name: read_predictions(file) for name, file in files.items()}
     ways = {
@@ -119,7 +124,7 @@ def report() -> None:
             **{way: compare({one: by_arm[one] for one in (base, name)}, base)[name] for way, by_arm in ways.items()},
         }  # fmt: skip
     (ROOT / RESULTS).mkdir(parents=True, exist_ok=True)
-    write_json(ROOT / RESULTS / "arms.json", rows)
+    write_json(ROOT / RESULTS / "arms.json", {**provenance(*sources), "arms": rows})
     table = [
         "| arm | gain over | conversations | tokens | seconds | free: official F1 | gain [95 %] "
         "| flat: official F1 | gain [95 %] | flat: strict F1 | gain [95 %] | fitted: strict F1 | gain [95 %] |",

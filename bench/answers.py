@@ -20,6 +20,7 @@ from statistics import fmean
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from bench.parts.provenance import provenance  # noqa: E402
 from hub.records import MAIN, Scorer  # noqa: E402
 from metrics.entity_f1.entity_f1 import Counts  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
@@ -174,7 +175,7 @@ def main() -> None:
             sets[name] = readings(lines, decision)
     results = {name: compare(ways) for name, ways in sets.items()}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, {"decision": decision, "sets": results})
+    write_json(args.output, {**provenance(args.dev, *args.test), "decision": decision, "sets": results})
     table = markdown(sorted(args.output.parent.glob("*.json")))
     (args.output.parent / "table.md").write_text(table, encoding="utf-8")
     for name, rows in results.items():

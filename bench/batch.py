@@ -25,9 +25,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.parts.killing import Commands  # noqa: E402
-from command_line.hardware import hardware  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json, write_jsonl  # noqa: E402
-from zero_shot.results import commit  # noqa: E402
 
 SAMPLE = ROOT / "dataset_builder" / "sample"
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "recipes" / "accelerate" / "cpu.yaml")
@@ -49,7 +48,7 @@ def main() -> None:
     if args.rows < 4 * PER_FILE:
         parser.error(f"--rows {args.rows}: give at least {4 * PER_FILE}, so that each process writes two files")
     results: Row = {
-        "command": " ".join(["python", *sys.argv]), "commit": commit(), "hardware": hardware(),
+        **provenance(),
         "versions": {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")},
         "model": Path(args.model).name, "rows": args.rows, "types": args.types,
     }  # fmt: skip

@@ -17,11 +17,11 @@ from statistics import median
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from bench.parts.provenance import provenance  # noqa: E402
 from bench.parts.steps import command  # noqa: E402
-from command_line.hardware import fast_bf16, hardware  # noqa: E402
+from command_line.hardware import fast_bf16  # noqa: E402
 from open_ner.tools.errors import UserError, run  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
-from zero_shot.results import commit  # noqa: E402
 
 TYPES = ("float32", "bfloat16")
 
@@ -48,7 +48,7 @@ def main() -> None:
                 evaluation[name].append(seconds)
     same = sum(one == other for one, other in zip(*answers.values(), strict=True))
     results = {
-        "command": " ".join(["python", *sys.argv]), "commit": commit(), "hardware": hardware(),
+        **provenance(),
         "torch": version("torch"), "steps": args.steps, "passages": args.passages,
         "training_seconds": training, "evaluation_seconds": evaluation,
         "training_speedup": round(median(training["float32"]) / median(training["bfloat16"]), 2),

@@ -24,10 +24,8 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from command_line.hardware import hardware  # noqa: E402
-from command_line.public import public_command  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
-from zero_shot.results import commit  # noqa: E402
 
 WORDS_PER_DOCUMENT = (50, 2000)
 RECIPE = "recipes/build/your_corpus.yaml"
@@ -44,7 +42,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file for all numbers")
     args = parser.parse_args()
     results: dict[str, Any] = {
-        "command": f"python {public_command(sys.argv)}", "commit": commit(), "hardware": hardware(),
+        **provenance(),
         "versions": {name: version(name) for name in ("tokenizers", "datasets", "datasketch")}, "sample": args.sample,
     }  # fmt: skip
     results["runs"] = []

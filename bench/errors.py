@@ -18,6 +18,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.answers import is_choosing, passage_of  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
 from open_ner.tools.errors import UserError, run  # noqa: E402
 from open_ner.tools.files import write_atomic, write_json  # noqa: E402
@@ -112,18 +113,19 @@ def main() -> None:
 
         rows = load_dataset(args.dataset, "annotations", split="train")
         trained = Counter(mention["type"] for entities in rows["entities"] for mention in entities)
-    students = {}
+    students, files = {}, []
     for given in args.predictions:
         name, equals, file = given.partition("=")
         if not equals:
             raise UserError(f"--predictions {given}: write NAME=FILE")
-        lines = [line for line in read_predictions(Path(file)) if not is_choosing(passage_of(line))]
+        files.append(Path(file))
+        lines = [line for line in read_predictions(files[-1]) if not is_choosing(passage_of(line))]
         students[name], errors = sort_errors(flatten(lines, Selection(), None), trained)
         for why, examples in sorted(errors.items()):
             for example in random.Random(42).sample(examples, min(args.examples, len(examples))):
                 print(f"{name}, {why}: {example}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.output, students)
+    write_json(args.output, {**provenance(*files), "students": students})
     table = markdown(students)
     write_atomic(args.output.with_suffix(".md"), table)
     print(table)

@@ -26,14 +26,13 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.parts.local_endpoint import LocalEndpoint  # noqa: E402
-from command_line.hardware import hardware  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
 from dataset_builder.config import TeacherConfig  # noqa: E402
 from dataset_builder.corpus.cutting import Passage  # noqa: E402
 from dataset_builder.teacher.journal import Journal  # noqa: E402
 from dataset_builder.teacher.questions import Questioner  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
 from open_ner.tools.files import write_json  # noqa: E402
-from zero_shot.results import commit  # noqa: E402
 
 MODEL = "bench"
 OPEN = 100  # questions without a reply
@@ -70,7 +69,7 @@ def main() -> None:
                 print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     if args.output:
         results = {
-            "command": " ".join(["python", *sys.argv]), "commit": commit(), "hardware": hardware(),
+            **provenance(),
             "python": platform.python_version(), "load_before": os.getloadavg()[0], "parts": rows,
         }  # fmt: skip
         args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def scores() -> str:
 
 def longer() -> str:
     """Write what the same model gains from more passages, on the reporting half of the development set."""
-    rows = json.loads(Path("results/distilled/development.json").read_text(encoding="utf-8"))
+    rows = json.loads(Path("results/distilled/development.json").read_text(encoding="utf-8"))["students"]
     short, long = (rows[name] for name in ("quickstart", "distilled"))
     before, after = (part["free"]["official"]["f1"] for part in (short, long))
     fitted, hours = long["fitted"]["strict"], long["seconds"] / 3600

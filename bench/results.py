@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from bench import ablations  # noqa: E402
 from bench.answers import compare, is_choosing, passage_of  # noqa: E402
 from bench.parts import steps  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
 from bench.parts.sets import write_sets  # noqa: E402
 from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
 from hub.records import MAIN  # noqa: E402
@@ -61,7 +62,7 @@ def main() -> None:
     for name in args.students:
         train(name, args)
         ask_development_set(WORK / name / "model", WORK / name, args)
-        report_development_set(args.quickstart)
+        report_development_set(args.quickstart, steps.sources(args.data, args.dev))
         if name == "distilled":
             copy_training()
     if args.zero_shot and "distilled" in args.students:
@@ -99,8 +100,13 @@ def read_halves(name: str, quickstart: Path) -> tuple[list[PredictionLine], list
     return choosing, [line for line in lines if not is_choosing(passage_of(line))]
 
 
-def report_development_set(quickstart: Path) -> None:
-    """Compare the finished students on the reporting half, each under the fit of its choosing half."""
+def report_development_set(quickstart: Path, sources: list[Path]) -> None:
+    """Compare the finished students on the reporting half, each under the fit of its choosing half.
+
+    Args:
+        quickstart: folder of the student that the others are compared with.
+        sources: files of the data, whose hash is written.
+    """
     names = ["quickstart", *reversed(STUDENTS)]
     halves = {name: found for name in names if (found := read_halves(name, quickstart))}
     free = compare({name: reporting for name, (_, reporting) in halves.items()}, "quickstart")
@@ -115,7 +121,7 @@ def report_development_set(quickstart: Path) -> None:
             "free": free[name], "fitted": scores,
         }  # fmt: skip
     (ROOT / RESULTS / "figures").mkdir(parents=True, exist_ok=True)
-    write_json(ROOT / RESULTS / "development.json", rows)
+    write_json(ROOT / RESULTS / "development.json", {**provenance(*sources), "students": rows})
     print(json.dumps({name: row["fitted"]["strict"] for name, row in rows.items()}, indent=1))
     plot_scaling({row["passages"]: row["fitted"]["strict"]["f1"] for row in list(rows.values())[1:]})
 

@@ -29,9 +29,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from bench.parts.killing import Commands  # noqa: E402
 from bench.parts.local_endpoint import LocalEndpoint  # noqa: E402
-from command_line.hardware import hardware  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json, write_jsonl  # noqa: E402
-from zero_shot.results import commit  # noqa: E402
 
 FILES = 3  # of the corpus; shards share them by rows if there are more shards
 WORDS = "the a of in on with new old near after before left found made wrote saw house river train letter song year"
@@ -71,7 +70,7 @@ def main() -> None:
                 rounds.append(run.in_shards(seconds, chooser) | {"files": compare(whole.folder, run.folder)})
                 print(json.dumps(rounds[-1]), flush=True)
     results = {
-        "command": " ".join(["python", *sys.argv]), "commit": commit(), "hardware": hardware(),
+        **provenance(),
         "versions": {name: version(name) for name in ("datasets", "pyarrow", "openai")},
         "documents": args.documents, "shards": args.shards, "kills": len(commands.kills), "questions": len(asked),
         "undisturbed_seconds": seconds, "rounds": rounds,

@@ -61,8 +61,12 @@ def test_students_are_compared_with_the_quick_start_on_the_reporting_half(root: 
         report = root / results.WORK / name / "data" / "passages.report.json"
         report.parent.mkdir(parents=True)
         report.write_text(json.dumps({"counts": {"kept": passages}}))
-    results.report_development_set(quickstart)
-    rows = json.loads((root / results.RESULTS / "development.json").read_text())
+    data = root / "passages.jsonl.gz"
+    data.write_bytes(b"passages")
+    results.report_development_set(quickstart, [data])
+    written = json.loads((root / results.RESULTS / "development.json").read_text())
+    assert written["command"].startswith("python ") and written["hardware"] and len(written["data_hash"]) == 16
+    rows = written["students"]
     assert {name: row["passages"] for name, row in rows.items()} == {
         "quickstart": 200, "passages_200": 200, "distilled": 2912
     }  # fmt: skip

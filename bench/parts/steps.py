@@ -32,6 +32,13 @@ def command(*words: object) -> None:
         raise UserError(f"{line[0]} stopped with exit code {code}; the same command goes on from here")
 
 
+def sources(data: Path, dev: Path) -> list[Path]:
+    """Return the files of passages and replies, and of the development set's passages and sentences."""
+    return [
+        data / "passages.jsonl.gz", data / "answers.jsonl.gz", dev / "passages.jsonl.gz", dev / "sentences.jsonl.gz"
+    ]  # fmt: skip
+
+
 def write_passages(data: Path, dev: Path, target: Path) -> None:
     """Write the passages that are not in the development set, in a seeded order, so that the first N are a sample.
 
