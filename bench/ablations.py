@@ -53,6 +53,7 @@ ARMS = {
     "rate_4e-4": Arm("bf16", train={"learning_rate": 4e-4}),
     "queries_6": Arm("bf16", {"max_queries": 6}),
     "queries_20": Arm("bf16", {"max_queries": 20}),
+    "negatives_source": Arm("bf16", {"negatives": "source"}),
     "negatives_none": Arm("bf16", {"negatives": "none"}),
     "negatives_uniform": Arm("bf16", {"negatives": "uniform"}),
     "multi_turn": Arm("bf16", train={"branches": False}),

@@ -14,7 +14,7 @@ from .languages import check_language
 
 Variant = Literal["type", "definition", "closed"]
 Overlaps = Literal["flat", "nested"]
-Law = Literal["none", "uniform", "frequency", "all"]  # of drawing absent types
+Law = Literal["none", "uniform", "frequency", "source", "all"]  # of drawing absent types
 ENGLISH = "English"
 MAX_TYPE_NAME = 100  # characters of a type in `teacher.types`; longer texts are definitions
 
@@ -152,7 +152,9 @@ class DatasetConfig:
     """How annotations become conversations."""
 
     negatives: Law | None = option(
-        None, "how to draw absent types: by frequency (paper, default), uniform, or none; with teacher.types: all"
+        None,
+        "how to draw absent types: by frequency (paper, default), the same among the types of the passage's source "
+        "(source), uniform, or none; with teacher.types: all",
     )
     negative_ratio: float = option(1.0, "absent types to ask per present type")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")

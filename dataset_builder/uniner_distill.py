@@ -89,12 +89,13 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         else:
             options, samplers = {}, {}
             # both splits draw absent types from the training split, and each set from its own types
-            counted = dict(self.annotations.train_counts)
-            if "" in counted and self.types:
-                counted[""] = Counter({name: counted[""][name] for name in self.types})
-            for name, counts in counted.items():
+            for name, by_source in self.annotations.train_counts.items():
+                counts = sum(by_source.values(), Counter())
+                if not name and self.types:
+                    counts = Counter({kind: counts[kind] for kind in self.types})
                 options[name] = conversation_options(self.supervised, self.options) if name else self.options
-                samplers[name] = NegativeSampler(counts, options[name].negatives, options[name].seed)
+                law, seed = options[name].negatives, options[name].seed
+                samplers[name] = NegativeSampler(counts, law, seed, by_source if law == "source" else None)
             line = self.supervised.dataset_line
             draws = range(1, (self.options.draws if split == "train" else 1) + 1)
             rows = chain.from_iterable(

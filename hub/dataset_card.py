@@ -185,7 +185,10 @@ def _negatives(options: dict[str, Any], seed: int) -> str:
     if sampling in ("none", "all"):
         return {"none": "none", "all": "every type of the set that is absent"}[sampling]
     number = f"{fixed} per passage" if fixed is not None else f"{options['negative_ratio']:g} per present type"
-    how = {"frequency": "in proportion to their frequency", "uniform": "uniformly"}[sampling]
+    how = {
+        "frequency": "in proportion to their frequency", "uniform": "uniformly",
+        "source": "in proportion to their frequency in the passage's source, and if those run out in all sources",
+    }[sampling]  # fmt: skip
     return f"absent types drawn {how} without replacement, {number}, seed {seed}"
 
 

@@ -93,6 +93,18 @@ def test_a_type_of_no_weight_is_drawn_uniformly_but_never_by_frequency() -> None
     assert set(draw(counts, "uniform", [[]], [2])[0]) == set(counts)
 
 
+def test_types_of_the_passages_own_source_are_drawn_first() -> None:
+    sources = {"biology": {"gene": 5, "cell": 1}, "news": {"person": 60, "city": 30, "gene": 1}}
+    counts = {"gene": 6, "cell": 1, "person": 60, "city": 30}
+    sampler = NegativeSampler(counts, "source", 1, sources)
+    drawn = [sampler.draw(f"p{number}", ["cell"], 2, "biology") for number in range(300)]
+    assert {first for first, _ in drawn} == {"gene"}  # the other type of its source is present
+    assert {second for _, second in drawn} == {"person", "city"}
+    assert set(sampler.draw("p", [], 9, "biology")) == set(counts) == set(sampler.draw("p", [], 9, "a new source"))
+    one = NegativeSampler(counts, "source", 1, {"news": counts})  # a corpus of one source: as by frequency
+    assert [one.draw(f"p{n}", [], 2, "news") for n in range(50)] == draw(counts, "frequency", [[]] * 50, [2] * 50, 1)
+
+
 def test_numbers_are_uniform_and_streams_differ() -> None:
     first, second = (np.array([random_numbers(f"p{i}", 100, stream, seed=3) for i in range(200)]) for stream in (0, 1))
     for numbers in (first, second):

@@ -184,7 +184,7 @@ def test_rows_of_human_annotated_sets_name_their_set_and_are_asked_only_its_type
 def test_the_counts_of_an_annotation_file(tmp_path: Path) -> None:
     rows = [row("p0", person=["Ada", "Charles"], name=["Ada"]), row("p1", city=["Rome"])]
     found = AnnotationFile.read(write(tmp_path / "rows.jsonl", rows), one_in=0)
-    assert found.counts == {"person": 2, "name": 1, "city": 1} == found.train_counts[""]
+    assert found.counts == {"person": 2, "name": 1, "city": 1} == found.train_counts[""]["news"]
     assert found.per_passage == {3: 1, 1: 1} and found.present_types == 3
     assert found.mentions == 3 + 2  # Ada twice, Charles; Rome twice
     assert found.dates == {"2026-01-01"} and found.sources == {"news": 2} and found.licenses == {"CC0": 2}

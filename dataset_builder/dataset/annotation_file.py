@@ -19,13 +19,13 @@ class AnnotationFile:
 
     `counts` counts distinct (passage, string) pairs by type; `per_passage` is a histogram of passages by their number
     of (string, type) pairs. `train_counts` is `counts` of the training split, by human-annotated set ("" for distilled
-    rows). `closed`: whether rows list the types that they are asked.
+    rows) and source. `closed`: whether rows list the types that they are asked.
     """
 
     path: Path
     held_out: list[bool] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    train_counts: dict[str, Counter[str]] = field(default_factory=dict)
+    train_counts: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     per_passage: Counter[int] = field(default_factory=Counter)
     present_types: int = 0  # types per passage, summed over passages
     mentions: int = 0
@@ -44,7 +44,7 @@ class AnnotationFile:
             found.held_out.append(held_out)
             types = count_types([row])
             found.counts.update(types)
-            known = found.train_counts.setdefault(row.get("dataset", ""), Counter())
+            known = found.train_counts.setdefault(row.get("dataset", ""), {}).setdefault(row["source"], Counter())
             if not held_out:
                 known.update(types)
             found.per_passage[types.total()] += 1

@@ -125,7 +125,7 @@ def choose_queries(
     if "types" in row:
         queries += [(kind, []) for kind in row["types"] if kind not in present]
     else:
-        queries += [(kind, []) for kind in sampler.draw(name, [*present, *doubtful], wanted)]
+        queries += [(kind, []) for kind in sampler.draw(name, [*present, *doubtful], wanted, row["source"])]
     order = np.argsort(random_numbers(name, len(queries), ORDER, options.seed)).tolist()
     kept = order[: options.max_queries]
     counts.types_not_asked += sum(bool(queries[place][1]) for place in order[len(kept) :])

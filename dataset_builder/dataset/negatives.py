@@ -39,26 +39,35 @@ class NegativeSampler:
 
     Args:
         counts: frequency of each type.
-        law: how types are weighted; "none" draws nothing, "all" draws every type; default: "frequency".
+        law: how types are weighted; "none" draws nothing, "all" draws every type; "source" draws by frequency among
+            the types of the passage's source, and among all types when those are used up; default: "frequency".
         seed: seed of all draws.
+        by_source: frequency of each type in each source, for the law "source".
     """
 
-    def __init__(self, counts: Mapping[str, int], law: Law | None, seed: int) -> None:
+    def __init__(
+        self, counts: Mapping[str, int], law: Law | None, seed: int,
+        by_source: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:  # fmt: skip
         self.law = law = law or "frequency"
         self.seed = seed
-        self.types = sorted(name for name, count in counts.items() if count > 0 or law != "frequency")
+        weighted = law in ("frequency", "source")
+        self.types = sorted(name for name, count in counts.items() if count > 0 or not weighted)
         self.codes = {name: code for code, name in enumerate(self.types)}
-        self.weights = np.array([counts[name] if law == "frequency" else 1 for name in self.types], dtype=float)
+        self.weights = np.array([counts[name] if weighted else 1 for name in self.types], dtype=float)
         self.cumulative = np.cumsum(self.weights) / max(self.weights.sum(), 1)
+        known = by_source or {}
+        self.by_source = {source: NegativeSampler(own, "frequency", seed) for source, own in known.items()}
 
-    def draw(self, passage_id: str, present: Collection[str], wanted: int) -> list[str]:
+    def draw(self, passage_id: str, present: Collection[str], wanted: int, source: str = "") -> list[str]:
         """Draw `wanted` types that are not `present`, or all absent types if there are fewer, in the order drawn.
 
-        `wanted` has no effect if the law is "none" or "all".
+        `wanted` has no effect if the law is "none" or "all", and `source` only has one if the law is "source".
         """
-        taken = {self.codes[name] for name in present if name in self.codes}
+        near = self.by_source[source].draw(passage_id, present, wanted) if source in self.by_source else []
+        taken = {self.codes[name] for name in (*present, *near) if name in self.codes}
         absent = len(self.types) - len(taken)
-        wanted = {"none": 0, "all": absent}.get(self.law, min(wanted, absent))
+        wanted = {"none": 0, "all": absent}.get(self.law, min(wanted - len(near), absent))
         drawn: list[int] = []
         if 0 < wanted <= len(self.types) // 8:  # draw with replacement, then ignore repeats and present types
             numbers = random_numbers(passage_id, 16 * wanted + 50, NEGATIVES, self.seed)
@@ -69,4 +78,4 @@ class NegativeSampler:
             ranks = -np.log1p(-numbers) / self.weights
             ranks[[*taken, *drawn]] = np.inf
             drawn += np.argsort(ranks)[: wanted - len(drawn)].tolist()
-        return [self.types[code] for code in drawn]
+        return near + [self.types[code] for code in drawn]
