@@ -223,7 +223,7 @@ def require_token() -> None:
     from huggingface_hub.utils import get_token
 
     if not get_token():
-        raise UserError("no Hub token: set HF_TOKEN or run `hf auth login`, or run without --push_to_hub")
+        raise UserError("no Hub token: set HF_TOKEN or run `hf auth login`")
 
 
 if __name__ == "__main__":
