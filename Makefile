@@ -106,11 +106,11 @@ zero_shot: $(RUN)/model/training.json
 	cp $(addprefix runs/uniner/figures/,f1.png errors.png calibration.png) results/quickstart/zero_shot/figures/
 	$(BIN)/python -m bench.readme
 
-# Serves the demo with the quick-start's student, which is trained first if there is none.
+# Serves the demo with MODEL_ID, or with the quick-start's student, which is trained first if there is none.
 demo: | setup
-	test -e $(RUN)/model/training.json || $(MAKE) quickstart
+	test -n "$(MODEL_ID)" -o -e $(RUN)/model/training.json || $(MAKE) quickstart
 	$(BIN)/python -c 'import gradio' 2> /dev/null || $(BIN)/python -m pip install --disable-pip-version-check 'gradio>=6.31,<7'
-	MODEL_ID=$(RUN)/model $(BIN)/python -m space.app
+	MODEL_ID=$(or $(MODEL_ID),$(RUN)/model) $(BIN)/python -m space.app
 
 # The demo as a Space: python -m hub.publish space runs/space org/my-demo
 space:

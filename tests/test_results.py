@@ -90,7 +90,10 @@ def test_the_table_has_means_of_both_groups_of_sets(root: Path) -> None:
         "AnEM": scored(30.0),
     }
     (root / "results" / "answers" / "distilled.json").write_text(json.dumps({"sets": sets}))
-    human = {"AnEM": {"texts": 50, "removed": 2, "asked": 48}}
+    seven = {name: {"texts": 90, "shared": 0} for name in ("mit_movie", "crossner_ai")}
+    (root / results.RESULTS / "zero_shot").mkdir()
+    (root / results.RESULTS / "zero_shot" / "shared_texts.json").write_text(json.dumps(seven))
+    human = {"AnEM": {"texts": 50, "shared": 2, "asked": 48}}
     (root / results.RESULTS / "human_sets.json").write_text(json.dumps(human))
     results.write_table()
     rows = (root / results.RESULTS / "table.md").read_text().splitlines()[2:]
@@ -98,4 +101,4 @@ def test_the_table_has_means_of_both_groups_of_sets(root: Path) -> None:
         "mit_movie", "crossner_ai", "mean of the seven sets", "AnEM", "mean of the ten sets"
     ]  # fmt: skip
     assert rows[2] == "| mean of the seven sets | 15.0 / 25.0 | 15.0 / 25.0 | 15.0 / 25.0 |  |"
-    assert rows[3].endswith("| 2 of 50 |")
+    assert rows[0].endswith("| 0 of 90 |") and rows[3].endswith("| 2 of 50, not asked |")

@@ -28,6 +28,12 @@ SETS = {
 }
 
 
+def shared(texts: list[str], training: Iterable[str]) -> set[int]:
+    """Return the places of the texts that share words with a training passage."""
+    index = NgramIndex(texts, NGRAM, MIN_WORDS)
+    return set().union(*(index.overlaps(passage) for passage in training))
+
+
 def write_sets(data: Path, training: Iterable[str], folder: Path, limit: int) -> dict[str, dict[str, int]]:
     """Write each set without the texts that share words with the training passages, and a suite of them.
 
@@ -38,22 +44,21 @@ def write_sets(data: Path, training: Iterable[str], folder: Path, limit: int) ->
         limit: size of the seeded sample of each set.
 
     Returns:
-        By set, the numbers of `texts`, of those `removed`, and of those `asked`.
+        By set, the numbers of `texts`, of those `shared` and therefore removed, and of those `asked`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     training, counts = list(training), {}
     for name, (file, drop) in SETS.items():
         with gzip.open(data / file, "rt", encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
-        index = NgramIndex([row["text"] for row in rows], NGRAM, MIN_WORDS)
-        seen = set().union(*(index.overlaps(passage) for passage in training))
+        seen = shared([row["text"] for row in rows], training)
         kept = [row for number, row in enumerate(rows) if number not in seen]
         types = sorted({mention["type"] for row in kept for mention in row["entities"]} - {*drop})
         chosen = sorted(random.Random(42).sample(range(len(kept)), min(limit, len(kept))))
         write_jsonl(folder / f"{name}.jsonl", [kept[number] for number in chosen])
         benchmark = {"name": name, "path": f"{name}.jsonl", "format": "offsets", "types": types, "drop": drop}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(benchmark), encoding="utf-8")
-        counts[name] = {"texts": len(rows), "removed": len(seen), "asked": len(chosen)}
+        counts[name] = {"texts": len(rows), "shared": len(seen), "asked": len(chosen)}
     suite = {"name": "human", "benchmarks": [str(folder / f"{name}.yaml") for name in SETS], "protocol": "human"}
     (folder / "suite.yaml").write_text(yaml.safe_dump({**suite, "max_new_tokens": 128}), encoding="utf-8")
     return counts
