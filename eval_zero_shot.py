@@ -29,8 +29,12 @@ def main() -> None:
     if args.compare:
         from zero_shot.report import compare_files
 
+        if rest:
+            raise UserError(f"unknown argument {rest[0]!r} with --compare: see --help")
         compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
         return
+    if args.readme:
+        raise UserError("--readme has no effect without --compare: see --help")
     suite = read_suite(args, rest)
     if args.push_to_hub:  # fail before anything is scored
         from hub.publish import require_token
@@ -55,6 +59,8 @@ def main() -> None:
         from sft.origin import read_types  # `types.json` is kept with a training set and the students trained on it
 
         seen_types = {name.lower() for name in read_types(source)} or None
+        if args.seen_types and not seen_types:
+            raise UserError(f"--seen_types {source}: no types.json there; give a training set or a student")
     runs: list[RunResults] = []
     baseline: list[PredictionLine] = []
     for model in (model for model in models if model.in_process or is_first):

@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
 # options that determine the result of a run; a checkpoint made with other values belongs to another run
-IDENTITY = (
+SHOWN = (  # in the card too
     "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
     "packing", "train_sampling_strategy", "seed",
+)  # fmt: skip
+IDENTITY = (*SHOWN, "data_seed", "max_grad_norm")
+MODEL_IDENTITY = (
+    "model_revision", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "load_in_4bit", "load_in_8bit"
 )  # fmt: skip
 
 
@@ -109,7 +113,7 @@ def run_identity(
         "model_name_or_path": model_config.model_name_or_path, "data_hash": data_hash,
         "branches": script.branches, "global_batch_size": batch * config.world_size,
         **{name: getattr(config, name) for name in IDENTITY},
-        **{name: getattr(model_config, name) for name in ("use_peft", "lora_r", "lora_alpha", "load_in_4bit")},
+        **{name: getattr(model_config, name) for name in MODEL_IDENTITY},
     }  # fmt: skip
 
 
@@ -122,7 +126,7 @@ def main_options(
         **{name: getattr(model_config, name) for name in ("model_name_or_path", "dtype", "use_peft")},
         **dataclasses.asdict(script),
         "license": license_,
-        **{name: getattr(config, name) for name in (*IDENTITY, *batch, "max_length", "bf16")},
+        **{name: getattr(config, name) for name in (*SHOWN, *batch, "max_length", "bf16")},
     }
 
 

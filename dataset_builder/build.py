@@ -47,7 +47,7 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
             built = materialize(parts.files, config.dataset, student, partial, config.supervised, types)
             for name in parts.files:
                 rejects.add(name, built[name].counts.rejects)
-        stats = _statistics(config, folder, parts, built)
+        stats = _statistics(config, folder, parts, built, student)
         first = built[next(iter(parts.files))].annotations
         write_json(partial / "stats.json", stats)
         write_json(partial / "types.json", dict(first.counts.most_common()))
@@ -58,9 +58,10 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
     return target
 
 
-def _statistics(config: BuildConfig, folder: Path, parts: Parts, built: dict[str, BuiltConfig]) -> BuildStatistics:
+def _statistics(
+    config: BuildConfig, folder: Path, parts: Parts, built: dict[str, BuiltConfig], student: str
+) -> BuildStatistics:
     """Return the content of stats.json: everything the card shows, without paths of this machine."""
-    student = config.dataset.tokenizer or config.corpus.tokenizer
     report = folder / "passages.report.json"
     if config.corpus.named and not report.exists():
         raise UserError(f"{report} does not exist; run --stage passages again")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import datasets
 import pyarrow as pa
@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from open_ner.tools.errors import UserError
 
-from .config import DatasetConfig, SupervisedConfig
+from .config import DatasetConfig, SupervisedConfig, Variant
 from .dataset.annotation_file import AnnotationFile
 from .dataset.conversations import ConversationCounts, to_conversations
 from .dataset.negatives import NegativeSampler
@@ -31,7 +31,6 @@ ENTITIES = {"entities": datasets.List({"start": OFFSET, "end": OFFSET, "text": S
 MESSAGES = {"messages": datasets.List({"role": STRING, "content": STRING})}
 PROVENANCE = {"source_id": STRING, "license": STRING, "start": datasets.Value("int64"), "end": datasets.Value("int64")}
 CONVERSATION_FEATURES = datasets.Features({**TEXT, **MESSAGES, **ENTITIES, "negatives": datasets.List(STRING)})
-DISTILLED = ("type", "definition", "closed")  # configs without human-annotated sets
 SHARD_SIZE = "500MB"  # of Arrow data, which take about a third as Parquet
 ROWS_PER_TABLE = 2000
 
@@ -44,7 +43,7 @@ def features_of(config: str, closed: bool = False) -> datasets.Features:
     if config == "annotations":
         own = {"types": datasets.List(STRING)} if closed else {}
         return datasets.Features({**TEXT, **PROVENANCE, **ENTITIES, **own, "teacher": STRING, "annotated": STRING})
-    named = {} if config in DISTILLED else {"dataset": STRING}
+    named = {} if config in get_args(Variant) else {"dataset": STRING}  # variants are of distilled passages alone
     return datasets.Features({**CONVERSATION_FEATURES, **named})
 
 

@@ -159,7 +159,8 @@ class OpenNERPipeline(Pipeline):
         saved = {key: value for key, value in self.defaults.items() if key in ("presence_bias", *DECODING_OPTIONS)}
         settings: dict[str, Any] = saved | options
         if expected := settings.pop("expected_present", None):
-            settings["presence_bias"] = logit(expected) - logit(self.defaults["present_share"])
+            share = min(max(self.defaults["present_share"], 0.001), 0.999)  # 1 if it was tuned without absent types
+            settings["presence_bias"] = logit(expected) - logit(share)
         dataset = settings.pop("dataset", None)
         asked = ((text, queries, window) for text, queries, windows in items for window in windows)
         size = max(1, QUERIES_AT_A_TIME // len(items[0][1]))

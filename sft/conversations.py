@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from command_line.public import public_path
 from command_line.spelling import SAMPLE, spelling_warning
-from open_ner.conversation import ACKNOWLEDGEMENT, Message, Span, neutralize, read_answer
+from open_ner.conversation import ACKNOWLEDGEMENT, Message, Span, neutralize, read_answer, read_conversation
 from open_ner.tools.errors import UserError
 
 from . import IGNORED
@@ -158,6 +158,10 @@ def check_conversation(messages: list[Message], name: str = "a conversation") ->
     for turn in turns[3::2]:
         if read_answer(turn["content"]) is None:
             raise UserError(f"{name}: an answer is not a JSON list of strings: {turn['content']!r:.80}")
+    try:
+        read_conversation(messages)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _row_name(index: int, identity: Any) -> str:

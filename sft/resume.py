@@ -58,7 +58,8 @@ def claim(
     except (OSError, ValueError):
         earlier = {}
     finished = (folder / FINISHED).exists()
-    changed = [name for name in identity if identity[name] != earlier.get(name)]
+    # an option that an earlier version did not write is no change
+    changed = [name for name in identity if not earlier or identity[name] != earlier.get(name, identity[name])]
     if changed and (finished or find_checkpoint(folder)):
         raise UserError(
             f"{folder} holds another run ({changed[0]} was {earlier.get(changed[0])!r}, now it is "

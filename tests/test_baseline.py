@@ -100,6 +100,8 @@ def test_a_causal_and_a_seq2seq_baseline_run_in_process(tiny_student: Path, tmp_
         lines = list(asker.ask([(data, passage) for passage in passages], SUITE))
         assert [[line["type"] for line in own] for own in lines] == [["city", "river"]] * 2
         assert asker.record["kind"] == "baseline" and asker.record["revision"]
+        other = LocalBaseline(config(where=where, model=str(model), user="{{ text }}: {{ type }}?"))
+        assert other.record != asker.record  # predictions of another prompt are those of another run
 
 
 def test_a_prompt_beyond_the_models_positions_counts_as_unread_and_stops_nothing(tiny_student: Path) -> None:

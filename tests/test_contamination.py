@@ -178,6 +178,13 @@ def test_types_are_removed_by_option(benchmarks: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_removed_type_is_not_asked_of_a_passage_with_types_of_its_own(benchmarks: Path) -> None:
+    closed = row("a", "nothing here", "animal", "person") | {"types": ["animal", "person", "city"]}
+    [kept] = Decontaminator(config(benchmarks, types="remove")).clean(Annotations([closed])).rows
+    assert [entity["type"] for entity in kept["entities"]] == ["person"] == kept["types"]
+    assert closed["types"] == ["animal", "person", "city"]
+
+
 def test_without_benchmarks_a_part_is_left_as_it_is() -> None:
     part = Annotations(PART)
     decontaminator = Decontaminator(ContaminationConfig())

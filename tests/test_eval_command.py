@@ -328,3 +328,22 @@ def test_a_model_without_a_chat_template_is_an_error(tiny_student: Path, tmp_pat
     )
     assert run.returncode == 2
     assert run.stderr.strip().splitlines()[-1].startswith(f"error: {bare} has no chat template")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (["--compare", "a.json", "--redme", "README.md"], "unknown argument '--redme' with --compare"),
+        (["--readme", "README.md"], "--readme has no effect without --compare"),
+        (["--seen_types", "no/such/set"], "--seen_types no/such/set: no types.json there"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], fault: str
+) -> None:
+    asked = [] if "--compare" in given else ["--config", "recipes/eval/sample.yaml", "--model", str(tiny_student)]
+    out = ["--output_dir", str(tmp_path)] * ("--compare" not in given)
+    monkeypatch.setattr(sys, "argv", ["eval_zero_shot.py", *asked, *out, *given])
+    with pytest.raises(UserError, match=fault):
+        eval_zero_shot.main()
+    assert not list(tmp_path.rglob("predictions*"))

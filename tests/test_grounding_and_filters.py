@@ -149,6 +149,7 @@ def test_each_filter_has_its_reason(span: str, type_name: str, reason: str | Non
 def test_type_names_are_normalized() -> None:
     assert normalize_type("  Chemical_Compound. ") == "chemical compound"
     assert normalize_type("City .") == "city"
+    assert normalize_type("「城市」。") == normalize_type("城市、") == "城市"
     assert normalize_type("'Ｃity'. ") == "city" and normalize_type("chef's") == "chef's"
     assert is_written_in("", "en") and is_written_in("Łódź", "en") and not is_written_in("Москва", "en")
 

@@ -346,6 +346,15 @@ def test_without_a_config_the_common_types_are_asked(tagger: OpenNERPipeline) ->
     assert list(raw) == ["person", "organization", "location", "date", "event", "product"]
 
 
+def test_a_student_tuned_without_absent_types_takes_an_expected_share(tiny_student: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_student)
+    model.config.open_ner = {"types": ["gene"], "present_share": 1.0, "max_new_tokens": 2}
+    configured = pipeline("open-ner", model=model, tokenizer=AutoTokenizer.from_pretrained(tiny_student))
+    seen = listen(configured)
+    configured("aa", expected_present=0.5)
+    assert -10 < seen[0]["presence_bias"] < -5
+
+
 def test_decoding_options_reach_the_decoder(tiny_student: Path) -> None:
     asked = pipeline("open-ner", model=str(tiny_student))
     seen = listen(asked)

@@ -21,7 +21,7 @@ from dataset_builder.config import BuildConfig
 from dataset_builder.dataset.supervised import load_set_configs
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
-from train_sft import parse_arguments
+from train_sft import parse_arguments, run_identity
 from zero_shot.baseline import BaselineConfig, render
 from zero_shot.suite import SuiteConfig
 
@@ -38,6 +38,20 @@ def named(path: Path) -> str:
 def parse_on_cpu(path: Path) -> tuple:
     """A training recipe as train_sft.py reads it; bf16 is refused on a CPU."""
     return parse_arguments(["--config", str(path), "--bf16", "false"])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--seed", "1"], ["--data_seed", "1"], ["--max_grad_norm", "0.5"], ["--branches", "false"],
+        ["--model_revision", "v2"], ["--lora_dropout", "0.5"], ["--gradient_accumulation_steps", "2"],
+    ],
+    ids=lambda given: given[0],
+)  # fmt: skip
+def test_an_option_that_changes_the_weights_makes_another_run(given: list[str]) -> None:
+    recipe = ["--config", str(RECIPES / "sft" / "smollm2_135m" / "cpu.yaml")]
+    runs = [run_identity(*parse_arguments([*recipe, *more]), "data") for more in ([], given)]
+    assert runs[0] != runs[1]
 
 
 def commands(path: Path) -> list[list[str]]:

@@ -92,6 +92,11 @@ def test_compare_reads_todays_and_older_results_and_computes_gains(tmp_path: Pat
     printed = capsys.readouterr().out
     assert "Gain of tuned over base" in printed and "| all: strict | +66.7 |" in printed
     assert (tmp_path / "out" / "figures" / "pair.png").exists()
+    tuned = json.loads(files[1].read_text())
+    strange = {"all: strict": {"gain": 0.5, "interval": [0.4, 0.6]}}  # over another baseline
+    files[1].write_text(json.dumps({**tuned, "gains": strange}))
+    compare_files(files)
+    assert "| all: strict | +66.7 |" in capsys.readouterr().out
     older = sorted((ROOT / "results").glob("quickstart/*model*.json"))
     compare_files(older, output_dir=tmp_path / "older")
     assert len(older) == 2 and "official F1" in capsys.readouterr().out

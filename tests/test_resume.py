@@ -44,6 +44,7 @@ def test_the_folder_of_another_run_is_refused(left: str, tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"another run \(learning_rate was 0.0001, now it is 0.001\).*--output_dir"):
         claim(tmp_path, RUN | {"learning_rate": 1e-3})
     assert json.loads((tmp_path / "run.json").read_text()) == RUN
+    claim(tmp_path, RUN | {"data_seed": 3})  # an earlier version did not write it
     (tmp_path / "run.json").unlink()
     with pytest.raises(UserError, match="another run"):
         claim(tmp_path, RUN)

@@ -446,6 +446,7 @@ def test_a_wrong_file_is_one_line_and_writes_nothing(
         (["--show", "other"], "--show other needs"), (["--sample", "0"], "at least 1"),
         (["--types", "city,city"], "twice"), (["--types", " "], "--types is empty"),
         (["--by", "uncertain", "--model", "m", "--other_run", "r"], "give one of them"),
+        (["--by", "uncertain", "--model", "m", "--sample", "9", "--pool", "4"], "raise --pool"),
         (["--by", "uncertain", "--predictions", "no.jsonl"], "no.jsonl: No such file"),
         (["--by", "uncertain", "--other_run", "no"], "no/recipe.yaml does not exist"),
     ],

@@ -101,6 +101,10 @@ def test_the_row_of_a_mistake_is_named(processes: int | None, tokenizer: AutoTok
             "turn of the assistant is not text: None",
         ),
         ([{"from": "human", "value": "Text: a"}], "not a list of role and content"),
+        (
+            [*CONVERSATIONS[0][:-2], {"role": "user", "content": "Find persons"}, CONVERSATIONS[0][-1]],
+            "does not follow the open-NER dialogue",
+        ),
     ],
 )
 def test_conversations_that_are_not_the_papers_are_refused(messages: list, named: str) -> None:

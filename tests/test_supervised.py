@@ -183,6 +183,14 @@ def test_windows_cut_no_word_and_no_mention_and_cover_the_text(text: str, most: 
             )
 
 
+def test_a_script_without_spaces_is_cut_between_characters() -> None:
+    text = "艾达在罗马见到了查尔斯。" * 3
+    mentions = [{"start": 3, "end": 5}, {"start": 8, "end": 11}]
+    windows = list(cut_around(text, mentions, 10, len))
+    assert "".join(text[start:end] for start, end, _ in windows) == text and all(fits for *_, fits in windows)
+    assert [text[start:end] for start, end, _ in windows][:2] == ["艾达在罗马见到了", "查尔斯。艾达在罗马见"]
+
+
 def test_long_passages_are_cut_or_rejected_by_option() -> None:
     cut = judge(raw(PER, LOC), most=4)
     assert [(row["id"], row["text"], row["start"]) for row in cut.rows] == [

@@ -131,6 +131,7 @@ class LocalBaseline:
         self.config, self.name, self.replies, self.dtype = config, config.name, Counter[str](), dtype
         self.record: ModelRecord = {
             "id": config.model, "revision": fingerprint(config.model), "kind": "baseline", "baseline": config.name,
+            "prompt": [config.system, config.user, config.per, config.reply, config.where],
         }  # fmt: skip
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from command_line.public import public_path
 from command_line.recipes import read_recipe
-from dataset_builder.annotation.annotate import TeacherReply, annotate_passages
+from dataset_builder.annotation.annotate import annotate_passages
 from dataset_builder.annotation.types import merge_plurals, normalize_type
 from dataset_builder.config import ENGLISH, BuildConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.passages import load_passages
+from dataset_builder.dataset.replies import to_reply
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import RECORDED, Questioner
 from dataset_builder.teacher.records import JournalRecord, record_bound, record_cost
@@ -72,19 +73,14 @@ class JournaledTeacher:
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         """Yield the lines of each passage, in order, from its reply; see `EvaluatedModel`."""
         config = self.recipe
-        replies: dict[str, TeacherReply] = {
-            name: {
-                "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
-                "time": record.get("time", ""),
-            }
-            for name, record in self.records.items()
-        }  # fmt: skip
+        replies = {name: to_reply(record) for name, record in self.records.items()}
         found = annotate_passages(
             [_as_passage(passage) for _, passage in todo], replies, self.variant, config.dataset.max_entity_words,
             types=load_type_set(config.teacher), language=config.corpus.language, type_language=self.type_language,
         )  # fmt: skip
         self.replies.update(one.reason for one in found.rejects if one.reason not in EMPTY)
-        unread = {one.id: one.text for one in found.rejects if not (one.span or one.type or one.reason in EMPTY)}
+        read = {row["id"] for row in found.rows} | {one.id for one in found.rejects if one.reason in EMPTY}
+        unread = {one.id: one.text for one in found.rejects if one.id not in read}
         mentions = {row["id"]: row["entities"] for row in found.rows}
         types = {mention["type"] for own in mentions.values() for mention in own}
         for benchmark, passage in todo:

@@ -50,8 +50,11 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     predictions = [read_predictions(path) if path.exists() else [] for path in paths]
     for run, lines in zip(runs[1:], predictions[1:], strict=True):
         if lines and predictions[0]:
-            # results.json does not list the types seen in training, so the saved gains on them are kept
-            run["gains"] = {**compare(lines, predictions[0], None, run["seed"]), **run.get("gains", {})}
+            # results.json does not list the types seen in training, so the gains on them are kept if they were
+            # measured against this baseline too: then the others are equal
+            fresh, saved = compare(lines, predictions[0], None, run["seed"]), run.get("gains", {})
+            same = all(saved.get(name) == gain for name, gain in fresh.items())
+            run["gains"] = {**fresh, **saved} if same else fresh
     table = f"{markdown_table(runs)}\n\nMeasured on: {runs[0]['hardware']}."
     if published := read_published(runs):
         table = f"{beside_published(runs, published)}\n\n{table}"

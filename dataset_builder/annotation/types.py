@@ -19,8 +19,8 @@ ELSE_TYPES = frozenset(
 )
 NO_LETTERS = regex.compile(r"[^\p{L}\p{N}\p{M}]+")
 MAX_TYPE_CHARACTERS = 500  # more than any name or one-sentence definition has
-EDGES = string.punctuation + string.whitespace
-QUOTES = "\"'“”„‘’` "
+EDGES = string.punctuation + string.whitespace + "。、！？；：，「」『』（）"
+QUOTES = "\"'“”„‘’「」『』` "
 
 # plurals that the suffixes below do not cover; "people" is missing because teachers use it for ethnic groups
 IRREGULAR = {
@@ -42,7 +42,7 @@ HEAD = re.compile(r"\s(?:of|in|for|with|from|to|on|by|at)\s")
 def normalize_type(name: str) -> str:
     """Normalize a type: lower case, single spaces instead of underscores, without quotes and final punctuation."""
     name = unicodedata.normalize("NFKC", name)
-    return " ".join(name.replace("_", " ").split()).lstrip(QUOTES).rstrip(QUOTES + ".:;,").lower()
+    return " ".join(name.replace("_", " ").split()).lstrip(QUOTES).rstrip(QUOTES + ".:;,。、").lower()
 
 
 def merge_plurals(types: Collection[str]) -> dict[str, str]:

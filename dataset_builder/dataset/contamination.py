@@ -20,7 +20,7 @@ from ner_sets.config import BenchmarkConfig
 from ner_sets.rows import read_json_rows
 from open_ner.tools.errors import UserError
 
-from ..annotation.annotate import Annotations
+from ..annotation.annotate import AnnotationRow, Annotations
 from ..annotation.types import normalize_type
 from ..config import ContaminationConfig
 from ..corpus.filters import Screen
@@ -173,7 +173,10 @@ class Decontaminator:
             if row["entities"] and not mentions:
                 result.reject("no_entities_left", row["id"])
             else:
-                result.rows.append({**row, "entities": mentions})
+                kept: AnnotationRow = {**row, "entities": mentions}
+                if "types" in row:  # a removed type must not be asked either: its mentions would be missed
+                    kept["types"] = [name for name in row["types"] if not self.why_not_type(name)]
+                result.rows.append(kept)
         return result
 
     def overlaps(self) -> list[Overlap]:

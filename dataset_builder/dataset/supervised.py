@@ -14,15 +14,15 @@ from pathlib import Path
 
 from command_line.recipes import read_recipe
 from ner_sets.config import AnnotatedSetConfig
-from ner_sets.mentions import Mention, RawMention
+from ner_sets.mentions import Mention, RawMention, trim
 from ner_sets.sets import SetPassage, read_set
-from open_ner.conversation import LONE_SURROGATE, Span
+from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
 
 from ..annotation.annotate import AnnotationRow, Annotations
 from ..config import DatasetConfig, SupervisedConfig
-from ..corpus.cutting import load_tokenizer
+from ..corpus.cutting import CHARACTER, HAS_UNSPACED, load_tokenizer
 from ..corpus.sources import text_sha256
 from .mixture import DISTILLED, cap_set
 
@@ -163,7 +163,7 @@ def _asked_mentions(
         result.counts["entities_read"] += 1
         label = mention["type"]
         kind = " ".join(config.verbalize.get(label, label).split())
-        key = (*_trim(passage.text, mention["start"], mention["end"]), kind)
+        key = (*trim(passage.text, mention["start"], mention["end"]), kind)
         if label in config.drop or kind in config.drop:
             reason = f"dropped_label: {label}"
         elif not kind or (config.complete and label not in config.verbalize):
@@ -182,15 +182,6 @@ def _asked_mentions(
     return list(asked.values())
 
 
-def _trim(text: str, start: int, end: int) -> Span:
-    """Strip white space from the ends of a span; an invalid span is returned as it is."""
-    if not 0 <= start < end <= len(text):
-        return start, end
-    span = text[start:end]
-    start += len(span) - len(span.lstrip())
-    return start, start + len(span.strip())
-
-
 def _check(passage: SetPassage, asked: list[RawMention]) -> tuple[list[Mention], str, str]:
     """Return the sorted mentions; or no mentions, the reason to reject the passage, and its invalid part."""
     if passage.problem:
@@ -206,7 +197,7 @@ def _check(passage: SetPassage, asked: list[RawMention]) -> tuple[list[Mention],
             return [], "span_outside_text", json.dumps(mention)
         if mention.get("text", passage.text[start:end]) != passage.text[start:end]:
             return [], "text_differs", json.dumps(mention)
-        start, end = _trim(passage.text, start, end)
+        start, end = trim(passage.text, start, end)
         if start == end:
             return [], "empty_span", json.dumps(mention)
         mentions.append({"start": start, "end": end, "text": passage.text[start:end], "type": mention["type"]})
@@ -216,8 +207,15 @@ def _check(passage: SetPassage, asked: list[RawMention]) -> tuple[list[Mention],
 def cut_around(
     text: str, mentions: list[Mention], max_tokens: int, count_tokens: CountTokens
 ) -> Iterator[tuple[int, int, bool]]:
-    """Cut a text into windows `(start, end, fits)` of whole words and mentions, each as long as possible."""
-    words = [match.span() for match in re.finditer(r"\S+", text)]
+    """Cut a text into windows `(start, end, fits)` of whole words and mentions, each as long as possible.
+
+    In a script without spaces a word is a character.
+    """
+    words = [
+        part.span()
+        for word in re.finditer(r"\S+", text)
+        for part in (CHARACTER.finditer(text, *word.span()) if HAS_UNSPACED.search(word[0]) else [word])
+    ]
     inside = bytearray(len(text) + 1)
     for mention in mentions:
         for place in range(mention["start"] + 1, mention["end"]):

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ner_sets.mentions import Mention
-from open_ner.conversation import Span
+from ner_sets.mentions import Mention, trim
 from open_ner.tools.errors import UserError
 
 from .anchor import Region, anchor
@@ -95,19 +94,13 @@ def _mentions(
         if isinstance(span, str):
             raise UserError(f"{where}: {span}: correct the span in the file")
         result.counts["moved"] += region.start is not None and span != (region.start, region.end)
-        start, end = _trim(text, *span)
+        start, end = trim(text, *span)
         if start == end:
             raise UserError(f"{where}: only white space: remove the span from the file")
         result.counts["trimmed"] += (start, end) != span
         result.counts["repeated"] += (start, end, region.label) in found
         found[start, end, region.label] = {"start": start, "end": end, "text": text[start:end], "type": region.label}
     return sorted(found.values(), key=lambda mention: (mention["start"], -mention["end"], mention["type"]))
-
-
-def _trim(text: str, start: int, end: int) -> Span:
-    span = text[start:end]
-    start += len(span) - len(span.lstrip())
-    return start, start + len(span.strip())
 
 
 def _read(path: Path) -> Iterator[Correction]:

@@ -75,6 +75,8 @@ def check(options: ExportOptions) -> None:
     given = [n for n in ("model", "predictions", "other_run") if getattr(options, n)]
     if options.sample < 1 or options.pool < 1:
         raise UserError(f"--sample {options.sample}, --pool {options.pool}: both must be at least 1")
+    if options.by == "uncertain" and options.model and options.pool < options.sample:
+        raise UserError(f"--sample {options.sample} passages cannot be drawn from --pool {options.pool}: raise --pool")
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]}: give one of them")
     if options.by == "uncertain" and not given:

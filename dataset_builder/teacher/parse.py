@@ -16,22 +16,27 @@ DOUBLE = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 SINGLE = r"'[^'\\]*+(?:(?:\\.|(?<=\w)'(?=\w)|(?<=s)'(?= \w))[^'\\]*+)*'"
 CURLY_DOUBLE = r"[“„][^“”\\]*+(?:\\.[^“”\\]*+)*[“”]"
 CURLY_SINGLE = r"‘[^’\\]*+(?:(?:\\.|(?<=\w)’(?=\w)|(?<=s)’(?= \w))[^’\\]*+)*’"
-STRING = "|".join((DOUBLE, SINGLE, CURLY_DOUBLE, CURLY_SINGLE))
+WIDE_QUOTED = (rf"{left}[^{right}\\]*+(?:\\.[^{right}\\]*+)*{right}" for left, right in ("「」", "『』", "＂＂"))
+STRING = "|".join((DOUBLE, SINGLE, CURLY_DOUBLE, CURLY_SINGLE, *WIDE_QUOTED))
+WIDE = str.maketrans("（）［］【】｛｝，、：", "()[][]{},,:")  # Chinese and Japanese marks between strings
 TOKEN = re.compile(
-    rf"\s*+(?:(?:(\()|\[)\s*+({STRING})\s*+,\s*+({STRING})\s*+(?:,\s*+)?(?(1)\)|\])"  # most pairs in one match
-    rf"|([\[({{])|([\])}}])|([,:])|({STRING})|(-?\d[\d.eE+-]*+)|(true|false|null|True|False|None)\b)",
+    rf"\s*+(?:(?:([(（])|[\[［【])\s*+({STRING})\s*+[,，、]\s*+({STRING})\s*+(?:[,，、]\s*+)?"
+    rf"(?(1)[)）]|[\]］】])"  # most pairs in one match
+    rf"|([\[({{［【（｛])|([\])}}］】）｝])|([,:，、：])|({STRING})|(-?\d[\d.eE+-]*+)"
+    r"|(true|false|null|True|False|None)\b)",
     re.DOTALL,
 )
 SPAN, TYPE, OPEN, CLOSE, SEPARATOR, TEXT, NUMBER, WORD = range(2, 10)  # groups of TOKEN: its `lastindex`
-OPENING = re.compile(r"[\[{][\[({\s]*+")
-DATA = frozenset("\"'“„‘])}")  # may follow the opening brackets of data; anything else is prose: "[of entities]"
+OPENING = re.compile(r"[\[{［【｛][\[({［【（｛\s]*+")
+# may follow the opening brackets of data; anything else is prose: "[of entities]"
+DATA = frozenset("\"'“„‘「『＂])}］】）｝")
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 MAX_DEPTH = 16
 MAX_PAIRS = 5_000  # per reply; no passage has more, and each may become a reject
 MAX_VALUES = 3 * MAX_PAIRS  # each pair is a list and two strings
 
 ENTITY_FIELDS = ("entity", "text", "span", "mention", "name")
-TYPE_FIELDS = ("type", "label", "entity_type", "category", "definition")
+TYPE_FIELDS = ("type", "types", "label", "entity_type", "category", "definition")
 PASSAGE_CODES = frozenset({"content_filter", "context_length_exceeded"})  # error codes that concern one passage alone
 FINAL = PASSAGE_CODES | {"refusal", "endpoint_error"}  # finish reasons of replies without annotations
 # finish reasons of all APIs by parts of their names; the first match counts
@@ -125,7 +130,7 @@ def _read_value(reply: str, position: int) -> tuple[Value, int]:
     while match := TOKEN.match(reply, position):
         position, kind = match.end(), match.lastindex
         if kind == SEPARATOR:
-            if ready or (match[SEPARATOR] == ":") != (closing == "}" and len(items) % 2 == 1):
+            if ready or (match[SEPARATOR].translate(WIDE) == ":") != (closing == "}" and len(items) % 2 == 1):
                 break
             ready = True
             continue
@@ -133,10 +138,10 @@ def _read_value(reply: str, position: int) -> tuple[Value, int]:
             if not ready or len(outer) == MAX_DEPTH:
                 break
             outer.append((closing, items))
-            closing, items = CLOSING[match[OPEN]], []
+            closing, items = CLOSING[match[OPEN].translate(WIDE)], []
             continue
         if kind == CLOSE:
-            if match[CLOSE] != closing:
+            if match[CLOSE].translate(WIDE) != closing:
                 break
             value: Value = items
             if closing == "}":
@@ -187,6 +192,9 @@ def _object_pairs(item: tuple[tuple[str, Value], ...], passage: str) -> list[Pai
     type_name = next((fields[name] for name in TYPE_FIELDS if name in fields), None)
     if isinstance(entity, str) and isinstance(type_name, str):
         return [(entity, type_name)]
+    if isinstance(entity, str) and isinstance(type_name, list):
+        names = [name for name in type_name if isinstance(name, str)]
+        return [(entity, name) for name in names] if len(names) == len(type_name) else None
     return None if "entities" in fields else _mapping_pairs(item, passage)
 
 
