@@ -37,7 +37,10 @@ KEPT = "bf16"  # the arm of bench/ablations.py whose options are used
 DRAWS = 2  # conversations per passage
 STUDENTS = {"distilled": None, "passages_800": 800, "passages_200": 200}  # passages trained on; None: all
 PAPER_PASSAGES = 45_889
-READINGS = {"each type by itself": "free", "types compete": "flat", "types compete, fitted": "flat, fitted"}
+READINGS = {
+    "each type by itself": "free", "types compete": "flat", "with a presence bias": "flat, presence",
+    "with all that is fitted": "flat, fitted",
+}  # fmt: skip
 
 
 def main() -> None:

@@ -100,5 +100,5 @@ def test_the_table_has_means_of_both_groups_of_sets(root: Path) -> None:
     assert [row.split(" | ")[0].strip("| ") for row in rows] == [
         "mit_movie", "crossner_ai", "mean of the seven sets", "AnEM", "mean of the ten sets"
     ]  # fmt: skip
-    assert rows[2] == "| mean of the seven sets | 15.0 / 25.0 | 15.0 / 25.0 | 15.0 / 25.0 |  |"
+    assert rows[2] == "| mean of the seven sets | 15.0 / 25.0 | 15.0 / 25.0 | 15.0 / 25.0 | 15.0 / 25.0 |  |"
     assert rows[0].endswith("| 0 of 90 |") and rows[3].endswith("| 2 of 50, not asked |")
