@@ -119,7 +119,7 @@ def compare(ways: dict[str, list[PredictionLine]], base: str = "free", seed: int
 
 
 def markdown(files: list[Path]) -> str:
-    """Write the results of several students as one table; the mean of the sets that are not for development last."""
+    """Write the results of several students as one table; last the mean of the sets that all of them were asked."""
     head = ["set", "answers", "student", "official F1 (gain [95 %], splits)", "strict F1 (gain [95 %], splits)"]
     lines = [f"| {' | '.join([*head, 'macro F1', 'ECE', 'surest'])} |", "|---|---|---|" + "--:|" * 5]
     students = {file.stem: json.loads(file.read_text(encoding="utf-8"))["sets"] for file in files}
@@ -130,10 +130,11 @@ def markdown(files: list[Path]) -> str:
                     cells = [f"{x['f1']} ({x['gain']:+} {x['interval']}, {x['positive_splits']})" for x in row_of(row)]
                     rest = [row["strict"]["macro_f1"], row.get("ece", ""), row.get("precision_of_the_surest", "")]
                     lines.append(f"| {' | '.join(map(str, [name, way, student, *cells, *rest]))} |")
+    common = set.intersection(*map(set, students.values()))
+    common = {name for name in common if not name.startswith(("choosing", "reporting", "dev_"))}
     for way in WAYS:
         for student, sets in students.items():
-            rows = [row_of(sets[name][way]) for name in sets if not name.startswith(("choosing", "reporting", "dev_"))]
-            if rows:
+            if rows := [row_of(sets[name][way]) for name in sorted(common)]:
                 means = [[fmean(row[n][key] for row in rows) for key in ("f1", "gain")] for n in range(len(MAIN))]
                 cells = [f"{value:.1f} ({gain:+.1f})" for value, gain in means]
                 lines.append(f"| mean of {len(rows)} sets | {' | '.join([way, student, *cells])} | | | |")
