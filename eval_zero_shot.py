@@ -37,12 +37,12 @@ def main() -> None:
         raise UserError("--readme has no effect without --compare: see --help")
     suite = read_suite(args, rest)
     if args.push_to_hub:  # fail before anything is scored
-        from hub.publish import require_token
+        from hub.publish import require_upload
 
         if not (Path(args.model[-1]) / "training.json").exists():
             what = f"the last --model with its results, but {args.model[-1]} is not a student's folder"
             raise UserError(f"--push_to_hub uploads {what}")
-        require_token()
+        require_upload(args.push_to_hub)
     benchmarks = load_benchmarks(suite)
     models = [make_model(name, suite, args.overwrite) for name in args.model]
     if args.dry_run:

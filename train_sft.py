@@ -152,13 +152,13 @@ def prepare_run(script: ScriptArguments, config: "SFTConfig") -> str | None:
     from transformers import set_seed
 
     from command_line.hardware import fast_bf16
-    from hub.publish import require_token
+    from hub.publish import require_upload
 
     repo_id = config.hub_model_id if config.push_to_hub else None
     if config.push_to_hub:
-        require_token()
         if not repo_id:
             raise UserError("--push_to_hub needs --hub_model_id org/name")
+        require_upload(repo_id)
     config.push_to_hub = False  # hub.publish uploads the folder, with our card
     if config.n_gpu > 1:  # the Trainer would use DataParallel, which our changes to forward do not survive
         raise UserError(f"{config.n_gpu} GPUs and one process: run `accelerate launch train_sft.py`, or set "

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from command_line.recipes import describe
-from hub.publish import publish_folder, require_token
+from hub.publish import publish_folder, require_upload
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
 
@@ -37,7 +37,7 @@ def main() -> None:
     """Run the stages in order: passages, annotate, build, and the upload."""
     args, config = parse_arguments()
     if args.push_to_hub:
-        require_token()
+        require_upload(args.push_to_hub)
     load_set_configs(config.supervised)  # report mistakes before the teacher is paid
     load_type_set(config.teacher)
     folder = Path(config.output_dir)
@@ -67,7 +67,7 @@ def main() -> None:
 
         from .build import build  # imported here, because the other stages do not need pyarrow and datasets
 
-        dataset = build(config, folder, finish=lambda built: write_dataset_card(built, args.push_to_hub))
+        dataset = build(config, folder, finish=write_dataset_card)
         print(f'dataset: {dataset}, read it with load_dataset("{dataset}")')
     if args.push_to_hub:
         dataset = Path(config.dataset_dir or folder / "dataset")

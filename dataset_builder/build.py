@@ -105,7 +105,7 @@ def replaced(target: Path, proof: str = "stats.json", kind: str = "a dataset") -
     to `target` if necessary. Raises UserError if `target` contains files but not `proof`, which shows that this
     program wrote it.
     """
-    partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "old"))
+    partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "being-replaced"))
     if old.exists() and not target.exists():  # killed between the two renames below
         (partial if partial.exists() else old).rename(target)
     if target.exists() and not (target / proof).exists() and any(target.iterdir()):

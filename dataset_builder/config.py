@@ -135,6 +135,9 @@ class TeacherConfig:
         named = [*self.prompts, *(self.recorded if isinstance(self.recorded, dict) else ())]
         if unknown := [name for name in named if name not in get_args(Variant)]:
             raise UserError(f"{unknown[0]!r} is not a variant: name files by {', '.join(get_args(Variant))}")
+        if unused := [name for name in self.prompts if name not in self.variants]:
+            known = ", ".join(self.variants)
+            raise UserError(f"teacher.prompts: {unused[0]} is not asked, only {known}: rename it, or remove it")
         least = {"price_input": 0, "price_output": 0, "max_cost": 0, "max_retries": 0, "batch_poll_seconds": 0}
         least |= {"concurrency": 1, "timeout": 1e-3, "requests_per_minute": 1e-3, "tokens_per_minute": 1e-3}
         require_at_least("teacher", self, least)

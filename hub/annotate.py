@@ -16,7 +16,7 @@ from open_ner.tools.annotate import Annotated, AnnotationRecord, annotate, build
 from open_ner.tools.errors import UserError, run
 
 from .markdown import code, escape
-from .publish import check_names, publish_folder, require_token
+from .publish import publish_folder, require_upload
 
 TEMPLATE = Path(__file__).parent / "annotated.md"
 COPIED = ("license", "license_name", "license_link", "language")  # metadata of the source that holds for its texts too
@@ -30,8 +30,7 @@ def main() -> None:
     if args.push_to_hub and args.shard:
         raise UserError(f"--shard {args.shard} makes a part only: publish by the command without it, after all shards")
     if args.push_to_hub:
-        check_names(args.push_to_hub, tag=None)
-        require_token()
+        require_upload(args.push_to_hub)
     if (done := annotate(args)) is None:
         return
     write_card(args.output_dir, done, args.push_to_hub)

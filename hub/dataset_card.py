@@ -32,8 +32,8 @@ FORMATS = {  # format specs of the statistics table
 MAX_NAMES = 12  # names shown of sources, licenses or merged types; the others are only counted
 
 
-def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
-    """Write a dataset's `README.md` from its `stats.json`; `repo_id` is the repository in the loading example."""
+def write_dataset_card(folder: Path) -> None:
+    """Write a dataset's `README.md` from its `stats.json`; an upload names its repository in the example."""
     from huggingface_hub import DatasetCard
 
     stats: BuildStatistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
@@ -43,7 +43,7 @@ def write_dataset_card(folder: Path, repo_id: str | None = None) -> None:
     closed = bool(stats["supervised"]) and all(part.get("closed") for part in stats["supervised"].values())
     card = DatasetCard.from_template(
         _metadata(stats), template_path=str(TEMPLATE),
-        name=escape(stats["name"]), repo=json.dumps(repo_id or "path/to/this/folder"),
+        name=escape(stats["name"]), repo=json.dumps("path/to/this/folder"),
         default_config=default, splits=splits,
         configs_table=[
             (name, ROWS.get(name, "a conversation"), [f"{part['splits'].get(s, 0):,}" for s in splits])

@@ -21,7 +21,7 @@ from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import read_jsonl, write_json
 
 from .contents import read_metadata
-from .publish import check_names, publish_folder, require_token
+from .publish import publish_folder, require_upload
 
 if TYPE_CHECKING:
     from open_ner.pipeline import OpenNERPipeline
@@ -71,8 +71,7 @@ def main() -> None:
     args = parser.parse_args()
     converter = find_converter(args.llama_cpp)
     if args.push_to_hub:
-        check_names(f"{args.push_to_hub}-GGUF", None)
-        require_token()
+        require_upload(f"{args.push_to_hub}-GGUF")
     if not (args.model / "training.json").is_file():
         raise UserError(f"{args.model} is not a student's folder, it has no training.json: name one of train_sft.py")
     folder = args.output_dir or args.model.with_name(f"{args.model.resolve().name}-GGUF")

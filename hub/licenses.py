@@ -7,7 +7,8 @@ from typing import Literal
 Terms = Literal["free", "noncommercial", "share-alike", "no derivatives", "unknown"]
 SPACES = re.compile(r"[\s_/]+")
 FREE = re.compile(
-    r"apache-2|mit\b|bsd|isc\b|cc0|unlicense|pddl|odc-by|public-domain|cc-by(-\d[\d.]*)?(?!-(nc|sa|nd))\b|creativeml"
+    r"\b(apache-2|mit\b|0?bsd|isc\b|cc0|unlicense\b|pddl|odc-by|public-domain|cc-by(-\d[\d.]*)?(?!-(nc|sa|nd))\b"
+    r"|creativeml)"
 )
 SHARE_ALIKE = re.compile(r"cc-by-(nc-)?sa|gpl|odbl|\bsa\b")
 DEMANDS: dict[Terms, str] = {

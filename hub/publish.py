@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from open_ner.tools.errors import UserError, run
-from open_ner.tools.files import write_atomic
 
 from .contents import KINDS, RepoType, check_content, list_files, read_metadata
 
@@ -77,14 +77,14 @@ def publish_folder(
 
     folder, what = Path(folder), KINDS[kind]
     files, others = list_files(folder, kind)
-    check_names(repo_id, tag)
-    require_token()
+    require_upload(repo_id, tag)
     check_content(files, what.repo_type)
-    if card := files.get("README.md"):
-        name_repository(card, repo_id, tag)
     get_session().timeout = SILENCE
     api = HfApi(token=get_token())
-    with one_line_errors(api, repo_id):
+    with TemporaryDirectory() as work, one_line_errors(api, repo_id):
+        if card := files.get("README.md"):
+            files["README.md"] = Path(work) / "README.md"
+            files["README.md"].write_text(name_repository(card, repo_id, tag), encoding="utf-8")
         validate_card(files.get("README.md"), what.repo_type)
         sdk = read_metadata(files["README.md"]).get("sdk") if what.repo_type == "space" else None
         url = api.create_repo(
@@ -115,15 +115,12 @@ def publish_folder(
     return f"published {url} ({visible}), revision {head}{f', tag {tag}' if tag else ''}: {counts}{left}"
 
 
-def name_repository(card: Path, repo_id: str, tag: str | None) -> None:
-    """Write the repository's name, and the tag, into the examples of a card, where a name stands for them."""
-    text = named = card.read_text(encoding="utf-8")
+def name_repository(card: Path, repo_id: str, tag: str | None) -> str:
+    """Return a card with the repository's name, and the tag, in its examples; the file keeps its placeholders."""
+    text = card.read_text(encoding="utf-8")
     for placeholder in PLACEHOLDERS:
-        named = named.replace(placeholder, repo_id)
-    if tag:
-        named = named.replace(REVISION, tag)
-    if named != text:
-        write_atomic(card, named)
+        text = text.replace(placeholder, repo_id)
+    return text.replace(REVISION, tag) if tag else text
 
 
 def check_names(repo_id: str, tag: str | None) -> None:
@@ -218,10 +215,11 @@ def _explain(error: BaseException, endpoint: str) -> str:
     return reasons.get(status) or f"the Hub answered {status} ({said}): {again}"
 
 
-def require_token() -> None:
-    """Raise UserError if there is no Hub token; call it before a long run that ends with an upload."""
+def require_upload(repo_id: str, tag: str | None = None) -> None:
+    """Raise UserError for a wrong name or no token; call it before a long run that ends with an upload."""
     from huggingface_hub.utils import get_token
 
+    check_names(repo_id, tag)
     if not get_token():
         raise UserError("no Hub token: set HF_TOKEN or run `hf auth login`")
 

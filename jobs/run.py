@@ -13,6 +13,7 @@ This file needs nothing else of the repository, so its address on the web can be
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,12 +34,18 @@ def main() -> int:
         return fail(f"usage: {Path(__file__).name} SOURCE TAG {{{','.join(COMMANDS)}}} OPTIONS")
     source, tag, command, *options = sys.argv[1:]
     clone = Path(f"{CLONE}-{tag.replace('/', '-')}").absolute()
-    if not clone.exists():
-        quiet = ["-c", "advice.detachedHead=false"]
+    where = Path(source).absolute() if Path(source).exists() else source
+    if clone.exists():  # an earlier job's: other files in it, such as runs/, stay
+        git = ["git", "-C", clone]
+        steps = [[*git, "fetch", "--quiet", "--", where, tag], [*git, "checkout", "--quiet", "--detach", "FETCH_HEAD"]]
+    else:
         partial = clone.with_name(f"{clone.name}.partial")
-        cloned = subprocess.run(["git", *quiet, "clone", "--depth", "1", "--branch", tag, "--", source, partial])
-        if cloned.returncode:
-            return fail(f"{source} cannot be cloned at {tag!r}: give an address or a bundle, and one of its tags")
+        shutil.rmtree(partial, ignore_errors=True)  # a kill left it
+        quiet = ["-c", "advice.detachedHead=false"]
+        steps = [["git", *quiet, "clone", "--depth", "1", "--branch", tag, "--", where, partial]]
+    if any(subprocess.run(step).returncode for step in steps):  # stops at the first that fails
+        return fail(f"{source} cannot be cloned at {tag!r}: give an address or a bundle, and one of its tags")
+    if not clone.exists():
         partial.rename(clone)
     uv = os.environ.get("UV", "uv")  # set by `uv run`
     install = [uv, "run", "--no-project", "--with-requirements", "requirements.txt"]

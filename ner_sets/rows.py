@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from open_ner.tools.errors import UserError
 
 from .config import SetConfig
 
+SPACED = re.compile(r"[^ \r\n]+")  # columns of a CoNLL line without tabs
 LONGEST_LINE = 2**27  # bytes; bounds the memory, since a small compressed file can contain a huge line
 Row = dict[str, Any]  # as in the file; sets.py and benchmarks.py check the columns that they read
 
@@ -121,7 +123,9 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             line = content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: line {number} is not UTF-8: {error}") from None
-        columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+        # a no-break space is part of a token; a line of tabs alone is blank, as spreadsheets write it
+        columns = line.rstrip("\r\n").split("\t") if "\t" in line else SPACED.findall(line)
+        columns = columns if line.strip() else []
         if columns and config.comment and line.startswith(config.comment):
             continue
         if columns and columns[0] != "-DOCSTART-":

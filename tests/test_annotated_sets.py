@@ -132,6 +132,14 @@ def test_conll_files_are_read_by_their_columns(separator: str, tmp_path: Path) -
     assert [entity["type"] for entity in middle.entities] == ["x"]
 
 
+def test_a_no_break_space_is_part_of_a_token_and_a_row_of_tabs_is_blank(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("10\u00a0000 B-num\nmen O\n", encoding="utf-8")
+    (passage,) = read_set(config("a.conll", "conll"), str(tmp_path))
+    assert passage.text == "10\u00a0000 men" and passage.entities == [{"start": 0, "end": 6, "type": "num"}]
+    (tmp_path / "b.conll").write_text("Ada\tB-PER\r\n\t\r\nParis\tB-LOC\r\n", encoding="utf-8")
+    assert [passage.text for passage in read_set(config("b.conll", "conll"), str(tmp_path))] == ["Ada", "Paris"]
+
+
 def test_the_token_column_of_a_conll_file_can_be_chosen(tmp_path: Path) -> None:
     lines = [*([str(i), *pair] for i, pair in enumerate(zip(TOKENS, SCHEMES["BIO"], strict=True), 1)), ["6", "lost"]]
     (tmp_path / "a.tsv").write_text("\n".join("\t".join(line) for line in lines[:-1]) + "\n\n6\tlost\n")

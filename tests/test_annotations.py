@@ -32,6 +32,12 @@ def test_every_passage_ends_as_a_row_or_a_reject_and_every_entity_is_counted() -
     assert result.hallucination_rate == 2 / 6
 
 
+def test_a_teacher_named_by_a_folder_is_published_without_the_path() -> None:
+    reply = record('[("Ada", "person")]') | {"model": "/home/alice/models/Qwen3-32B"}
+    [row] = annotate_passages([passage(0, "Ada left Rome.")], {"p0": reply}, "type", 10).rows
+    assert row["teacher"] == "Qwen3-32B"
+
+
 def test_plurals_merge_over_the_whole_run_and_leave_duplicates_behind() -> None:
     passages = [passage(i, "Ada met Bob in Rome.") for i in range(2)]
     replies = {

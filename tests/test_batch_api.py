@@ -370,6 +370,31 @@ def test_what_is_under_way_counts_against_the_cap(tmp_path: Path, monkeypatch: p
     assert list(provider.batches.values())[2]["request_counts"]["total"] > 2
 
 
+def test_single_requests_do_not_pay_again_for_a_batch_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeBatch(lambda request: "[]", polls=1) as provider:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, Provider, "retrieve", 1, True)
+            ask(tmp_path, provider)
+        config = TeacherConfig(base_url=provider.base_url, model="fake-teacher")
+        with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(UserError, match="batches are under way"):
+            annotate(passages(6), journal, config)
+        _, records = ask(tmp_path, provider)
+        once(provider, records)
+        with Journal(tmp_path / "journal.jsonl") as journal:
+            assert annotate(passages(6), journal, config).known == 6  # collected: nothing is left to ask
+
+
+def test_a_message_about_a_batch_hides_the_password_of_the_address(tmp_path: Path) -> None:
+    fault = {"status": 401, "body": {"error": {"message": "no", "code": "invalid_api_key"}}}
+    with FakeBatch(lambda request: "[]", trouble=lambda asked: fault) as provider:
+        address = provider.base_url.replace("://", "://me:hunter2secret@")
+        with pytest.raises(UserError, match="refuses model") as caught:
+            ask(tmp_path, provider, base_url=address)
+    assert "hunter2secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [

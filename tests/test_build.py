@@ -202,6 +202,17 @@ def test_a_folder_with_files_of_somebody_else_is_not_replaced(tmp_path: Path) ->
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+def test_a_backup_beside_a_folder_that_is_replaced_stays(tmp_path: Path) -> None:
+    for name in ("mine", "mine.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stats.json").write_text(name)
+    with replaced(tmp_path / "mine") as partial:
+        (partial / "stats.json").write_text("new")
+    assert (tmp_path / "mine" / "stats.json").read_text() == "new"
+    assert (tmp_path / "mine.old" / "stats.json").read_text() == "mine.old"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.old"}
+
+
 def test_one_journal_gives_several_datasets(run: tuple[BuildConfig, Path], tmp_path: Path) -> None:
     config, folder = run
     for law in ("none", "frequency"):

@@ -15,7 +15,7 @@ from datasets import load_dataset
 from huggingface_hub import ModelCard
 
 from dataset_builder.__main__ import main as build_dataset
-from hub.licenses import conflicts, derive
+from hub.licenses import conflicts, derive, terms_of
 from hub.lint import main
 from hub.model_card import write_model_card
 from hub.publish import name_repository
@@ -83,8 +83,9 @@ def test_each_suite_stands_in_the_card_beside_its_baseline_and_published_rows(st
     assert {entry.dataset_name for entry in data.eval_results} == {*sample["benchmarks"], *whole["benchmarks"]}
     assert "The license of the dataset, cc-by-nc-4.0, forbids commercial use." in text  # the recipe says apache-2.0
     assert "1,234 passages have a license that demands the same license" in text
-    name_repository(student / "README.md", "org/mine", "v1")
-    assert 'model="org/mine", revision="v1", trust_remote_code=True' in (student / "README.md").read_text()
+    named = name_repository(student / "README.md", "org/mine", "v1")
+    assert 'model="org/mine", revision="v1", trust_remote_code=True' in named
+    assert "org/mine" not in (student / "README.md").read_text()  # it can be published under another name too
     write_model_card(student, sample)  # scored again without a baseline
     assert "models/smollm2-135m-instruct | sample" not in (student / "README.md").read_text()
 
@@ -172,5 +173,9 @@ def test_a_license_follows_from_those_of_the_sources() -> None:
         assert derive({"model": "apache-2.0", "data": data}) == "other"
     assert derive({"model": "cc-by-nc-4.0", "data": "cc-by-sa-4.0"}) == "other"
     assert conflicts("apache-2.0", {"model": "mit", "data": ""}, {"CC BY 4.0": 2, "public domain (court)": 1}) == []
+    for name in ("Unlicensed", "misc", "All rights reserved; by permit", "summit"):
+        assert terms_of(name) == {"unknown"}, name
+    for name in ("MIT License", "0BSD", "BSD-3-Clause", "The Unlicense", "Public Domain", "CC BY 4.0", "Apache 2.0"):
+        assert terms_of(name) == {"free"}, name
     [sa, no] = conflicts("cc-by-nc-4.0", {"data": "CC BY-SA 4.0"}, {"": 3, "CC BY-NC 3.0": 4})
     assert "data, CC BY-SA 4.0, demands the same license" in sa and "3 passages do not state" in no

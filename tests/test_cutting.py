@@ -175,3 +175,31 @@ def test_huge_documents_are_cut_in_linear_time(document: str) -> None:
 def test_an_unknown_tokenizer_gives_a_one_line_error() -> None:
     with pytest.raises(UserError, match="corpus.tokenizer 'no/such'"):
         load_tokenizer("no/such")
+
+
+def test_a_long_document_is_tokenized_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "BLOCK", 300)
+    lengths: list[int] = []
+
+    class Counting:
+        """A tokenizer that notes the length of each text."""
+
+        def __init__(self, tokenizer: Tokenizer) -> None:
+            self.tokenizer = tokenizer
+
+        def encode(self, text: str, **options: Any) -> Any:
+            lengths.append(len(text))
+            return self.tokenizer.encode(text, **options)
+
+        def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
+            return self.tokenizer.encode_batch_fast(texts, **options)
+
+    tokenizer = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    for document in (TEXTS[0] * 8, "艾达在罗马见到了查尔斯。" * 200):
+        lengths.clear()
+        pieces = list(PassageCutter(Counting(tokenizer), 40).cut(document))
+        assert max(lengths) <= 320 and len(lengths) > 5
+        borders = [0, *(border for start, end, _ in pieces for border in (start, end)), len(document)]
+        between = [document[end:start] for end, start in zip(borders[::2], borders[1::2], strict=True)]
+        assert not "".join(between).strip()  # every word is in a piece
+        assert all(size <= 40 for _, _, size in pieces)

@@ -12,6 +12,7 @@ from dataset_builder.dataset.figures import plot_bars, plot_entities, plot_types
 from dataset_builder.dataset.statistics import PAPER, rank_bands
 from hub.dataset_card import write_dataset_card
 from hub.markdown import escape
+from hub.publish import name_repository
 
 HOSTILE = (
     '<img src=x onerror="alert(1)"> | [click](http://evil.example) `code` **b** $x$ www.evil.example @all\n# head'
@@ -63,9 +64,9 @@ def stats(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def card(folder: Path, repo: str | None = None, **changes: Any) -> DatasetCard:
+def card(folder: Path, **changes: Any) -> DatasetCard:
     (folder / "stats.json").write_text(json.dumps(stats(**changes)))
-    write_dataset_card(folder, repo)
+    write_dataset_card(folder)
     return DatasetCard.load(folder / "README.md")
 
 
@@ -97,8 +98,8 @@ def test_numbers_stand_beside_the_papers(tmp_path: Path) -> None:
 
 
 def test_the_example_names_the_repository_it_is_pushed_to(tmp_path: Path) -> None:
-    assert 'load_dataset("org/name", split="train")' in card(tmp_path, "org/name").text
     assert 'load_dataset("path/to/this/folder", split="train")' in card(tmp_path).text
+    assert 'load_dataset("org/name", split="train")' in name_repository(tmp_path / "README.md", "org/name", None)
 
 
 def test_metadata_name_configs_files_license_and_sizes(tmp_path: Path) -> None:

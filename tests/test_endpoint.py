@@ -180,7 +180,7 @@ def test_a_certificate_nobody_signed_stops_the_run_before_anything_is_sent(
         if by == "environment":
             monkeypatch.setenv("OPENAI_BASE_URL", address)
         with pytest.raises(UserError, match="certificate that is not trusted.*self-signed certificate") as caught:
-            TeacherClient(config, journal).ask([Question("k", "type", "p", [{"role": "user", "content": "x"}])])
+            TeacherClient(config, journal).fetch([Question("k", "type", "p", [{"role": "user", "content": "x"}])], 1)
     assert received == [] and "\n" not in str(caught.value) and KEY not in str(caught.value)
 
 
@@ -189,8 +189,8 @@ def test_a_certificate_the_user_trusts_is_accepted(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
     with self_signed_server() as (port, received), Journal(tmp_path / "journal.jsonl") as journal:
         client = TeacherClient(TeacherConfig(base_url=f"HTTPS://127.0.0.1:{port}/v1", model="m"), journal)
-        replies = client.ask([Question("k", "type", "p", [{"role": "user", "content": "x"}])])
-    assert received == [f"Bearer {KEY}"] and replies["k"]["reply"] == "[]"
+        client.fetch([Question("k", "type", "p", [{"role": "user", "content": "x"}])], 1)
+        assert received == [f"Bearer {KEY}"] and journal.get("k")["reply"] == "[]"
 
 
 def test_retry_after_is_read_in_every_form() -> None:

@@ -170,6 +170,15 @@ def test_of_two_pushes_at_once_the_later_one_stops_and_mixes_nothing(
     assert hub.files("model", REPO)["config.json"] == b"{}"
 
 
+def test_a_folder_can_be_published_under_two_names(hub: FakeHub, student: Path) -> None:
+    card = student / "README.md"
+    card.write_text(CARD + 'load("path/or/hub-id", revision="commit-or-tag")\n')
+    written = card.read_text()
+    published(hub, "model", student, "--tag", "v1")
+    assert b'load("org/ner", revision="v1")' in hub.files("model", REPO)["README.md"]
+    assert card.read_text() == written
+
+
 def test_what_the_hub_does_not_accept_is_one_line(hub: FakeHub, student: Path) -> None:
     card = student / "README.md"
     card.write_text(CARD.replace("apache-2.0", "[1]"))

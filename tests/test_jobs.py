@@ -98,6 +98,29 @@ def test_a_job_annotates_a_dataset_and_publishes_it(source: Path, tmp_path: Path
     ]
 
 
+def test_the_code_of_a_tag_that_moved_is_run_and_other_files_of_the_clone_stay(tmp_path: Path) -> None:
+    uv, clone = tmp_path / "uv", tmp_path / "uniner-distill-v1"
+    uv.write_text("#!/bin/sh\ncat requirements.txt\n")
+    uv.chmod(0o755)
+    (tmp_path / "uniner-distill-v1.partial").mkdir()  # a kill left it
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+    for content in ("one", "two"):
+        folder = tmp_path / content
+        folder.mkdir()
+        (folder / "requirements.txt").write_text(content)
+        for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "v1"],
+                      ["bundle", "create", "-q", "../code.bundle", "v1"]):  # fmt: skip
+            subprocess.run(["git", *identity, *words], cwd=folder, check=True)
+        done = subprocess.run(
+            [sys.executable, ROOT / "jobs" / "run.py", "code.bundle", "v1", "build"],
+            cwd=tmp_path, env=os.environ | {"UV": str(uv)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, content), done.stderr
+        (clone / "runs").mkdir(exist_ok=True)
+        (clone / "runs" / content).touch()
+    assert {path.name for path in (clone / "runs").iterdir()} == {"one", "two"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dataset_builder import __main__ as builder
 from fake_hub import FakeHub, HubError
 from hub.dataset_card import write_dataset_card
+from open_ner.tools.errors import UserError
 from test_build import REPLIES, TEACHER, answer, run  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +109,16 @@ def test_a_dataset_is_not_uploaded_while_questions_are_open_unless_that_is_wante
     assert "type/train-00000-of-00001.parquet" in hub.files("dataset", REPO)
 
 
+def test_a_repository_without_an_owner_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = ["--config", "recipes/build/sample.yaml", "--output_dir", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["dataset_builder", *recipe, "--push_to_hub", "my-dataset"])
+    with pytest.raises(UserError, match="'my-dataset' is not a repository's name: write org/name"):
+        builder.main()
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_hub_that_cannot_be_reached_gives_a_one_line_error(hub: FakeHub, recipe: Path) -> None:
     ended = push(hub, recipe, HF_ENDPOINT="http://127.0.0.1:9")
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
@@ -143,9 +155,9 @@ def test_the_card_is_written_from_the_statistics_alone(run: tuple, tmp_path: Pat
     from dataset_builder.build import build
 
     config, folder = run
-    dataset = build(config, folder, lambda partial: write_dataset_card(partial, REPO))
+    dataset = build(config, folder, write_dataset_card)
     written = (dataset / "README.md").read_text()
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "stats.json").write_bytes((dataset / "stats.json").read_bytes())
-    write_dataset_card(tmp_path / "copy", REPO)
+    write_dataset_card(tmp_path / "copy")
     assert (tmp_path / "copy" / "README.md").read_text() == written

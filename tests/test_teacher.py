@@ -63,9 +63,11 @@ def test_a_client_plans_asks_and_returns_replies_by_key(tmp_path: Path) -> None:
         first, second = list(questions(passages(2), config)), list(questions(passages(3), config))
         client = TeacherClient(config, journal)
         assert client.plan([*first, *first]) == (2, pytest.approx(2 * config.max_answer_tokens / 1e6))
-        assert client.ask(first).keys() == {question.key for question in first} and len(endpoint.requests) == 2
+        client.fetch(first, len(first))
+        assert all(question.key in client.journal for question in first) and len(endpoint.requests) == 2
         assert client.plan(second)[0] == 1 and len(endpoint.requests) == 2
-        assert [reply["passage_id"] for reply in client.ask(second).values()] == ["p0", "p1", "p2"]
+        client.fetch(second, len(second))
+        assert [record["passage_id"] for record in client.journal.records()] == ["p0", "p1", "p2"]
         assert len(endpoint.requests) == 3 and (client.counts.asked, client.counts.known) == (3, 2)
 
 
@@ -218,10 +220,13 @@ def test_a_recorded_answer_that_turns_out_cut_short_is_corrected(tmp_path: Path)
         assert (counts.recorded, records[-1]["finish_reason"]) == (1, finish_reason)
 
 
-@pytest.mark.parametrize("content", ["{broken\n", '{"text_sha256": "a"}\n', "[1]\n"])
-def test_a_broken_file_of_recorded_replies_is_named(content: str, tmp_path: Path) -> None:
-    (tmp_path / "answers.jsonl").write_text(content)
-    with pytest.raises(UserError, match="line 1 is not a recorded reply"):
+@pytest.mark.parametrize(
+    "content",
+    [b"{broken\n", b'{"text_sha256": "a"}\n', b"[1]\n", '{"text_sha256": "\u00e9"}'.encode("latin-1"), b"\xff\xfe{\0"],
+)
+def test_a_broken_file_of_recorded_replies_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"answers\.jsonl: (line|row) 1 is not "):
         ask(tmp_path, None, recorded=str(tmp_path / "answers.jsonl"))
 
 

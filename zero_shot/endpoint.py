@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dataset_builder.teacher.client import TeacherClient, TeacherConfig
+from dataset_builder.config import TeacherConfig
+from dataset_builder.teacher.client import TeacherClient
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.requests import Question, address, request_key, request_parameters
 from hub.records import ModelRecord

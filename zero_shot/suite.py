@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from command_line.recipes import option, read_recipe
-from dataset_builder.teacher.client import TeacherConfig
+from dataset_builder.config import TeacherConfig
 from ner_sets.benchmarks import BenchmarkPassage, find_benchmark, read_passages
 from ner_sets.config import BenchmarkConfig
 from open_ner.conversation import LONE_SURROGATE, OCCURRENCES, Occurrences

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
+from command_line.public import public_path
 from ner_sets.mentions import Mention
 from open_ner.tools.files import replace_surrogates
 
@@ -168,7 +169,7 @@ def annotate_replies(
             result.reject("no_entities_left", passage.id, reply=reply)
             yield None
             continue
-        teacher = record["model"] or ""
+        teacher = public_path(record["model"] or "")  # vLLM names a model by its folder
         row = AnnotationRow(**vars(passage), entities=mentions, teacher=teacher, annotated=record["time"])
         if types:
             named = {names[pair[1]] for pair in pairs if pair[0].strip()}

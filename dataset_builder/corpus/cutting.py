@@ -18,12 +18,14 @@ from open_ner.conversation import Span
 from open_ner.tools.errors import UserError
 
 LONGEST_WORD = 50_000  # characters; a tokenizer may need minutes for a longer word
+BLOCK = 1_000_000  # characters tokenized at once, which take about 200 bytes of memory each
 MARGIN = 8  # tokens that a phrase may have more alone than inside its document
 MARKS, CLOSING = (
     "。｡．，、､；：！？",
     "」』）】》〉〕”’",
 )  # that end a phrase in Chinese and Japanese, and what may follow
 WORD = re.compile(rf"[^\s{MARKS}]+(?:[{MARKS}]+[{CLOSING}]*)?|[{MARKS}]+[{CLOSING}]*")
+BREAK = re.compile(rf"\s|[{MARKS}](?![{MARKS}{CLOSING}])")  # where a document can be divided
 HAS_UNSPACED = re.compile(f"[{UNSPACED}]")
 # characters of scripts without spaces, and runs of others, each with the marks behind it
 CHARACTER = regex.compile(rf"(?:(?=[{UNSPACED}])\X|(?:(?![{UNSPACED}{MARKS}])\X)+|[{MARKS}])[{MARKS}{CLOSING}]*")
@@ -79,10 +81,18 @@ class PassageCutter:
         """
         done = 0
         for word in re.finditer(rf"[^\s{MARKS}]{{{LONGEST_WORD + 1},}}", document):
-            yield from self._cut(document, done, word.start())
+            yield from self._cut_blocks(document, done, word.start())
             yield word.start(), word.end(), self.max_tokens + 1
             done = word.end()
-        yield from self._cut(document, done, len(document))
+        yield from self._cut_blocks(document, done, len(document))
+
+    def _cut_blocks(self, document: str, begin: int, stop: int) -> Iterator[Piece]:
+        """Cut a part of a document, so much at a time that one large file does not fill the memory."""
+        while begin < stop:
+            found = BREAK.search(document, min(begin + BLOCK, stop), stop)
+            end = found.end() if found else stop
+            yield from self._cut(document, begin, end)
+            begin = end
 
     def _cut(self, document: str, begin: int, stop: int) -> Iterator[Piece]:
         whole = [*WORD.finditer(document, begin, stop)]

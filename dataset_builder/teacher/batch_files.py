@@ -21,7 +21,7 @@ def folder_of(journal: Path) -> Path:
 
 def has_batches(journal: Path) -> bool:
     """Whether batches of a journal may be under way, so that replies are paid that it does not hold yet."""
-    return any(folder_of(journal).glob("part-*"))
+    return any(folder_of(journal).glob("part-*.jsonl"))
 
 
 class BatchFolder:

@@ -11,7 +11,7 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from .http_errors import RateLimited, RequestRejected, backoff, exception_of, find_error, read_error
 from .records import JournalRecord, read_completion
-from .requests import Question, request_body
+from .requests import Question, address, request_body
 
 if TYPE_CHECKING:
     from openai.types import Batch
@@ -26,7 +26,7 @@ class Provider:
     def __init__(self, config: TeacherConfig, key: str, run: str) -> None:
         import openai
 
-        self.config, self.run, self.url = config, run, config.base_url or "the endpoint"
+        self.config, self.run, self.url = config, run, address(config)
         # without redirects, which would send the passages to a host that the user did not name, and without the
         # client's own retries: a repeated `create` would be a second batch, and paid
         options = {"max_retries": 0, "timeout": config.timeout}

@@ -1,17 +1,18 @@
 """The client of a teacher: it asks questions at the endpoint's pace, below the cost cap, and pays no reply twice."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
+
+from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from .asking import Asking
+from .batch_files import folder_of, has_batches
 from .endpoint import open_endpoint, read_key
 from .journal import Asked, Journal
 from .records import JournalRecord, ReplyCounts
 from .requests import LIMITS, Question, address, other_keys, request_ceiling, request_parameters
-
-__all__ = ["TeacherClient", "TeacherConfig"]
 
 MOST_SEEN = 100_000  # keys in memory, to ask no question twice that is in flight
 
@@ -51,17 +52,12 @@ class TeacherClient:
         }
         return len(ceilings), sum(ceilings.values())
 
-    def ask(self, questions: Collection[Question]) -> dict[str, JournalRecord]:
-        """Ask questions and return their replies by key; `counts` says how many got none.
-
-        Raises UserError if asking on is useless: a wrong key, no quota, an unknown model, an endpoint that is down.
-        """
-        self.fetch(questions, len(questions))
-        keys = {question.key for question in questions}
-        return {record["key"]: record for record in self.journal.records() if record["key"] in keys}
-
     def fetch(self, questions: Iterable[Question], total: int) -> None:
-        """Like `ask`, but for `total` questions of which few are in memory; leave the replies in the journal."""
+        """Ask `total` questions, few of them in memory at once, and journal the replies; `counts` says what got none.
+
+        Raises UserError if asking on is useless (a wrong key, no quota, an unknown model, an endpoint that is down),
+        and if batches are under way that this would pay for again.
+        """
         self.counts.total += total
         if self.journal.in_flight:
             self.journal.note({"unread": self.journal.in_flight, "in_flight": 0.0})
@@ -72,6 +68,11 @@ class TeacherClient:
             key = read_key(self.config, self.counts.to_ask)
             if self.asked not in self.journal.asked:
                 self.journal.note({"asked": self.asked})
+            if not self.config.batch and has_batches(self.journal.path):
+                raise UserError(
+                    f"{folder_of(self.journal.path)}: batches are under way, and their replies are paid: give --batch "
+                    "until they are collected, without --preview and --pilot, which send single requests"
+                )
             if self.config.batch:
                 from .batch import AskingInBatches
 

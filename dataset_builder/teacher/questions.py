@@ -1,6 +1,5 @@
 """Turn passages into questions by prompts, and read files of recorded replies."""
 
-import gzip
 import hashlib
 import json
 import sys
@@ -9,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ner_sets.rows import read_json_rows
 from open_ner.conversation import Message
 from open_ner.tools.errors import UserError
 
@@ -119,14 +119,9 @@ def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], RecordedReply]
         path = Path(name)
         if not path.exists():
             raise UserError(f"{path}: file of recorded replies not found: set teacher.recorded")
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                names = ("text_sha256", "reply", "finish_reason")
-                if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in names):
-                    raise UserError(f"{path}: line {number} is not a recorded reply with the strings {names}")
-                replies[variant, row["text_sha256"]] = (row["reply"], row["finish_reason"])
+        names = ("text_sha256", "reply", "finish_reason")
+        for number, row in enumerate(read_json_rows(path), 1):
+            if not all(isinstance(row.get(name), str) for name in names):
+                raise UserError(f"{path}: row {number} is not a recorded reply with the strings {names}")
+            replies[variant, row["text_sha256"]] = (row["reply"], row["finish_reason"])
     return replies
