@@ -60,7 +60,8 @@ def main() -> None:
 
         seen_types = {name.lower() for name in read_types(source)} or None
         if args.seen_types and not seen_types:
-            raise UserError(f"--seen_types {source}: no types.json there; give a training set or a student")
+            why = "no types.json there, or the Hub cannot be reached"
+            raise UserError(f"--seen_types {source}: {why}; give a training set or a student")
     runs: list[RunResults] = []
     baseline: list[PredictionLine] = []
     for model in (model for model in models if model.in_process or is_first):

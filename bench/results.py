@@ -240,7 +240,8 @@ def write_table() -> None:
         ]
         for name, ways in cells.items():
             counts = (seven | human).get(name)
-            same = f"{counts['shared']} of {counts['texts']}" + ", not asked" * (name in human) if counts else ""
+            left_out = name in human and counts and counts["shared"]
+            same = f"{counts['shared']} of {counts['texts']}{', not asked' if left_out else ''}" if counts else ""
             shown = [" / ".join(f"{value:.1f}" for value in way) for way in ways]
             lines.append(f"| {' | '.join([name, *shown, same])} |")
     write_atomic(ROOT / RESULTS / "table.md", "\n".join(lines) + "\n")

@@ -89,7 +89,9 @@ class UninerDistill(datasets.ArrowBasedBuilder):
             options, samplers = {}, {}
             # both splits draw absent types from the training split, and each set from its own types
             for name, by_source in self.annotations.train_counts.items():
-                counts = sum(by_source.values(), Counter())
+                counts: Counter[str] = Counter()
+                for own in by_source.values():  # sum() would copy all types once per source
+                    counts.update(own)
                 if not name and self.types:
                     counts = Counter({kind: counts[kind] for kind in self.types})
                 options[name] = conversation_options(self.supervised, self.options) if name else self.options

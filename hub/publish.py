@@ -13,7 +13,7 @@ A new repository is private. The same command again sends what changed, and comp
 import argparse
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,7 +26,7 @@ from .contents import KINDS, RepoType, check_content, list_files, read_metadata
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.hf_api import GitRefInfo, RepoFile
 
 TOKENS = "https://huggingface.co/settings/tokens"
 SILENCE = 300.0  # seconds without an answer after which an upload stops; the client itself would wait forever
@@ -82,18 +82,21 @@ def publish_folder(
     get_session().timeout = SILENCE
     api = HfApi(token=get_token())
     with TemporaryDirectory() as work, one_line_errors(api, repo_id):
-        if card := files.get("README.md"):
-            files["README.md"] = Path(work) / "README.md"
-            files["README.md"].write_text(name_repository(card, repo_id, tag), encoding="utf-8")
-        validate_card(files.get("README.md"), what.repo_type)
+        card = files.get("README.md")
+        validate_card(card, what.repo_type)
         sdk = read_metadata(files["README.md"]).get("sdk") if what.repo_type == "space" else None
         url = api.create_repo(
             repo_id, repo_type=what.repo_type, private=private, exist_ok=True, space_sdk=sdk and str(sdk)
         )
         title = f"Upload {kind} by uniner-distill"
         head, remote = read_repository(api, repo_id, what.repo_type, title)
+        tags = api.list_repo_refs(repo_id, repo_type=what.repo_type).tags
         if tag:
-            require_free_tag(api, repo_id, what.repo_type, tag, head)
+            require_free_tag(tags, repo_id, tag, head)
+        if card:
+            files["README.md"] = Path(work) / "README.md"
+            named = name_repository(card, repo_id, tag or newest([known.name for known in tags]))
+            files["README.md"].write_text(named, encoding="utf-8")
         changed = {name: path for name, path in files.items() if not is_same(path, remote.get(name))}
         gone = [name for name in remote if name not in files and any(fnmatch(name, old) for old in what.replaced)]
         operations = [
@@ -164,9 +167,14 @@ def read_repository(api: "HfApi", repo_id: str, repo_type: RepoType, title: str)
     return head, remote
 
 
-def require_free_tag(api: "HfApi", repo_id: str, repo_type: RepoType, tag: str, head: str) -> None:
+def newest(tags: Iterable[str]) -> str | None:
+    """Return the tag with the highest version number, v10 after v9; None if there is no tag."""
+    return max(tags, key=lambda tag: [int(part) for part in re.findall(r"\d+", tag)], default=None)
+
+
+def require_free_tag(tags: "Iterable[GitRefInfo]", repo_id: str, tag: str, head: str) -> None:
     """Raise UserError if a tag names an older revision; one of the newest is that of an upload that is repeated."""
-    for existing in api.list_repo_refs(repo_id, repo_type=repo_type).tags:
+    for existing in tags:
         if existing.name == tag and existing.target_commit != head:
             raise UserError(f"{repo_id} has a tag {tag!r} already, of revision {existing.target_commit}: "
                             "choose another --tag, so that what people pinned stays")  # fmt: skip

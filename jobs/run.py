@@ -12,6 +12,7 @@ of `git bundle`. The repository is cloned at the tag, its requirements.txt insta
 This file needs nothing else of the repository, so its address on the web can be given to `uv run` as well.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -34,22 +35,31 @@ def main() -> int:
         return fail(f"usage: {Path(__file__).name} SOURCE TAG {{{','.join(COMMANDS)}}} OPTIONS")
     source, tag, command, *options = sys.argv[1:]
     clone = Path(f"{CLONE}-{tag.replace('/', '-')}").absolute()
-    where = Path(source).absolute() if Path(source).exists() else source
-    if clone.exists():  # an earlier job's: other files in it, such as runs/, stay
-        git = ["git", "-C", clone]
-        steps = [[*git, "fetch", "--quiet", "--", where, tag], [*git, "checkout", "--quiet", "--detach", "FETCH_HEAD"]]
-    else:
-        partial = clone.with_name(f"{clone.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # a kill left it
-        quiet = ["-c", "advice.detachedHead=false"]
-        steps = [["git", *quiet, "clone", "--depth", "1", "--branch", tag, "--", where, partial]]
-    if any(subprocess.run(step).returncode for step in steps):  # stops at the first that fails
-        return fail(f"{source} cannot be cloned at {tag!r}: give an address or a bundle, and one of its tags")
-    if not clone.exists():
-        partial.rename(clone)
+    folder = os.open(clone.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # other jobs may start in this folder at the same time
+    is_there = get_code(Path(source).absolute() if Path(source).exists() else source, tag, clone)
+    os.close(folder)
+    if not is_there:
+        said = "give an address or a bundle, and one of its tags; git says why above"
+        return fail(f"{source} cannot be cloned at {tag!r}: {said}")
     uv = os.environ.get("UV", "uv")  # set by `uv run`
     install = [uv, "run", "--no-project", "--with-requirements", "requirements.txt"]
     return subprocess.run([*install, *COMMANDS[command], *options], cwd=clone).returncode
+
+
+def get_code(source: str | Path, tag: str, clone: Path) -> bool:
+    """Clone a tag, or fetch it into the clone of an earlier job, whose other files, such as runs/, stay."""
+    if clone.exists():
+        fetch = ["git", "-C", clone, "fetch", "--quiet", "--", source, tag]
+        checkout = ["git", "-C", clone, "checkout", "--quiet", "--detach", "FETCH_HEAD"]
+        return not (subprocess.run(fetch).returncode or subprocess.run(checkout).returncode)
+    partial = clone.with_name(f"{clone.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # a kill left it
+    quiet = ["-c", "advice.detachedHead=false"]
+    if subprocess.run(["git", *quiet, "clone", "--depth", "1", "--branch", tag, "--", source, partial]).returncode:
+        return False
+    partial.rename(clone)
+    return True
 
 
 def fail(message: str) -> int:

@@ -58,14 +58,14 @@ def claim(
     except (OSError, ValueError):
         earlier = {}
     finished = (folder / FINISHED).exists()
-    # an option that an earlier version did not write is no change
+    # an option that an earlier version did not write counts as unchanged once, and is written then
     changed = [name for name in identity if not earlier or identity[name] != earlier.get(name, identity[name])]
     if changed and (finished or find_checkpoint(folder)):
         raise UserError(
             f"{folder} holds another run ({changed[0]} was {earlier.get(changed[0])!r}, now it is "
             f"{identity[changed[0]]!r}): choose another --output_dir, or train anew by --overwrite_output_dir"
         )
-    if changed and write:
+    if write and (changed or not earlier.keys() >= identity.keys()):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, identity)
     return finished

@@ -177,12 +177,16 @@ def test_a_folder_can_be_published_under_two_names(hub: FakeHub, student: Path) 
     published(hub, "model", student, "--tag", "v1")
     assert b'load("org/ner", revision="v1")' in hub.files("model", REPO)["README.md"]
     assert card.read_text() == written
+    (student / "config.json").write_text("{}")
+    published(hub, "model", student)  # without a tag, the newest one stays named
+    assert b'load("org/ner", revision="v1")' in hub.files("model", REPO)["README.md"]
 
 
 def test_what_the_hub_does_not_accept_is_one_line(hub: FakeHub, student: Path) -> None:
     card = student / "README.md"
     card.write_text(CARD.replace("apache-2.0", "[1]"))
-    assert "does not accept its metadata: " in refused(hub, "model", student)
+    line = refused(hub, "model", student)
+    assert "does not accept its metadata: " in line and str(card) in line
     card.write_text(CARD)
     assert "does not accept the token" in refused(hub, "model", student, HF_TOKEN="hf_other")
     assert not hub.repos

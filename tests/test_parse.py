@@ -37,6 +37,7 @@ LIST = '[("Acme", "company"), ("Rome", "city")]'
         "【(「Acme」, 「company」), (『Rome』, ＂city＂)】",
         '｛"company"：［"Acme"］，"city"：["Rome"]｝',
         '[("Acme", "company")]\n[（"Rome"，"city"）]',
+        '【「会社」の抽出結果】[「Acme」の説明][("Acme", "company"), ("Rome", "city")]',
         '[{"entity": "Acme", "type": ["company"]}, {"entity": "Rome", "types": ["city"]}]',
         '[("Acme", "company", 0.9), ("Rome", 7, 11, "city")]',
         'Companies: [("Acme", "company")]\nPlaces: [("Rome", "city")]',

@@ -11,7 +11,7 @@ from hub.model_card import write_eval_results
 from hub.results_tables import PUBLISHED, beside_published, markdown_table, read_published
 from open_ner.tools.errors import UserError
 from zero_shot.report import compare_files, write_report
-from zero_shot.scoring import average, evaluate_benchmark
+from zero_shot.scoring import average, compare, evaluate_benchmark
 
 ROOT = Path(__file__).parent.parent
 NAMES = read_yaml(PUBLISHED)["benchmarks"]
@@ -97,6 +97,10 @@ def test_compare_reads_todays_and_older_results_and_computes_gains(tmp_path: Pat
     files[1].write_text(json.dumps({**tuned, "gains": strange}))
     compare_files(files)
     assert "| all: strict | +66.7 |" in capsys.readouterr().out
+    kept = compare(lines("b", 5), lines("b", 1), None, tuned["seed"])  # over this baseline: those on seen types too
+    files[1].write_text(json.dumps({**tuned, "gains": kept | {"held_out: strict": kept["all: strict"]}}))
+    compare_files(files)
+    assert "| held_out: strict |" in capsys.readouterr().out
     older = sorted((ROOT / "results").glob("quickstart/*model*.json"))
     compare_files(older, output_dir=tmp_path / "older")
     assert len(older) == 2 and "official F1" in capsys.readouterr().out

@@ -45,6 +45,8 @@ def test_the_folder_of_another_run_is_refused(left: str, tmp_path: Path) -> None
         claim(tmp_path, RUN | {"learning_rate": 1e-3})
     assert json.loads((tmp_path / "run.json").read_text()) == RUN
     claim(tmp_path, RUN | {"data_seed": 3})  # an earlier version did not write it
+    with pytest.raises(UserError, match="data_seed was 3, now it is 4"):
+        claim(tmp_path, RUN | {"data_seed": 4})
     (tmp_path / "run.json").unlink()
     with pytest.raises(UserError, match="another run"):
         claim(tmp_path, RUN)

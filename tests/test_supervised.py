@@ -189,6 +189,8 @@ def test_a_script_without_spaces_is_cut_between_characters() -> None:
     windows = list(cut_around(text, mentions, 10, len))
     assert "".join(text[start:end] for start, end, _ in windows) == text and all(fits for *_, fits in windows)
     assert [text[start:end] for start, end, _ in windows][:2] == ["艾达在罗马见到了", "查尔斯。艾达在罗马见"]
+    two_characters = list(cut_around(text, [], 10, lambda part: -(-len(part) // 2)))  # a token of two characters
+    assert [end - start for start, end, _ in two_characters] == [20, 16]
 
 
 def test_long_passages_are_cut_or_rejected_by_option() -> None:

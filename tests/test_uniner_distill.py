@@ -181,6 +181,19 @@ def test_rows_of_human_annotated_sets_name_their_set_and_are_asked_only_its_type
     assert "dataset" not in load(tmp_path / "run" / "dataset", "type", tmp_path / "other", split="train").column_names
 
 
+def test_absent_types_are_those_of_the_passages_source(tmp_path: Path) -> None:
+    kinds = {"biology": ("gene", "cell"), "news": ("city", "month")}
+    rows = [
+        row(f"{source}{i}", **{own[i % 2]: ["Ada"]}) | {"source": source}
+        for source, own in kinds.items()
+        for i in range(8)
+    ]
+    options = DatasetConfig(negatives="source", negatives_per_passage=1, validation_one_in=0)
+    materialized(tmp_path / "run", options, type=rows)
+    for line in load(tmp_path / "run" / "dataset", "type", tmp_path / "fresh", split="train"):
+        assert len(line["negatives"]) == 1 and line["negatives"][0] in kinds[line["source"]]
+
+
 def test_the_counts_of_an_annotation_file(tmp_path: Path) -> None:
     rows = [row("p0", person=["Ada", "Charles"], name=["Ada"]), row("p1", city=["Rome"])]
     found = AnnotationFile.read(write(tmp_path / "rows.jsonl", rows), one_in=0)

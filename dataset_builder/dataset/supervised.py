@@ -224,9 +224,9 @@ def cut_around(
     starts = [start for start, _ in words]
     first, position = 0, starts[0]
     while first < len(ends):
-        # bisection, because a longer text has at least as many tokens; a word has at least one token
+        # bisection, because a longer text has at least as many tokens; few tokens have more than four characters
         size = lambda end, position=position: count_tokens(text[position:end])  # noqa: E731
-        beyond = bisect.bisect_right(ends, max_tokens, first, min(first + max_tokens, len(ends)), key=size)
+        beyond = bisect.bisect_right(ends, max_tokens, first, min(first + 4 * max_tokens, len(ends)), key=size)
         last = max(beyond - 1, first)
         yield position, ends[last], beyond > first
         first = last + 1

@@ -79,7 +79,11 @@ class Provider:
             )
             return _checked(created, id=str).id
 
-        file_id = self._call(upload)
+        try:
+            file_id = self._call(upload)
+        except UserError:  # no batch has this part
+            path.unlink()
+            raise
         return self._call(create_or_find)
 
     def download(self, file_id: str, path: Path) -> None:

@@ -71,7 +71,8 @@ class TeacherClient:
             if not self.config.batch and has_batches(self.journal.path):
                 raise UserError(
                     f"{folder_of(self.journal.path)}: batches are under way, and their replies are paid: give --batch "
-                    "until they are collected, without --preview and --pilot, which send single requests"
+                    "until they are collected, without --preview and --pilot, which send single requests. If the "
+                    "provider has no batch of this run, delete the folder's part-*.jsonl"
                 )
             if self.config.batch:
                 from .batch import AskingInBatches

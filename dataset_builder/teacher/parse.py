@@ -30,6 +30,8 @@ SPAN, TYPE, OPEN, CLOSE, SEPARATOR, TEXT, NUMBER, WORD = range(2, 10)  # groups 
 OPENING = re.compile(r"[\[{［【｛][\[({［【（｛\s]*+")
 # may follow the opening brackets of data; anything else is prose: "[of entities]"
 DATA = frozenset("\"'“„‘「『＂])}］】）｝")
+# a heading such as 【「会社」の一覧】: behind its quoted words comes neither a separator nor a bracket
+HEADING = re.compile(rf"(?:[［【｛]|[\[{{](?=\s*+[「『]))\s*+(?:{STRING})\s*+(?=[^\s,，、:：\])}}］】）｝])")
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 MAX_DEPTH = 16
 MAX_PAIRS = 5_000  # per reply; no passage has more, and each may become a reject
@@ -85,7 +87,7 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
     lists = 0
     while opening := OPENING.search(reply, position):
         position = opening.end()
-        if reply[position : position + 1] not in DATA:
+        if reply[position : position + 1] not in DATA or HEADING.match(reply, opening.start()):
             continue
         value, position = _read_value(reply, opening.start())
         if isinstance(value, str):
