@@ -6,13 +6,12 @@ from pathlib import Path
 
 from open_ner.view import Passage, RejectedSpan, Span
 
-from .annotation.annotate import Annotations, TeacherReply, annotate_replies
+from .annotation.annotate import Annotations, TeacherReply, annotate_replies, to_reply
 from .config import BuildConfig
 from .corpus.passages import load_passages
 from .corpus.sources import text_sha256
 from .dataset.contamination import Decontaminator
 from .dataset.parts import rules_of
-from .dataset.replies import to_reply
 from .teacher.journal import Journal
 from .teacher.questions import questions
 from .teacher.records import ReplyCounts

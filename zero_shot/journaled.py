@@ -7,12 +7,11 @@ from pathlib import Path
 
 from command_line.public import public_path
 from command_line.recipes import read_recipe
-from dataset_builder.annotation.annotate import annotate_passages
+from dataset_builder.annotation.annotate import annotate_passages, to_reply
 from dataset_builder.annotation.types import merge_plurals, normalize_type
 from dataset_builder.config import ENGLISH, BuildConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.passages import load_passages
-from dataset_builder.dataset.replies import to_reply
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import RECORDED, Questioner
 from dataset_builder.teacher.records import JournalRecord, record_bound, record_cost

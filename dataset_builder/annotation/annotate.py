@@ -13,6 +13,7 @@ from ..config import ENGLISH
 from ..corpus.cutting import Passage
 from ..rejects import Reject
 from ..teacher.parse import Pair, parse_reply
+from ..teacher.records import JournalRecord
 from ..teacher.type_set import TypeSet
 from .grounding import ground
 from .types import merge_plurals, normalize_type, why_reject
@@ -27,6 +28,14 @@ class TeacherReply(TypedDict):
     finish_reason: str
     model: str | None
     time: str
+
+
+def to_reply(record: JournalRecord) -> TeacherReply:
+    """Return the fields of a journal record that become part of an annotation."""
+    return {
+        "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
+        "time": record.get("time", ""),
+    }  # fmt: skip
 
 
 class AnnotationRow(TypedDict):

@@ -8,23 +8,14 @@ from tqdm import tqdm
 
 from open_ner.tools.errors import UserError
 
-from ..annotation.annotate import TeacherReply
+from ..annotation.annotate import TeacherReply, to_reply
 from ..config import TeacherConfig
 from ..corpus.cutting import Passage
 from ..corpus.passages import StoredPassages
 from ..teacher.journal import Journal
 from ..teacher.questions import Questioner
-from ..teacher.records import JournalRecord
 
 NONE = -1  # the place of a reply that does not exist
-
-
-def to_reply(record: JournalRecord) -> TeacherReply:
-    """Return the fields of a journal record that become part of an annotation."""
-    return {
-        "reply": record["reply"], "finish_reason": record["finish_reason"], "model": record["model"],
-        "time": record.get("time", ""),
-    }  # fmt: skip
 
 
 @dataclass
