@@ -20,10 +20,8 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 RESULTS = Path("results/quickstart")
-LONGER, ANSWERS = (
-    Path("results/distilled"),
-    Path("results/answers/distilled.json"),
-)  # of the student trained for longer
+LONGER = Path("results/distilled")  # the student that was trained for longer
+ANSWERS = Path("results/answers/distilled.json")  # its scores in each reading
 WIDTH = 125  # of a line of the README
 PICTURE = RESULTS / "figures" / "answer.svg"
 CODE = """import open_ner

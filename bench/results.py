@@ -239,9 +239,10 @@ def write_table() -> None:
             [fmean(values) for values in zip(*way, strict=True)] for way in zip(*cells.values(), strict=True)
         ]
         for name, ways in cells.items():
-            counts = (seven | human).get(name)
-            left_out = name in human and counts and counts["shared"]
-            same = f"{counts['shared']} of {counts['texts']}{', not asked' if left_out else ''}" if counts else ""
+            same = ""
+            if counts := (seven | human).get(name):  # a mean has none
+                same = f"{counts['shared']} of {counts['texts']}"
+                same += ", not asked" * (name in human and counts["shared"] > 0)
             shown = [" / ".join(f"{value:.1f}" for value in way) for way in ways]
             lines.append(f"| {' | '.join([name, *shown, same])} |")
     write_atomic(ROOT / RESULTS / "table.md", "\n".join(lines) + "\n")

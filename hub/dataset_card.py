@@ -43,8 +43,7 @@ def write_dataset_card(folder: Path) -> None:
     closed = bool(stats["supervised"]) and all(part.get("closed") for part in stats["supervised"].values())
     card = DatasetCard.from_template(
         _metadata(stats), template_path=str(TEMPLATE),
-        name=escape(stats["name"]), repo=json.dumps("path/to/this/folder"),
-        default_config=default, splits=splits,
+        name=escape(stats["name"]), default_config=default, splits=splits,
         configs_table=[
             (name, ROWS.get(name, "a conversation"), [f"{part['splits'].get(s, 0):,}" for s in splits])
             for name, part in configs.items()

@@ -23,15 +23,6 @@ class RawMention(TypedDict):
     text: NotRequired[str]
 
 
-def trim(text: str, start: int, end: int) -> tuple[int, int]:
-    """Strip white space from the ends of a span; an invalid span is returned as it is."""
-    if not 0 <= start < end <= len(text):
-        return start, end
-    span = text[start:end]
-    start += len(span) - len(span.lstrip())
-    return start, start + len(span.strip())
-
-
 Shape = re.Pattern[str] | None  # how tags are split into prefix and label; None: tags are bare labels
 PLAIN = re.compile(r"(?P<prefix>[BIESLUM])-(?P<label>.+)", re.DOTALL)
 SHAPES = [
@@ -39,6 +30,15 @@ SHAPES = [
     for shape in (r"(?P<prefix>[BIESLUM])[-_:](?P<label>.+)", r"(?P<label>.+)[-_:](?P<prefix>[BIESLUM])")
 ]
 BEGINS, ENDS = frozenset("BSU"), frozenset("ESLU")  # prefixes of BIO, BIOES and BILOU
+
+
+def trim(text: str, start: int, end: int) -> tuple[int, int]:
+    """Strip white space from the ends of a span; an invalid span is returned as it is."""
+    if not 0 <= start < end <= len(text):
+        return start, end
+    span = text[start:end]
+    start += len(span) - len(span.lstrip())
+    return start, start + len(span.strip())
 
 
 def decode_tags(tags: Sequence[str], shape: Shape = PLAIN) -> list[tuple[int, int, str]]:

@@ -20,7 +20,7 @@ from open_ner.tools.errors import UserError
 
 from .config import SetConfig
 
-SPACED = re.compile(r"[^ \r\n]+")  # columns of a CoNLL line without tabs
+SPACED = re.compile(r"[^ \r\n]+")  # columns of a CoNLL line without tabs; a no-break space is part of a token
 LONGEST_LINE = 2**27  # bytes; bounds the memory, since a small compressed file can contain a huge line
 Row = dict[str, Any]  # as in the file; sets.py and benchmarks.py check the columns that they read
 
@@ -123,9 +123,9 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             line = content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: line {number} is not UTF-8: {error}") from None
-        # a no-break space is part of a token; a line of tabs alone is blank, as spreadsheets write it
-        columns = line.rstrip("\r\n").split("\t") if "\t" in line else SPACED.findall(line)
-        columns = columns if line.strip() else []
+        columns: list[str] = []
+        if line.strip():  # a line of tabs alone is blank, as spreadsheets write it
+            columns = line.rstrip("\r\n").split("\t") if "\t" in line else SPACED.findall(line)
         if columns and config.comment and line.startswith(config.comment):
             continue
         if columns and columns[0] != "-DOCSTART-":

@@ -224,7 +224,8 @@ def cut_around(
     starts = [start for start, _ in words]
     first, position = 0, starts[0]
     while first < len(ends):
-        # bisection, because a longer text has at least as many tokens; few tokens have more than four characters
+        # bisection, because a longer text has at least as many tokens; a window has fewer than 4 * max_tokens words,
+        # even where a word is a character, since few tokens have more than four characters
         size = lambda end, position=position: count_tokens(text[position:end])  # noqa: E731
         beyond = bisect.bisect_right(ends, max_tokens, first, min(first + 4 * max_tokens, len(ends)), key=size)
         last = max(beyond - 1, first)

@@ -68,18 +68,18 @@ class TeacherClient:
             key = read_key(self.config, self.counts.to_ask)
             if self.asked not in self.journal.asked:
                 self.journal.note({"asked": self.asked})
-            if not self.config.batch and has_batches(self.journal.path):
-                raise UserError(
-                    f"{folder_of(self.journal.path)}: batches are under way, and their replies are paid: give --batch "
-                    "until they are collected, without --preview and --pilot, which send single requests. If the "
-                    "provider has no batch of this run, delete the folder's part-*.jsonl"
-                )
             if self.config.batch:
                 from .batch import AskingInBatches
 
                 asking = AskingInBatches(todo, self.journal, self.config, self.counts, key)
                 with asking.provider.client:
                     asking.run()
+            elif has_batches(self.journal.path):
+                raise UserError(
+                    f"{folder_of(self.journal.path)}: batches are under way, and their replies are paid: give --batch "
+                    "until they are collected, without --preview and --pilot, which send single requests. If the "
+                    "provider has no batch of this run, delete the folder's part-*.jsonl"
+                )
             else:
                 endpoint = open_endpoint(self.config, key)
                 asyncio.run(Asking(todo, self.journal, self.config, self.counts, endpoint).run())
