@@ -94,8 +94,12 @@ def build(folder: Path, passages: Path, replies: Path, options: dict[str, object
 
 
 def train(folder: Path, recipe: str, dataset: Path, options: dict[str, object]) -> Path:
-    """Train a student with twenty checkpoints on the way, of which the newest is kept, and return its folder."""
+    """Train a student with twenty checkpoints on the way, of which the newest is kept, and return its folder.
+
+    The option `bf16` holds where the hardware computes bfloat16 fast; a CPU that does not trains in float32.
+    """
     if not (ROOT / folder / "training.json").exists():
+        options = options | precision(bool(options.get("bf16")))
         command(
             "-m", "accelerate.commands.launch", "--quiet", "train_sft.py", "--config", recipe,
             "--dataset_name", dataset, "--output_dir", folder,
@@ -103,6 +107,15 @@ def train(folder: Path, recipe: str, dataset: Path, options: dict[str, object]) 
             *(word for name, value in options.items() for word in (f"--{name}", value)),
         )  # fmt: skip
     return folder
+
+
+def precision(bf16: bool) -> dict[str, object]:
+    """Return the options of a training in bfloat16, if it is wanted and fast on this machine, or in float32."""
+    import torch
+
+    if torch.cuda.is_available() or not bf16:
+        return {"bf16": bf16}
+    return {"bf16": True, "use_cpu": True} if fast_bf16() else {"bf16": False}
 
 
 def count_conversations(dataset: Path, tokens: int) -> int:
