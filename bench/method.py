@@ -13,6 +13,11 @@ from open_ner.tools.files import write_atomic
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "method.md"
 STUDENTS = {"quickstart": "quick-start's student", "distilled": "student of real passages"}
+NEGATIVES = {
+    "frequency": "in proportion to their frequency", "negatives_uniform": "uniform over the types",
+    "negatives_none": "none",
+}  # fmt: skip
+BRANCHES = {"frequency": "branches", "multi_turn": "multi-turn, as in the paper"}
 STEPS = {
     "free": "each type by itself, as in the paper",
     "in the text": "answers are strings of the text",
@@ -39,21 +44,25 @@ def marks(name: str) -> tuple[str, str]:
 
 def parts() -> dict[str, str]:
     """Return the tables by their names."""
-    return {"branches": branches(), "speed": speed(), "answers": answers(), "teacher": teacher()}
+    return {
+        "negatives": arms(NEGATIVES), "branches": arms(BRANCHES), "speed": speed(), "answers": answers(),
+        "teacher": teacher(),
+    }  # fmt: skip
 
 
-def branches() -> str:
-    """Compare multi-turn training with branches on the development set."""
-    rows, training = [], {}
-    for way, name in (("multi_turn", "multi-turn, as in the paper"), ("branched", "branches")):
-        [scores] = _read(f"student/dev_{way}.json")["benchmarks"].values()
-        training = _read(f"student/training_{way}.json")
-        strict, official = (f"{100 * scores[scorer]['f1']:.1f}" for scorer in ("strict", "official"))
-        rows.append([name, strict, official, f"{training['trained_on']['tokens']:,}", f"{training['seconds']:.0f}"])
-    gains = _read("student/dev_gain_of_branches.json")
-    rows.append(["gain [95 %]", *(_gain(gains[f"all: {scorer}"], 100) for scorer in ("strict", "official")), "", ""])
-    shown, size = table(["training", "strict F1", "official F1", "tokens", "seconds"], rows), training["trained_on"]
-    return f"{shown}\n\nTrained on {size['conversations']} conversations with {size['queries']:,} queries."
+def arms(words: dict[str, str]) -> str:
+    """Compare arms of bench/ablations.py, the first of which is the base of the others.
+
+    Args:
+        words: what the table calls each arm.
+    """
+    measured, rows = _read("ablations/arms.json"), []
+    for name, said in words.items():
+        scores = measured[name]["free"]["official"], measured[name]["fitted"]["strict"]
+        cells = [(f"{score['f1']:.1f}", "" if name == next(iter(words)) else _gain(score)) for score in scores]
+        rows.append([said, *cells[0], *cells[1], f"{measured[name]['trained_on']['tokens']:,}"])
+    head = ["each type by itself: official F1", "gain [95 %]", "types compete, fitted: strict F1", "gain [95 %]"]
+    return table(["", *head, "tokens"], rows)
 
 
 def speed() -> str:
@@ -96,9 +105,9 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
     return f"| {' | '.join(head)} |\n|---|{'--:|' * (len(head) - 1)}\n{body}"
 
 
-def _gain(measured: dict[str, Any], scale: float = 1) -> str:
+def _gain(measured: dict[str, Any]) -> str:
     low, high = measured["interval"]
-    return f"{scale * measured['gain']:+.1f} [{scale * low:.1f}, {scale * high:.1f}]"
+    return f"{measured['gain']:+.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _read(name: str) -> Any:

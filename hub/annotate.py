@@ -15,11 +15,11 @@ from command_line.public import public_value
 from open_ner.tools.annotate import Annotated, AnnotationRecord, annotate, build_parser, describe, read_record
 from open_ner.tools.errors import UserError, run
 
+from .contents import FROM_SOURCE
 from .markdown import code, escape
 from .publish import publish_folder, require_upload
 
 TEMPLATE = Path(__file__).parent / "annotated.md"
-COPIED = ("license", "license_name", "license_link", "language")  # metadata of the source that holds for its texts too
 
 
 def main() -> None:
@@ -33,14 +33,14 @@ def main() -> None:
         require_upload(args.push_to_hub)
     if (done := annotate(args)) is None:
         return
-    write_card(args.output_dir, done, args.push_to_hub)
+    write_card(args.output_dir, done)
     print(f"{args.output_dir}: {describe(done)}")
     if args.push_to_hub:
         print(publish_folder(args.output_dir, args.push_to_hub, "dataset"))
 
 
-def write_card(folder: Path, done: Annotated, repo_id: str | None = None) -> None:
-    """Write the `README.md` of a finished folder; every number is counted in its files."""
+def write_card(folder: Path, done: Annotated) -> None:
+    """Write the `README.md` of a finished folder from its files; an upload names its repository in the example."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
     record = read_record(folder)
@@ -48,14 +48,13 @@ def write_card(folder: Path, done: Annotated, repo_id: str | None = None) -> Non
     asked = record["types"]
     types = asked.items() if isinstance(asked, dict) else [(name, name) for name in asked]
     metadata = DatasetCardData(
-        pretty_name=repo_id or folder.name, **source_metadata(record), annotations_creators=["machine-generated"],
+        pretty_name=folder.name, **source_metadata(record), annotations_creators=["machine-generated"],
         task_categories=["token-classification"], tags=["named-entity-recognition", "universal-ner"],
         source_datasets=[record["dataset"]] if hosted else None,
         configs=[{"config_name": "default", "data_files": [{"split": split, "path": f"data/{split}-*.parquet"}]}],
     )  # fmt: skip
     card = DatasetCard.from_template(
-        metadata, template_path=str(TEMPLATE), name=escape(repo_id or folder.name), split=split,
-        repo=repo_id or "path/to/this/folder",
+        metadata, template_path=str(TEMPLATE), name=escape(folder.name), split=split,
         source=_link(record["dataset"], "datasets/", record["dataset_revision"]),
         config=code(record["dataset_config"] or ""),
         student=_link(record["model"], "", record["model_revision"]), pinned=record["model_revision"],
@@ -88,7 +87,7 @@ def source_metadata(record: AnnotationRecord) -> dict[str, Any]:
         raise UserError(
             f"the card of {record['dataset']} cannot be read ({error!s:.120}): see its README.md"
         ) from None
-    return public_value({key: stated[key] for key in COPIED if stated.get(key)})
+    return public_value({key: stated[key] for key in FROM_SOURCE if stated.get(key)})
 
 
 def _link(name: str, kind: str, revision: str | None) -> str:

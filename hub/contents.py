@@ -11,6 +11,7 @@ from open_ner.tools.errors import UserError
 RepoType = Literal["model", "dataset", "space"]
 NEVER = ("__pycache__", "*.pyc", "*.partial", "checkpoint-*", "runs")  # nor anything hidden but these results
 EVAL_RESULTS = ".eval_results"
+FROM_SOURCE = ("license", "license_name", "license_link", "language")  # metadata that holds for what is made of it
 SEARCHED = 10 * 2**20  # bytes; larger files are weights and tables, which are not searched for secrets
 
 

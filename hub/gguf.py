@@ -20,7 +20,7 @@ from command_line.public import public_text
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import read_jsonl, write_json
 
-from .contents import read_metadata
+from .contents import FROM_SOURCE, read_metadata
 from .publish import publish_folder, require_upload
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ TEMPLATE = Path(__file__).with_name("gguf.md")
 PASSAGES = Path(__file__).parent.parent / "dataset_builder" / "sample" / "held_out.jsonl"
 ASKED = 10  # passages of the comparison
 QUERIES = 4  # of each: half of them for types that occur
-COPIED = ("license", "license_name", "license_link", "language")  # metadata of the original that holds for the file
 Spans = dict[tuple[int, int], float]  # score by offsets
 
 
@@ -184,7 +183,7 @@ def write_card(folder: Path, model: Path, base_model: str | None) -> None:
     stated = read_metadata(card) if card.is_file() else {}
     relation: dict[str, Any] = {"base_model": base_model, "base_model_relation": "quantized"} if base_model else {}
     metadata = ModelCardData(
-        **{key: stated[key] for key in COPIED if key in stated}, **relation, library_name="gguf",
+        **{key: stated[key] for key in FROM_SOURCE if key in stated}, **relation, library_name="gguf",
         pipeline_tag="text-generation", tags=["named-entity-recognition", "open-ner", "universal-ner"],
     )  # fmt: skip
     files = json.loads((folder / "gguf.json").read_text(encoding="utf-8"))

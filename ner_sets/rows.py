@@ -46,7 +46,7 @@ def open_rows(config: SetConfig, file: Path | str) -> Source:
     from datasets import ClassLabel, load_dataset
 
     source, load = str(file), partial(load_dataset, split="train", streaming=True)
-    with readable(config, source):
+    with readable(f"set {config.name}: {source!r}"):
         if isinstance(file, Path):
             rows = load("parquet", data_files=source)
         elif config.data_files:  # read as files, because `datasets` refuses repositories that contain a script
@@ -62,19 +62,20 @@ def open_rows(config: SetConfig, file: Path | str) -> Source:
         raise UserError(f"set {config.name}: column {config.tags_column!r} has numbers: set tag_names")
 
     def read() -> Iterator[Row]:
-        with readable(config, source):
+        with readable(f"set {config.name}: {source!r}"):
             yield from rows
 
     return Source(source, read, names)
 
 
 @contextmanager
-def readable(config: SetConfig, source: str) -> Iterator[None]:
+def readable(name: str) -> Iterator[None]:
     """Raise UserError for any error within; `datasets` raises dozens of types for a source that it cannot read."""
     try:
         yield
     except Exception as error:
-        raise UserError(f"set {config.name}: {source!r} cannot be read: {str(error):.200}") from None
+        causes = " - ".join(filter(None, [str(error), str(error.__cause__ or "")]))
+        raise UserError(f"{name} cannot be read: {causes:.300}") from None
 
 
 def read_json_rows(path: Path) -> Iterator[Row]:

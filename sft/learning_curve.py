@@ -13,6 +13,7 @@ def plot_learning_curve(history: list[dict[str, float]], path: Path) -> None:
     figure = new_figure(7, 4)
     left = figure.subplots()
     right = left.twinx()
+    drawn = []
     for axes, name, label, color, line, marker in (
         (left, "loss", "loss", BLUE, "-", ""),
         (left, "eval_loss", "held-out loss", BLUE, "--", "o"),
@@ -23,8 +24,9 @@ def plot_learning_curve(history: list[dict[str, float]], path: Path) -> None:
         if logged:
             steps, values = [entry["step"] for entry in logged], [entry[name] for entry in logged]
             axes.plot(steps, values, label=label, color=color, linestyle=line, marker=marker, markersize=3)
+            drawn.append((axes, label))
     left.set(xlabel="step", ylabel="loss on the answers", title="Learning curve", ylim=(0, None))
-    right.set(ylabel="token accuracy, entity F1", ylim=(0, 1))
+    right.set(ylabel=", ".join(label for axes, label in drawn if axes is right), ylim=(0, 1))
     left.grid(alpha=0.3, linewidth=0.4)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     save(figure, path)

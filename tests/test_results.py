@@ -1,12 +1,13 @@
-"""bench/results.py: its reports, from predictions that were made up."""
+"""Reports of bench/results.py and bench/ablations.py, from predictions that were made up."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import results
+from bench import ablations, results
 from bench.answers import is_choosing
 from bench.parts import steps
 from zero_shot.predict import folder_name
@@ -47,6 +48,7 @@ def finish(root: Path, model: Path, folder: Path, wrong_in: int, training: dict[
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(ablations, "ROOT", tmp_path)
     monkeypatch.setattr(steps, "ROOT", tmp_path)
     return tmp_path
 
@@ -102,3 +104,41 @@ def test_the_table_has_means_of_both_groups_of_sets(root: Path) -> None:
     ]  # fmt: skip
     assert rows[2] == "| mean of the seven sets | 15.0 / 25.0 | 15.0 / 25.0 | 15.0 / 25.0 | 15.0 / 25.0 |  |"
     assert rows[0].endswith("| 0 of 90 |") and rows[3].endswith("| 2 of 50, not asked |")
+
+
+def test_an_arm_is_compared_with_its_base_and_keeps_its_row_on_a_machine_that_has_not_trained_both(root: Path) -> None:
+    training = {"seconds": 90.0, "trained_on": {"conversations": 3, "tokens": 1000}}
+    data = root / "passages.jsonl.gz"
+    data.write_bytes(b"passages")
+    finish(root, ablations.WORK / "start" / "model", ablations.WORK / "start", 12, training)
+    finish(root, ablations.WORK / "negatives_2" / "model", ablations.WORK / "negatives_2", 3, training)
+    finish(root, ablations.WORK / "rate_5e-5" / "model", ablations.WORK / "rate_5e-5", 3, training)  # without its base
+    ablations.report([data])
+    rows = json.loads((root / ablations.RESULTS / "arms.json").read_text())
+    assert list(rows) == ["start", "negatives_2"] and rows["negatives_2"]["build"]["negative_ratio"] == 2.0
+    assert rows["negatives_2"]["free"]["strict"]["interval"][0] > 0 and rows["start"]["free"]["strict"]["gain"] == 0
+    measured = (root / ablations.RESULTS / "table.md").read_text()
+
+    rows["negatives_2"]["commit"] = "earlier"
+    (root / ablations.RESULTS / "arms.json").write_text(json.dumps(rows))
+    shutil.rmtree(root / ablations.WORK / "start")
+    ablations.report([data])
+    assert json.loads((root / ablations.RESULTS / "arms.json").read_text()) == rows
+    assert (root / ablations.RESULTS / "table.md").read_text() == measured
+
+
+@pytest.mark.parametrize(
+    ("gpu", "fast", "wanted", "options"),
+    [
+        (True, False, True, {"bf16": True}),
+        (False, True, True, {"bf16": True, "use_cpu": True}),
+        (False, False, True, {"bf16": False}),
+        (True, True, False, {"bf16": False}),
+    ],
+)
+def test_an_arm_in_bf16_is_trained_on_any_machine(
+    gpu: bool, fast: bool, wanted: bool, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr(steps, "fast_bf16", lambda: fast)
+    assert steps.precision(wanted) == options

@@ -5,7 +5,6 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from glob import escape, glob
@@ -13,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ner_sets.rows import LONGEST_LINE, Row, parse_json, read_lines
+from ner_sets.rows import LONGEST_LINE, Row, parse_json, read_lines, readable
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
@@ -102,7 +101,7 @@ def _open(source: SourceConfig, config: CorpusConfig) -> tuple[int, Callable[[Sh
     if kind in LOCAL_READERS:  # `datasets` would cast a column to one type, and does not say which line is broken
         rows = partial(_read_local, LOCAL_READERS[kind], files, config)
     else:
-        with _readable(source):
+        with readable(f"corpus.path {source.path!r}"):
             dataset = _load_dataset(source, config)
             number = dataset.num_shards
         rows = partial(_read_dataset, dataset, source)
@@ -252,18 +251,8 @@ def _load_dataset(source: SourceConfig, config: CorpusConfig) -> "IterableDatase
 
 def _read_dataset(rows: "IterableDataset", source: SourceConfig, part: Shard) -> Iterator[Row]:
     """Yield the rows of a part of the files of a dataset."""
-    with _readable(source):
+    with readable(f"corpus.path {source.path!r}"):
         yield from rows.shard(part.count, part.index - 1) if part.count > 1 else rows
-
-
-@contextmanager
-def _readable(source: SourceConfig) -> Iterator[None]:
-    """Raise UserError for any error within; `datasets` raises dozens of types for a source that it cannot read."""
-    try:
-        yield
-    except Exception as error:
-        causes = " - ".join(filter(None, [str(error), str(error.__cause__ or "")]))
-        raise UserError(f"corpus.path {source.path!r} cannot be read: {causes:.300}") from None
 
 
 def fingerprint(source: SourceConfig) -> str | None:

@@ -18,7 +18,7 @@ from command_line.public import public_url
 from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
-from .http_errors import TransientError, exception_of, read_error
+from .http_errors import TransientError, exception_of, mask, read_error
 
 CONNECT_SECONDS = 30.0
 LARGEST = 2**25  # bytes of a response; a reply has a few thousand
@@ -116,20 +116,15 @@ class ChatEndpoint:
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise _invalid_address(self.config) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            said = self._mask(str(error))
+            said = mask(str(error), self.config)
             raise UserError(f"{self.address} has a certificate that is not trusted: {said}") from None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            said = self._mask(str(error) or f"no answer within {self.config.timeout:g} s")
+            said = mask(str(error) or f"no answer within {self.config.timeout:g} s", self.config)
             raise TransientError(said, billed=not isinstance(error, connecting)) from None
         if status == 200:
             try:
                 return json.loads(reply), headers
             except (ValueError, RecursionError):
-                said = f"not JSON: {self._mask(reply[:2000].decode('utf-8', 'replace'))[:60]!r}"
+                said = f"not JSON: {mask(reply[:2000].decode('utf-8', 'replace'), self.config)[:60]!r}"
                 raise TransientError(said, billed=True) from None
-        code, message = read_error(reply)
-        raise exception_of(status, (code, self._mask(message)), headers, self.address, self.config)
-
-    def _mask(self, message: str) -> str:
-        """One line without the key, which a server may repeat."""
-        return " ".join(message.replace(self.key, "***").split())[:300]
+        raise exception_of(status, read_error(reply), headers, self.address, self.config)

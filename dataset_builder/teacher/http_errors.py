@@ -75,7 +75,7 @@ def exception_of(
 
     `status` is 0 if a batch ended without one; `unknown` replaces the message for status 404 if no model is concerned.
     """
-    code, message = error[0], " ".join(mask(error[1], config).split())[:300] or f"status {status}"
+    code, message = error[0], mask(error[1], config) or f"status {status}"
     wait = retry_after(headers)
     if code in QUOTA_CODES or status == 402:
         return UserError(f"the account's quota is used up: {message}")
@@ -96,9 +96,9 @@ def exception_of(
 
 
 def mask(message: str, config: TeacherConfig) -> str:
-    """The message without the API key, which a server may repeat."""
+    """The message in one line of at most 300 characters, without the API key, which a server may repeat."""
     key = os.environ.get(config.api_key_env, "").strip()
-    return message.replace(key, "***") if key else message
+    return " ".join((message.replace(key, "***") if key else message).split())[:300]
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
