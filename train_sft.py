@@ -15,16 +15,18 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from command_line.pretrained import load_or_explain
 from command_line.recipes import read_yaml, refuse_unknown
 from open_ner.tools.errors import UserError, run
+from sft import FINISHED
 from sft.options import ScriptArguments, check_options, check_types
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import ModelConfig, SFTConfig
 
     from hub.records import Scalar, TrainingRecord
@@ -40,6 +42,7 @@ IDENTITY = (*SHOWN, "data_seed", "max_grad_norm")
 MODEL_IDENTITY = (
     "model_revision", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "load_in_4bit", "load_in_8bit"
 )  # fmt: skip
+PACKING = ("packing_strategy", "max_length")  # determine the rows of a run that packs
 
 
 def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, ModelConfig]":
@@ -52,7 +55,8 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
     parts = (given.split("=", 1) if given[:9] == "--config=" else [given] for given in arguments)
     arguments = [part for given in parts for part in given]
     if "--config" not in arguments:
-        print(f"no --config given: running {DEFAULT_RECIPE}")
+        if not {"-h", "--help"} & set(arguments):
+            print(f"no --config given: running {DEFAULT_RECIPE}")
         arguments = ["--config", DEFAULT_RECIPE, *arguments]
     kinds = [ScriptArguments, SFTConfig, ModelConfig]
     parser = TrlParser(kinds, allow_abbrev=False)
@@ -65,6 +69,8 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
     values = read_yaml(recipe)
     refuse_unknown(values, {action.dest for action in parser._actions} | {"env"}, recipe)
     check_types(values, kinds, recipe)
+    given = [word[2:].split("=", 1)[0] for word in arguments if word[:2] == "--"]
+    refuse_unknown(given, [word[2:] for word in (*parser._option_string_actions, "--config")], "command line", "--")
     try:
         script, config, model_config = parser.parse_args_and_config(arguments)
     except ValueError as error:
@@ -114,11 +120,13 @@ def run_identity(
         "branches": script.branches, "global_batch_size": batch * config.world_size,
         **{name: getattr(config, name) for name in IDENTITY},
         **{name: getattr(model_config, name) for name in MODEL_IDENTITY},
+        "lora_target_modules": str(model_config.lora_target_modules),
+        **{name: getattr(config, name) for name in PACKING if config.packing},
     }  # fmt: skip
 
 
 def main_options(
-    script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig", license_: str
+    script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig", license_: str | None
 ) -> "dict[str, Scalar]":
     """Collect the options that the model card shows."""
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
@@ -132,44 +140,34 @@ def main_options(
 
 def main() -> None:
     """Train the stages that come before this one, unless their students exist, and then this one."""
-    from sft.saving import FINISHED
-
     stages = [parse_arguments(sys.argv[1:])]
     while recipe := stages[0][0].after:
         stages.insert(0, parse_arguments(["--config", recipe]))
-    for number, (script, config, model_config) in enumerate(stages, start=1):
+    finished = [(Path(str(config.output_dir)) / FINISHED).exists() for _, config, _ in stages[:-1]] + [False]
+    for is_finished, (_, config, _) in zip(finished, stages, strict=True):
+        if not is_finished:
+            check_run(config)
+    for number, (is_finished, stage) in enumerate(zip(finished, stages, strict=True), start=1):
         if number < len(stages):
-            finished = (Path(str(config.output_dir)) / FINISHED).exists()
-            print(f"stage {number} of {len(stages)}: {config.output_dir}" + " exists already" * finished)
-            if finished:
-                continue
-        train(script, config, model_config)
+            print(f"stage {number} of {len(stages)}: {stage[1].output_dir}" + " exists already" * is_finished)
+        if not is_finished:
+            train(*stage)
 
 
-def prepare_run(script: ScriptArguments, config: "SFTConfig") -> str | None:
-    """Check the machine, and set threads and seed. Returns the repository to publish to, or None."""
-    import torch
-    from transformers import set_seed
-
+def check_run(config: "SFTConfig") -> None:
+    """Raise UserError if the student could not be published, or this machine cannot train it as the options say."""
     from command_line.hardware import fast_bf16
     from hub.publish import require_upload
 
-    repo_id = config.hub_model_id if config.push_to_hub else None
     if config.push_to_hub:
-        if not repo_id:
+        if not config.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id org/name")
-        require_upload(repo_id)
-    config.push_to_hub = False  # hub.publish uploads the folder, with our card
+        require_upload(config.hub_model_id)
     if config.n_gpu > 1:  # the Trainer would use DataParallel, which our changes to forward do not survive
         raise UserError(f"{config.n_gpu} GPUs and one process: run `accelerate launch train_sft.py`, or set "
                         "CUDA_VISIBLE_DEVICES=0")  # fmt: skip
-    if config.device.type == "cpu":
-        if config.bf16 and not fast_bf16():
-            raise UserError("bf16 is several times slower than float32 on this CPU: set bf16: false")
-        # `accelerate launch` sets one thread, whatever the number of cores
-        torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
-    set_seed(config.seed)
-    return repo_id
+    if config.device.type == "cpu" and config.bf16 and not fast_bf16():
+        raise UserError("bf16 is several times slower than float32 on this CPU: set bf16: false")
 
 
 def present(folder: Path, repo_id: str | None, config: "SFTConfig") -> None:
@@ -177,7 +175,6 @@ def present(folder: Path, repo_id: str | None, config: "SFTConfig") -> None:
     from hub.model_card import write_model_card
     from hub.publish import publish_folder
     from sft.learning_curve import plot_learning_curve
-    from sft.saving import FINISHED
 
     history = json.loads((folder / FINISHED).read_text(encoding="utf-8"))["history"]
     curve = folder / "figures" / "learning_curve.png"
@@ -185,7 +182,8 @@ def present(folder: Path, repo_id: str | None, config: "SFTConfig") -> None:
         try:
             write()
         except Exception as error:  # the student is complete, whatever a template, a font or the disk does
-            print(f"{folder} is complete but for its card: {type(error).__name__}: {error}", file=sys.stderr)
+            said = "the student is complete, but its card or figure could not be written"
+            print(f"{folder}: {said}: {type(error).__name__}: {error}", file=sys.stderr)
     if repo_id:
         print(publish_folder(folder, repo_id, private=config.hub_private_repo is not False))
 
@@ -193,7 +191,7 @@ def present(folder: Path, repo_id: str | None, config: "SFTConfig") -> None:
 def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig") -> None:
     """Load, tokenize, train, save and push one stage."""
     import torch
-    from transformers import AutoModelForCausalLM, EarlyStoppingCallback
+    from transformers import AutoModelForCausalLM, EarlyStoppingCallback, set_seed
     from trl import get_peft_config
 
     from command_line.hardware import hardware
@@ -205,7 +203,11 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     from sft.tokenizer import load_tokenizer
     from sft.trainer import AnswerTrainer
 
-    repo_id = prepare_run(script, config)
+    repo_id = config.hub_model_id if config.push_to_hub else None
+    config.push_to_hub = False  # hub.publish uploads the folder, with our card
+    if config.device.type == "cpu":  # `accelerate launch` sets one thread, whatever the number of cores
+        torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
+    set_seed(config.seed)
     base, quantized = str(model_config.model_name_or_path), quantization(model_config)
     tokenizer = load_tokenizer(base, model_config.model_revision, config)
     rows, report, eval_rows, held_out = prepare_data(script, config, model_config, tokenizer)
@@ -221,9 +223,9 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         return
     checkpoint = choose_checkpoint(folder, config.resume_from_checkpoint)
     origin = read_origin(script.dataset_name, base)
-    license_ = script.license or origin.license or "other"
+    license_ = script.license or origin.license  # None: the card derives it from those of the sources
     if origin.license and license_ != origin.license:
-        print(f"license {license_} is stated, and that of the dataset is {origin.license}: see that both allow it")
+        print(f"license {license_} was given, but the dataset's is {origin.license}: check that it allows {license_}")
     print(
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
         f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
@@ -236,13 +238,13 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     if faster and model._supports_flex_attn:  # skips the blocks of the mask that are empty
         model.set_attn_implementation("flex_attention")
     model.generation_config = answering_config(tokenizer)  # evaluations end answers like the saved student
-    require_space(folder, model, config)
     patience = script.early_stopping_patience
     trainer = AnswerTrainer(
         model=model, args=config, train_dataset=rows, eval_dataset=eval_rows, processing_class=tokenizer,
         peft_config=get_peft_config(model_config), branches=script.branches, held_out=held_out,
         callbacks=[EarlyStoppingCallback(patience)] if patience else None,
     )  # fmt: skip
+    require_space(folder, cast("PreTrainedModel | PeftModel", trainer.model), config)
     started = time.monotonic()
     if checkpoint:
         print(f"resuming from {checkpoint}")
@@ -258,13 +260,12 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
         "run": identity, "recipe": main_options(script, config, model_config, license_),
     }  # fmt: skip
-    save_student(trainer, tokenizer, folder, script.dataset_name, record, (script, config, model_config), origin)
+    save_student(trainer, tokenizer, folder, origin, record, (script, config, model_config))
     if main_process:
         losses = [entry["loss"] for entry in record["history"] if "loss" in entry] or [metrics["train_loss"]]
         print(f"trained in {record['seconds']:.0f} s, loss {losses[0]:.3f} -> {losses[-1]:.3f}: {folder}")
         present(folder, repo_id, config)
-    trainer.accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

@@ -4,9 +4,10 @@
 
 DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies); DEV_CLOSED has sentences.jsonl.gz,
 the development set. Passages of the development set, by id or by text, are never trained on. An arm trains on about as
-many tokens as the arm that it changes, and is asked sentences of the choosing half. It is kept only if the paired 95 %
-interval of its gain excludes 0. The steps are those of bench/parts/steps.py: the same command goes on after an
-interruption. The table is written to results/ablations, where arms that this machine has not trained keep their rows.
+many tokens as the arm that it changes, and is asked sentences of the choosing half. It is kept if the paired 95 %
+interval of its gain excludes 0; bf16 is kept for its speed, because its interval contains 0. The steps are those of
+bench/parts/steps.py: the same command goes on after an interruption. The table is written to results/ablations, where
+arms that this machine has not trained keep their rows.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -122,16 +124,18 @@ def report(sources: list[Path]) -> None:
     known = {}
     if (ROOT / RESULTS / "arms.json").exists():
         known = json.loads((ROOT / RESULTS / "arms.json").read_text(encoding="utf-8"))
-    for name in files:
-        base = ARMS[name].base or name
-        if base not in files:
-            continue  # its row, if it has one, was measured where both arms were trained
-        training = json.loads((ROOT / WORK / name / "model" / "training.json").read_text(encoding="utf-8"))
-        for_build, for_training, _ = options(name)
+    trained = {name: read_training(name) for name in files}
+    for name, training in trained.items():
+        base = ARMS[name].base
+        if base not in trained:
+            if name in known:
+                continue  # its row was measured where its base was trained too
+            base = name
+        elif training["options"] == trained[base]["options"]:
+            continue  # bf16, on a machine that trains in float32
         known[name] = {
-            **provenance(*sources),
-            "base": base, "build": for_build, "train": for_training, "trained_on": training["trained_on"],
-            "seconds": training["seconds"],
+            **provenance(*sources), "base": base, **training["options"],
+            "trained_on": training["trained_on"], "seconds": training["seconds"],
             **{way: compare({one: by_arm[one] for one in (base, name)}, base)[name] for way, by_arm in ways.items()},
         }  # fmt: skip
     rows = {name: known[name] for name in ARMS if name in known}
@@ -155,6 +159,14 @@ def report(sources: list[Path]) -> None:
     (ROOT / RESULTS / "table.md").write_text("\n".join(table) + "\n", encoding="utf-8")
     print("\n".join(table), flush=True)
     plot(rows)
+
+
+def read_training(arm: str) -> dict[str, Any]:
+    """Return the training record of an arm, with the options of build and training that were used as `options`."""
+    training = json.loads((ROOT / WORK / arm / "model" / "training.json").read_text(encoding="utf-8"))
+    for_build, for_training, _ = options(arm)
+    used = {name: training["recipe"].get(name, value) for name, value in for_training.items()}
+    return {**training, "options": {"build": for_build, "train": used}}
 
 
 def plot(rows: dict[str, dict]) -> None:

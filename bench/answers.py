@@ -1,13 +1,13 @@
 """Compare ways to read a student's answers: free, only strings of the text, types that compete, and fitted bounds.
 
     python eval_zero_shot.py --config recipes/eval/dev_closed.yaml --data_dir DATA --model runs/my-model
-    python bench/answers.py --dev PREDICTIONS [--test PREDICTIONS ...] [--versus PREDICTIONS] --output FILE.json
+    python bench/answers.py --dev PREDICTIONS [--test PREDICTIONS ...] --output FILE.json
 
 All rows come from predictions of the decoding `free`, so they differ by nothing else. `--dev` are those of the
 development set: presence bias and threshold are fitted on its choosing half, where each half of the passages is read
 under the fit of the other. The reporting half and the sets of `--test` are read under the fit of the choosing half.
-Intervals are from a paired bootstrap over passages, never over sentences. `--versus` adds predictions of another
-decoder on the same passages. table.md beside the output shows all students whose JSON file is there.
+Intervals are from a paired bootstrap over passages, never over sentences. table.md beside the output shows all
+students whose JSON file is there.
 """
 
 import argparse
@@ -151,7 +151,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dev", type=Path, required=True, help="free predictions on the development set")
     parser.add_argument("--test", type=Path, nargs="*", default=[], help="free predictions on other sets")
-    parser.add_argument("--versus", type=Path, help="predictions of another decoder on the same passages as --dev")
     parser.add_argument(
         "--report", action="store_true", help="read the reporting half too; once, for the reported rows"
     )
@@ -161,10 +160,6 @@ def main() -> None:
     choosing = [line for line in lines if is_choosing(passage_of(line))]
     decision = decide(choosing)
     sets = {"choosing half": readings(choosing, None)}
-    if args.versus:
-        asked = {(line["benchmark"], line["passage_id"]) for line in choosing}
-        other = [line for line in read_predictions(args.versus) if (line["benchmark"], line["passage_id"]) in asked]
-        sets["choosing half"]["versus"] = other
     if args.report:
         sets["reporting half"] = readings([line for line in lines if not is_choosing(passage_of(line))], decision)
     for path in args.test:

@@ -111,9 +111,12 @@ def read_engine(path: str, overrides: dict[str, str]) -> Engine:
         if value is not None and kind in KINDS and type(value) is not KINDS[kind]:
             what = {"str": "a text, in quotes", "int": "a whole number", "bool": "true or false"}[kind]
             raise UserError(f"{path}: {name} {value!r}: give {what}")
-    if (tasks := given.get("tasks", 1)) < 1:
+    if (tasks := 1 if given.get("tasks") is None else given["tasks"]) < 1:
         raise UserError(f"{path}: tasks {tasks}: give the number of shards, at least 1")
     arguments = {name: value for name, value in given.items() if name not in OURS}
     log_dir = given.get("log_dir")
-    launcher = shlex.split(given.get("launcher") or "")
+    try:
+        launcher = shlex.split(given.get("launcher") or "")
+    except ValueError as error:
+        raise UserError(f"{path}: launcher {given['launcher']!r}: not a command of a shell: {error}") from None
     return Engine(executor, tasks, arguments, launcher, Path(log_dir) if log_dir else None)

@@ -45,8 +45,7 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
         write_json(beside, public_value(baseline)) if baseline else beside.unlink(missing_ok=True)
     runs, data = read_runs(folder), _training_data(folder, training)
     licenses, base = data["licenses"], hub_id(training["base_model"])
-    stated = str(training["recipe"]["license"])
-    license_ = derive(licenses) if stated == "other" else stated
+    license_ = str(training["recipe"]["license"] or derive(licenses))
     metadata = ModelCardData(
         model_name=training["name"], license=license_, language=training.get("language") or None,
         library_name="transformers", pipeline_tag="text-generation",  # token-classification would load a random head

@@ -91,8 +91,6 @@ def publish_folder(
         title = f"Upload {kind} by uniner-distill"
         head, remote = read_repository(api, repo_id, what.repo_type, title)
         tags = api.list_repo_refs(repo_id, repo_type=what.repo_type).tags
-        if tag:
-            require_free_tag(tags, repo_id, tag, head)
         if card:
             files["README.md"] = Path(work) / "README.md"
             named = name_repository(card, repo_id, tag or newest([known.name for known in tags]))
@@ -103,6 +101,8 @@ def publish_folder(
             *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in changed.items()),
             *(CommitOperationDelete(path_in_repo=name) for name in gone),
         ]
+        if tag:
+            require_free_tag(tags, repo_id, tag, None if operations else head)
         if operations:
             head = api.create_commit(
                 repo_id, operations, commit_message=title, repo_type=what.repo_type, parent_commit=head
@@ -172,8 +172,8 @@ def newest(tags: Iterable[str]) -> str | None:
     return max(tags, key=lambda tag: [int(part) for part in re.findall(r"\d+", tag)], default=None)
 
 
-def require_free_tag(tags: "Iterable[GitRefInfo]", repo_id: str, tag: str, head: str) -> None:
-    """Raise UserError if a tag names an older revision; one of the newest is that of an upload that is repeated."""
+def require_free_tag(tags: "Iterable[GitRefInfo]", repo_id: str, tag: str, head: str | None) -> None:
+    """Raise UserError if a tag names another revision than `head`, which is None if there will be a new one."""
     for existing in tags:
         if existing.name == tag and existing.target_commit != head:
             raise UserError(f"{repo_id} has a tag {tag!r} already, of revision {existing.target_commit}: "
@@ -233,4 +233,4 @@ def require_upload(repo_id: str, tag: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

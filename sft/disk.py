@@ -7,23 +7,33 @@ from typing import TYPE_CHECKING
 from open_ner.tools.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import TrainingArguments
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, TrainingArguments
 
 
-def require_space(folder: Path, model: "nn.Module", config: "TrainingArguments") -> None:
-    """Raise UserError unless the disk of `folder` has room for the weights and the checkpoints of a run."""
-    # under DeepSpeed ZeRO-3 the parameters are sharded already, and ds_numel is their full size
-    sizes = [(getattr(p, "ds_numel", p.numel()) * p.itemsize, p.requires_grad) for p in model.parameters()]
-    needed = weights = sum(size for size, _ in sizes)
+def require_space(folder: Path, model: "PreTrainedModel | PeftModel", config: "TrainingArguments") -> None:
+    """Raise UserError unless the disk of `folder` has room for the student and the checkpoints of a run.
+
+    Checkpoints of an adapter hold the adapter; the student has the weights of the whole model. Checkpoints of an
+    earlier part of the run will be deleted, so they count as free.
+    """
+    learned = sum(_numel(p) * p.itemsize for p in model.parameters() if p.requires_grad)
+    needed = weights = sum(map(_numel, model.parameters())) * model.dtype.itemsize
     if config.save_strategy != "no":
-        moments = sum(2 * size for size, learned in sizes if learned)
+        checkpoint = (learned if hasattr(model, "peft_config") else weights) + 2 * learned  # with two moments
         # one more than the limit, because the oldest checkpoint is deleted after the newest is written
-        needed += (weights + moments) * ((config.save_total_limit or 1) + 1)
+        needed += checkpoint * ((config.save_total_limit or 1) + 1)
     existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     free = shutil.disk_usage(existing).free
+    free += sum(path.stat().st_size for path in folder.glob("checkpoint-*/**/*") if path.is_file())
     if free < needed:
         raise UserError(
             f"{folder}: weights and checkpoints need {needed / 2**30:.1f} GiB and the disk has {free / 2**30:.1f} GiB "
             "left: free space, lower save_total_limit or choose another --output_dir"
         )
+
+
+def _numel(parameter: "torch.nn.Parameter") -> int:
+    """Return the numbers in a parameter, also if DeepSpeed ZeRO-3 has sharded it or it has two of 4 bits per byte."""
+    return getattr(parameter, "ds_numel", parameter.numel()) * (2 if hasattr(parameter, "quant_state") else 1)

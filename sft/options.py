@@ -37,7 +37,9 @@ class ScriptArguments:
     branches: bool = option(True, "train each query of a passage without the other queries in view, as at inference")
     after: str | None = option(None, "recipe of the previous stage; it is trained first unless its student exists")
     license: str | None = option(None, "license of the student, in the Hub's spelling; default: the dataset's")
-    overwrite_output_dir: bool = option(False, "delete the run that output_dir holds and train anew")
+    overwrite_output_dir: bool = option(
+        False, "delete the run that output_dir holds and train anew; to resume, leave it out"
+    )
     cpu_threads: int | None = option(None, "threads per process on CPU; default: cores divided by processes")
     max_conversations: int | None = option(None, "train on the first N conversations only, for a trial")
 
@@ -64,6 +66,9 @@ def check_options(script: ScriptArguments, config: "SFTConfig", model_config: "M
     for field in dataclasses.fields(config):
         if field.name in UNUSED and getattr(config, field.name) != field.default:
             raise UserError(f"{field.name} cannot be used: {UNUSED[field.name]}")
+    for name in ("max_conversations", "eval_passages", "early_stopping_patience", "cpu_threads"):
+        if (number := getattr(script, name)) is not None and number < 1:
+            raise UserError(f"{name} {number}: give a number of at least 1, or leave it out")
     if config.completion_only_loss is False:
         raise UserError("completion_only_loss: the loss covers answers only; remove it")
     if script.branches and (config.packing or config.eval_packing):

@@ -13,7 +13,7 @@ from command_line.public import public_value
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_json
 
-from .saving import FINISHED
+from . import FINISHED
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,7 +51,9 @@ def claim(
     path, identity = folder / RUN, json.loads(json.dumps(public_value(identity)))
     if anew and write:
         checkpoints = [found.name for found in folder.glob("checkpoint-*")]
-        for name in (FINISHED, RUN, "results", ".eval_results", *checkpoints):
+        if checkpoints or (folder / FINISHED).exists():
+            print(f"{folder}: the earlier run is deleted; to resume this one later, leave out --overwrite_output_dir")
+        for name in (FINISHED, RUN, "README.md", "results", ".eval_results", *checkpoints):
             shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
     try:
         earlier = public_value(json.loads(path.read_text(encoding="utf-8")))

@@ -15,18 +15,18 @@ from open_ner.pipeline import DEFAULTS, OpenNERPipeline
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic, write_json
 
+from . import FINISHED
 from .adapters import merge_adapter
-from .origin import Origin, read_origin
+from .origin import Origin
 from .recipe import used_recipe
 from .template import Template
 
-FINISHED = "training.json"  # written last, so that its presence marks a finished student
 DEFAULT_TYPES = 12  # the most frequent training types, asked when a caller names no types
 
 
 def save_student(
-    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Path, dataset: str, training: Mapping[str, object],
-    arguments: Sequence[Any], origin: Origin | None = None,
+    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, folder: Path, origin: Origin,
+    training: Mapping[str, object], arguments: Sequence[Any],
 ) -> None:  # fmt: skip
     """Write a trained student to a folder. Every process must call this, because the weights may be sharded.
 
@@ -38,10 +38,9 @@ def save_student(
         trainer: The trainer, after training.
         tokenizer: The student's tokenizer.
         folder: Where to write.
-        dataset: Folder or Hub id of the dataset.
+        origin: What the student inherits.
         training: The contents of `training.json`, a hub.records.TrainingRecord.
         arguments: The parsed options, for `recipe.yaml`; one of them is TRL's ModelConfig.
-        origin: What the student inherits; read from the dataset and the base model if not given.
     """
     state = gather_weights(trainer)
     if trainer.accelerator.is_main_process:
@@ -49,7 +48,6 @@ def save_student(
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         if hasattr(model, "peft_config"):
             model, state = merge_adapter(model, state, model_config), None
-        origin = origin or read_origin(dataset, str(model_config.model_name_or_path))
         types = list(origin.types)[:DEFAULT_TYPES] or DEFAULTS["types"]
         window = origin.window or DEFAULTS["window"]
         counts = cast(Mapping[str, int], training.get("trained_on"))

@@ -57,6 +57,7 @@ class AnswerTrainer(SFTTrainer):
         # load_tokenizer and the labels have applied these options already
         config.chat_template_path = config.eos_token = config.pad_token = config.completion_only_loss = None
         config.assistant_only_loss = False
+        config.restore_callback_states_from_checkpoint = True  # early stopping counts on
         if branches:
             kwargs["data_collator"] = BranchCollator(kwargs["processing_class"].pad_token_id)
             config.dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
@@ -72,7 +73,8 @@ class AnswerTrainer(SFTTrainer):
         special = self.aux_loss_enabled or any(getattr(config, name, None) for name in SPECIAL_HEADS)
         if model.device.type == "cpu" and not special:
             score_answers_only(model)
-        # sharded weights cannot be used yet; bitsandbytes repacks quantized ones in eval mode on some CPUs, for good
+        # not with sharded weights, which cannot be used before training, nor with quantized ones, which bitsandbytes
+        # repacks irreversibly in eval mode on some CPUs
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled or getattr(model, "is_quantized", False)):
             require_shared_passage(model, self.processing_class)
         if branches:
@@ -95,6 +97,9 @@ class AnswerTrainer(SFTTrainer):
         with accelerator.autocast(), dense_attention(model):
             counts = held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
         return f1(counts.tolist() if sharded else torch.as_tensor(accelerator.reduce(counts, "sum")).tolist())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: TRL would put a card of its own beside each checkpoint. Ours comes with the student."""
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         args, rows = self.args, self.train_dataset  # the argument is the same dataset without the column of lengths

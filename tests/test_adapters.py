@@ -1,7 +1,9 @@
 """LoRA and QLoRA are trained with the answer-only head and merged into full weights."""
 
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -17,6 +19,8 @@ from open_ner.tools.errors import UserError
 from sft import adapters
 from sft.adapters import merge_adapter, quantization
 from sft.conversations import tokenize
+from sft.disk import require_space
+from sft.origin import Origin
 from sft.saving import save_student
 from sft.tokenizer import load_tokenizer
 from sft.trainer import AnswerTrainer
@@ -50,7 +54,7 @@ def train_and_save(student: Path, folder: Path, *options: str) -> tuple[AnswerTr
     ids = torch.tensor([trainer.train_dataset[0]["input_ids"]])
     with torch.no_grad():
         expected = trainer.model.eval()(input_ids=ids).logits
-        save_student(trainer, trainer.processing_class, folder, str(folder.parent), {}, given)
+        save_student(trainer, trainer.processing_class, folder, Origin(None, [], None, {}), {}, given)
         return trainer, expected, AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids).logits
 
 
@@ -68,6 +72,23 @@ def test_a_merged_lora_student_answers_as_its_adapter_and_base(
     assert not list((tmp_path / "model").glob("adapter*"))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0]
+
+
+def test_checkpoints_of_an_adapter_need_little_of_the_disk_and_those_that_go_count_as_free(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = arguments(tiny_student, tmp_path / "model", *LORA, "--save_strategy", "steps", "--save_total_limit", "2")
+    whole = AutoModelForCausalLM.from_pretrained(tiny_student, dtype=torch.float32)
+    weights = 4 * sum(p.numel() for p in whole.parameters())
+    trainer, _ = make_trainer(tiny_student, given, ROWS[:1])
+    learned = sum(4 * p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    (old := tmp_path / "model" / "checkpoint-2").mkdir(parents=True)
+    (old / "optimizer.pt").write_bytes(b"0" * 1000)
+    for model, needed in ((trainer.model, weights + learned + 9 * learned), (whole, weights + 9 * weights)):
+        for free in (needed - 1000, needed - 1001):
+            monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+            with nullcontext() if free == needed - 1000 else pytest.raises(UserError, match="checkpoints need"):
+                require_space(tmp_path / "model", model, given[1])
 
 
 def test_the_loss_of_a_lora_student_covers_the_answers_alone(tiny_student: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import open_ner
 from hub.annotate import main as hub
+from hub.lint import main as lint
 from open_ner.__main__ import main
 from open_ner.tools.errors import run
 from tiny import LEARNED
@@ -59,6 +60,17 @@ def load(folder: Path) -> list[dict[str, Any]]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("data/*"))}
+
+
+def test_the_card_of_an_annotated_dataset_agrees_with_its_files(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(tmp_path / "out", run_by=hub)
+    monkeypatch.setattr(sys, "argv", ["hub.lint", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as ended:
+        lint()
+    assert not ended.value.code, capsys.readouterr().out
+    assert 'load_dataset("path/to/this/folder"' in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_every_row_is_kept_with_the_entities_of_the_pipeline(call: Call, tmp_path: Path, tuned_student: Path) -> None:

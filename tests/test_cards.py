@@ -51,6 +51,17 @@ def student(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(("given", "stated"), [(None, "cc-by-nc-4.0"), ("other", "other"), ("mit", "mit")])
+def test_a_license_that_was_given_stands_and_without_one_it_is_derived(
+    given: str | None, stated: str, student: Path
+) -> None:
+    training = json.loads((student / "training.json").read_text())
+    training["recipe"]["license"] = given
+    (student / "training.json").write_text(json.dumps(training))
+    write_model_card(student)
+    assert ModelCard.load(student / "README.md").data.license == stated
+
+
 def lint(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["lint", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:

@@ -152,6 +152,7 @@ def test_hf_accepts_the_command_of_a_job(tmp_path: Path) -> None:
         ("executor: LocalPipelineExecutor\ntask: 2", "unknown option task: did you mean tasks?"),
         ("executor: JobsPipelineExecutor", "executor 'JobsPipelineExecutor': give one of LocalPipelineExecutor, "),
         ("executor: LocalPipelineExecutor\ntasks: 0", "tasks 0: give the number of shards, at least 1"),
+        ("executor: LocalPipelineExecutor\nlauncher: srun 'a", 'launcher "srun \'a": not a command of a shell'),
         ("executor: LocalPipelineExecutor\ntasks: many", "tasks 'many': give a whole number"),
         ("executor: SlurmPipelineExecutor\ntasks: 2\ntime: '1'", "SlurmPipelineExecutor needs partition: set it"),
         (

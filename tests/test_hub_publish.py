@@ -119,6 +119,10 @@ def test_a_repository_from_its_first_version_to_the_second(hub: FakeHub, student
         f"error: {REPO} has a tag 'v1' already, of revision"
     )
     assert repo.commits[-1] is by_hand
+    repo.commits.pop()  # of the tag's own revision no other version gets its name
+    assert refused(hub, "model", student, "--tag", "v1").startswith(f"error: {REPO} has a tag 'v1' already")
+    assert repo.commits[-1] is first
+    repo.commits.append(by_hand)
 
     hub.requests.clear()
     said = published(hub, "model", student, "--tag", "v2", "--public")

@@ -107,15 +107,18 @@ def test_the_table_has_means_of_both_groups_of_sets(root: Path) -> None:
 
 
 def test_an_arm_is_compared_with_its_base_and_keeps_its_row_on_a_machine_that_has_not_trained_both(root: Path) -> None:
-    training = {"seconds": 90.0, "trained_on": {"conversations": 3, "tokens": 1000}}
+    training = {"seconds": 90.0, "trained_on": {"conversations": 3, "tokens": 1000}, "recipe": {"bf16": False}}
     data = root / "passages.jsonl.gz"
     data.write_bytes(b"passages")
-    finish(root, ablations.WORK / "start" / "model", ablations.WORK / "start", 12, training)
-    finish(root, ablations.WORK / "negatives_2" / "model", ablations.WORK / "negatives_2", 3, training)
-    finish(root, ablations.WORK / "rate_5e-5" / "model", ablations.WORK / "rate_5e-5", 3, training)  # without its base
+    # bf16 was trained in float32 like its base, and the base of negatives_uniform was not trained
+    for name, wrong in {"start": 12, "negatives_2": 3, "negatives_4": 3, "bf16": 3, "negatives_uniform": 3}.items():
+        finish(root, ablations.WORK / name / "model", ablations.WORK / name, wrong, training)
     ablations.report([data])
     rows = json.loads((root / ablations.RESULTS / "arms.json").read_text())
-    assert list(rows) == ["start", "negatives_2"] and rows["negatives_2"]["build"]["negative_ratio"] == 2.0
+    assert {name: row["base"] for name, row in rows.items()} == {
+        "start": "start", "negatives_2": "start", "negatives_4": "start", "negatives_uniform": "negatives_uniform"
+    }  # fmt: skip
+    assert rows["negatives_2"]["build"]["negative_ratio"] == 2.0 and rows["negatives_2"]["train"]["bf16"] is False
     assert rows["negatives_2"]["free"]["strict"]["interval"][0] > 0 and rows["start"]["free"]["strict"]["gain"] == 0
     measured = (root / ablations.RESULTS / "table.md").read_text()
 

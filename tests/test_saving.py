@@ -18,7 +18,7 @@ from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
 from sft import saving
 from sft.conversations import tokenize
-from sft.origin import read_types
+from sft.origin import Origin, read_origin, read_types
 from sft.recipe import used_recipe
 from sft.saving import gather_weights, save_student
 from sft.tokenizer import load_tokenizer
@@ -61,7 +61,8 @@ def saved(request: pytest.FixtureRequest, tiny_student: Path, tmp_path_factory: 
     base = tiny_student if request.param == "chat" else kinds.base_student(tiny_student, request.param, home / "base")
     (home / "types.json").write_text(json.dumps({"person": 9, "river": 1}))
     trainer, tokenizer, given = trained(base, home / "model", "--hub_token", "hf_secret", "--learning_rate", "1e-3")
-    save_student(trainer, tokenizer, home / "model", str(home), {"seconds": 1}, given)
+    origin = read_origin(str(home), str(base))
+    save_student(trainer, tokenizer, home / "model", origin, {"seconds": 1}, given)
     return home / "model", trainer
 
 
@@ -126,7 +127,7 @@ def test_an_end_token_unlike_eos_is_found_and_a_list_of_ends_replaced(tiny_stude
     tokenizer = kinds.with_template(tiny_student, kinds.GEMMA)
     trainer.model.generation_config.eos_token_id = trainer.model.config.eos_token_id = [0, 1, 2]
     trainer.model.generation_config.temperature = 0.6
-    save_student(trainer, tokenizer, tmp_path / "model", str(tmp_path), {}, given)
+    save_student(trainer, tokenizer, tmp_path / "model", Origin(None, [], None, {}), {}, given)
     generation = json.loads((tmp_path / "model" / "generation_config.json").read_text())
     assert generation["eos_token_id"] == tokenizer.convert_tokens_to_ids("<|/turn|>") != tokenizer.eos_token_id
     assert "temperature" not in generation
@@ -137,14 +138,14 @@ def test_a_student_cut_short_while_saving_is_not_finished(
 ) -> None:
     folder = tmp_path / "model"
     trainer, tokenizer, given = trained(tiny_student, folder)
-    save_student(trainer, tokenizer, folder, str(tmp_path), {"run": 1}, given)
+    save_student(trainer, tokenizer, folder, Origin(None, [], None, {}), {"run": 1}, given)
     for name in ("OpenNERPipeline", "used_recipe"):
         with monkeypatch.context() as patch:
             patch.setattr(saving, name, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                save_student(trainer, tokenizer, folder, str(tmp_path), {"run": 2}, given)
+                save_student(trainer, tokenizer, folder, Origin(None, [], None, {}), {"run": 2}, given)
         assert not (folder / "training.json").exists()
-    save_student(trainer, tokenizer, folder, str(tmp_path), {"run": 3}, given)
+    save_student(trainer, tokenizer, folder, Origin(None, [], None, {}), {"run": 3}, given)
     assert json.loads((folder / "training.json").read_text()) == {"run": 3}
 
 

@@ -75,7 +75,11 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("row", "options", "said"),
     [
-        ({"messages": GOOD}, ["--learning_rte", "1"], "learning_rte"),
+        ({"messages": GOOD}, ["--learning_rte", "1"], "command line.*--learning_rte: did you mean --learning_rate"),
+        *(
+            ({"messages": GOOD}, [f"--{name}", "0"], f"{name} 0: give a number of at least 1")
+            for name in ("max_conversations", "eval_passages", "early_stopping_patience", "cpu_threads")
+        ),
         ({"messages": GOOD}, ["--max_length", "20"], r"row 0 has \d+ tokens and max_length is 20"),
         ({"messages": GOOD}, ["--max_length", "9000"], None),
         ({"messages": GOOD}, ["--packing", "true"], "exclude each other"),
@@ -183,12 +187,12 @@ def test_a_finished_student_is_never_lost(
     """With fewer steps than logging_steps, a card or figure that fails, the same command again, and then anew."""
     dataset, out = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4), tmp_path / "out"
     recipe = write_recipe(tmp_path / "r.yaml", tiny_student, dataset, out)
-    sparse = ["--logging_steps", "100", "--max_steps", "3"]
+    sparse = ["--logging_steps", "100", "--max_steps", "3", "--save_strategy", "steps", "--save_steps", "2"]
     with monkeypatch.context() as patch:
         for name in ("hub.model_card.write_model_card", "sft.learning_curve.plot_learning_curve"):
             patch.setattr(name, lambda *_: 1 / 0)
         command(patch, recipe, *sparse)
-    assert capsys.readouterr().err.count("out is complete but for its card: ZeroDivisionError") == 2
+    assert capsys.readouterr().err.count("its card or figure could not be written: ZeroDivisionError") == 2
     history = json.loads((out / "training.json").read_text())["history"]
     assert [entry["step"] for entry in history] == [1, 3] and not (out / "README.md").exists()
     with monkeypatch.context() as patch:
@@ -206,6 +210,7 @@ def test_a_finished_student_is_never_lost(
         assert pushed == [(out, "org/m")]
     (out / "results").mkdir()
     command(monkeypatch, recipe, "--max_steps", "1", "--overwrite_output_dir")
+    assert "to resume this one later, leave out --overwrite_output_dir" in capsys.readouterr().out
     assert [entry["step"] for entry in json.loads((out / "training.json").read_text())["history"]] == [1]
     assert not (out / "results").exists()
 
@@ -242,7 +247,10 @@ def test_the_folder_of_another_run_is_not_touched(
     command(monkeypatch, recipe)
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("loaded"))
-    for change in (["--learning_rate", "1e-3"], ["--branches", "false"], ["--use_peft", "true"]):
+    for change in (
+        ["--learning_rate", "1e-3"], ["--branches", "false"], ["--use_peft", "true"], ["--lora_target_modules", "q"],
+        ["--packing", "true", "--branches", "false"],
+    ):  # fmt: skip
         with pytest.raises(UserError, match="holds another run"):
             command(monkeypatch, recipe, *change)
     write_dataset(dataset, *[{"messages": GOOD}] * 5)
@@ -261,13 +269,16 @@ def test_the_stage_before_is_trained_first_and_once(
     (last := write_dataset(tmp_path / "last", *[{"messages": GOOD}] * 4)).joinpath("types.json").write_text('{"a": 3}')
     first = write_recipe(tmp_path / "first.yaml", tiny_student, dataset, tmp_path / "one", "license: mit\n")
     second = write_recipe(tmp_path / "second.yaml", tmp_path / "one", last, tmp_path / "two", f"after: {first}\n")
+    with pytest.raises(UserError, match="--push_to_hub needs --hub_model_id"):
+        command(monkeypatch, second, "--push_to_hub", "true")
+    assert not (tmp_path / "one").exists()  # a mistake in the last stage is found before the first is trained
     command(monkeypatch, second)
     printed = capsys.readouterr().out
-    assert "stage 1 of 2: " in printed and "license mit is stated, and that of the dataset is cc-by-sa-4.0" in printed
+    assert "stage 1 of 2: " in printed and "license mit was given, but the dataset's is cc-by-sa-4.0" in printed
     one, two = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two"))
     assert (one["base_model"], two["base_model"]) == (tiny_student.name, "one")
     assert two["history"][0]["loss"] < one["history"][0]["loss"]  # it continues from the first stage's student
-    assert [one["recipe"]["license"], two["recipe"]["license"]] == ["mit", "other"]
+    assert [one["recipe"]["license"], two["recipe"]["license"]] == ["mit", None]
     assert json.loads((tmp_path / "two" / "types.json").read_text()) == {"person": 4, "a": 3, "river": 2}
     card = ModelCard.load(tmp_path / "one" / "README.md")
     assert card.data.language == ["de"] and "The language of the training texts is de." in card.text
