@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+from bench.parts.provenance import provenance  # noqa: E402
 from command_line.recipes import read_recipe  # noqa: E402
 from hub.records import SCORERS  # noqa: E402
 from metrics.entity_f1.entity_f1 import official_counts  # noqa: E402
@@ -31,13 +32,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of all numbers")
     args = parser.parse_args()
     suite = read_recipe(SuiteConfig, args.config, {"data_dir": args.data_dir})
-    results = {name: measure(load_benchmark(find_benchmark(name), suite)) for name in suite.benchmarks}
+    benchmarks = {name: load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks}
+    results = {name: measure(benchmark) for name, benchmark in benchmarks.items()}
     for name, row in results.items():
         print(f"{name:<22} " + ", ".join(f"{key} {value}" for key, value in row.items()))
     print(f"{sum(row['queries'] or 0 for row in results.values())} queries")
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.output, results)
+        sources = [Path(args.data_dir) / benchmark.config.path for benchmark in benchmarks.values()]
+        write_json(args.output, {**provenance(*sources), "sets": results})
 
 
 def measure(benchmark: Benchmark) -> dict[str, float | None]:
