@@ -31,6 +31,9 @@ def main() -> None:
 
         if rest:
             raise UserError(f"unknown argument {rest[0]!r} with --compare: see --help")
+        for name, value in vars(args).items():
+            if name not in ("compare", "readme", "output_dir") and value is not None and value is not False:
+                raise UserError(f"--{name} has no effect with --compare: see --help")
         compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
         return
     if args.readme:
@@ -102,7 +105,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--config", help="suite, e.g. recipes/eval/sample.yaml")
     parser.add_argument("--model", nargs="+", help="folders, Hub ids, baselines' YAMLs, or names at --base_url")
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint; the key is read from the environment")
-    parser.add_argument("--max_cost", type=float, help="dollars, at endpoint.price_input and .price_output")
+    parser.add_argument("--max_cost", type=float, help="dollars, for all endpoint models together; needs prices")
     parser.add_argument("--dry_run", action="store_true", help="show the number of requests of a run and their cost")
     parser.add_argument("--data_dir", help="folder that the benchmarks' paths are relative to")
     parser.add_argument("--limit", type=int, help="seeded sample of this many passages per benchmark")
@@ -124,10 +127,7 @@ def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
     given = {name: getattr(args, name) for name in ("data_dir", "limit", "decoding", "output_dir")}
     given |= {f"endpoint.{name}": getattr(args, name) for name in ("base_url", "max_cost")}
     overrides = parse_overrides(rest) | {name: value for name, value in given.items() if value is not None}
-    suite = read_recipe(SuiteConfig, args.config, overrides)
-    if suite.limit is not None and suite.limit < 1:
-        raise UserError(f"--limit {suite.limit}: score at least one passage")
-    return suite
+    return read_recipe(SuiteConfig, args.config, overrides)
 
 
 def make_model(name: str, suite: SuiteConfig, overwrite: bool) -> EvaluatedModel:
@@ -194,4 +194,4 @@ def update_card(folder: Path, results: RunResults, baseline: RunResults | None, 
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

@@ -9,6 +9,7 @@ the command line, which overrides the recipe. After an interruption the same com
 checkpoint, and a finished run is not trained again.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -45,6 +46,10 @@ MODEL_IDENTITY = (
 PACKING = ("packing_strategy", "max_length")  # determine the rows of a run that packs
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and the lines of the description as they are."""
+
+
 def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, ModelConfig]":
     """Read a recipe and the command line, which overrides it.
 
@@ -59,7 +64,7 @@ def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, 
             print(f"no --config given: running {DEFAULT_RECIPE}")
         arguments = ["--config", DEFAULT_RECIPE, *arguments]
     kinds = [ScriptArguments, SFTConfig, ModelConfig]
-    parser = TrlParser(kinds, allow_abbrev=False)
+    parser = TrlParser(kinds, allow_abbrev=False, description=__doc__, formatter_class=HelpFormatter)
 
     def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}: see train_sft.py --help")

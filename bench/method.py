@@ -13,11 +13,6 @@ from open_ner.tools.files import write_atomic
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "method.md"
 STUDENTS = {"quickstart": "quick-start's student", "distilled": "student of real passages"}
-NEGATIVES = {
-    "frequency": "in proportion to their frequency", "negatives_uniform": "uniform over the types",
-    "negatives_none": "none",
-}  # fmt: skip
-BRANCHES = {"frequency": "branches", "multi_turn": "multi-turn, as in the paper"}
 STEPS = {
     "free": "each type by itself, as in the paper",
     "in the text": "answers are strings of the text",
@@ -44,25 +39,21 @@ def marks(name: str) -> tuple[str, str]:
 
 def parts() -> dict[str, str]:
     """Return the tables by their names."""
-    return {
-        "negatives": arms(NEGATIVES), "branches": arms(BRANCHES), "speed": speed(), "answers": answers(),
-        "teacher": teacher(),
-    }  # fmt: skip
+    return {"branches": branches(), "speed": speed(), "answers": answers(), "teacher": teacher()}
 
 
-def arms(words: dict[str, str]) -> str:
-    """Compare arms of bench/ablations.py, the first of which is the base of the others.
-
-    Args:
-        words: what the table calls each arm.
-    """
-    measured, rows = _read("ablations/arms.json"), []
-    for name, said in words.items():
-        scores = measured[name]["free"]["official"], measured[name]["fitted"]["strict"]
-        cells = [(f"{score['f1']:.1f}", "" if name == next(iter(words)) else _gain(score)) for score in scores]
-        rows.append([said, *cells[0], *cells[1], f"{measured[name]['trained_on']['tokens']:,}"])
-    head = ["each type by itself: official F1", "gain [95 %]", "types compete, fitted: strict F1", "gain [95 %]"]
-    return table(["", *head, "tokens"], rows)
+def branches() -> str:
+    """Compare multi-turn training with branches on the development set."""
+    measured, rows, size = _read("bench/branches.json"), [], {}
+    for way, name in (("multi_turn", "multi-turn, as in the paper"), ("branched", "branches")):
+        row = measured["ways"][way]
+        size = row["trained_on"]
+        strict, official = (f"{100 * row[scorer]['f1']:.1f}" for scorer in ("strict", "official"))
+        rows.append([name, strict, official, f"{size['tokens']:,}", f"{row['seconds']:.0f}"])
+    gains = measured["gain of branches"]
+    rows.append(["gain [95 %]", *(_gain(gains[f"all: {scorer}"], 100) for scorer in ("strict", "official")), "", ""])
+    shown = table(["training", "strict F1", "official F1", "tokens", "seconds"], rows)
+    return f"{shown}\n\nTrained on {size['conversations']} conversations with {size['queries']:,} queries."
 
 
 def speed() -> str:
@@ -105,9 +96,9 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
     return f"| {' | '.join(head)} |\n|---|{'--:|' * (len(head) - 1)}\n{body}"
 
 
-def _gain(measured: dict[str, Any]) -> str:
+def _gain(measured: dict[str, Any], scale: float = 1) -> str:
     low, high = measured["interval"]
-    return f"{measured['gain']:+.1f} [{low:.1f}, {high:.1f}]"
+    return f"{scale * measured['gain']:+.1f} [{scale * low:.1f}, {scale * high:.1f}]"
 
 
 def _read(name: str) -> Any:

@@ -1,18 +1,20 @@
 """Load models, tokenizers and files of repositories by name, with errors of one line."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from open_ner.tools.errors import UserError
+from open_ner.tools.errors import UserError, readable_weights
 
 
 def load_or_explain(kind: type, name: str, **options: Any) -> Any:
     """Return `kind.from_pretrained(name)`; raise UserError if it fails."""
     try:
-        return kind.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
+        with readable_weights():
+            return kind.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         hint = "`make setup` puts the default student in place" if name.startswith("models/") else "check the name"
         raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
 
@@ -20,21 +22,34 @@ def load_or_explain(kind: type, name: str, **options: Any) -> Any:
 def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any]:
     """Read a JSON file or a card's metadata from a folder or a Hub repository of these kinds; {} without the file.
 
-    Raises UserError if the file cannot be parsed.
+    A Hub that cannot be reached gives {} and a warning. Raises UserError if the file cannot be parsed.
     """
+    import yaml
     from huggingface_hub import hf_hub_download, metadata_load
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
-    path = Path(name) / file
+    path, fault = Path(name) / file, None
     for kind in [] if Path(name).is_dir() else kinds:
         try:
             path = Path(hf_hub_download(name, file, repo_type=kind))
             break
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError):
+        except (HFValidationError, RemoteEntryNotFoundError, RepositoryNotFoundError):
             continue
+        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+            fault = " ".join(str(error).split())
+    else:
+        if fault:
+            what = f"{file} of {name} cannot be read from the Hub and counts as empty"
+            print(f"warning: {what}: check the network and $HF_TOKEN ({fault:.120})", file=sys.stderr)
     try:
         return (metadata_load(path) or {}) if file == "README.md" else json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable: {error}") from None

@@ -19,6 +19,7 @@ from command_line.recipes import describe
 from hub.publish import publish_folder, require_upload
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
+from open_ner.tools.options import read_shard
 
 from .config import BuildConfig
 from .corpus.passages import load_passages
@@ -26,7 +27,7 @@ from .corpus.stage import describe_passages, write_passages, write_shard
 from .dataset.contamination import make_screen
 from .dataset.supervised import load_set_configs
 from .options import add_recipe_options, read_config
-from .shards import Shard, parse_shard
+from .shards import Shard
 from .teacher.journal import Journal
 from .teacher.journals import PassagesOf, open_journal, share_cost
 from .teacher.stage import annotate, estimate, extrapolate
@@ -113,14 +114,14 @@ def incomplete(left: int) -> str:
     )
 
 
-def dry_run(config: BuildConfig, folder: Path, pilot: int) -> None:
+def dry_run(config: BuildConfig, folder: Path, pilot: int | None) -> None:
     """Print the number of open requests and their maximum cost; a pilot first pays for a few replies."""
     with open_journal(folder) as journal:
         if pilot:
             started = time.monotonic()
             counts = annotate(load_passages(folder), journal, config.teacher, most=pilot)
             print(f"pilot: {counts.asked} replies for ${counts.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
-        print("dry run: " + "\n".join(what_is_left(config, folder, journal, paid=pilot > 0)))
+        print("dry run: " + "\n".join(what_is_left(config, folder, journal, paid=pilot is not None)))
 
 
 def preview(config: BuildConfig, folder: Path, number: int) -> None:
@@ -144,7 +145,7 @@ def preview(config: BuildConfig, folder: Path, number: int) -> None:
 def what_is_left(config: BuildConfig, folder: Path, journal: Journal, paid: bool) -> list[str]:
     """The number of open requests and their maximum cost; with paid replies, also their expected cost and time."""
     requests, ceiling = estimate(load_passages(folder), journal, config.teacher)
-    lines = [f"{requests} requests to send, at most ${ceiling:.4f}; nothing else was sent"]
+    lines = [f"{requests} requests to send, at most ${ceiling:.4f}; nothing {'else ' if paid else ''}was sent"]
     if paid:
         e = extrapolate(journal, config.teacher, requests)
         lines.append(
@@ -166,28 +167,32 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
     shard = "with --stage passages or annotate: do part I of N; then run python -m dataset_builder.merge"
     parser.add_argument("--shard", metavar="I/N", help=shard)
     parser.add_argument("--dry_run", action="store_true", help="print the open requests and their maximum cost")
-    parser.add_argument("--pilot", type=int, default=0, metavar="N", help="with --dry_run: first ask N passages")
+    parser.add_argument("--pilot", type=int, metavar="N", help="with --dry_run: first pay for N replies")
     shown = "ask N passages (10), print their spans and rejects, write preview.html, and stop"
     parser.add_argument("--preview", type=int, nargs="?", const=10, metavar="N", help=shown)
     parser.add_argument("--allow_incomplete", action="store_true", help="build and upload even if replies are missing")
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="upload the dataset folder, private by default")
     args, rest = parser.parse_known_args()
-    if args.pilot and not args.dry_run:
+    if args.pilot is not None and not args.dry_run:
         raise UserError("--pilot only has an effect with --dry_run: give --dry_run too")
-    if args.preview is not None and args.preview < 1:
-        raise UserError(f"--preview {args.preview}: give at least 1 passage")
+    for name, number, unit in (("pilot", args.pilot, "question"), ("preview", args.preview, "passage")):
+        if number is not None and number < 1:
+            raise UserError(f"--{name} {number}: give at least 1 {unit}")
     if args.preview and (args.dry_run or args.push_to_hub or args.stage == "build"):
         other = "--dry_run" if args.dry_run else "--push_to_hub" if args.push_to_hub else "--stage build"
         raise UserError(f"--preview beside {other}: a preview only asks and shows, so give one of them")
     if args.shard is not None:
-        args.shard = parse_shard(args.shard)
+        args.shard = Shard(*read_shard(args.shard))
         if args.stage not in ("passages", "annotate"):
             raise UserError(f"--shard {args.shard} with --stage {args.stage}: give --stage passages or annotate")
         if args.dry_run or args.preview or args.push_to_hub:
             other = "--dry_run" if args.dry_run else "--preview" if args.preview else "--push_to_hub"
             raise UserError(f"--shard {args.shard} beside {other}: run {other} alone, on all passages")
+    if args.push_to_hub and (args.dry_run or args.stage in ("passages", "annotate")):
+        other = "--dry_run" if args.dry_run else f"--stage {args.stage}"
+        raise UserError(f"--push_to_hub beside {other}, which builds no dataset to upload: give one of them")
     return args, read_config(args, rest)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

@@ -102,9 +102,11 @@ def replaced(target: Path, proof: str = "stats.json", kind: str = "a dataset") -
     """Yield a new folder that replaces `target` when the block ends without an error.
 
     An error leaves `target` as it was. If the process is killed, a complete folder is left, which the next call moves
-    to `target` if necessary. Raises UserError if `target` contains files but not `proof`, which shows that this
-    program wrote it.
+    to `target` if necessary. Raises UserError if `target` is a file or the current folder, or contains files but not
+    `proof`, which shows that this program wrote it.
     """
+    if not target.name or target.is_file():
+        raise UserError(f"{target} cannot become the folder of {kind}: choose another folder")
     partial, old = (target.with_name(f"{target.name}.{suffix}") for suffix in ("partial", "being-replaced"))
     if old.exists() and not target.exists():  # killed between the two renames below
         (partial if partial.exists() else old).rename(target)

@@ -64,7 +64,9 @@ class CorpusConfig(SourceConfig):
     skip_broken_lines: bool = option(False, "reject and count unreadable JSONL lines instead of stopping at the first")
 
     def __post_init__(self) -> None:
-        """Raise UserError for a language that cannot be detected."""
+        """Raise UserError for a value out of range, or a language that cannot be detected."""
+        least = dict.fromkeys(("sample", "limit", "max_documents", "max_tokens", "num_proc"), 1)
+        require_at_least("corpus", self, least | {"shuffle_buffer": 0, "min_words": 0, "max_markup": 0})
         if self.language is not None:
             check_language(self.language)
 
@@ -82,7 +84,7 @@ class TeacherConfig:
     model: str | None = option(None, "name of the model at the endpoint; default: use recorded replies only")
     api_key_env: str = option("OPENAI_API_KEY", "environment variable with the API key")
     types: list[Any] | dict[Any, Any] = option(
-        list, "closed world: the only types to ask, a list of names or {name: definition}; default: the teacher's own"
+        dict, "closed world: the only types to ask, a list of names or {name: definition}; default: the teacher's own"
     )
     guidelines: str | None = option(None, "with types: text file of annotation guidelines, part of the prompt")
     examples: str | None = option(
@@ -115,8 +117,10 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range, or for options that need another one."""
+        if self.types == []:
+            raise UserError("teacher.types is an empty list: name the types to ask, or write {} to ask for any type")
         self.types = read_types(self.types)
-        self.variants = self.variants or (["closed"] if self.types else ["type"])
+        self.variants = list(dict.fromkeys(self.variants)) or (["closed"] if self.types else ["type"])
         if "closed" in self.variants and not self.types:
             raise UserError("teacher.variants: closed asks the types of teacher.types: set them, or remove closed")
         if self.types and self.variants != ["closed"]:
@@ -194,6 +198,11 @@ class SupervisedConfig:
     mixture: dict[str, float] | None = option(
         None, "relative sizes in config `mixture` of `distilled` (the first variant) and sets, by name; {} uses all"
     )
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a value out of range."""
+        names = ("negative_ratio", "negatives_per_passage", "empty_ratio", "max_passages")
+        require_at_least("supervised", self, dict.fromkeys(names, 0))
 
 
 @dataclass

@@ -16,7 +16,8 @@ def add_recipe_options(parser: ArgumentParser) -> None:
     parser.add_argument("--model", help="name of the teacher at the endpoint (teacher.model)")
     parser.add_argument("--prompt", metavar="[VARIANT=]FILE", help="file of a custom prompt (teacher.prompts)")
     parser.add_argument("--max_cost", type=float, help="budget in dollars (teacher.max_cost)")
-    parser.add_argument("--batch", action="store_true", default=None, help="use the provider's Batch API")
+    batch = "use the provider's Batch API; set its prices in the recipe, which --pilot and --preview then use too"
+    parser.add_argument("--batch", action="store_true", default=None, help=batch)
 
 
 def read_config(args: Namespace, rest: list[str]) -> BuildConfig:

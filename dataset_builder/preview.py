@@ -6,7 +6,7 @@ from pathlib import Path
 
 from open_ner.view import Passage, RejectedSpan, Span
 
-from .annotation.annotate import Annotations, TeacherReply, annotate_replies, to_reply
+from .annotation.annotate import Annotations, TeacherReply, annotate_passages, to_reply
 from .config import BuildConfig
 from .corpus.passages import load_passages
 from .corpus.sources import text_sha256
@@ -39,9 +39,7 @@ def annotate_few(
     types, decontaminator = load_type_set(config.teacher), Decontaminator(config.contamination)
     shown: list[Passage] = []
     for variant, of_variant in replies.items():
-        found, rules = Annotations(), rules_of(config, variant, decontaminator)
-        answered = [(passage, of_variant.get(passage.id), None) for passage in chosen]
-        found.rows = [row for row in annotate_replies(lambda answered=answered: answered, rules, found) if row]
+        found = annotate_passages(chosen, of_variant, rules_of(config, variant, decontaminator))
         spans, rejects = _spans(found), _rejects(found)
         for passage in chosen:
             name = passage.id

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TypeVar
 
-from open_ner.tools.options import read_shard
-
 T = TypeVar("T")
 SHOWN = 8  # shards that a message names
 
@@ -65,8 +63,3 @@ def all_shards(count: int) -> list[Shard]:
 def name_shards(shards: Sequence[Shard]) -> str:
     """Return the names of shards for a message, of many only the first."""
     return ", ".join(map(str, shards[:SHOWN])) + (f" and {len(shards) - SHOWN} others" if len(shards) > SHOWN else "")
-
-
-def parse_shard(text: str) -> Shard:
-    """Read a shard from the form I/N, such as 2/4. Raises UserError for another form, or if I is not in 1 to N."""
-    return Shard(*read_shard(text))

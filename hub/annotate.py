@@ -99,4 +99,4 @@ def _link(name: str, kind: str, revision: str | None) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

@@ -1,10 +1,12 @@
 """Benchmarks in every form they come in, as passages with queries. Rejects are counted by reason."""
 
+import glob
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from open_ner.conversation import QUERY, Span, order_strings, read_answer, read_conversation, write_answer
+from open_ner.conversation import QUERY, Span, read_answer, read_conversation, write_mentions
 from open_ner.tools.errors import UserError
 
 from .config import BenchmarkConfig
@@ -66,7 +68,7 @@ def read_passages(
         UserError: the benchmark is missing, not in its `format`, or the Hub cannot be reached.
     """
     local, revision = Path(data_dir) / config.path, None
-    if not local.exists() and not list(local.parent.glob(local.name)):
+    if not local.exists() and not glob.glob(str(local)):
         if config.path.count("/") != 1 or "." in config.path.split("/")[0] or config.path.endswith(FILE_SUFFIXES):
             raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
         from huggingface_hub import HfApi
@@ -90,9 +92,15 @@ def read_passages(
         else:
             passage.id = passage.id or str(number)
             passages.append(passage)
-    labels = {entity["type"] for passage in passages for entity in passage.entities} - set(config.drop)
-    everywhere = sorted({config.verbalize.get(label, label) for label in labels})
-    return [_ask(config, p, config.types or p.types or everywhere, rejects) for p in passages], revision
+    labels = {entity["type"] for passage in passages for entity in passage.entities}
+    everywhere = sorted(set(_words(config, labels)))
+    asked = [config.types or _words(config, passage.types or ()) or everywhere for passage in passages]
+    return [_ask(config, *each, rejects) for each in zip(passages, asked, strict=True)], revision
+
+
+def _words(config: BenchmarkConfig, labels: Iterable[str]) -> list[str]:
+    """Return the words of labels in a query, without those that are dropped."""
+    return [config.verbalize.get(label, label) for label in labels if label not in config.drop]
 
 
 def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects: Rejects) -> BenchmarkPassage:
@@ -119,7 +127,7 @@ def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects
     queries = []
     for name in asked:
         spans = sorted(by_type.get(name, []))
-        gold = write_answer(order_strings((start, passage.text[start:end]) for start, end in spans))
+        gold = write_mentions((start, passage.text[start:end]) for start, end in spans)
         queries.append(Query(name, gold, spans))
     return BenchmarkPassage(passage.id, passage.text, queries)
 
@@ -129,7 +137,7 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
     from datasets import load_dataset
 
     source = config.path if revision else str(local)
-    with readable(config, source):
+    with readable(f"benchmark {config.name}: {source!r}"):
         rows = load_dataset(source, config.config, split=config.split, revision=revision)
     if missing := {"id", "messages", "entities"} - set(rows.column_names):
         raise UserError(f"{source}: has no column {sorted(missing)[0]!r}: not in the format 'conversations'")

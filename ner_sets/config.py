@@ -36,7 +36,8 @@ class SetConfig:
     drop: list[str] = option(list, "labels that are not asked, such as misc")
     types: list[str] | None = option(
         None,
-        "types asked of each passage, in the words of the query; default: those of its row, or of the set",
+        "types asked of each passage, in the words of the query; default: the labels of its row, or of the set, "
+        "as `verbalize` words them",
     )
     license: str = option("", "license that the source states")
 

@@ -41,16 +41,18 @@ def load(
             or `device_map`.
 
     Raises:
-        OSError: the model does not exist.
+        OSError: the model does not exist, or its weights cannot be read.
         ValueError: the model's architecture or tokenizer is not supported, or an option is out of range.
     """
     import transformers
 
     from .pipeline import TASK, OpenNERPipeline
+    from .tools.errors import readable_weights
 
     build: Any = transformers.pipeline  # its overloads list only transformers' own tasks
     options |= {"device": device, "dtype": dtype, "revision": revision}
-    return build(TASK, model=os.fspath(model), pipeline_class=OpenNERPipeline, trust_remote_code=False, **options)
+    with readable_weights():
+        return build(TASK, model=os.fspath(model), pipeline_class=OpenNERPipeline, trust_remote_code=False, **options)
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above

@@ -27,7 +27,7 @@ from .tools.options import add_answer_options, answer_options, load_student, rea
 
 def cli() -> None:
     """Run `main` as the console script `open-ner`."""
-    run(main)
+    run(main, resumes=sys.argv[1:2] == ["annotate"])
 
 
 def main() -> None:

@@ -88,6 +88,11 @@ def write_answer(strings: list[str]) -> str:
     return f"[{', '.join(map(encode_basestring, strings))}]"  # as json.dumps(ensure_ascii=False), 8 times faster
 
 
+def write_mentions(mentions: Iterable[tuple[int, str]]) -> str:
+    """Return the answer that lists `(start, text)` mentions."""
+    return write_answer(order_strings(mentions))
+
+
 def read_answer(raw: str) -> list[str] | None:
     """Return the distinct strings of an answer in order, or None if the answer is not a JSON list of strings."""
     try:

@@ -97,14 +97,19 @@ class Decoder:
         self.eos = sorted({token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int)})
         self.pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else self.eos[0]
 
+    @property
+    def positions(self) -> int | None:
+        """Number of positions of the model; None if it has no bound."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
     def answer(
         self, requests: Iterable[Request], *, free: bool = False, presence_bias: float | None = None,
         max_new_tokens: int = 256, token_budget: int = 16384,
     ) -> Iterator[list[Answer]]:  # fmt: skip
         """Yield, for each request in order, its answers in the order of its types.
 
-        The presence of a type is `log(1 - p) - log(p)`, where p is the probability of the empty answer, or of its
-        tokens up to the first one that the student does not choose.
+        The presence of a type is `log(1 - p) - log(p)`, where p is the probability of the empty answer; once the
+        student chooses another token, p counts the empty answer's tokens only up to that place.
 
         Args:
             requests: passages with their types.
@@ -139,13 +144,12 @@ class Decoder:
 
     def _rows(self, request: Request, options: _Options) -> list[_BatchRow]:
         """Split the queries of a request into rows that fit the budget even if all answers are of full length."""
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        room = positions - options.max_new_tokens if positions else None
+        room = self.positions - options.max_new_tokens if self.positions else None
         prompts = self.encoder.encode(request.text, request.types, request.dataset, room)
         if room is not None and len(prompts) > room:
             raise ValueError(
                 f"a passage of {len(request.text)} characters needs {len(prompts)} tokens and "
-                f"{options.max_new_tokens} more for the answer, but the model has {positions} positions: "
+                f"{options.max_new_tokens} more for the answer, but the model has {self.positions} positions: "
                 "cut the passage into shorter ones"
             )
         prefix, suffixes = prompts.prefix, prompts.suffixes

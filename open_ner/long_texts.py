@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from .answers import Answer, Entity, to_entities
 from .borders import is_border
 from .conversation import LONE_SURROGATE, Span, build_query, neutralize
-from .prompts import ChatTemplate
+from .decoding import Decoder
 from .selection import Selection
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text
@@ -52,7 +52,7 @@ class Window(NamedTuple):
         return not (in_next or in_last)
 
 
-Answered = tuple[Window, Mapping[str, Answer]]  # with its answers by entity group
+Answered = tuple[Window, Mapping[str, Answer]]  # a window and its answers, by entity group
 
 
 class _Piece(NamedTuple):
@@ -88,20 +88,19 @@ def _count_tokens(tokenizer: PreTrainedTokenizerBase, special: Collection[str], 
 
 
 def fitting_window(
-    window: int, positions: int | None, tokenizer: PreTrainedTokenizerBase, special_tokens: Collection[str],
-    wordings: Sequence[str], dataset: str | None, max_new_tokens: int,
-) -> int:  # fmt: skip
-    """Return how many tokens of a passage are read at once: `window`, or fewer if the model has few `positions`.
+    window: int, decoder: Decoder, wordings: Sequence[str], dataset: str | None, max_new_tokens: int
+) -> int:
+    """Return how many tokens of a passage are read at once: `window`, or fewer if the model has few positions.
 
     The positions also hold the longest query (one of `wordings`), the turns around it and the answer.
     """
-    if positions is None:
+    if decoder.positions is None:
         return window
-    count = token_counter(tokenizer, special_tokens)
-    turns = ChatTemplate.from_tokenizer(tokenizer).render(build_query("", "", dataset and "x"), prompt=True)
-    around = len(tokenizer.encode(turns, add_special_tokens=False)) + sum(count([dataset or ""]))
-    taken = around + max(count(wordings)) + max_new_tokens + SLACK
-    return min(window, positions - taken) if positions - taken >= SMALLEST else window
+    count = token_counter(decoder.tokenizer, decoder.special_tokens)
+    turns = decoder.encoder.template.render(build_query("", "", dataset and "x"), prompt=True)
+    around = len(decoder.tokenizer.encode(turns, add_special_tokens=False)) + sum(count([dataset or ""]))
+    left = decoder.positions - around - max(count(wordings)) - max_new_tokens - SLACK
+    return min(window, left) if left >= SMALLEST else window
 
 
 def cut(text: str, count: Count, limit: int) -> Iterator[Window]:

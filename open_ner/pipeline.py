@@ -12,7 +12,6 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.utils import logging
 
 from .answers import Entity
 from .conversation import OCCURRENCES
@@ -21,7 +20,6 @@ from .long_texts import Answered, RawResult, Window, cut, fitting_window, read_e
 from .selection import Selection
 
 TASK = "open-ner"
-logger = logging.get_logger(__name__)
 DEFAULTS: dict[str, Any] = {  # `config.open_ner` of a model overrides them, and may add a `dataset`
     "types": ["person", "organization", "location", "date", "event", "product"],
     "threshold": 0.0,
@@ -38,7 +36,6 @@ DEFAULTS: dict[str, Any] = {  # `config.open_ner` of a model overrides them, and
 WINDOW_OPTIONS = ("window", "dataset", "max_new_tokens")
 DECODING_OPTIONS = ("dataset", "expected_present", "max_new_tokens", "token_budget")
 SPAN_OPTIONS = ("threshold", "overlaps", "best", "occurrences")  # fields of `Selection`
-NOT_GROUNDED = "grounded has no effect any more: spans are always substrings of the text"
 QUERIES_AT_A_TIME = 1024  # given to the decoder in one call, which batches them by its token budget
 
 
@@ -98,8 +95,6 @@ class OpenNERPipeline(Pipeline):
             self.count = token_counter(self.tokenizer, self.decoder.special_tokens)
 
     def _sanitize_parameters(self, types: Any = None, **options: Any) -> tuple[dict, dict, dict]:
-        if options.pop("grounded", None) is not None:
-            logger.warning_once(NOT_GROUNDED)
         known = {"types", "return_raw", *WINDOW_OPTIONS, *DECODING_OPTIONS, *SPAN_OPTIONS}
         if unknown := sorted(set(options) - known):
             hint = "give the entity types as types=[...]" if "label" in unknown[0] or "entit" in unknown[0] else ""
@@ -115,27 +110,26 @@ class OpenNERPipeline(Pipeline):
         preprocess, forward, postprocess = ({name: given[name] for name in own if name in given} for own in stages)
         return preprocess, forward, postprocess
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, types: Any = None, **kwargs: Any) -> Any:
         """Return the entities of one text, of each text of a list or column, or a generator of them for a generator.
 
-        Options are those of the class.
+        Options are those of the class; `types` may be the second argument.
         """
         self._prepare()
-        if isinstance(inputs, (list, tuple)) and not inputs:
-            return []
         if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes, Mapping, Dataset)):
             # a column of `datasets` is a sequence but not a list; a streamed column is not a generator
             inputs = list(inputs) if isinstance(inputs, Sequence) else (each for each in inputs)
-        types = kwargs.get("types")
+        if inputs == []:
+            return []
         if isinstance(types, list) and types and all(isinstance(own, list | tuple | Mapping) for own in types):
             if not isinstance(inputs, list) or len(inputs) != len(types):
                 size = f"{len(inputs)} texts" if isinstance(inputs, list) else "an input that is not a list of texts"
                 raise ValueError(f"types has {len(types)} lists of types for {size}: give one for each text")
             inputs = [(text, read_types(own)) for text, own in zip(inputs, types, strict=True)]
-            del kwargs["types"]
+            types = None
         if self._batch_size is None:
             kwargs.setdefault("batch_size", 32)  # texts given to the decoder at once, which batches by token budget
-        return super().__call__(inputs, *args, **kwargs)
+        return super().__call__(inputs, types=types, **kwargs)
 
     def preprocess(self, text: Any, queries: Mapping[str, str] | None = None, **options: Any) -> WindowedText:
         """Cut a text, perhaps with its own queries, into windows that leave room for the queries and answers."""
@@ -143,14 +137,10 @@ class OpenNERPipeline(Pipeline):
             text, queries = text
         if not isinstance(text, str):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
-        assert self.tokenizer is not None
         queries = read_types(self.defaults["types"]) if queries is None else queries
         chosen = self.defaults | options
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        limit = fitting_window(
-            chosen["window"], positions, self.tokenizer, self.decoder.special_tokens, list(queries.values()),
-            chosen.get("dataset"), chosen["max_new_tokens"],
-        )  # fmt: skip
+        dataset, longest = chosen.get("dataset"), chosen["max_new_tokens"]
+        limit = fitting_window(chosen["window"], self.decoder, list(queries.values()), dataset, longest)
         return text, queries, cut(text, self.count, limit)
 
     def _forward(self, items: WindowedText | list[WindowedText], **options: Any) -> Iterator[AnsweredText]:
@@ -199,10 +189,7 @@ def iterate(inputs: Any) -> Iterator[Any]:
 
 def saved_defaults(config: object) -> dict[str, Any]:
     """Return the defaults saved in a model's config, completed with those of this module."""
-    saved = getattr(config, "open_ner", None) or {}
-    if "grounded" in saved:
-        logger.warning_once(NOT_GROUNDED)
-    return DEFAULTS | saved
+    return DEFAULTS | (getattr(config, "open_ner", None) or {})
 
 
 def to_selection(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Selection:

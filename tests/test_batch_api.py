@@ -349,6 +349,32 @@ def test_the_cap_holds_over_batches_and_runs(
     assert f"{40 - first.asked} requests are not submitted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["", "collected-again-after-a-kill"])
+def test_billed_lines_without_a_usable_reply_count_against_the_cap_once(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty: list[str] = []
+
+    def answer(request: dict[str, Any]) -> Any:
+        if not any(f"number {number} " in content(request) for number in (1, 3, 5)):
+            return "[]"
+        empty.append(content(request))
+        return ""
+
+    config = TeacherConfig(model="fake-teacher", **PRICES)
+    [most] = {request_ceiling(question, config) for question in questions(passages(6), config)}
+    cap = 7 * most  # room for two tries of the three
+    with FakeBatch(answer) as provider:
+        if killed:
+            with monkeypatch.context() as patch, pytest.raises(Killed):
+                kill_on(patch, BatchFolder, "remember", 2, True)
+                ask(tmp_path, provider, max_cost=cap, **PRICES)
+        counts, _ = ask(tmp_path, provider, max_cost=cap, **PRICES)
+    assert len(empty) == 6 and counts.cost_before + counts.cost <= cap
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        assert journal.unread == pytest.approx(len(empty) * most) and counts.bound == pytest.approx(journal.unread)
+
+
 def test_what_is_under_way_counts_against_the_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeBatch(lambda request: "[]", polls=1) as provider:
         config = TeacherConfig(model="fake-teacher", **PRICES)

@@ -22,7 +22,7 @@ def official(text: str, name: str, gold: str, number: int) -> dict[str, Any]:
 
 def load(tmp_path: Path, recipe: str, **options: Any) -> Benchmark:
     (tmp_path / "b.yaml").write_text("name: b\nlicense: mine\ndomain: none\n" + recipe)
-    suite = SuiteConfig(name="s", benchmarks=["b"], protocol="p", data_dir=str(tmp_path), **options)
+    suite = SuiteConfig(name="s", benchmarks=["b"], data_dir=str(tmp_path), **{"protocol": "p", **options})
     return load_benchmark(tmp_path / "b.yaml", suite)
 
 
@@ -55,6 +55,20 @@ def test_labels_are_verbalized_and_dropped(tmp_path: Path) -> None:
     benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\nverbalize: {city: town}\ndrop: [country]\n")
     assert [(query.type, query.gold) for query in benchmark.passages[0].queries] == [("town", '["Paris"]')]
     assert benchmark.rejects == {}
+
+
+def test_the_types_of_a_row_are_labels(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row()))
+    recipe = "path: b.jsonl\nformat: offsets\nverbalize: {city: town, river: stream}\ndrop: [river]\n"
+    benchmark = load(tmp_path, recipe)
+    queries = [(query.type, query.gold) for query in benchmark.passages[0].queries]
+    assert queries == [("town", '["Paris"]'), ("country", '["France"]')] and benchmark.rejects == {}
+
+
+def test_a_pattern_may_have_wildcards_in_its_folders(tmp_path: Path) -> None:
+    (tmp_path / "part1").mkdir()
+    (tmp_path / "part1" / "b.jsonl").write_text(json.dumps(offsets_row()))
+    assert load(tmp_path, "path: part*/b.jsonl\nformat: offsets\n").size == 1
 
 
 def test_gold_outside_the_text_and_labels_not_asked_are_counted(tmp_path: Path) -> None:
@@ -148,6 +162,18 @@ def test_a_protocol_changes_what_is_asked(tmp_path: Path) -> None:
     assert [query.type for query in load(tmp_path, recipe).passages[0].queries] == ["city", "country", "misc"]
     with pytest.raises(UserError, match=r"protocols\.p\.color"):
         load(tmp_path, "path: b.jsonl\nformat: offsets\nprotocols: {p: {color: red}}\n")
+    with pytest.raises(UserError, match='"drop" - should be "list"'):
+        load(tmp_path, "path: b.jsonl\nformat: offsets\nprotocols: {p: {drop: misc}}\n")
+
+
+@pytest.mark.parametrize(("protocol", "meant"), [("fien", "fine"), ("instructui", "instructuie"), ("unner", "uniner")])
+def test_a_misspelt_protocol_is_refused(tmp_path: Path, protocol: str, meant: str) -> None:
+    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row()))
+    recipe = "path: b.jsonl\nformat: offsets\nprotocols: {fine: {drop: [city]}}\n"
+    with pytest.raises(UserError, match=f"--protocol {protocol}: did you mean {meant}"):
+        load(tmp_path, recipe, protocol=protocol)
+    added = recipe.replace("}}", f"}}, {protocol}: {{}}}}")
+    assert len(load(tmp_path, added, protocol=protocol).passages[0].queries) == 3
 
 
 def test_other_wordings_are_asked_after_the_types_own_name(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The stage `build`: passages and journal become a complete folder, and every reject has a reason."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -55,6 +56,7 @@ def answer(folder: Path, skip: set[tuple[str, str]] = frozenset(), **record: Any
             if (question.variant, question.passage_id) not in skip:
                 usage = {"prompt_tokens": 1000, "completion_tokens": 500}
                 given = {"reply": REPLIES[question.variant], "finish_reason": "stop", "usage": usage, "model": "m-1"}
+                given["cost"] = (1000 * TEACHER.price_input + 500 * TEACHER.price_output) / 1e6
                 journal.append({"key": question.key, "passage_id": question.passage_id, **given, **record})
 
 
@@ -202,6 +204,18 @@ def test_a_folder_with_files_of_somebody_else_is_not_replaced(tmp_path: Path) ->
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize("name", [".", "thesis.tex"])
+def test_the_current_folder_and_a_file_are_not_replaced(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("thesis.tex").write_text("years of work")
+    said = f"^{re.escape(name)} cannot become the folder of a dataset"
+    with pytest.raises(UserError, match=said), replaced(Path(name)):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_a_backup_beside_a_folder_that_is_replaced_stays(tmp_path: Path) -> None:
     for name in ("mine", "mine.old"):
         (tmp_path / name).mkdir()
@@ -242,6 +256,15 @@ def test_a_reply_is_written_once_however_many_of_its_entities_are_rejected(tmp_p
     }
     replies = parquet.read_table(tmp_path / "rejects" / "replies.parquet").to_pylist()
     assert replies == [{"variant": "type", "passage_id": "p", "reply": reply}]
+
+
+def test_a_variant_that_is_named_twice_is_built_once(run: tuple[BuildConfig, Path], tmp_path: Path) -> None:
+    config, folder = run
+    rejects = []
+    for variants in (["type"], ["type", "type"]):
+        config.teacher, config.dataset_dir = TeacherConfig(model="m", variants=variants), str(tmp_path / str(variants))
+        rejects.append(parquet.read_table(finished(config, folder) / "rejects" / "rejects.parquet"))
+    assert rejects[0].num_rows == rejects[1].num_rows > 0
 
 
 def test_a_reply_that_no_file_can_hold_is_written_with_its_rejects(run: tuple[BuildConfig, Path]) -> None:

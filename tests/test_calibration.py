@@ -79,7 +79,6 @@ def test_free_predictions_are_read_as_types_that_compete() -> None:
     lines = [
         typed("city", [(0, 4, 0.8), (9, 14, 0.3)], [], 2.0, 1),
         typed("team", [(0, 4, 0.5), (9, 14, 0.6)], [], -0.5, 1),
-        {**typed("city", [(0, 4, 0.9)], [], 1.0, 1), "asked": "town", "wording": 1},
         typed("team", [(0, 4, 0.1)], [], 3.0, 2),
     ]
     flat = flatten(lines, Selection(), None)
@@ -156,7 +155,7 @@ def test_a_span_is_right_where_the_gold_has_it() -> None:
 
 def test_the_figure_shows_every_run(tmp_path: Path) -> None:
     lines = [line([(0, 4, 0.9), (5, 9, 0.2)], [[0, 4]])]
-    plot({"a": describe(lines), "b": describe(lines, 3.0)}, tmp_path / "figures" / "c.png")
+    plot([("a", describe(lines)), ("b", describe(lines, 3.0))], tmp_path / "figures" / "c.png")
     assert (tmp_path / "figures" / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -169,8 +168,9 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "open_ner": {"types": ["city"]}}))
     lines = [*drawn_lines(2.0, -0.5, 400), line([(0, 4, None)], [[0, 4]], 400)]
+    reworded = [{**line([(0, 4, 0.9)], [[0, 4]], number), "asked": "town", "wording": 1} for number in range(400)]
     predictions = tmp_path / "predictions.jsonl"
-    predictions.write_text("\n".join(map(json.dumps, lines)))
+    predictions.write_text("\n".join(map(json.dumps, [*lines, *reworded])))
     run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))
     assert run.returncode == 0, run.stderr
     saved = json.loads((tmp_path / "config.json").read_text())
@@ -186,8 +186,9 @@ def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
         (None, "No such file"),
         ("no json", "predictions.jsonl"),
         ('{"spans": 3}', "gold_spans"),
-        ("", "0 spans"),
-        (json.dumps(line([(0, 4, None)] * 9, [[0, 4]])), "0 spans have a score"),
+        ("", "no span has both a score and gold offsets"),
+        (json.dumps(line([(0, 4, None)] * 9, [[0, 4]])), "no span has both a score and gold offsets"),
+        (json.dumps(line([(0, 4, 0.9)], None)), "no span has both a score and gold offsets"),
     ],
 )
 def test_mistakes_give_a_one_line_error(tmp_path: Path, content: str | None, named: str) -> None:

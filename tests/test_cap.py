@@ -88,7 +88,9 @@ def test_what_was_paid_is_not_computed_again_at_todays_prices(tmp_path: Path) ->
         ({"concurrency": 0}, "teacher.concurrency is 0"),
         ({"parameters": {"n": 8}}, "n is 8"),
         ({"parameters": {"stream": True}}, "stream is True"),
-        ({"parameters": {"max_tokens": 0.5}}, "set no limit"),
+        ({"parameters": {"max_tokens": None}}, "set no limit"),
+        ({"parameters": {"max_tokens": 0.5}}, "teacher.parameters give 0.5 as the limit of a reply"),
+        ({"max_answer_tokens": 0}, "teacher.max_answer_tokens or teacher.parameters give 0 as the limit of a reply"),
     ],
 )
 def test_options_under_which_the_cap_cannot_hold_give_a_one_line_error(
@@ -183,10 +185,17 @@ def test_an_answer_that_was_cut_is_asked_anew_and_the_others_are_kept(tmp_path: 
 def test_another_address_under_one_name_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with FakeTeacher(lambda request: PAIRS) as one, FakeTeacher(lambda request: PAIRS) as two:
         ask(tmp_path, one, count=2)
+        ask(tmp_path, one, count=3, base_url=f"{one.base_url}/")
         assert "warning" not in capsys.readouterr().out
         again, _ = ask(tmp_path, two, count=2)
-    said = capsys.readouterr().out
-    assert again.asked == 0 and one.base_url in said and two.base_url in said and two.requests == []
+        assert again.asked == 0 and two.requests == []
+        with Journal(tmp_path / "journal.jsonl") as journal:  # as a dry run does after its pilot
+            estimate(passages(2), journal, TeacherConfig(base_url=two.base_url, model="m", **PRICES))
+        said = capsys.readouterr().out
+        assert said.count("warning") == 1 and f"at {one.base_url} and uses them for {two.base_url}:" in said
+        ask(tmp_path, two, count=4)
+        ask(tmp_path, one, count=4)
+    assert f"at {two.base_url} and uses them for {one.base_url}:" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ def raising(error: BaseException) -> Callable[[], None]:
     ("error", "status", "said"),
     [
         (UserError("no such\nthing: mend it"), 2, "error: no such thing: mend it"),
-        (KeyboardInterrupt(), 130, "run the same command again"),
+        (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "No space left on device at /x/y"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "Permission denied at /x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "denied at /x: check its permissions or write"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left on the disk"),
     ],
 )

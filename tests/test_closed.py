@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from command_line.recipes import read_recipe
 from dataset_builder.__main__ import main
-from dataset_builder.annotation.annotate import Annotations, annotate_passages
+from dataset_builder.annotation.annotate import Annotations, Rules, annotate_passages
 from dataset_builder.config import DatasetConfig, TeacherConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.sources import text_sha256
@@ -107,7 +107,7 @@ def annotated(text: str, *replies: str, **options: Any) -> Annotations:
     texts = [Passage(f"p{i}", text, "", f"p{i}", "", 0, len(text), 9) for i in range(len(replies))]
     records = {f"p{i}": {"reply": r, "finish_reason": "stop", "model": "m", "time": ""} for i, r in enumerate(replies)}
     types = load_type_set(TeacherConfig(**{"types": TYPES} | options))
-    return annotate_passages(texts, records, "closed", 4, types=types)
+    return annotate_passages(texts, records, Rules("closed", 4, types=types))
 
 
 def found(result: Annotations) -> list[list[tuple[int, int, str]]]:
@@ -310,9 +310,10 @@ def test_recorded_replies_and_batches_work_as_for_other_prompts(
         ({"teacher.types": f"[{'x' * 500}]"}, "has 500 characters, more than 100"),
         ({"teacher.types": "[no]"}, "False is not a text.*quote names"),
         ({"teacher.types": "[{drug: a substance}]"}, "is not a text.*a mapping {name: definition}"),
-        ({"teacher.types": "[]", "teacher.variants": "[closed]"}, "set them, or remove closed"),
-        ({"teacher.types": "[]", "teacher.guidelines": "guide.md"}, "teacher.guidelines needs teacher.types"),
-        ({"teacher.types": "[]", "teacher.overlaps": "nested"}, "teacher.overlaps needs teacher.types"),
+        ({"teacher.types": "[]"}, "teacher.types is an empty list: name the types to ask"),
+        ({"teacher.types": "{}", "teacher.variants": "[closed]"}, "set them, or remove closed"),
+        ({"teacher.types": "{}", "teacher.guidelines": "guide.md"}, "teacher.guidelines needs teacher.types"),
+        ({"teacher.types": "{}", "teacher.overlaps": "nested"}, "teacher.overlaps needs teacher.types"),
         ({"teacher.variants": "[closed, type]"}, "teacher.variants: type cannot be used with teacher.types"),
         ({"teacher.recorded": "{cloesd: x.jsonl}"}, "'cloesd' is not a variant"),
         ({"teacher.guidelines": "absent.md"}, "absent.md: teacher.guidelines cannot be read: No such file"),
@@ -323,7 +324,7 @@ def test_recorded_replies_and_batches_work_as_for_other_prompts(
         ({"teacher.examples": "latin.md"}, "line 1 is not UTF-8"),
         ({"dataset.negatives": "frequency"}, "dataset.negatives cannot be used with teacher.types"),
         ({"dataset.negative_ratio": "2"}, "dataset.negative_ratio cannot be used with teacher.types"),
-        ({"teacher.types": "[]", "dataset.negatives": "all"}, "all needs teacher.types"),
+        ({"teacher.types": "{}", "dataset.negatives": "all"}, "all needs teacher.types"),
         ({"contamination.types": "remove", "contamination.benchmarks": "[sample]"}, "remove cannot be used"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(map(str, value.values()))[:40],

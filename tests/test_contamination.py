@@ -200,6 +200,13 @@ def test_the_shipped_benchmark_is_found_by_its_name() -> None:
     assert result.counts["contaminated: sample"] == 1 and not result.rows
 
 
+def test_a_folder_with_the_name_of_a_shipped_benchmark_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "dataset_builder").symlink_to(Path(__file__).parents[1] / "dataset_builder")  # the benchmark's file
+    (sample,) = load_benchmarks(ContaminationConfig(benchmarks=["sample"], data_dir=str(tmp_path)))
+    assert len(sample.texts) == 48
+
+
 TEXT = " ".join(TOKENS)
 LOAD = """
 import json, sys

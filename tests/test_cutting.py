@@ -173,7 +173,7 @@ def test_huge_documents_are_cut_in_linear_time(document: str) -> None:
 
 
 def test_an_unknown_tokenizer_gives_a_one_line_error() -> None:
-    with pytest.raises(UserError, match="corpus.tokenizer 'no/such'"):
+    with pytest.raises(UserError, match="^tokenizer 'no/such' is neither"):
         load_tokenizer("no/such")
 
 

@@ -36,6 +36,11 @@ KEY = "sk-very-secret"
 SELF_SIGNED = Path(__file__).parent / "data" / "self_signed.pem"
 
 
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
 def complete(answer: Any, **options: Any) -> Any:
     """One request to a server that gives this answer."""
 
@@ -119,7 +124,7 @@ def complete_slowly() -> None:
 @pytest.mark.parametrize("base_url", ["nowhere", "http://", "ftp://host/v1", "http://[::1"])
 def test_an_invalid_address_gives_a_one_line_error(base_url: str) -> None:
     async def main() -> None:
-        async with ChatEndpoint(TeacherConfig(base_url=base_url), base_url, {}, KEY, False) as endpoint:
+        async with ChatEndpoint(TeacherConfig(base_url=base_url), base_url, {}, False) as endpoint:
             await endpoint.complete(b"{}")
 
     with pytest.raises(UserError, match="is not a valid address"):
@@ -217,7 +222,7 @@ def test_the_message_of_an_error_is_read_in_every_form(answer: bytes, read: tupl
 
 
 @pytest.mark.parametrize(
-    ("key", "said"), [("", "holds no key"), (" \n", "holds no key"), ("sk-é", "not valid in an API key")]
+    ("key", "said"), [("", "is not set: set it"), (" \n", "is not set: set it"), ("sk-é", "not valid in an API key")]
 )
 def test_an_invalid_key_gives_a_one_line_error(key: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", key)

@@ -106,7 +106,7 @@ def test_a_finished_run_is_read_again(finished: tuple[Path, str], tuned_student:
     results = json.loads(path.read_text())
     path.write_text(json.dumps({**results, "hardware": "another machine", "commit": "c0ffee", "seconds": 7.5}))
     arguments = [
-        *learned, "--model", str(tuned_student), "--max_new_tokens", "24", "--decoding", "flat",
+        *learned, "--model", f"{tuned_student}/", "--max_new_tokens", "24", "--decoding", "flat",
         "--output_dir", str(finished[0]),
     ]  # fmt: skip
     run = command(*arguments, "--limit", "3")
@@ -278,6 +278,8 @@ def test_compare_shows_results_files_and_rewrites_a_readme(finished: tuple[Path,
         (["--config", "recipes/eval/uniner.yaml", "--model", "m", "--data_dir", "/nowhere"], "/nowhere"),
         (["--config", "recipes/eval/sample.yaml", "--model", "runs/no-such-model"], "runs/no-such-model"),
         (["--config", "recipes/eval/sample.yaml", "--model", "m", "--limit", "0"], "--limit 0"),
+        (["--config", "recipes/eval/sample.yaml", "--model", "m", "--max_new_tokens", "0"], "--max_new_tokens 0"),
+        (["--config", "recipes/eval/sample.yaml", "--model", "m", "--token_budget", "-1"], "--token_budget -1"),
         (["--config", "recipes/eval/sample.yaml", "--model", "m", "--color", "red"], "color"),
         (
             [
@@ -331,9 +333,32 @@ def test_a_model_without_a_chat_template_is_an_error(tiny_student: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("model.safetensors", lambda _: b"version https://git-lfs.github.com/spec/v1\n", "a git-LFS pointer"),
+        ("model.safetensors", lambda content: content[:5000], "incomplete, or"),
+        ("config.json", lambda content: content.replace(b'"hidden_size": ', b'"hidden_size": 1'), "check the name"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_give_a_one_line_error(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: Any, said: str
+) -> None:
+    shutil.copytree(tiny_student, tmp_path / "student")
+    path = tmp_path / "student" / name
+    path.write_bytes(change(path.read_bytes()))
+    asked = ["--config", "recipes/eval/sample.yaml", "--model", str(path.parent), "--limit", "1"]
+    monkeypatch.setattr(sys, "argv", ["eval_zero_shot.py", *asked, "--output_dir", str(tmp_path / "out")])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=f"cannot be loaded.*{said}"):
+        eval_zero_shot.main()
+
+
+@pytest.mark.parametrize(
     ("given", "fault"),
     [
         (["--compare", "a.json", "--redme", "README.md"], "unknown argument '--redme' with --compare"),
+        (["--compare", "a.json", "--push_to_hub", "org/x"], "--push_to_hub has no effect with --compare"),
+        (["--compare", "a.json", "--limit", "0"], "--limit has no effect with --compare"),
         (["--readme", "README.md"], "--readme has no effect without --compare"),
         (["--seen_types", "no/such/set"], "--seen_types no/such/set: no types.json there"),
     ],

@@ -252,3 +252,5 @@ def test_what_is_not_a_dataset_is_named(export: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds files that are not an export"):
         export("gliner")
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+    with pytest.raises(UserError, match="thesis.tex cannot become the folder of an export"):
+        export("gliner", "--output", str(tmp_path / "out" / "thesis.tex"))

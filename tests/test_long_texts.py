@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import pipeline
 
 from open_ner import pipeline as open_ner_pipeline
-from open_ner.decoding import Answer, Request
+from open_ner.decoding import Answer, Decoder, Request
 from open_ner.long_texts import Window, cut, fitting_window, merge
 from open_ner.pipeline import OpenNERPipeline
 from tiny import MAX_POSITIONS, SENTENCES
@@ -240,11 +240,12 @@ def test_windows_never_exceed_the_positions_of_the_model(
     assert MAX_POSITIONS * 0.8 < longest + 100 <= MAX_POSITIONS
 
 
-def test_a_model_without_a_bound_has_the_window_alone(tagger: OpenNERPipeline) -> None:
-    tokenizer = tagger.tokenizer
-    assert fitting_window(300, None, tokenizer, [], ["city"], None, 256) == 300
-    assert fitting_window(300, 2048, tokenizer, [], ["city"], None, 256) == 300
-    assert fitting_window(300, 512, tokenizer, [], ["city"], None, 256) < 256
+@pytest.mark.parametrize(("positions", "least", "most"), [(None, 300, 300), (2048, 300, 300), (512, 1, 255)])
+def test_a_model_without_a_bound_has_the_window_alone(
+    tagger: OpenNERPipeline, monkeypatch: pytest.MonkeyPatch, positions: int | None, least: int, most: int
+) -> None:
+    monkeypatch.setattr(Decoder, "positions", positions)
+    assert least <= fitting_window(300, tagger.decoder, ["city"], None, 256) <= most
 
 
 @pytest.mark.parametrize("window", [0, -1])

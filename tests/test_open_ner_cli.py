@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 from transformers import pipeline
 
 from fake_teacher import MODEL, FakeTeacher
-from open_ner.__main__ import main, read_types
+from open_ner.__main__ import cli, main, read_types
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.tools.errors import run
 from open_ner.tools.jsonl import answer_jsonl
@@ -202,6 +203,8 @@ def test_a_reader_that_exits_early_is_not_a_users_mistake(monkeypatch: pytest.Mo
         (["x", "--model", "STUDENT", "--types", "city="], "city"),
         (["x", "--model", "STUDENT", "--types", "{1"], "begins like JSON"),
         (["x", "--model", "STUDENT", "--types", "{}"], "types is empty"),
+        (["x", "--model", "STUDENT", "--types", "town=a place,town=a city"], "'town' is given twice"),
+        (["x", "--model", "STUDENT", "--types", '{"town": "a place", "town": "a city"}'], "'town' is given twice"),
         (["x", "--model", "STUDENT", "--threshold", "2"], "--threshold 2.0"),
         (["x", "--model", "STUDENT", "--threshold", "nan"], "--threshold nan"),
         (["x", "--model", "STUDENT", "--threshold", "person=0.4,0.3"], "'person=0.4,0.3'"),
@@ -228,6 +231,28 @@ def test_a_mistake_gives_a_one_line_error_and_status_two(
     assert (status, out) == (2, "")
     last = err.splitlines()[-1]
     assert said in last and "error: " in last and "Traceback" not in err
+
+
+def test_weights_that_cannot_be_read_give_a_one_line_error(call: Call, tiny_student: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_student, tmp_path / "student")
+    (tmp_path / "student" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    status, _, err = call(TEXT, "--model", str(tmp_path / "student"))
+    assert status == 2 and "a git-LFS pointer: download them again" in err.splitlines()[-1] and "Traceback" not in err
+
+
+@pytest.mark.parametrize(("arguments", "goes_on"), [(["annotate"], True), (["x"], False)])
+def test_only_a_command_that_resumes_says_so_after_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], goes_on: bool
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["open-ner", *arguments])
+    monkeypatch.setattr("open_ner.__main__.main", interrupted)
+    with pytest.raises(SystemExit) as left:
+        cli()
+    said = capsys.readouterr().err
+    assert left.value.code == 130 and said.startswith("interrupted") and ("run the same command" in said) == goes_on
 
 
 def test_a_server_without_the_extra_gives_a_one_line_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,3 +237,13 @@ def test_a_run_keeps_a_limit_of_tokens_a_minute(used: int, clock: Clock, annotat
     each = (counts.prompt_tokens + counts.reply_tokens) / 8  # what is reserved and not used is given back
     gaps = [b - a for a, b in itertools.pairwise(endpoint.sent)]
     assert gaps[1:] == pytest.approx([60 * each / (pacing.SHARE * 72_000)] * 6)
+
+
+def test_short_waits_that_an_endpoint_asks_for_do_not_end_a_run_within_seconds(clock: Clock, annotated: Run) -> None:
+    async def answer(request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        if clock.now < endpoint.sent[0] + 10:
+            raise RateLimited(0.1, "loading the model")
+        return completion("[]", request), {}
+
+    endpoint = SimulatedEndpoint(clock, answer)
+    assert annotated(endpoint, 5).asked == 5

@@ -61,3 +61,12 @@ def test_the_table_and_the_figure_show_the_spread(tmp_path: Path) -> None:
     assert paraphrase_table({"benchmarks": {"c": {}}}) == ""
     plot_paraphrases([{"benchmarks": {}}], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_two_runs_of_one_name_have_places_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr("zero_shot.figures.save", lambda figure, path: drawn.append(figure))
+    run = {"model": {"id": "m"}, "benchmarks": {"b": {"paraphrases": paraphrases(lines())}}}
+    plot_paraphrases([run, run], tmp_path / "p.png")
+    [axes] = drawn[0].axes
+    assert len({line.get_xdata()[0] for line in axes.get_lines()}) == 2

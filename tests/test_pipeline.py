@@ -1,6 +1,5 @@
 """The `open-ner` pipeline: inputs, results, errors, and saving its code with the weights."""
 
-import copy
 import json
 import math
 import os
@@ -142,22 +141,6 @@ def test_each_text_of_a_list_may_have_its_own_types(tagger: OpenNERPipeline, say
         tagger(["a", "b", "c"], types=[["person"], ["city"]])
 
 
-def test_an_option_of_earlier_versions_is_taken_with_one_warning(
-    tagger: OpenNERPipeline, say: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    warned: list[str] = []
-    monkeypatch.setattr("open_ner.pipeline.logger.warning_once", warned.append)
-    say({"city": ["Rome"]})
-    assert tagger(TEXT, types=["city"], grounded=False) == tagger(TEXT, types=["city"])
-    [line] = warned
-    assert "grounded" in line
-    model = copy.copy(tagger.model)
-    model.config = copy.deepcopy(model.config)
-    model.config.open_ner = {**getattr(model.config, "open_ner", {}), "grounded": True}
-    pipeline("open-ner", model=model, tokenizer=tagger.tokenizer)  # as saved by an earlier version
-    assert warned == [line, line]
-
-
 def test_a_saved_temperature_moves_scores_and_not_their_order(
     tagger: OpenNERPipeline, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +204,8 @@ def test_one_text_gives_a_list_and_many_texts_a_list_of_lists(tuned_student: Pat
 
     column = datasets.Dataset.from_dict({"text": texts})["text"]
     assert same(tagger(texts, types=["city", "date"]))
+    assert same(tagger(texts, ["city", "date"]))
+    assert tagger(datasets.Dataset.from_dict({"text": []})["text"], ["city"]) == []
     assert same(tagger(tuple(texts), types=["city", "date"]))
     assert same(tagger(column, types=["city", "date"]))
     assert same(tagger((text for text in texts), types=["city", "date"]))
@@ -463,7 +448,7 @@ def test_saving_and_loading_elsewhere_gives_the_same_spans(tuned_student: Path, 
     saved, elsewhere = tmp_path / "student", tmp_path / "elsewhere"
     elsewhere.mkdir()
     model = AutoModelForCausalLM.from_pretrained(tuned_student)
-    model.config.open_ner = {"types": ["city", "person"], "max_new_tokens": 24, "grounded": False}
+    model.config.open_ner = {"types": ["city", "person"], "max_new_tokens": 24}
     here = pipeline("open-ner", model=model, tokenizer=AutoTokenizer.from_pretrained(tuned_student))
     texts = [TEXT, "Angela Merkel met Barack Obama in Berlin.", "naïve 💙 東京"]
     expected = here(texts)

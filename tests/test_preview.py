@@ -80,6 +80,15 @@ def test_a_preview_asks_a_few_shows_them_and_never_pays_them_twice(preview: Run)
         assert status == 0 and "2 were paid for" in said and len(teacher.requests) == 12
 
 
+def test_a_dry_run_says_what_was_sent(preview: Run) -> None:
+    with FakeTeacher(reply) as teacher:
+        _, said = preview(teacher.base_url, "--dry_run")
+        assert "12 requests to send, at most $0." in said and "; nothing was sent" in said and not teacher.requests
+        _, said = preview(teacher.base_url, "--dry_run", "--pilot", "2")
+        assert "10 requests to send, at most $0." in said and "; nothing else was sent" in said
+        assert len(teacher.requests) == 2
+
+
 def test_a_preview_keeps_to_the_budget_and_shows_what_has_no_reply(preview: Run) -> None:
     with FakeTeacher(reply) as teacher:
         status, said = preview(teacher.base_url, "--preview", "3", "--max_cost", "0.0025")
@@ -124,8 +133,12 @@ def test_recorded_replies_cost_nothing_and_ask_nobody(preview: Run) -> None:
         (["--preview", "--dry_run"], "--preview beside --dry_run"),
         (["--preview", "--stage", "build"], "--preview beside --stage build"),
         (["--preview", "--push_to_hub", "org/name"], "--preview beside --push_to_hub"),
+        (["--dry_run", "--pilot", "-5"], "--pilot -5: give at least 1 question"),
+        (["--dry_run", "--push_to_hub", "org/name"], "--push_to_hub beside --dry_run"),
+        (["--stage", "annotate", "--push_to_hub", "org/name"], "--push_to_hub beside --stage annotate"),
+        (["--stage", "passages", "--push_to_hub", "org/name"], "--push_to_hub beside --stage passages"),
     ],
 )
-def test_options_that_a_preview_ignores_are_errors(options: list[str], said: str, preview: Run) -> None:
+def test_options_that_contradict_each_other_are_errors(options: list[str], said: str, preview: Run) -> None:
     status, printed = preview("http://127.0.0.1:9/v1", *options)
     assert status == 2 and said in printed

@@ -10,7 +10,8 @@ from command_line.recipes import read_yaml
 from hub.model_card import write_eval_results
 from hub.results_tables import PUBLISHED, beside_published, markdown_table, read_published
 from open_ner.tools.errors import UserError
-from zero_shot.report import compare_files, write_report
+from zero_shot.reliability import describe
+from zero_shot.report import BEGIN, END, compare_files, write_report
 from zero_shot.scoring import average, compare, evaluate_benchmark
 
 ROOT = Path(__file__).parent.parent
@@ -107,6 +108,34 @@ def test_compare_reads_todays_and_older_results_and_computes_gains(tmp_path: Pat
     (tmp_path / "bad.json").write_text('{"model": 3}')
     with pytest.raises(UserError, match="results.json"):
         compare_files([tmp_path / "bad.json"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (f"{BEGIN} old", f"write the marks {BEGIN} and {END} once each"),
+        (f"{END}\n{BEGIN}", f"write the marks {BEGIN} and {END} once each"),
+        (f"It is between {BEGIN} and {END}.\n{BEGIN}\n{END}\nend", f"write the marks {BEGIN} and {END} once each"),
+    ],
+)
+def test_a_file_without_one_place_for_the_table_is_left_alone(tmp_path: Path, text: str | None, said: str) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results("base", 1, ["b"])))
+    readme = tmp_path / "README.md"
+    if text is not None:
+        readme.write_text(text)
+    with pytest.raises(UserError, match=said):
+        compare_files([tmp_path / "results.json"], readme)
+    assert not readme.exists() or readme.read_text() == text
+
+
+def test_two_runs_of_one_name_are_both_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("zero_shot.report.reliability.save", lambda figure, path: drawn.append(figure))
+    runs = [results("m", right, ["b"], calibration=describe(lines("b", right))) for right in (1, 5)]
+    write_report(runs, tmp_path)
+    [figure] = drawn
+    assert [len(axes.get_lines()) for axes in figure.axes] == [1 + 2, 2]  # with the diagonal
 
 
 def test_the_quickstarts_table_is_the_one_of_its_files() -> None:

@@ -86,7 +86,7 @@ def test_passages_under_review_leave_the_dataset_by_id_and_by_text(run: Path, co
     recipe = run.parent / "recipe.yaml"
     command(builder, "--config", recipe, "--stage", "build")
     printed = command(review, "export", "--run", run, "--to", "jsonl", "--sample", 4)
-    assert "tasks: 4 passages" in printed and "run --stage build again" in printed
+    assert "tasks: 4 passages" in printed and f"{run / 'dataset'} was built before" in printed
     held_out = list(read_jsonl(run / "review" / "held_out.jsonl"))
     assert [set(line) for line in held_out] == 4 * [{"id", "text_sha256"}]
     held_out[0]["id"] = "the id of another corpus"
@@ -133,7 +133,7 @@ def test_a_review_is_drawn_once_and_the_next_one_has_other_passages(run: Path, c
 
 
 def test_corrections_become_gold_and_every_change_is_counted(run: Path, command: Command) -> None:
-    command(review, "export", "--run", run, "--to", "jsonl", "--sample", 99, "--types", "person,city")
+    command(review, "export", "--run", run, "--to", "jsonl", "--sample", 99, "--types", '["person", "city"]')
     tasks = run / "review" / "tasks.jsonl"
     with pytest.raises(UserError, match="none of 14 passages is corrected: .* set `reviewed` to true"):
         command(review, "import", tasks, "--run", run)
@@ -258,6 +258,29 @@ def test_uncertain_passages_come_first(run: Path, command: Command, tuned_studen
     scored = [m for row in rows for m in row["entities"]]
     assert rows[0]["uncertainty"] >= rows[1]["uncertainty"]
     assert scored and all(0 <= m["score"] <= 1 and m["type"] in ("person", "city") for m in scored)
+
+
+@pytest.mark.parametrize(
+    ("entity", "fault"),
+    [
+        ({"start": 0, "end": 3, "type": ["person"]}, r"the type \['person'\] is not a string"),
+        ({"start": 0, "end": 99, "type": "person"}, "the span 0-99 is not in a text of"),
+    ],
+)
+def test_a_wrong_prediction_is_one_line(
+    run: Path, command: Command, tmp_path: Path, entity: dict[str, Any], fault: str
+) -> None:
+    write_jsonl(tmp_path / "scores.jsonl", [{"text": TEXTS[0], "entities": [entity]}])
+    options = ["--by", "uncertain", "--predictions", tmp_path / "scores.jsonl"]
+    with pytest.raises(UserError, match=f"the line after 0 good ones is not of the form .*{fault}"):
+        command(review, "export", "--run", run, "--to", "jsonl", *options)
+
+
+def test_a_dataset_in_another_folder_is_to_be_built_again_too(run: Path, command: Command, tmp_path: Path) -> None:
+    recipe = run.parent / "recipe.yaml"
+    command(builder, "--config", recipe, "--stage", "build", "--dataset_dir", tmp_path / "elsewhere")
+    printed = command(review, "export", "--run", run, "--to", "jsonl", "--sample", 4)
+    assert f"{tmp_path / 'elsewhere'} was built before: run --stage build again" in printed
 
 
 def test_types_of_a_closed_world_are_the_labels(tmp_path: Path, tiny_student: Path, command: Command) -> None:
@@ -417,6 +440,7 @@ def test_json_min_and_deleted_tasks(tmp_path: Path, command: Command) -> None:
         ('{"id": "p", "text": "Ada saw Rome.", "entities": []}\n{oops', "line 2 is not JSON"),
         ([task("p", "Ada saw Oslo.")], "passage 'p' does not have the text that was exported"),
         ([task("x", "Ada saw Rome.")], "passage 'x' is not of this review: name its folder by --review"),
+        ([task("p", "Ada saw Rome.", (0, 3, "Ada", ["city"]))], r"label \['city'\] is not under review"),
         ([task("p", "Ada saw Rome.", (0, 3, "Ada", "drug"))], r"label 'drug' is not under review \(person, city\)"),
         ([task("p", "Ada saw Rome.", (0, 3, "Bob", "person"))], "span 0-3: the passage has 'Ada' .* 'Bob' nowhere"),
         ([task("p", "Ada saw Rome.", (3, 4, " ", "person"))], "only white space"),
@@ -444,7 +468,8 @@ def test_a_wrong_file_is_one_line_and_writes_nothing(
     [
         (["--by", "uncertain"], "needs a second opinion"), (["--model", "m"], "--model has no effect"),
         (["--show", "other"], "--show other needs"), (["--sample", "0"], "at least 1"),
-        (["--types", "city,city"], "twice"), (["--types", " "], "--types is empty"),
+        (["--types", "city,city"], "twice"), (["--types", " "], "names no type"),
+        (["--types", "[]"], "--types is empty"), (["--types", "[[1]]"], r"\[1\] is not a string"),
         (["--by", "uncertain", "--model", "m", "--other_run", "r"], "give one of them"),
         (["--by", "uncertain", "--model", "m", "--sample", "9", "--pool", "4"], "raise --pool"),
         (["--by", "uncertain", "--predictions", "no.jsonl"], "no.jsonl: No such file"),

@@ -197,5 +197,15 @@ def test_zero3_that_does_not_gather_gives_a_one_line_error(tiny_student: Path) -
         gather_weights(trainer)
 
 
-def test_types_of_a_dataset_without_them_are_none(tmp_path: Path) -> None:
+def test_types_of_a_dataset_without_them_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_types(str(tmp_path)) == {}
+    assert not capsys.readouterr().err
+    assert read_types("org/offline") == {}  # the tests are offline
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: types.json of org/offline cannot be read from the Hub and counts as empty: check")
+
+
+def test_a_card_that_cannot_be_parsed_gives_a_one_line_error(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: [mit\n---\n")
+    with pytest.raises(UserError, match="README.md: not readable"):
+        read_origin(str(tmp_path), str(tmp_path))

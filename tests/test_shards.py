@@ -2,14 +2,15 @@
 
 import pytest
 
-from dataset_builder.shards import Shard, parse_shard
+from dataset_builder.shards import Shard
 from open_ner.tools.errors import UserError
+from open_ner.tools.options import read_shard
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "x/y", "1", "1/0", "-1/4", "1/4/2", "01/4", "", "1/9999999"])
 def test_a_shard_that_does_not_exist_gives_a_one_line_error(text: str) -> None:
     with pytest.raises(UserError, match=r"--shard .*: give I/N"):
-        parse_shard(text)
+        read_shard(text)
 
 
 @pytest.mark.parametrize("files", [1, 2, 7, 20])
@@ -27,7 +28,7 @@ def test_every_row_of_every_file_is_in_one_shard(files: int, count: int) -> None
 
 
 def test_every_key_is_in_one_shard() -> None:
-    shards = [parse_shard(f"{index}/7") for index in range(1, 8)]
+    shards = [Shard(*read_shard(f"{index}/7")) for index in range(1, 8)]
     assert shards[1] == Shard(2, 7) and str(shards[1]) == "2/7" and shards[1].suffix == "2-of-7"
     keys = [f"document {number}" for number in range(7_000)] + ["\ud800"]
     sizes = [sum(map(shard.has, keys)) for shard in shards]

@@ -187,6 +187,9 @@ def test_an_unreadable_source_gives_a_one_line_error(name: str, content: bytes, 
         ({"sources": [SourceConfig(path="b", weight=1.0)]}, "weights divide corpus.sample"),
         ({"sample": 5, "sources": [SourceConfig(path="b", weight=1.0), SourceConfig(path="c")]}, "or none"),
         ({"path": "a", "shuffle_buffer": 9}, "max_documents"),
+        ({"path": "a", "shuffle_buffer": -1}, "corpus.shuffle_buffer is -1"),
+        ({"sources": [SourceConfig(path="b")], "text_column": "body"}, "text_column has no effect with corpus.source"),
+        ({"sources": [SourceConfig(path="b")], "license": "CC0"}, "corpus.license has no effect with corpus.sources"),
     ],
 )
 def test_options_that_contradict_each_other_give_a_one_line_error(options: dict[str, Any], said: str) -> None:

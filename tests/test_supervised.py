@@ -329,6 +329,9 @@ def test_a_mixture_has_both_in_the_sizes_asked(
         ({"supervised": {"mixture": {}}}, "supervised.mixture needs distilled passages and sets"),
         ({"supervised": {"sets": ["nothing"]}}, "'nothing' is neither a .yaml file nor one of"),
         ({"supervised": {"data_dir": "nowhere"}}, "nowhere/people.conll: no such file"),
+        ({"supervised": {"max_passages": -1}}, "supervised.max_passages is -1"),
+        ({"supervised": {"empty_ratio": -0.5}}, "supervised.empty_ratio is -0.5"),
+        ({"supervised": {"negative_ratio": -1.0}}, "supervised.negative_ratio is -1.0"),
         ({"supervised": {"max_passages": 0}}, "set people: no passage with an entity is left"),
         ({"contamination": {"benchmarks": ["none"]}}, "'none' is neither a file nor one of"),
         (
@@ -346,6 +349,14 @@ def test_a_mistake_gives_a_one_line_error(
         options["contamination"]["data_dir"] = str(workplace)
     with pytest.raises(UserError, match=re.escape(message)):
         build(workplace, tiny_student, monkeypatch, **options)
+
+
+def test_a_negative_limit_of_one_set_gives_a_one_line_error(workplace: Path, tiny_student: Path) -> None:
+    recipe = workplace / "people.yaml"
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"max_passages": -1}))
+    config = SupervisedConfig(sets=[str(recipe)], data_dir=str(workplace))
+    with pytest.raises(UserError, match="set people.max_passages is -1: it must be a number of at least 0"):
+        load_sets(config, str(tiny_student), 256, 42)
 
 
 def test_passages_that_would_be_asked_nothing_are_rejected(workplace: Path, tiny_student: Path) -> None:

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import itertools
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -332,6 +334,30 @@ def test_what_ends_a_run_leaves_nothing_paid_unrecorded(tmp_path: Path) -> None:
         assert len(journal) == len(endpoint.requests) - 1 >= 8
 
 
+@pytest.mark.parametrize("end", ["quota", "Ctrl-C"])
+def test_a_request_that_fails_after_the_end_of_a_run_is_not_sent_again(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting, stopped, stop = threading.Barrier(8, timeout=60), threading.Event(), module.Asking._stop
+    monkeypatch.setattr(module.Asking, "_stop", lambda asking: [stop(asking), stopped.set()])
+
+    def answer(request: dict[str, Any]) -> Any:
+        number = number_in(request)
+        if number == 0:
+            return "[]"
+        meeting.wait()  # all workers have a request in flight
+        if number == 5 and end == "quota":
+            return {"status": 429, "body": {"error": {"message": "pay", "code": "insufficient_quota"}}}
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.wait(60)
+        return {"status": 500, "body": {"error": {"message": "oops"}}}
+
+    with FakeTeacher(answer) as endpoint, pytest.raises(UserError if end == "quota" else KeyboardInterrupt):
+        ask(tmp_path, endpoint, count=40, concurrency=8)
+    assert len(endpoint.requests) == 9
+
+
 def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def until_full(write: Callable[[Journal, Any], None]) -> Callable[[Journal, Any], None]:
         def reject(journal: Journal, line: Any) -> None:
@@ -384,6 +410,20 @@ def test_the_answer_of_one_passage_that_is_rejected_is_the_rejection(status: int
     assert (counts.asked, counts.failed, counts.rejected, again.known, len(endpoint.requests)) == (6, 0, 1, 6, 6)
     assert "1 rejected by the endpoint, the last one: " in str(counts) and "not this" in str(counts)
     assert {r["passage_id"]: r["finish_reason"] for r in records}["p3"] == "refusal"
+
+
+def test_the_last_rejection_and_the_last_failure_are_both_said(tmp_path: Path) -> None:
+    faults = {1: (400, "not this"), 3: (500, "oops")}
+
+    def answer(request: dict[str, Any]) -> Any:
+        status, message = faults.get(number_in(request), (200, ""))
+        return {"status": status, "body": {"error": {"message": message}}} if message else "[]"
+
+    with FakeTeacher(answer) as endpoint:
+        counts, _ = ask(tmp_path, endpoint, count=5, concurrency=1, max_retries=0)
+    assert "1 rejected by the endpoint, the last one: not this; 1 failed, the last one: status 500: oops" in str(
+        counts
+    )
 
 
 def test_a_key_that_is_withdrawn_stops_the_run_and_no_passage_is_refused_for_good(tmp_path: Path) -> None:

@@ -181,6 +181,17 @@ def test_rows_of_human_annotated_sets_name_their_set_and_are_asked_only_its_type
     assert "dataset" not in load(tmp_path / "run" / "dataset", "type", tmp_path / "other", split="train").column_names
 
 
+def test_absent_types_are_asked_too_if_all_passages_are_for_validation(tmp_path: Path) -> None:
+    kinds = ("person", "city")
+    distilled = [row(f"p{i}", **{kinds[i % 2]: ["Ada"]}) for i in range(4)]
+    rows = [row(f"a{i}", **{kinds[i % 2]: ["Ada"]}) | {"dataset": "A"} for i in range(4)]
+    options = DatasetConfig(negatives_per_passage=1, validation_one_in=1)
+    materialized(tmp_path / "run", options, type=distilled, supervised=rows)
+    for config in ("type", "supervised"):
+        lines = load(tmp_path / "run" / "dataset", config, tmp_path / config, split="validation")
+        assert [len(line["negatives"]) for line in lines] == [1, 1, 1, 1], config
+
+
 def test_absent_types_are_those_of_the_passages_source(tmp_path: Path) -> None:
     kinds = {"biology": ("gene", "cell"), "news": ("city", "month")}
     rows = [

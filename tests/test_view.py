@@ -325,6 +325,12 @@ def test_a_dataset_is_shown_from_its_folder_or_files(name: str, call: Call, buil
     assert "no_list" not in page.data  # of the other variant
 
 
+def test_a_file_of_any_name_is_shown(call: Call, built: Path) -> None:
+    path = (built / "annotations.type.jsonl").rename(built / "annotations")
+    status, out, _ = call(path, "--limit", 1)
+    assert status == 0 and "[Ada|person] 0" in out
+
+
 def test_rejects_are_shown_with_their_texts_and_replies(call: Call, built: Path) -> None:
     for path in (built / "dataset" / "rejects", built / "dataset" / "rejects" / "rejects.parquet"):
         status, _, err = call(path, "--output", built / "p.html")
@@ -365,15 +371,17 @@ def test_annotations_need_no_pyarrow_and_parquet_names_the_extra(
         ("a.jsonl", '{"text": ""}', ["--config", "type"], "only the folder of a dataset has configs"),
         ("a.parquet", "no", [], "cannot be read as Parquet"),
         ("a.jsonl.gz", "no", [], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": ""}', mtime=0)[:-9], [], "cannot be read: Compressed file ended"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9, [], "cannot be read: Error -3"),
         (".", None, [], "has no Parquet files"),
         ("dataset", None, ["--config", "x"], "has annotations, type"),
     ],
 )
 def test_invalid_input_gives_one_line_with_the_remedy(
-    name: str, content: str | None, options: list[str], said: str, call: Call, built: Path
+    name: str, content: str | bytes | None, options: list[str], said: str, call: Call, built: Path
 ) -> None:
     if content is not None:
-        (built / name).write_text(content)
+        (built / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (built / "folder.html").mkdir()
     status, out, err = call(built / name, *[option.replace("TMP", str(built)) for option in options])
     assert (status, out) == (2, "") and said in err and len(err.splitlines()) == 1 and err.startswith("error: ")

@@ -139,6 +139,19 @@ def test_the_cap_holds_and_a_plan_says_what_is_open(tmp_path: Path) -> None:
     assert len(server.requests) == 3
 
 
+def test_the_models_of_a_command_share_the_cap(tmp_path: Path) -> None:
+    with FakeTeacher(in_the_dialogue) as server:
+        paid = {"base_url": server.base_url, "price_output": 1000.0, "concurrency": 1}
+        score(EndpointModel("gpt", (alone := suite(tmp_path / "alone", **paid)).endpoint), alone)
+        [journal] = (tmp_path / "alone" / "gpt").glob("journal*.jsonl")
+        cost = sum(json.loads(line).get("cost", 0.0) for line in journal.read_text().splitlines())
+        options = suite(tmp_path, **paid, max_cost=cost + 0.257)  # a reply of 256 tokens may cost 0.256
+        first, second = (EndpointModel(name, options.endpoint) for name in ("gpt", "other"))
+        score(first, options)
+        with pytest.raises(UserError, match="other: [12] questions are open: raise --max_cost"):
+            score(second, options)
+
+
 def test_a_teacher_annotates_everything_in_one_request(tmp_path: Path) -> None:
     reply = '[("Rome", "City"), ("Oslo", "city"), ("Italy", "country"), ("Norway", "kingdom")]'
     with FakeTeacher(lambda request: reply) as server:

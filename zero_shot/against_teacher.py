@@ -219,4 +219,4 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

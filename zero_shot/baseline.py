@@ -19,7 +19,7 @@ from command_line.recipes import option
 from dataset_builder.teacher.parse import parse_reply, without_thoughts
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
-from open_ner.conversation import Message, find_spans, order_strings, write_answer
+from open_ner.conversation import Message, find_spans, write_mentions
 from open_ner.tools.errors import UserError
 
 from .predict import Todo
@@ -118,7 +118,7 @@ def baseline_lines(
                 lines.append(make_line(benchmark, passage, query, reply, spans))
             else:  # strings that do not occur in the text come last
                 found = [(text.find(string) if string in text else len(text), string) for string in strings]
-                lines.append(make_line(benchmark, passage, query, write_answer(order_strings(found)), spans, reply))
+                lines.append(make_line(benchmark, passage, query, write_mentions(found), spans, reply))
     return lines
 
 

@@ -20,7 +20,7 @@ from typing import TypedDict
 import numpy as np
 
 from open_ner.answers import Entity, calibrate
-from open_ner.conversation import order_strings, write_answer
+from open_ner.conversation import write_mentions
 from open_ner.selection import Selection
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
@@ -75,14 +75,13 @@ def flatten(
     """Read free predictions as the decoding `flat` does: absent types answer nothing, the others compete for spans.
 
     Args:
-        lines: those of a passage follow each other; those that ask a type in other words are left out.
+        lines: those of a passage follow each other; each type is asked by its own name.
         selection: how spans compete, and the calibration of their scores.
         presence_bias: types whose presence plus this is 0 or less are absent; None: no type is. A bias above 0 cannot
             add answers here, as it does in decoding.
     """
     result: list[PredictionLine] = []
-    asked_by_name = (line for line in lines if "asked" not in line)
-    for _, group in groupby(asked_by_name, key=lambda line: (line["benchmark"], line["passage_id"])):
+    for _, group in groupby(lines, key=lambda line: (line["benchmark"], line["passage_id"])):
         passage = list(group)
         entities: list[Entity] = []
         for line in passage:
@@ -95,7 +94,7 @@ def flatten(
         for line in passage:
             own = [entity for entity in kept if entity["entity_group"] == line["type"]]
             spans: list[PredictedSpan] = [{"start": e["start"], "end": e["end"], "score": e["score"]} for e in own]
-            raw = write_answer(order_strings((entity["start"], entity["word"]) for entity in own))
+            raw = write_mentions((entity["start"], entity["word"]) for entity in own)
             result.append({**line, "raw": raw, "spans": spans, "parse_failure": False})
     return result
 
@@ -155,7 +154,8 @@ def main() -> None:
         config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--model {args.model}: not a student's folder ({error})") from None
-    lines = read_predictions(args.predictions)
+    # queries in other wordings have the gold of the query by the type's own name
+    lines = [line for line in read_predictions(args.predictions) if "asked" not in line]
     results = args.predictions.with_name("results.json")
     if results.exists() and (decoding := read_results(results)["decoding"]) != "free":
         raise UserError(f"{args.predictions}: the decoding is {decoding}, but a fit needs predictions of free")
@@ -163,7 +163,7 @@ def main() -> None:
         print(f"{unscored} spans have no score and are left out")
     scores, right = scored_spans(lines)
     if not len(scores):
-        raise UserError(f"{args.predictions}: 0 spans have a score, so there is nothing to fit")
+        raise UserError(f"{args.predictions}: no span has both a score and gold offsets to compare with")
     decision, crossed = decide(lines), cross_fitted(lines)
     values = ", ".join(f"{name} {value}" for name, value in decision.items())
     print(f"{len(scores)} spans, {100 * right.mean():.1f} % right; {values}")
@@ -172,7 +172,7 @@ def main() -> None:
         f1, error = (score(part, "strict") or {"f1": 0.0})["f1"], expected_error(*scored_spans(part))
         print(f"{name:13} strict F1 {100 * f1:.1f}, expected calibration error {error:.3f}")
     if args.figure:
-        plot({"free": describe(lines), "flat, fitted": describe(crossed)}, args.figure)
+        plot([("free", describe(lines)), ("flat, fitted", describe(crossed))], args.figure)
     if not args.dry_run:
         config["open_ner"] = {**config.get("open_ner", {}), **decision}
         write_atomic(args.model / "config.json", json.dumps(config, indent=2) + "\n")

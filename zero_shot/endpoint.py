@@ -39,7 +39,7 @@ class EndpointModel:
         name: the model's name at the endpoint, if there is no baseline.
         teacher: the options of the endpoint.
         baseline: prompts and form of the replies; default: the student's dialogue.
-        anew: ask, and pay, again what the journal holds.
+        anew: ask, and pay, again for questions that the journal already answers.
 
     Raises:
         UserError: `teacher` asks for a batch or for recorded replies.
@@ -69,6 +69,9 @@ class EndpointModel:
         failed, missing = client.counts.failed, client.counts.unanswered.total() - client.counts.failed
         if missing:
             raise UserError(f"{self.name}: {missing} questions are open: raise --max_cost and run again to go on")
+        if suite.endpoint.max_cost is not None:  # the models of a command share it
+            spent = client.counts.cost_before + client.counts.cost
+            suite.endpoint = replace(suite.endpoint, max_cost=max(0.0, suite.endpoint.max_cost - spent))
         if failed:
             print(f"{self.name}: {failed} questions without a reply count as unparsed ({client.counts.last_fault})")
         served = self.record["served_as"] = sorted({record["model"] or self.name for record in records if record})
@@ -97,7 +100,8 @@ class EndpointModel:
 
     def _open(self, todo: Todo, suite: SuiteConfig, journal: Journal) -> tuple[TeacherClient, list[Question]]:
         """Return a client and the questions about all passages; with `anew`, the journal forgets their replies."""
-        config, questions = replace(self.teacher, max_answer_tokens=suite.max_new_tokens), []
+        cap = suite.endpoint.max_cost
+        config, questions = replace(self.teacher, max_answer_tokens=suite.max_new_tokens, max_cost=cap), []
         for _, passage in todo:
             for queries in requests_of(self.baseline, passage):
                 if self.baseline:

@@ -114,30 +114,30 @@ def plot_pair(first: RunResults, second: RunResults, path: Path) -> None:
 
 def plot_paraphrases(runs: list[RunResults], path: Path) -> None:
     """Draw a dot for each wording, benchmark by benchmark; draw nothing if no run asked other wordings."""
+    asked = [run for run in runs if any("paraphrases" in result for result in run["benchmarks"].values())]
     drawn = [
-        (run["model"]["id"], name, [100 * row["official"]["f1"] for row in result["paraphrases"]["wordings"]])
-        for run in runs
+        (number, name, [100 * row["official"]["f1"] for row in result["paraphrases"]["wordings"]])
+        for number, run in enumerate(asked)
         for name, result in run["benchmarks"].items()
         if "paraphrases" in result
     ]
     if not drawn:
         return
     names = list(dict.fromkeys(name for _, name, _ in drawn))
-    models = list(dict.fromkeys(model for model, _, _ in drawn))
     figure = new_figure(max(6, 1.3 * len(names)), 4)
     axes = figure.subplots()
-    for model, name, values in drawn:
-        x = names.index(name) + 0.16 * (models.index(model) - (len(models) - 1) / 2)
-        color = COLORS[models.index(model) % len(COLORS)]
+    for number, name, values in drawn:
+        x = names.index(name) + 0.16 * (number - (len(asked) - 1) / 2)
+        color = COLORS[number % len(COLORS)]
         axes.plot([x, x], [min(values), max(values)], color=color, linewidth=1)
         axes.scatter([x] * len(values[1:]), values[1:], s=18, color=color, zorder=3)
-        label = f"{model} (hollow: the type's own name)" if name == names[0] else None
+        label = f"{asked[number]['model']['id']} (hollow: the type's own name)" if name == names[0] else None
         axes.scatter([x], values[:1], s=34, facecolors="white", edgecolors=color, zorder=4, label=label)
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set(ylabel="official F1 (%)", title="F1 by the wording of the types")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.1, y=0.15)
-    figure.legend(loc="outside lower center", ncols=min(2, len(models)), frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=min(2, len(asked)), frameon=False, fontsize=8)
     save(figure, path)
 
 

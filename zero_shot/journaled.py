@@ -7,19 +7,19 @@ from pathlib import Path
 
 from command_line.public import public_path
 from command_line.recipes import read_recipe
-from dataset_builder.annotation.annotate import annotate_passages, to_reply
+from dataset_builder.annotation.annotate import Rules, annotate_passages, to_reply
 from dataset_builder.annotation.types import merge_plurals, normalize_type
 from dataset_builder.config import ENGLISH, BuildConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.passages import load_passages
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import RECORDED, Questioner
-from dataset_builder.teacher.records import JournalRecord, record_bound, record_cost
+from dataset_builder.teacher.records import JournalRecord, record_bound
 from dataset_builder.teacher.type_set import load_type_set
 from hub.records import ModelRecord, PerThousand
 from ner_sets.benchmarks import BenchmarkPassage
 from ner_sets.mentions import Mention
-from open_ner.conversation import order_strings, write_answer
+from open_ner.conversation import write_mentions
 from open_ner.tools.errors import UserError
 
 from .predict import Todo
@@ -64,8 +64,7 @@ class JournaledTeacher:
                 asked = {question.variant: question.key for question in questioner.ask(_as_passage(passage))}
                 if record := journal.get(asked[self.variant]):
                     original = journal.get(record.get("copy_of", ""))
-                    cost = record_cost(original or record, config)
-                    self.records[passage.id] = {**record, "cost": cost}
+                    self.records[passage.id] = {**record, "cost": (original or record).get("cost", 0.0)}
         served = sorted({record["model"] or self.name for record in self.records.values()} - {RECORDED})
         self.record: ModelRecord = {"id": self.name, "revision": None, "kind": "endpoint", "served_as": served}
 
@@ -73,10 +72,11 @@ class JournaledTeacher:
         """Yield the lines of each passage, in order, from its reply; see `EvaluatedModel`."""
         config = self.recipe
         replies = {name: to_reply(record) for name, record in self.records.items()}
-        found = annotate_passages(
-            [_as_passage(passage) for _, passage in todo], replies, self.variant, config.dataset.max_entity_words,
-            types=load_type_set(config.teacher), language=config.corpus.language, type_language=self.type_language,
+        rules = Rules(
+            self.variant, config.dataset.max_entity_words, types=load_type_set(config.teacher),
+            language=config.corpus.language, type_language=self.type_language,
         )  # fmt: skip
+        found = annotate_passages([_as_passage(passage) for _, passage in todo], replies, rules)
         self.replies.update(one.reason for one in found.rejects if one.reason not in EMPTY)
         read = {row["id"] for row in found.rows} | {one.id for one in found.rejects if one.reason in EMPTY}
         unread = {one.id: one.text for one in found.rejects if one.id not in read}
@@ -91,7 +91,7 @@ class JournaledTeacher:
                     continue
                 own = by_type[query.type]
                 spans: list[PredictedSpan] = [{"start": m["start"], "end": m["end"], "score": None} for m in own]
-                raw = write_answer(order_strings((mention["start"], mention["text"]) for mention in own))
+                raw = write_mentions((mention["start"], mention["text"]) for mention in own)
                 lines.append(make_line(name, passage, query, raw, spans))
             yield lines
 

@@ -127,7 +127,7 @@ def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
             return own
     if overwrite or not _runs_in(folder):
         return folder
-    print(f"{folder} holds the predictions of other options or weights; this run is written to {beside}")
+    print(f"{folder} holds the predictions of other options, weights or code; this run is written to {beside}")
     return beside
 
 

@@ -1,6 +1,6 @@
 """Measure the calibration of span scores: expected calibration error, reliability, and risk by coverage."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -78,18 +78,18 @@ def describe(predictions: list[PredictionLine], temperature: float = 1.0, bias: 
     }  # fmt: skip
 
 
-def plot(runs: dict[str, Calibration | None], path: Path) -> None:
-    """Draw reliability, raw and calibrated if a fit is saved, and risk by coverage, of each run by its name.
+def plot(runs: Sequence[tuple[str, Calibration | None]], path: Path) -> None:
+    """Draw reliability, raw and calibrated if a fit is saved, and risk by coverage, of each run, given with its name.
 
     Runs without scores are left out; nothing is drawn if no run has scores.
     """
-    scored = {name: result for name, result in runs.items() if result}
+    scored = [(name, result) for name, result in runs if result]
     if not scored:
         return
     figure = new_figure(9, 4.2)
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color=LIGHT_GREY, linewidth=0.8)
-    for number, (name, result) in enumerate(scored.items()):
+    for number, (name, result) in enumerate(scored):
         color = (*COLORS, GREY)[number % 5]
         ways: list[tuple[Literal["raw", "calibrated"], str]] = [("raw", "-o")]
         if (result["temperature"], result["bias"]) != (1.0, 0.0):

@@ -32,7 +32,7 @@ def write_report(runs: list[RunResults], folder: Path) -> str:
     figures.plot_paraphrases(runs, folder / "figures" / "paraphrases.png")
     if len(runs) > 1:
         figures.plot_pair(runs[0], runs[-1], folder / "figures" / "pair.png")
-    calibrations = {run["model"]["id"]: run.get("calibration") for run in runs}
+    calibrations = [(run["model"]["id"], run.get("calibration")) for run in runs]
     reliability.plot(calibrations, folder / "figures" / "calibration.png")
     return table
 
@@ -46,6 +46,7 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
         output_dir: folder that gets tables and figures too.
     """
     runs = [read_results(file) for file in files]
+    before, after = around_the_table(readme) if readme else ("", "")
     paths = [file.with_name("predictions.jsonl") for file in files]
     predictions = [read_predictions(path) if path.exists() else [] for path in paths]
     for run, lines in zip(runs[1:], predictions[1:], strict=True):
@@ -64,10 +65,20 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     if readme is None:
         print(table)
         return
-    text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise UserError(f"{readme}: the marks {BEGIN} and {END} are missing")
-    write_atomic(readme, f"{text.split(BEGIN)[0]}{BEGIN}\n{table}\n{END}{text.split(END)[1]}")
+    write_atomic(readme, f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def around_the_table(readme: Path) -> tuple[str, str]:
+    """Return a file's text before and after its marks; raise UserError unless it has each mark once, in order."""
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--readme {readme} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if (text.count(BEGIN), text.count(END), rest.count(END)) != (1, 1, 1):
+        raise UserError(f"--readme {readme}: write the marks {BEGIN} and {END} once each, in this order")
+    return before, after
 
 
 def details(runs: list[RunResults]) -> str:

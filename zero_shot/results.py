@@ -25,7 +25,8 @@ from .suite import Benchmark, SuiteConfig
 
 SCHEMA = 2
 PACKAGES = ("torch", "transformers", "datasets", "evaluate")
-PROVENANCE = ("replies", "versions", "hardware", "dtype", "seconds", "command", "commit")  # of the run that predicted
+# kept from the run that made the predictions
+PROVENANCE = ("replies", "versions", "hardware", "dtype", "seconds", "command", "commit")
 
 
 def describe_run(

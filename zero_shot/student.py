@@ -20,7 +20,7 @@ from command_line.pretrained import load_or_explain
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage
 from open_ner.answers import Answer, Entity
-from open_ner.conversation import order_strings, read_answer, write_answer
+from open_ner.conversation import read_answer, write_answer, write_mentions
 from open_ner.decoding import Decoder, Request
 from open_ner.long_texts import Window, cut, fitting_window, read_entities, token_counter
 from open_ner.pipeline import saved_defaults
@@ -45,6 +45,7 @@ class Student:
     in_process = True
 
     def __init__(self, name: str, decoding: str = "free") -> None:
+        name = str(Path(name)) if Path(name).is_dir() else name  # runs/model/ is the run of runs/model
         self.name, self.replies = name, Counter[str]()
         self.decoder: Decoder | None = None
         self.record: ModelRecord = {"id": name, "revision": fingerprint(name), "kind": "student"}
@@ -81,13 +82,9 @@ class Student:
 
     def _windows(self, decoder: Decoder, passage: BenchmarkPassage, suite: SuiteConfig) -> list[Window]:
         """Return the passage as one window, or cut as in the pipeline if the model's positions cannot hold it."""
-        tokenizer, special = decoder.tokenizer, decoder.special_tokens
-        positions = getattr(decoder.model.config.get_text_config(), "max_position_embeddings", None)
         asked = [query.asked for query in passage.queries]
-        limit = fitting_window(
-            sys.maxsize, positions, tokenizer, special, asked, passage.dataset, suite.max_new_tokens
-        )
-        return list(cut(passage.text, token_counter(tokenizer, special), limit))
+        limit = fitting_window(sys.maxsize, decoder, asked, passage.dataset, suite.max_new_tokens)
+        return list(cut(passage.text, token_counter(decoder.tokenizer, decoder.special_tokens), limit))
 
     def _load(self, dtype: str | None) -> Decoder:
         tokenizer = load_or_explain(AutoTokenizer, self.name)
@@ -118,7 +115,7 @@ def passage_lines(
         entities = [entity for entity in found[query.wording] if entity["entity_group"] == query.type]
         parsed = [read_answer(answer.text) for answer in answers]
         if types_compete:
-            raw = write_answer(order_strings((entity["start"], entity["word"]) for entity in entities))
+            raw = write_mentions((entity["start"], entity["word"]) for entity in entities)
         elif len(answers) == 1:
             raw = answers[0].text
         else:

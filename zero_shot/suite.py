@@ -1,6 +1,7 @@
 """A suite is a list of benchmarks and the options under which they are asked."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import random
@@ -15,6 +16,8 @@ from ner_sets.benchmarks import BenchmarkPassage, find_benchmark, read_passages
 from ner_sets.config import BenchmarkConfig
 from open_ner.conversation import LONE_SURROGATE, OCCURRENCES, Occurrences
 from open_ner.tools.errors import UserError
+
+PUBLISHED = ("uniner", "instructuie")  # protocols of published numbers; a benchmark may change nothing for them
 
 
 @dataclass
@@ -40,6 +43,11 @@ class SuiteConfig:
     seed: int = option(42, "seed of the sample and of the bootstrap")
     output_dir: str = option("results", "folder of the results")
     endpoint: TeacherConfig = option(TeacherConfig, "options of models at an endpoint")
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "max_new_tokens", "token_budget"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"--{name} {value}: give at least 1")
 
 
 @dataclass
@@ -69,13 +77,17 @@ def load_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
 
 
 def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
-    """Read one benchmark; raises UserError if it is missing, broken or empty."""
+    """Read one benchmark; raises UserError if it is missing, broken or empty, or if the protocol seems misspelt."""
     config = read_recipe(BenchmarkConfig, recipe)
-    changes = config.protocols.get(suite.protocol, {})
+    protocols = dict.fromkeys(PUBLISHED, {}) | config.protocols
+    if suite.protocol not in protocols and (near := difflib.get_close_matches(suite.protocol, protocols, 1)):
+        hint = f"did you mean {near[0]}? If not, add `{suite.protocol}: {{}}` to the protocols of {recipe}"
+        raise UserError(f"--protocol {suite.protocol}: {hint}")
+    changes = protocols.get(suite.protocol, {})
     known = {one.name for one in dataclasses.fields(BenchmarkConfig)} - {"name", "protocols"}
     if unknown := [name for name in changes if name not in known]:
         raise UserError(f"{recipe}: protocols.{suite.protocol}.{unknown[0]} is not an option of a benchmark")
-    config = replace(config, **changes)
+    config = read_recipe(BenchmarkConfig, recipe, changes)  # which checks the types of the values
     rejects: Counter[str] = Counter()
     passages, revision = read_passages(config, suite.data_dir, rejects)
     if passages and not any(passage.queries for passage in passages):

@@ -120,18 +120,15 @@ class Rules:
 
 
 def annotate_passages(
-    passages: Iterable[Passage], replies: Mapping[str, TeacherReply], variant: str, max_words: int,
-    rejected: Mapping[str, str] | None = None, why_not_type: Callable[[str], str | None] = lambda name: None,
-    types: TypeSet | None = None, language: str | None = "en", type_language: str = ENGLISH,
+    passages: Iterable[Passage], replies: Mapping[str, TeacherReply], rules: Rules,
+    reasons: Mapping[str, str] | None = None,
 ) -> Annotations:  # fmt: skip
-    """Turn the teacher's replies into annotations, all of them in memory.
+    """Turn the teacher's replies into annotations, all of them in memory; the counts are those of `annotate_replies`.
 
-    `replies` has the reply to each passage, and `rejected` the reasons to reject some, by their ids. The other options
-    are those of `Rules`. The counts are those of `annotate_replies`.
+    `replies` has the reply to each passage, and `reasons` the reasons to reject some, by their ids.
     """
-    rules = Rules(variant, max_words, why_not_type, types, language, type_language)
-    reasons, result = rejected or {}, Annotations()
-    answered = [(passage, replies.get(passage.id), reasons.get(passage.id)) for passage in passages]
+    result, rejected = Annotations(), reasons or {}
+    answered = [(passage, replies.get(passage.id), rejected.get(passage.id)) for passage in passages]
     result.rows = [row for row in annotate_replies(lambda: answered, rules, result) if row]
     return result
 

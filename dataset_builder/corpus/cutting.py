@@ -54,7 +54,7 @@ def load_tokenizer(name: str) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(name)
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(
-            f"corpus.tokenizer {name!r} is neither a folder with a tokenizer.json nor a Hub id that can be reached "
+            f"tokenizer {name!r} is neither a folder with a tokenizer.json nor a Hub id that can be reached "
             f"({str(error):.120}); `make setup` installs the default one"
         ) from None
     tokenizer.no_truncation()

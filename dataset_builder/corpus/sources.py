@@ -5,7 +5,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from glob import escape, glob
 from itertools import islice
@@ -17,7 +17,7 @@ from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
 
-from ..config import CorpusConfig, SourceConfig, require_at_least
+from ..config import CorpusConfig, SourceConfig
 from ..rejects import Reject
 from ..shards import WHOLE, Shard
 
@@ -53,11 +53,11 @@ def sources_of(config: CorpusConfig) -> list[SourceConfig]:
     sources = config.sources or [config]
     if not all(source.path for source in sources):
         raise UserError("corpus.sources: each source needs a path")
+    for field in fields(SourceConfig) if config.sources else ():
+        if field.name != "path" and getattr(config, field.name) != field.default:
+            raise UserError(f"corpus.{field.name} has no effect with corpus.sources: set it in each source")
     if config.sample and config.limit:
         raise UserError("corpus.sample draws from the whole corpus, corpus.limit keeps its beginning: set one of them")
-    require_at_least(
-        "corpus", config, dict.fromkeys(("sample", "limit", "max_documents", "max_tokens", "num_proc"), 1)
-    )
     if config.near_duplicates is not None and not 0 < config.near_duplicates <= 1:
         raise UserError(f"corpus.near_duplicates is {config.near_duplicates}: it must be above 0 and at most 1")
     weights = [source.weight for source in sources]

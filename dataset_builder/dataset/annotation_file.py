@@ -19,7 +19,7 @@ class AnnotationFile:
 
     `counts` counts distinct (passage, string) pairs by type; `per_passage` is a histogram of passages by their number
     of (string, type) pairs. `train_counts` is `counts` of the training split, by human-annotated set ("" for distilled
-    rows) and source. `closed`: whether rows list the types that they are asked.
+    rows) and source; without a training split, of all rows. `closed`: whether rows list the types that they are asked.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class AnnotationFile:
             types = count_types([row])
             found.counts.update(types)
             known = found.train_counts.setdefault(row.get("dataset", ""), {}).setdefault(row["source"], Counter())
-            if not held_out:
+            if not held_out or one_in == 1:  # if all are held out, there is no training split to count
                 known.update(types)
             found.per_passage[types.total()] += 1
             found.present_types += len(types)

@@ -51,7 +51,7 @@ def load_benchmarks(config: ContaminationConfig) -> list[BenchmarkContents]:
     loaded = []
     for name in config.benchmarks:
         file = Path(config.data_dir) / name
-        is_file = file.exists() and not name.endswith((".yaml", ".yml"))
+        is_file = file.is_file() and not name.endswith((".yaml", ".yml"))
         benchmark = _of_file(name, file) if is_file else read_recipe(BenchmarkConfig, find_benchmark(name))
         passages, _ = read_passages(benchmark, config.data_dir, Counter())
         if not passages:

@@ -20,10 +20,10 @@ from ..teacher.journal import Journal
 from ..teacher.journals import WHOLE, require_merged
 from ..teacher.type_set import load_type_set
 from .contamination import Decontaminator
-from .held_out import UNDER_REVIEW, HeldOut
 from .mixture import DISTILLED, mix
 from .replies import StoredReplies
 from .supervised import load_sets
+from .under_review import UNDER_REVIEW, UnderReview
 
 
 class Parts:
@@ -72,7 +72,7 @@ class Parts:
         if not path.exists():
             raise UserError(f"{path} does not exist; run --stage annotate first")
         with Journal(path, reading=True) as journal:
-            cost = journal.spent.dollars(teacher) + journal.unread + journal.in_flight
+            cost = journal.spent.cost + journal.unread + journal.in_flight
             self.cost = {"paid": journal.spent.paid, "cost": cost}
             if journal.damaged:
                 print(f"{path}: ignored {journal.damaged} damaged lines; --stage annotate asks their questions again")
@@ -81,7 +81,7 @@ class Parts:
             # passages that were rejected before the teacher was paid are overlap too
             contaminated = (item for item in passages.rejects() if item.reason.startswith("contaminated: "))
             self.decontaminator.look_up((item.id, item.text) for item in contaminated)
-            if (under_review := HeldOut.read(self.folder)).ids:
+            if (under_review := UnderReview.read(self.folder)).ids:
                 self._reasons |= {passage.id: UNDER_REVIEW for passage in passages if passage in under_review}
             yield replies
 

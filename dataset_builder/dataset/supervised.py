@@ -21,7 +21,7 @@ from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
 
 from ..annotation.annotate import AnnotationRow, Annotations
-from ..config import DatasetConfig, SupervisedConfig
+from ..config import DatasetConfig, SupervisedConfig, require_at_least
 from ..corpus.cutting import CHARACTER, HAS_UNSPACED, load_tokenizer
 from ..corpus.sources import text_sha256
 from .mixture import DISTILLED, cap_set
@@ -40,6 +40,7 @@ def load_set_configs(config: SupervisedConfig) -> list[AnnotatedSetConfig]:
             known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
             raise UserError(f"supervised.sets: {name!r} is neither a .yaml file nor one of {known}")
         sets.append(read_recipe(AnnotatedSetConfig, path))
+        require_at_least(f"set {sets[-1].name}", sets[-1], {"max_passages": 0})
     for name, times in Counter([DISTILLED, *(one.name for one in sets)]).items():
         if times > 1:
             raise UserError(f"supervised.sets: {times} parts have the name {name!r}; give each set a different name")

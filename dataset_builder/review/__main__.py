@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from open_ner.tools.errors import UserError, run
+from open_ner.tools.options import read_types
 
 from .passages import MOST_TYPES
 
@@ -22,7 +23,7 @@ def main() -> None:
     if args.command == "export":
         from .export import ExportOptions, export
 
-        types = None if args.types is None else [name.strip() for name in args.types.split(",")]
+        types = None if args.types is None else list(read_types(args.types) or [])
         export(ExportOptions(
             args.run, folder, args.to, args.sample, args.by, args.seed, types, args.model, args.predictions,
             args.other_run, args.show, args.blank, args.pool,
@@ -58,7 +59,8 @@ def parse_arguments() -> argparse.Namespace:
     draw.add_argument("--other_run", type=Path, help="folder of another run over the same passages")
     draw.add_argument("--show", choices=["teacher", "other"], default="teacher", help="whose spans the tasks have")
     draw.add_argument("--blank", action="store_true", help="tasks without spans, so that the gold favors nobody")
-    types = f"types to review, as in person,city (default: teacher.types, or the {MOST_TYPES} most frequent ones)"
+    default = f"default: teacher.types, or the {MOST_TYPES} most frequent ones"
+    types = f"types to review, separated by commas or as a JSON list ({default})"
     draw.add_argument("--types", help=types)
     pool = "with --by uncertain --model: number of random passages that the student is asked about (default: 1000)"
     draw.add_argument("--pool", type=int, default=1000, help=pool)

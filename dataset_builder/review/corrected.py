@@ -88,7 +88,7 @@ def _mentions(
     found: dict[tuple[int, int, str], Mention] = {}
     for region, span in zip(regions, anchor(text, regions), strict=True):
         where = f"{path}: passage {name!r}, span {region.start!r}-{region.end!r}"
-        if region.label not in review.types:
+        if not isinstance(region.label, str) or region.label not in review.types:
             known = ", ".join(review.types)
             raise UserError(f"{where}: label {region.label!r} is not under review ({known}): correct it in the file")
         if isinstance(span, str):

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from command_line.recipes import read_recipe
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic, write_json, write_jsonl
 
+from ..config import BuildConfig
 from .label_studio import labeling_config, to_task
 from .other import Opinions, ask_student, read_opinions, read_other_run, uncertainty
-from .passages import Review, ReviewPassage, RunAnnotations, ScoredMention, of_types, read_run
+from .passages import Review, ReviewPassage, RunAnnotations, ScoredMention, read_run
 
 Form = Literal["label-studio", "jsonl"]
 TASK_FILES: dict[Form, str] = {"label-studio": "label-studio.json", "jsonl": "tasks.jsonl"}
@@ -54,8 +56,10 @@ def export(options: ExportOptions) -> None:
         if tasks.exists():
             raise UserError(f"{tasks} has the tasks of {len(review.passages)} passages already; {hint}")
         print(f"{options.folder} has a review of {len(review.passages)} passages: it is written in another form")
+        config = read_recipe(BuildConfig, options.run / "recipe.yaml")
     else:
-        review = draw(options, read_run(options.run))
+        run = read_run(options.run)
+        review, config = draw(options, run), run.config
     review.write(options.run, options.folder)
     write_tasks(review, options.to, tasks)
     print(
@@ -66,8 +70,9 @@ def export(options: ExportOptions) -> None:
         what = "correct `entities`, and set `reviewed` to true in each line that you have checked"
     folder = "" if options.folder == options.run / "review" else f" --review {options.folder}"
     print(f"next: {what}; then: python -m dataset_builder.review import FILE --run {options.run}{folder}")
-    if (options.run / "dataset").exists():
-        print(f"{options.run / 'dataset'} was built before: run --stage build again, which leaves these passages out")
+    dataset = Path(config.dataset_dir or options.run / "dataset")
+    if dataset.exists():
+        print(f"{dataset} was built before: run --stage build again, which leaves these passages out")
 
 
 def check(options: ExportOptions) -> None:
@@ -108,7 +113,7 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     passages: list[ReviewPassage] = []
     by_scores = any("score" in mention for mentions in (opinions or {}).values() for mention in mentions)
     for name in order:
-        text, teacher = run.texts[name], of_types(run.mentions.get(name, []), types)
+        text, teacher = run.texts[name], [m for m in run.mentions.get(name, []) if m["type"] in types]
         other = [m for m in opinions[text] if m["type"] in types] if opinions is not None else []
         shown: list[ScoredMention] = other if options.show == "other" else [{**mention} for mention in teacher]
         passages.append({"id": name, "text": text, "entities": [] if options.blank else shown, "teacher": teacher})

@@ -69,6 +69,8 @@ def _mention(text: str, entity: Mapping[str, Any]) -> ScoredMention:
     if not 0 <= start < end <= len(text):
         raise ValueError(f"the span {start}-{end} is not in a text of {len(text)} characters")
     name = entity["type"] if "type" in entity else entity["entity_group"]
+    if not isinstance(name, str):
+        raise ValueError(f"the type {name!r} is not a string")
     mention: ScoredMention = {"start": start, "end": end, "text": text[start:end], "type": name}
     if entity.get("score") is not None:
         mention["score"] = round(float(entity["score"]), 4)

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -14,8 +13,8 @@ from open_ner.tools.files import read_jsonl, write_json, write_jsonl
 
 from ..config import BuildConfig
 from ..corpus.passages import load_passages
-from ..dataset.held_out import UNDER_REVIEW, add_held_out
 from ..dataset.parts import Parts
+from ..dataset.under_review import UNDER_REVIEW, add_under_review
 from ..teacher.questions import RECORDED
 
 ASK_NO_TYPES = "definition"  # the variant whose types are sentences, which cannot be labels
@@ -57,7 +56,7 @@ class Review:
         del options["passages"]
         write_json(folder / "review.json", options)
         write_jsonl(folder / "exported.jsonl", self.passages)
-        add_held_out(run, ((passage["id"], passage["text"]) for passage in self.passages))
+        add_under_review(run, ((passage["id"], passage["text"]) for passage in self.passages))
 
     @classmethod
     def read(cls, folder: Path) -> "Review":
@@ -124,8 +123,3 @@ def read_run(run: Path) -> RunAnnotations:
     teacher = config.teacher.model or config.teacher.recorded_by
     teacher = ", ".join(sorted(models)) or teacher
     return RunAnnotations(config, wanted, teacher, texts, mentions, Counter(excluded.values()))
-
-
-def of_types(mentions: Iterable[Mention], types: Sequence[str] | dict[str, str]) -> list[Mention]:
-    """Return the mentions of some types."""
-    return [mention for mention in mentions if mention["type"] in types]

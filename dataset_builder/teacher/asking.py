@@ -11,20 +11,21 @@ from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from .endpoint import ChatEndpoint
-from .http_errors import ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, backoff
+from .http_errors import MOST_ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, backoff
 from .journal import Journal
 from .pacing import Pacer
 from .progress import Progress
-from .records import JournalRecord, ReplyCounts, make_record, read_completion, record_cost
+from .records import JournalRecord, ReplyCounts, make_record, read_completion
 from .requests import Question, longest_reply, request_body, request_ceiling, request_parameters
 
 FIRST_SECONDS = 10.0  # longest time that the other workers wait for the first request
 # limits per question
-UNREAD = 4  # tries that may have been billed without a readable reply
+MOST_UNREAD = 4  # tries that may have been billed without a readable reply
 LIMITED, ALL_LIMITED = 10, 30  # 429s: if LIMITED others got a reply or none is left to ask, otherwise
-# limits that stop the run; ALIKE also limits consecutive rejections, and unusable replies before a usable one
+# limits that stop the run, beside MOST_ALIKE
 GIVE_UP, NEVER_ANSWERED = 20, 3  # consecutive failures after the first reply (at least `concurrency`), and before it
-NEVER_LIMITED, NEVER_SECONDS = 6, 30.0  # 429s of one question, or seconds of nothing but 429s, before the first reply
+# before the first reply: 429s of one question, with about half a minute of waits, or seconds of nothing but 429s
+NEVER_LIMITED, NEVER_SECONDS = 6, 30.0
 
 
 class Asking:
@@ -47,14 +48,14 @@ class Asking:
         self.idle: set[asyncio.Task[None]] = set()  # workers without a request in flight
         self.first_outcome = asyncio.Event()
         # maximum cost of the requests in flight: now, and its peak, which is written to the journal
-        self.reserved = self.noted = 0.0
+        self.reserved = self.peak_reserved = 0.0
         self.overrun = 1.0  # largest cost of a reply as a multiple of its upper bound
         self.in_flight = 0
         self.unusable = 0  # unusable replies before the first usable one
         self.failures, self.failing_since = 0, 0.0  # failed questions in a row, and when the first of them failed
         self.rejections: list[tuple[float, Question, str]] = []  # in a row: time, question, the endpoint's words
         self.warned: set[type] = set()  # kinds of faults
-        self.stopping = self.interrupted = self.abandoned = self.capped = False
+        self.stopping = self.interrupted = self.abandoned = self.cap_reached = False
         self.error: Exception | None = None  # the first one; it ends the run
 
     async def run(self) -> None:
@@ -76,7 +77,7 @@ class Asking:
                 for task in [*self.workers, ticker]:
                     task.cancel()
                 self.progress.close()
-        if self.noted and not self.abandoned:
+        if self.peak_reserved and not self.abandoned:
             self.journal.note({"in_flight": 0.0})
         if self.interrupted:
             raise KeyboardInterrupt
@@ -88,7 +89,7 @@ class Asking:
             self._fail(self.rejections[-1][2], len(self.rejections))
         if self.failures and not self.counts.asked:
             raise self._down()
-        if self.capped:
+        if self.cap_reached:
             print(f"stopped below max_cost ${self.config.max_cost}: raise teacher.max_cost and run again to go on")
 
     def _interrupt(self, number: int) -> None:
@@ -146,16 +147,16 @@ class Asking:
             return None
         self.upcoming = next(self.todo, None)
         self.reserved += ceiling
-        if self.reserved > self.noted:  # counted as spent by the next run if this one is killed
-            self.noted = self.reserved
-            self.journal.note({"in_flight": self.noted})
+        if self.reserved > self.peak_reserved:  # counted as spent by the next run if this one is killed
+            self.peak_reserved = self.reserved
+            self.journal.note({"in_flight": self.peak_reserved})
         return question, ceiling
 
     def _cap_allows(self, dollars: float) -> bool:
         """Whether the cap holds even if this and all requests in flight cost their maximum."""
         spent, cap = self.counts.cost_before + self.counts.cost, self.config.max_cost
         allowed = cap is None or spent + self.reserved + dollars <= cap + 1e-9
-        self.capped |= not allowed
+        self.cap_reached |= not allowed
         return allowed
 
     async def _ask(self, question: Question, ceiling: float) -> None:
@@ -166,7 +167,7 @@ class Asking:
         answered = self.counts.asked
         while True:
             await self._wait(self.pacer.turn(tokens))
-            sent, response = time.monotonic(), None
+            sent = time.monotonic()
             self.in_flight += 1
             try:
                 response, headers = await self.endpoint.complete(body)
@@ -183,8 +184,10 @@ class Asking:
                     return self._fail(str(limit))
                 self._warn(limit, "waiting, at most a minute each time")
                 pause = limit.retry_after
-                if pause is None:
-                    pause = backoff(limited) / (5 if self.counts.asked else 1)
+                if not self.counts.asked:
+                    pause = max(pause or 0.0, backoff(limited))
+                elif pause is None:
+                    pause = backoff(limited) / 5
             except (RequestRejected, Forbidden) as rejection:
                 if isinstance(rejection, RequestRejected) and rejection.code:
                     record = make_record(question, "", rejection.code, self.config.model)
@@ -193,17 +196,18 @@ class Asking:
                 return self._reject(question, rejection)
             except TransientError as fault:
                 self.pacer.failed(sent)
-                billed = fault.billed or response is not None
-                faults, unread = faults + 1, unread + billed
-                if billed and not self._pay_unread(ceiling, fault):
+                faults, unread = faults + 1, unread + fault.billed
+                if fault.billed and not self._pay_unread(ceiling, fault):
                     return None
-                if faults > self.config.max_retries or unread >= UNREAD:
+                if faults > self.config.max_retries or unread >= MOST_UNREAD:
                     return self._fail(str(fault))
                 self._warn(fault, "trying again")
                 pause = backoff(faults)
             finally:
                 self.in_flight -= 1
                 self.first_outcome.set()
+            if self.stopping:  # the next run asks again
+                return None
             await self._wait(asyncio.sleep(pause))
 
     def _accept(self, record: JournalRecord, sent: float, tokens: int, ceiling: float) -> None:
@@ -212,7 +216,7 @@ class Asking:
         used = sum(record["usage"].values()) or tokens
         self.pacer.answered(sent, min(1.0, used / tokens))
         if ceiling:
-            self.overrun = max(self.overrun, self.overrun * record_cost(record, self.config) / ceiling)
+            self.overrun = max(self.overrun, self.overrun * record.get("cost", 0.0) / ceiling)
         # a late reply to a request sent before the endpoint began to fail does not show that it works again
         if sent >= self.failing_since:
             self.failures = 0
@@ -221,7 +225,7 @@ class Asking:
 
     def _keep(self, record: JournalRecord) -> None:
         self.journal.append(record)
-        self.counts.count(record, self.config)
+        self.counts.count(record)
 
     def _warn(self, fault: Exception, then: str) -> None:
         """Show the endpoint's words, for the first fault of each kind."""
@@ -232,7 +236,7 @@ class Asking:
     def _check_limits(self, limit: RateLimited, limited: int) -> None:
         """Raise UserError if the endpoint has answered nothing but 429s for too long."""
         seconds = time.monotonic() - self.progress.started
-        too_long = seconds > NEVER_SECONDS and self.pacer.throttled > ALIKE
+        too_long = seconds > NEVER_SECONDS and self.pacer.throttled > MOST_ALIKE
         if not self.counts.asked and (too_long or limited >= NEVER_LIMITED):
             raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later")
 
@@ -240,17 +244,16 @@ class Asking:
         """Count a request that may be billed although its reply cannot be read; whether the cap allows another."""
         if ceiling:
             self.journal.note({"unread": ceiling})
-        self.counts.cost += ceiling
-        self.counts.bound += ceiling
+        self.counts.count_unread(ceiling)
         self.unusable += not self.counts.asked
-        if self.unusable >= ALIKE and not self.counts.asked:
+        if self.unusable >= MOST_ALIKE and not self.counts.asked:
             raise UserError(f"none of the first {self.unusable} replies of {self.endpoint.address} is usable: {fault}")
         return self._cap_allows(0.0)
 
     def _reject(self, question: Question, why: RequestRejected | Forbidden) -> None:
         """Collect a rejection; it is journaled as final once the endpoint answers a later request."""
         self.rejections.append((time.monotonic(), question, str(why)))
-        if len(self.rejections) >= ALIKE or not (self.counts.asked or self.counts.known):
+        if len(self.rejections) >= MOST_ALIKE or not (self.counts.asked or self.counts.known):
             said = str(why) if isinstance(why, Forbidden) else f"{self.endpoint.address} rejects the request: {why}"
             raise UserError(said)
 
@@ -259,7 +262,7 @@ class Asking:
         for _, question, why in self.rejections:
             self._keep(make_record(question, why, "refusal", self.config.model))
             self.counts.rejected += 1
-            self.counts.last_fault = why
+            self.counts.last_rejection = why
         self.rejections.clear()
 
     def _fail(self, why: str, questions: int = 1) -> None:

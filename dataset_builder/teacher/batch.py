@@ -25,7 +25,7 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from .batch_files import BatchFolder, folder_of
 from .batch_provider import Provider, read_line
-from .http_errors import ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, mask
+from .http_errors import MOST_ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, mask
 from .journal import Journal
 from .records import JournalRecord, ReplyCounts, make_record
 from .requests import Question, request_ceiling
@@ -189,6 +189,7 @@ class AskingInBatches:
                 with path.open("rb") as lines:
                     faults |= self.journal_replies(lines, batch)
                 path.unlink()
+        self.count_unread(batch, faults)
         self.journal_rejections(batch, faults)
         self.close(batch)
         left = [key for key in batch.questions if key in self.todo and key not in self.journal]
@@ -223,20 +224,28 @@ class AskingInBatches:
             self.keep(record)
         return faults
 
+    def count_unread(self, batch: Batch, faults: dict[str, Exception]) -> None:
+        """Count the billed lines without a usable reply, once even if the batch is collected again after a kill."""
+        unread = [key for key, fault in faults.items() if isinstance(fault, TransientError) and fault.billed]
+        if unread and batch.id not in self.journal.counted_batches:
+            dollars = sum(request_ceiling(batch.questions[key], self.config) for key in unread)
+            self.journal.note({"unread": dollars, "batch": batch.id})
+            self.counts.count_unread(dollars)
+
     def journal_rejections(self, batch: Batch, faults: dict[str, Exception]) -> None:
         """Journal rejected requests as their passages' answers, unless the endpoint rejects all or many in a row."""
         rejected = {key for key, fault in faults.items() if isinstance(fault, RequestRejected | Forbidden)}
         rows = (len([*keys]) for found, keys in groupby(batch.questions, rejected.__contains__) if found)
-        if max(rows, default=0) < ALIKE and (self.counts.asked or self.counts.known):
+        if max(rows, default=0) < MOST_ALIKE and (self.counts.asked or self.counts.known):
             for key in rejected:
                 self.counts.rejected += 1
-                self.counts.last_fault = str(faults[key])
+                self.counts.last_rejection = str(faults[key])
                 self.keep(make_record(batch.questions[key], str(faults[key]), "refusal", self.config.model))
 
     def keep(self, record: JournalRecord) -> None:
         """Journal a reply and count it."""
         self.journal.append(record)
-        self.counts.count(record, self.config)
+        self.counts.count(record)
 
     def close(self, batch: Batch) -> None:
         """Record that a batch is collected, once all its replies are on disk."""

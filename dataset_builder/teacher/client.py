@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import chain
 
 from open_ner.tools.errors import UserError
@@ -26,20 +27,18 @@ class TeacherClient:
     def __init__(self, config: TeacherConfig, journal: Journal) -> None:
         self.config, self.journal, self.counts = config, journal, ReplyCounts()
         left = journal.unread + journal.in_flight  # a kill left requests in flight
-        self.counts.cost_before += journal.spent.dollars(config) + left
+        self.counts.cost_before += journal.spent.cost + left
         self.counts.bound += journal.spent.bound + left
         self.asked: Asked = {
             "model": config.model,
             "address": address(config),
             "limits": {name: limit for name, limit in request_parameters(config).items() if name in LIMITS},
         }
-        # a journal of an earlier version does not name its limits: they are the default, if not those of today
-        limits = [asked["limits"] for asked in journal.asked] or [{"max_tokens": TeacherConfig().max_answer_tokens}]
-        self.others = [limit for limit in limits if limit != self.asked["limits"]] if len(journal) else []
+        self.others = [asked["limits"] for asked in journal.asked if asked["limits"] != self.asked["limits"]]
         earlier = {asked["address"] for asked in journal.asked if asked["model"] == config.model}
-        if config.model and earlier - {self.asked["address"]}:
-            print(
-                f"warning: {journal.path} holds replies of {config.model} at {', '.join(sorted(earlier))} and uses "
+        if others := sorted(earlier - {self.asked["address"]}):
+            _say_once(
+                f"warning: {journal.path} holds replies of {config.model} at {', '.join(others)} and uses "
                 f"them for {self.asked['address']}: if that is another model, choose another --output_dir"
             )
 
@@ -106,3 +105,9 @@ class TeacherClient:
         """The question's reply under another limit of its length, unless that limit cut it."""
         found = map(self.journal.get, other_keys(question, self.config, self.others))
         return next((record for record in found if record and record["finish_reason"] != "length"), None)
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Print a line, once: a pilot and a preview build two clients of the same journal."""
+    print(line)

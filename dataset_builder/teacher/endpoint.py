@@ -28,7 +28,8 @@ def read_key(config: TeacherConfig, wanted: int) -> str:
     """Read the API key from the environment; raises UserError if it is missing or not valid in a header."""
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
-        raise UserError(f"{wanted} answers are to be asked and ${config.api_key_env} holds no key: set it")
+        unset = f"{wanted} questions are to be asked, but ${config.api_key_env} is not set"
+        raise UserError(f"{unset}: set it (any text, if the server needs no key)")
     if not key.isascii() or not key.isprintable():
         raise UserError(f"${config.api_key_env} contains characters that are not valid in an API key; set it again")
     return key
@@ -53,7 +54,7 @@ def open_endpoint(config: TeacherConfig, key: str) -> "ChatEndpoint":
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     url = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"{parts.path}chat/completions").geturl()
-    return ChatEndpoint(config, url, headers, key, certificates)
+    return ChatEndpoint(config, url, headers, certificates)
 
 
 def _invalid_address(config: TeacherConfig) -> UserError:
@@ -66,13 +67,14 @@ class ChatEndpoint:
 
     Args:
         certificates: The certificates that TLS trusts; False for plain HTTP only.
-        key: The API key, which messages show as ***. They name the endpoint by its `address`, without credentials.
+
+    Messages show the key as *** and name the endpoint by its `address`, without credentials.
     """
 
     def __init__(
-        self, config: TeacherConfig, url: str, headers: dict[str, str], key: str, certificates: ssl.SSLContext | bool
+        self, config: TeacherConfig, url: str, headers: dict[str, str], certificates: ssl.SSLContext | bool
     ) -> None:
-        self.config, self.url, self.key, self.certificates = config, url, key, certificates
+        self.config, self.url, self.certificates = config, url, certificates
         self.headers = {**headers, "Content-Type": "application/json"}
         self.address = public_url(url)
 

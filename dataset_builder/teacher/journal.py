@@ -41,6 +41,7 @@ class Note(TypedDict, total=False):
     shard: str  # in the first line of the journal of a shard, such as 2/4
     merged: str  # the `run` of a shard's journal, of which all lines are in this one
     unread: float  # dollars at most, of requests that may have been billed without a readable reply
+    batch: str  # with `unread`: id of the batch of these requests
     in_flight: float  # dollars at most, of the requests in flight; still in the file after a kill
     asked: Asked
 
@@ -69,6 +70,7 @@ class Journal:
         self.damaged = 0
         self.spent = Spent()
         self.unread = self.in_flight = 0.0  # the sum of these notes, and the last one
+        self.counted_batches: set[str] = set()  # batches whose unreadable replies are part of `unread`
         self.asked: list[Asked] = [] if other is None else list(other.asked)
         self.run = ""  # of the header
         self.merged: set[str] = set()
@@ -140,6 +142,7 @@ class Journal:
 
     def _read_note(self, note: Note) -> None:
         self.unread += note.get("unread", 0.0)
+        self.counted_batches |= {note["batch"]} if "batch" in note else set()
         self.in_flight = note.get("in_flight", self.in_flight)
         self.asked += [note["asked"]] if "asked" in note else []
         self.merged |= {note["merged"]} if "merged" in note else set()

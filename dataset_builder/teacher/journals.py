@@ -88,5 +88,5 @@ def share_cost(config: TeacherConfig, journal: Journal, shard: Shard) -> Teacher
     if config.max_cost is None or journal.other is None:
         return config
     whole = journal.other
-    left = max(0.0, config.max_cost - whole.spent.dollars(config) - whole.unread - whole.in_flight)
+    left = max(0.0, config.max_cost - whole.spent.cost - whole.unread - whole.in_flight)
     return replace(config, max_cost=left / shard.count)

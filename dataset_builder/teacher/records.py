@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from ..config import TeacherConfig
-from .http_errors import exception_of, find_error
+from .http_errors import TransientError, exception_of, find_error
 from .parse import FINAL, PASSAGE_CODES, plain_reason
 from .questions import RECORDED
 from .requests import Question, address, price, request_ceiling
@@ -23,7 +23,7 @@ class JournalRecord(TypedDict):
     finish_reason: str
     usage: dict[str, int]  # prompt_tokens and completion_tokens that were billed
     model: str | None  # as the endpoint names it
-    cost: NotRequired[float]  # dollars, at the prices when it was paid
+    cost: NotRequired[float]  # dollars, at the prices when it was paid; a reply without it cost nothing
     address: NotRequired[str]  # of the endpoint, without credentials
     copy_of: NotRequired[str]  # key of the reply, under another limit of its length, that this one repeats
     seconds: NotRequired[float]  # from request to reply
@@ -35,10 +35,8 @@ class Spent:
     """What the replies of a journal cost."""
 
     paid: int = 0  # number of replies that were paid for
-    cost: float = 0.0  # dollars of the replies that state their cost
+    cost: float = 0.0  # dollars
     bound: float = 0.0  # dollars of these that are an upper bound, because the endpoint did not state the tokens
-    prompt_tokens: int = 0  # of the other replies, which an earlier version wrote
-    reply_tokens: int = 0
 
     def add(self, record: JournalRecord) -> None:
         """Add a reply."""
@@ -46,13 +44,6 @@ class Spent:
         if "cost" in record:
             self.cost += record["cost"]
             self.bound += record_bound(record)
-        elif usage := record.get("usage"):
-            self.prompt_tokens += usage["prompt_tokens"]
-            self.reply_tokens += usage["completion_tokens"]
-
-    def dollars(self, config: TeacherConfig) -> float:
-        """Dollars of all replies; one of an earlier version costs as much as it would at today's prices."""
-        return self.cost + price(self.prompt_tokens, self.reply_tokens, config)
 
 
 @dataclass
@@ -72,6 +63,7 @@ class ReplyCounts:
     cost_before: float = 0.0  # of what was in the journal already
     bound: float = 0.0  # dollars of these two that are an upper bound, not the exact cost
     last_fault: str = ""  # why the last failed question got no reply
+    last_rejection: str = ""  # why the endpoint rejected the last of these passages
 
     @property
     def missing(self) -> int:
@@ -85,29 +77,35 @@ class ReplyCounts:
 
     def __str__(self) -> str:
         taken = f"{self.known + self.recorded} replies came from the journal and recorded files"
-        paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked else "nothing was paid"
+        paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked or self.cost else "nothing was paid"
         paid += f", ${self.cost_before:.4f} in earlier runs" if self.cost_before else ""
         paid += f" (${self.bound:.4f} of it is an upper bound, for what was not stated or read)" if self.bound else ""
-        paid += f"; {self.rejected} rejected by the endpoint, the last one: {self.last_fault}" if self.rejected else ""
-        rest = f"; {self.failed} failed, the last one: {self.last_fault}" if self.failed else ""
+        rejected = f"; {self.rejected} rejected by the endpoint, the last one: {self.last_rejection}"
+        rest = rejected if self.rejected else ""
+        rest += f"; {self.failed} failed, the last one: {self.last_fault}" if self.failed else ""
         rest += "".join(f"; {n} passages have no {variant} reply" for variant, n in self.unanswered.items() if n > 0)
         return f"{taken}, {paid}{rest}"
 
-    def count(self, record: JournalRecord, config: TeacherConfig) -> None:
+    def count(self, record: JournalRecord) -> None:
         """Add a reply that was just paid for."""
         self.asked += 1
         self.unanswered[record["variant"]] -= 1
         self.prompt_tokens += record["usage"]["prompt_tokens"]
         self.reply_tokens += record["usage"]["completion_tokens"]
-        self.cost += record_cost(record, config)
+        self.cost += record.get("cost", 0.0)
         self.bound += record_bound(record)
+
+    def count_unread(self, dollars: float) -> None:
+        """Add what requests cost at most that may be billed although their replies cannot be read."""
+        self.cost += dollars
+        self.bound += dollars
 
 
 def read_completion(question: Question, response: Any, url: str, config: TeacherConfig) -> JournalRecord:
     """Turn the JSON of a chat completion into a journal record, with the finish reason of `plain_reason`.
 
     Raises the exceptions of `exception_of` for an error in the body, and TransientError for anything else that is not
-    an answer to the passage, such as an empty completion.
+    an answer to the passage, such as an empty completion. A TransientError is marked as billed.
     """
     body = response if isinstance(response, dict) else {}
     choices, usage, model = body.get("choices"), body.get("usage"), body.get("model")
@@ -133,7 +131,10 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
         error = choice.get("error") or body.get("error") or fault
         found, number = find_error(error), str(error.get("code") if isinstance(error, dict) else "")
         status = int(number) if number.isdecimal() else 400 if found[0] in PASSAGE_CODES else 0
-        raise exception_of(status, found, {}, url, config)
+        why = exception_of(status, found, {}, url, config)
+        if isinstance(why, TransientError):
+            why.billed = True
+        raise why
     usage = usage if isinstance(usage, dict) else {}
     used = {"prompt_tokens": 0, "completion_tokens": 0}
     for name in ("prompt_tokens", "completion_tokens"):
@@ -157,11 +158,6 @@ def make_record(
         "key": question.key, "passage_id": question.passage_id, "variant": question.variant, "reply": reply,
         "finish_reason": finish_reason, "usage": usage or {"prompt_tokens": 0, "completion_tokens": 0}, "model": model,
     }  # fmt: skip
-
-
-def record_cost(record: JournalRecord, config: TeacherConfig) -> float:
-    """Dollars that a journaled reply cost; one of an earlier version costs as much as it would at today's prices."""
-    return record["cost"] if "cost" in record else price(**record["usage"], config=config)
 
 
 def record_bound(record: JournalRecord) -> float:

@@ -70,9 +70,11 @@ def request_body(question: Question, config: TeacherConfig) -> Parameters:
 def longest_reply(parameters: Parameters) -> int:
     """Maximum number of tokens in a reply to a request with these parameters."""
     limits = [parameters[name] for name in LIMITS if name in parameters]
-    if not limits or any(type(limit) is not int or limit < 1 for limit in limits):
-        why = f"set no limit for the length of a reply ({limits}): set max_completion_tokens"
-        raise UserError(f"teacher.parameters {why}")
+    if not limits:
+        raise UserError("teacher.parameters set no limit for the length of a reply: set max_completion_tokens")
+    if wrong := [limit for limit in limits if type(limit) is not int or limit < 1]:
+        given = f"teacher.max_answer_tokens or teacher.parameters give {wrong[0]!r} as the limit of a reply"
+        raise UserError(f"{given}: give a whole number of at least 1")
     return max(limits)
 
 
@@ -93,8 +95,9 @@ def price(prompt_tokens: int, completion_tokens: int, config: TeacherConfig) -> 
 
 
 def address(config: TeacherConfig) -> str:
-    """The endpoint's address without credentials."""
-    return public_url(config.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+    """The endpoint's address without credentials, spelled without a slash at its end."""
+    given = config.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    return public_url(given).rstrip("/")
 
 
 def other_keys(question: Question, config: TeacherConfig, limits: Iterable[dict[str, int]]) -> Iterator[str]:

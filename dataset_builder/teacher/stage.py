@@ -13,7 +13,7 @@ from ..corpus.sources import text_sha256
 from .client import TeacherClient
 from .journal import Journal
 from .questions import RECORDED, Questioner, RecordedReply, load_recorded, questions
-from .records import ReplyCounts, make_record, record_cost
+from .records import ReplyCounts, make_record
 from .requests import Question
 
 
@@ -89,7 +89,7 @@ def extrapolate(journal: Journal, config: TeacherConfig, remaining: int) -> Expe
     if that is slower.
     """
     paid = [record for record in journal.records() if record["model"] != RECORDED and "copy_of" not in record]
-    cost, cost_margin = _total([record_cost(record, config) for record in paid], remaining)
+    cost, cost_margin = _total([record.get("cost", 0.0) for record in paid], remaining)
     latencies = [record["seconds"] for record in paid if "seconds" in record]
     seconds, margin = (value / config.concurrency for value in _total(latencies, remaining))
     duration = max(seconds, 60 * remaining / config.requests_per_minute if config.requests_per_minute else 0.0)

@@ -6,8 +6,8 @@
     open-ner annotate --dataset_name org/texts --model M --output_dir DIR --shard 3/8
 
 `accelerate launch` starts a process per GPU; each makes its own files of the folder. After an interruption the same
-command makes the files that are missing. `--shard I/N` makes a part of the files, for N jobs that share the folder;
-the command without it completes and counts them. A row without a text gets null instead of a list of entities.
+command makes the files that are missing. `--shard I/N` makes a part of the files, for N jobs with one folder; the
+command without --shard makes what is missing and counts the entities. A row without a text gets null, not a list.
 """
 
 import json

@@ -3,32 +3,52 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
     """A mistake that the user can correct; the message names the wrong value and what to do about it."""
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command's `main`; after a known error, print one line to stderr and exit with a status."""
+@contextmanager
+def readable_weights() -> Iterator[None]:
+    """Raise OSError if weights cannot be read; safetensors and pickle raise exceptions of their own kind."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, UnpicklingError) as error:
+        what = "the weights are incomplete, or a git-LFS pointer: download them again"
+        raise OSError(f"{what}; {error!s:.60}") from None
+
+
+def run(main: Callable[[], None], resumes: bool = False) -> None:
+    """Run a command's `main`; after a known error, print one line to stderr and exit with a status.
+
+    `resumes` tells whether the same command goes on after an interruption.
+    """
     try:
         return main()
     except UserError as error:
         status, line = 2, f"error: {' '.join(str(error).split())}"
     except KeyboardInterrupt:
-        status, line = 130, "interrupted: run the same command again to go on from here"
+        status, line = 130, f"interrupted{': run the same command again to go on from here' if resumes else ''}"
     except BrokenPipeError:  # the reader of the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        remedy = "make room or choose another --output_dir, then run the same command again"
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             cause = f"{error.strerror}{f' at {error.filename}' if error.filename else ''}"
+            if error.errno in (errno.EACCES, errno.EROFS):
+                remedy = "check its permissions or write elsewhere"
         elif "os error 28" in str(error) or "errno 28" in str(error).lower():
             cause = "no space left on the disk"  # safetensors and Arrow give the system's error only as text
         else:
             raise
-        status = 1
-        line = f"error: {cause}: make room or choose another --output_dir, then run the same command again"
+        status, line = 1, f"error: {cause}: {remedy}"
     print(line, file=sys.stderr)
     sys.exit(status)

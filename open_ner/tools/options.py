@@ -37,16 +37,29 @@ def read_types(option: str | None) -> list[str] | dict[str, str] | None:
         return None
     if option.lstrip()[:1] in ("{", "["):
         try:
-            return json.loads(option)
+            types = json.loads(option, object_pairs_hook=_once_each)
         except ValueError as error:
             raise UserError(f"--types begins like JSON but is not valid ({error}): {option!r:.80}") from None
+        if wrong := [name for name in types if not isinstance(name, str)]:
+            raise UserError(f"--types: {wrong[0]!r} is not a string: write a list of names, or {{name: definition}}")
+        return types
     parts = [part.strip() for part in option.split(",") if part.strip()]
     if not parts:
         raise UserError(f"--types {option!r} names no type: write person,city")
     if not any("=" in part for part in parts):
         return parts
     pairs = (part.partition("=") for part in parts)
-    return {name.strip(): definition.strip() if equals else name for name, equals, definition in pairs}
+    return _once_each([(name.strip(), definition.strip() if equals else name) for name, equals, definition in pairs])
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return pairs as a dict; raise UserError for a name that is given twice."""
+    result: dict[str, Any] = {}
+    for name, definition in pairs:
+        if name in result:
+            raise UserError(f"--types: {name!r} is given twice: remove one of them")
+        result[name] = definition
+    return result
 
 
 def read_threshold(option: str) -> float | dict[str, float]:

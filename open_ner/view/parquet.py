@@ -93,8 +93,8 @@ def _open_rejects(folder: Path) -> Opened:
 def rejects_beside(path: Path, config: str | None) -> tuple[Path, str] | None:
     """The folder of rejects that belongs to a file of annotations or to a dataset's folder, and the variant in it."""
     folder = path / "rejects" if path.is_dir() else path.parent / "dataset" / "rejects"
-    parts = path.name.split(".")
-    variant = config or "annotations" if path.is_dir() else parts[1] if parts[0] == "annotations" else ""
+    stem, _, rest = path.name.partition(".")
+    variant = config or "annotations" if path.is_dir() else rest.partition(".")[0] if stem == "annotations" else ""
     if not variant or not (folder / "rejects.parquet").exists():
         return None
     if variant == "annotations":  # the passages of the first variant

@@ -5,6 +5,7 @@ Only the passages that are shown are read whole: a source first finds where each
 
 import gzip
 import random
+import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +31,9 @@ class Source:
 
 @dataclass
 class Page:
-    """The passages that are shown, of `size` passages in all; `notes` say how to see the others."""
+    """The passages that are shown; `notes` say how to see the others."""
 
     passages: list[Passage]
-    size: int
     notes: list[str] = field(default_factory=list)
     noun: str = "reject"  # what the rejects are called: those of predictions are errors
 
@@ -63,7 +63,7 @@ def open_page(
     places = range(first, min(source.size, first + limit))
     if sample is not None:
         places = sorted(random.Random(seed).sample(range(source.size), min(sample, source.size)))
-    page, characters = Page([], source.size, noun=source.noun), 0
+    page, characters = Page([], noun=source.noun), 0
     for passage in source.read(places):
         page.passages.append(passage)
         characters += len(passage["text"])
@@ -83,7 +83,7 @@ def open_page(
     return page
 
 
-def open_source(path: Path, config: str | None = None) -> Source:
+def open_source(path: Path, config: str | None) -> Source:
     """Open a file or folder.
 
     Args:
@@ -102,8 +102,8 @@ def open_source(path: Path, config: str | None = None) -> Source:
 
             return Source(str(path), *open_dataset(path, config))
         return _open_lines(path)
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+    except (OSError, EOFError, zlib.error) as error:  # the last two are those of a damaged .gz
+        raise UserError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _join_rejects(path: Path, config: str | None, page: Page) -> None:

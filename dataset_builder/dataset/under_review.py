@@ -15,7 +15,7 @@ UNDER_REVIEW = "under_review"  # the reason of the reject
 FILE = Path("review") / "held_out.jsonl"  # in the folder of a run
 
 
-class HeldOutLine(TypedDict):
+class UnderReviewLine(TypedDict):
     """A line of held_out.jsonl."""
 
     id: str
@@ -23,14 +23,14 @@ class HeldOutLine(TypedDict):
 
 
 @dataclass
-class HeldOut:
+class UnderReview:
     """The ids and text hashes of a run's passages under review, of all its reviews."""
 
     ids: set[str] = field(default_factory=set)
     hashes: set[str] = field(default_factory=set)
 
     @classmethod
-    def read(cls, folder: Path) -> "HeldOut":
+    def read(cls, folder: Path) -> "UnderReview":
         """Read the file of a run; without the file nothing is under review. Raises UserError if it is damaged."""
         path, found = folder / FILE, cls()
         if path.exists():
@@ -46,17 +46,17 @@ class HeldOut:
         return passage.id in self.ids or (bool(self.ids) and text_sha256(passage.text) in self.hashes)
 
 
-def add_held_out(folder: Path, passages: Iterable[tuple[str, str]]) -> None:
+def add_under_review(folder: Path, passages: Iterable[tuple[str, str]]) -> None:
     """Add passages `(id, text)` that are not yet in the file of a run, atomically; what is in the file stays in it."""
     path = folder / FILE
-    lines: list[HeldOutLine] = _lines(path) if path.exists() else []
-    new = [HeldOutLine(id=name, text_sha256=text_sha256(text)) for name, text in passages]
+    lines: list[UnderReviewLine] = _lines(path) if path.exists() else []
+    new = [UnderReviewLine(id=name, text_sha256=text_sha256(text)) for name, text in passages]
     lines += [line for line in new if line not in lines]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(path, lines)
 
 
-def _lines(path: Path) -> list[HeldOutLine]:
+def _lines(path: Path) -> list[UnderReviewLine]:
     try:
         return list(read_jsonl(path))
     except (OSError, ValueError) as error:
