@@ -28,8 +28,10 @@ def read_key(config: TeacherConfig, wanted: int) -> str:
     """Read the API key from the environment; raises UserError if it is missing or not valid in a header."""
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
-        unset = f"{wanted} questions are to be asked, but ${config.api_key_env} is not set"
-        raise UserError(f"{unset}: set it (any text, if the server needs no key)")
+        raise UserError(
+            f"{wanted} questions are to be asked, but ${config.api_key_env} is not set: "
+            "set it (any text, if the server needs no key)"
+        )
     if not key.isascii() or not key.isprintable():
         raise UserError(f"${config.api_key_env} contains characters that are not valid in an API key; set it again")
     return key
