@@ -126,6 +126,7 @@ def run_identity(
         **{name: getattr(config, name) for name in IDENTITY},
         **{name: getattr(model_config, name) for name in MODEL_IDENTITY},
         "lora_target_modules": str(model_config.lora_target_modules),
+        "early_stopping_patience": script.early_stopping_patience,
         **{name: getattr(config, name) for name in PACKING if config.packing},
     }  # fmt: skip
 

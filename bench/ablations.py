@@ -124,12 +124,12 @@ def report(sources: list[Path]) -> None:
         known = json.loads((ROOT / RESULTS / "arms.json").read_text(encoding="utf-8"))
     trained = {name: read_training(name) for name in files}
     for name, training in trained.items():
-        base = ARMS[name].base
+        base = ARMS[name].base or name
         if base not in trained:
             if name in known:
                 continue  # its row was measured where its base was trained too
             base = name
-        elif training["options"] == trained[base]["options"]:
+        elif base != name and training["options"] == trained[base]["options"]:
             continue  # bf16, on a machine that trains in float32
         known[name] = {
             **provenance(*sources), "base": base, **training["options"],
@@ -191,4 +191,4 @@ def plot(rows: dict[str, dict]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

@@ -249,4 +249,4 @@ def write_table() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

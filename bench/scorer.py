@@ -40,7 +40,8 @@ def main() -> None:
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         sources = [Path(args.data_dir) / benchmark.config.path for benchmark in benchmarks.values()]
-        write_json(args.output, {**provenance(*sources), "sets": results})
+        local = [path for path in sources if path.is_file()]  # the others are on the Hub
+        write_json(args.output, {**provenance(*local), "sets": results})
 
 
 def measure(benchmark: Benchmark) -> dict[str, float | None]:

@@ -94,4 +94,4 @@ def parse_arguments() -> tuple[argparse.Namespace, dict[str, str], Engine]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, resumes=True)

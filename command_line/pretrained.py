@@ -15,7 +15,9 @@ def load_or_explain(kind: type, name: str, **options: Any) -> Any:
         with readable_weights():
             return kind.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        hint = "`make setup` puts the default student in place" if name.startswith("models/") else "check the name"
+        hint = (
+            "`make setup` puts the default student in place" if name.startswith("models/") else "check name and files"
+        )
         raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
 
 

@@ -94,7 +94,7 @@ def read_passages(
             passages.append(passage)
     labels = {entity["type"] for passage in passages for entity in passage.entities}
     everywhere = sorted(set(_words(config, labels)))
-    asked = [config.types or _words(config, passage.types or ()) or everywhere for passage in passages]
+    asked = [config.types or (_words(config, passage.types) if passage.types else everywhere) for passage in passages]
     return [_ask(config, *each, rejects) for each in zip(passages, asked, strict=True)], revision
 
 

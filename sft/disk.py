@@ -16,7 +16,7 @@ def require_space(folder: Path, model: "PreTrainedModel | PeftModel", config: "T
     """Raise UserError unless the disk of `folder` has room for the student and the checkpoints of a run.
 
     Checkpoints of an adapter hold the adapter; the student has the weights of the whole model. Checkpoints of an
-    earlier part of the run will be deleted, so they count as free.
+    earlier part of the run count as free if newer ones replace them.
     """
     learned = sum(_numel(p) * p.itemsize for p in model.parameters() if p.requires_grad)
     needed = weights = sum(map(_numel, model.parameters())) * model.dtype.itemsize
@@ -26,7 +26,8 @@ def require_space(folder: Path, model: "PreTrainedModel | PeftModel", config: "T
         needed += checkpoint * ((config.save_total_limit or 1) + 1)
     existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     free = shutil.disk_usage(existing).free
-    free += sum(path.stat().st_size for path in folder.glob("checkpoint-*/**/*") if path.is_file())
+    if config.save_strategy != "no" and config.save_total_limit:
+        free += sum(path.stat().st_size for path in folder.glob("checkpoint-*/**/*") if path.is_file())
     if free < needed:
         raise UserError(
             f"{folder}: weights and checkpoints need {needed / 2**30:.1f} GiB and the disk has {free / 2**30:.1f} GiB "

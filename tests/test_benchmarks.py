@@ -58,9 +58,11 @@ def test_labels_are_verbalized_and_dropped(tmp_path: Path) -> None:
 
 
 def test_the_types_of_a_row_are_labels(tmp_path: Path) -> None:
-    (tmp_path / "b.jsonl").write_text(json.dumps(offsets_row()))
+    rows = [offsets_row(), offsets_row() | {"id": "2", "types": ["river"], "entities": []}]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
     recipe = "path: b.jsonl\nformat: offsets\nverbalize: {city: town, river: stream}\ndrop: [river]\n"
     benchmark = load(tmp_path, recipe)
+    assert not any(passage.queries for passage in benchmark.passages[1:])  # all its labels are dropped
     queries = [(query.type, query.gold) for query in benchmark.passages[0].queries]
     assert queries == [("town", '["Paris"]'), ("country", '["France"]')] and benchmark.rejects == {}
 

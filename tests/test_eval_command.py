@@ -337,7 +337,11 @@ def test_a_model_without_a_chat_template_is_an_error(tiny_student: Path, tmp_pat
     [
         ("model.safetensors", lambda _: b"version https://git-lfs.github.com/spec/v1\n", "a git-LFS pointer"),
         ("model.safetensors", lambda content: content[:5000], "incomplete, or"),
-        ("config.json", lambda content: content.replace(b'"hidden_size": ', b'"hidden_size": 1'), "check the name"),
+        (
+            "config.json",
+            lambda content: content.replace(b'"hidden_size": ', b'"hidden_size": 1'),
+            "check name and files",
+        ),
     ],
 )
 def test_weights_that_cannot_be_loaded_give_a_one_line_error(

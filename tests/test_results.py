@@ -121,6 +121,13 @@ def test_an_arm_is_compared_with_its_base_and_keeps_its_row_on_a_machine_that_ha
     assert rows["negatives_2"]["free"]["strict"]["interval"][0] > 0 and rows["start"]["free"]["strict"]["gain"] == 0
     measured = (root / ablations.RESULTS / "table.md").read_text()
 
+    (root / ablations.RESULTS / "arms.json").write_text(
+        json.dumps({name: {**row, "commit": "old"} for name, row in rows.items()})
+    )
+    ablations.report([data])
+    again = json.loads((root / ablations.RESULTS / "arms.json").read_text())
+    assert again == rows | {"negatives_uniform": {**rows["negatives_uniform"], "commit": "old"}}
+
     rows["negatives_2"]["commit"] = "earlier"
     (root / ablations.RESULTS / "arms.json").write_text(json.dumps(rows))
     shutil.rmtree(root / ablations.WORK / "start")

@@ -468,6 +468,7 @@ def test_a_wrong_file_is_one_line_and_writes_nothing(
     [
         (["--by", "uncertain"], "needs a second opinion"), (["--model", "m"], "--model has no effect"),
         (["--show", "other"], "--show other needs"), (["--sample", "0"], "at least 1"),
+        (["--types", "drug=a substance"], "a review has the definitions of the run"),
         (["--types", "city,city"], "twice"), (["--types", " "], "names no type"),
         (["--types", "[]"], "--types is empty"), (["--types", "[[1]]"], r"\[1\] is not a string"),
         (["--by", "uncertain", "--model", "m", "--other_run", "r"], "give one of them"),

@@ -250,6 +250,8 @@ def test_the_folder_of_another_run_is_not_touched(
     for change in (
         ["--learning_rate", "1e-3"], ["--branches", "false"], ["--use_peft", "true"], ["--lora_target_modules", "q"],
         ["--packing", "true", "--branches", "false"],
+        ["--early_stopping_patience", "2", "--load_best_model_at_end", "true", "--metric_for_best_model", "entity_f1",
+         "--save_strategy", "steps", "--save_total_limit", "1", "--eval_strategy", "steps"],
     ):  # fmt: skip
         with pytest.raises(UserError, match="holds another run"):
             command(monkeypatch, recipe, *change)

@@ -64,6 +64,8 @@ class EndpointModel:
         """Yield the lines of each passage, after all questions are asked; see `EvaluatedModel`."""
         with Journal(self._journal(suite)) as journal:
             client, questions = self._open(todo, suite, journal)
+            if (cap := suite.endpoint.max_cost) != self.teacher.max_cost:
+                print(f"{self.name}: of --max_cost ${self.teacher.max_cost:g}, ${cap:g} are left")
             client.fetch(questions, len(questions))
             records = [journal.get(question.key) for question in questions]
         failed, missing = client.counts.failed, client.counts.unanswered.total() - client.counts.failed

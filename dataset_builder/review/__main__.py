@@ -23,7 +23,9 @@ def main() -> None:
     if args.command == "export":
         from .export import ExportOptions, export
 
-        types = None if args.types is None else list(read_types(args.types) or [])
+        types = read_types(args.types)
+        if isinstance(types, dict):
+            raise UserError(f"--types {args.types!r}: a review has the definitions of the run; give the names alone")
         export(ExportOptions(
             args.run, folder, args.to, args.sample, args.by, args.seed, types, args.model, args.predictions,
             args.other_run, args.show, args.blank, args.pool,

@@ -90,7 +90,7 @@ class Asking:
         if self.failures and not self.counts.asked:
             raise self._down()
         if self.cap_reached:
-            print(f"stopped below max_cost ${self.config.max_cost}: raise teacher.max_cost and run again to go on")
+            print(f"stopped below max_cost ${self.config.max_cost:g}: raise teacher.max_cost and run again to go on")
 
     def _interrupt(self, number: int) -> None:
         """On the first Ctrl-C or SIGTERM, finish the requests in flight; on a second Ctrl-C, abandon them."""

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ class Batch:
     questions: dict[str, Question]
     ceiling: float
     done: int = 0
+    ceilings: dict[str, float] = field(default_factory=dict)  # of an earlier run's questions, under its limits
 
 
 class AskingInBatches:
@@ -93,7 +94,7 @@ class AskingInBatches:
                 raise UserError(failed)
             print(failed)
         if self.queue:
-            cap = f"stopped below max_cost ${self.config.max_cost}: {len(self.queue)} requests are not submitted"
+            cap = f"stopped below max_cost ${self.config.max_cost:g}: {len(self.queue)} requests are not submitted"
             print(f"{cap}; raise teacher.max_cost and run again to go on")
 
     def adopt(self) -> None:
@@ -124,8 +125,9 @@ class AskingInBatches:
                 # the file names neither variant nor passage
                 question = Question(row["custom_id"], "", "", row["body"]["messages"])
                 batch.questions[question.key] = self.todo.get(question.key, question)
+                batch.ceilings[question.key] = request_ceiling(question, self.config, row["body"])
                 if question.key not in self.journal:
-                    batch.ceiling += request_ceiling(question, self.config, row["body"])
+                    batch.ceiling += batch.ceilings[question.key]
         return batch
 
     def submit(self) -> None:
@@ -228,7 +230,8 @@ class AskingInBatches:
         """Count the billed lines without a usable reply, once even if the batch is collected again after a kill."""
         unread = [key for key, fault in faults.items() if isinstance(fault, TransientError) and fault.billed]
         if unread and batch.id not in self.journal.counted_batches:
-            dollars = sum(request_ceiling(batch.questions[key], self.config) for key in unread)
+            ceilings = {key: request_ceiling(batch.questions[key], self.config) for key in unread} | batch.ceilings
+            dollars = sum(ceilings[key] for key in unread)
             self.journal.note({"unread": dollars, "batch": batch.id})
             self.counts.count_unread(dollars)
 

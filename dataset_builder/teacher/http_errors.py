@@ -14,9 +14,8 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from .parse import PASSAGE_CODES
 
-MOST_ALIKE = (
-    10  # rejections in a row, unusable replies or 429s: the reason is then the key or the request, not a passage
-)
+# rejections in a row, unusable replies or 429s: the reason is then the key or the request, not a passage
+MOST_ALIKE = 10
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 DENIED_CODES = ("invalid_api_key", "model_not_found")
 GATEWAY = (408, 502, 504, 520, 522, 524)  # statuses of a proxy that timed out; the model's reply may be billed

@@ -95,5 +95,5 @@ def load_student(model: str, device: str | None, revision: str | None = None) ->
     try:
         return load(model, device=device, revision=revision)
     except (ValueError, KeyError, OSError, RuntimeError) as error:
-        hint = "check the name and --device" if revision is None else "check the name, --revision and --device"
-        raise UserError(f"{model!r} cannot be loaded ({error!s:.200}): {hint}") from None
+        place = "name" if revision is None else "name, --revision"
+        raise UserError(f"{model!r} cannot be loaded ({error!s:.200}): check {place}, files and --device") from None
