@@ -80,7 +80,7 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
     """Read one benchmark; raises UserError if it is missing, broken or empty, or if the protocol seems misspelt."""
     config = read_recipe(BenchmarkConfig, recipe)
     protocols = dict.fromkeys(PUBLISHED, {}) | config.protocols
-    near = difflib.get_close_matches(suite.protocol, protocols, 1, cutoff=0.8)
+    near = difflib.get_close_matches(suite.protocol, protocols, 1, cutoff=0.7)
     if near and not suite.protocol.startswith(tuple(protocols)):
         hint = f"did you mean {near[0]}? If not, add `{suite.protocol}: {{}}` to the protocols of {recipe}"
         raise UserError(f"--protocol {suite.protocol}: {hint}")
