@@ -110,6 +110,7 @@ def test_the_wheel_has_the_runtime_and_nothing_else(wheel: Path) -> None:
     assert needed == [
         "torch",
         "transformers",
+        "safetensors",
         "rich",
         "openai",
         "spacy",
