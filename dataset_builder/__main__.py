@@ -121,7 +121,7 @@ def dry_run(config: BuildConfig, folder: Path, pilot: int | None) -> None:
             started = time.monotonic()
             counts = annotate(load_passages(folder), journal, config.teacher, most=pilot)
             print(f"pilot: {counts.asked} replies for ${counts.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
-        print("dry run: " + "\n".join(what_is_left(config, folder, journal, paid=pilot is not None)))
+        print("dry run: " + "\n".join(what_is_left(config, folder, journal, paid=bool(pilot))))
 
 
 def preview(config: BuildConfig, folder: Path, number: int) -> None:

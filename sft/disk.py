@@ -36,5 +36,5 @@ def require_space(folder: Path, model: "PreTrainedModel | PeftModel", config: "T
 
 
 def _numel(parameter: "torch.nn.Parameter") -> int:
-    """Return the numbers in a parameter, also if DeepSpeed ZeRO-3 has sharded it or it has two of 4 bits per byte."""
+    """Return how many numbers a parameter has, also if ZeRO-3 shards it or 4-bit quantization packs two in a byte."""
     return getattr(parameter, "ds_numel", parameter.numel()) * (2 if hasattr(parameter, "quant_state") else 1)
