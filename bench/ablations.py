@@ -3,9 +3,9 @@
     python bench/ablations.py --data DISTILLED --dev DEV_CLOSED [--arms start negatives_4 ...]
 
 DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies); DEV_CLOSED has sentences.jsonl.gz,
-the development set. Passages of the development set, by id or by text, are never trained on. Every arm trains on
-about the same number of tokens and is asked sentences of the choosing half. It is kept if the paired 95 % interval of
-its gain excludes 0; bf16 is kept for its speed, because its interval contains 0. The steps are those of
+the development set. Passages of the development set, by id or by text, are never trained on. An arm trains on about as
+many tokens as the arm that it changes, and is asked sentences of the choosing half. It is kept if the paired 95 %
+interval of its gain excludes 0; bf16 is kept for its speed, because its interval contains 0. The steps are those of
 bench/parts/steps.py: the same command goes on after an interruption. The table is written to results/ablations, where
 arms that this machine has not trained keep their rows.
 """
@@ -31,7 +31,6 @@ from zero_shot.records import read_predictions  # noqa: E402
 
 RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
 WORK, RESULTS = Path("runs/ablations"), Path("results/ablations")  # relative, as they are shown in cards and results
-TOKENS = 400_000  # to train on
 Options = dict[str, object]
 
 
@@ -42,6 +41,7 @@ class Arm:
     base: str
     build: Options = field(default_factory=dict)  # of the build recipe's section `dataset`
     train: Options = field(default_factory=dict)  # of train_sft.py
+    tokens: int | None = None  # to train on; None: as many as `base`
 
 
 ARMS = {
@@ -50,6 +50,7 @@ ARMS = {
         "",
         {"negative_ratio": 1.0, "max_queries": 10},
         {"learning_rate": 1.5e-4, "seed": 42, "bf16": False},
+        tokens=400_000,
     ),
     "negatives_half": Arm("start", {"negative_ratio": 0.5}),
     "negatives_2": Arm("start", {"negative_ratio": 2.0}),
@@ -62,18 +63,19 @@ ARMS = {
     "queries_20": Arm("bf16", {"max_queries": 20}),
     "negatives_source": Arm("bf16", {"negatives": "source"}),
     "seed_7": Arm("bf16", {"seed": 7}, {"seed": 7}),
-    # claims of the paper
-    "negatives_uniform": Arm("bf16", {"negatives": "uniform"}),
-    "negatives_none": Arm("bf16", {"negatives": "none"}),
-    "multi_turn": Arm("bf16", train={"branches": False}),
+    # claims of the paper, tested with a third of the tokens
+    "frequency": Arm("negatives_4", tokens=130_000),
+    "negatives_uniform": Arm("frequency", {"negatives": "uniform"}),
+    "negatives_none": Arm("frequency", {"negatives": "none"}),
+    "multi_turn": Arm("frequency", train={"branches": False}),
 }
 
 
-def options(name: str) -> tuple[Options, Options]:
-    """Return all options of an arm: of the build and of the training."""
+def options(name: str) -> tuple[Options, Options, int]:
+    """Return all options of an arm, of the build and of the training, and the tokens to train on."""
     arm = ARMS[name]
-    build, train = options(arm.base) if arm.base else ({}, {})
-    return build | arm.build, train | arm.train
+    build, train, tokens = options(arm.base) if arm.base else ({}, {}, 0)
+    return build | arm.build, train | arm.train, arm.tokens or tokens
 
 
 def main() -> None:
@@ -90,9 +92,9 @@ def main() -> None:
         steps.write_passages(args.data / "passages.jsonl.gz", args.dev / "passages.jsonl.gz", ROOT / passages)
     steps.write_choosing_half(args.dev / "sentences.jsonl.gz", ROOT / WORK / "dev" / "sentences.jsonl.gz")
     for name in args.arms:
-        for_build, for_training = options(name)
+        for_build, for_training, tokens = options(name)
         dataset = steps.build(WORK / name / "data", passages, args.data / "answers.jsonl.gz", for_build)
-        for_training = {**for_training, "max_conversations": steps.count_conversations(dataset, TOKENS)}
+        for_training = {**for_training, "max_conversations": steps.count_conversations(dataset, tokens)}
         model = steps.train(WORK / name / "model", RECIPE, dataset, for_training)
         steps.evaluate(
             model, WORK / name / "on_dev", "recipes/eval/dev_closed.yaml", "--data_dir", WORK / "dev",
@@ -129,7 +131,7 @@ def report(sources: list[Path]) -> None:
             if name in known:
                 continue  # its row was measured where its base was trained too
             base = name
-        elif base != name and training["options"] == trained[base]["options"]:
+        elif base != name and all(training[key] == trained[base][key] for key in ("options", "trained_on")):
             continue  # bf16, on a machine that trains in float32
         known[name] = {
             **provenance(*sources), "base": base, **training["options"],
@@ -162,7 +164,7 @@ def report(sources: list[Path]) -> None:
 def read_training(arm: str) -> dict[str, Any]:
     """Return the training record of an arm, with the options of build and training that were used as `options`."""
     training = json.loads((ROOT / WORK / arm / "model" / "training.json").read_text(encoding="utf-8"))
-    for_build, for_training = options(arm)
+    for_build, for_training, _ = options(arm)
     used = {name: training["recipe"].get(name, value) for name, value in for_training.items()}
     return {**training, "options": {"build": for_build, "train": used}}
 
