@@ -1,15 +1,19 @@
 """Reports of bench/results.py and bench/ablations.py, from predictions that were made up."""
 
+import gzip
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from bench import ablations, results
+from bench import ablations, results, supervised
 from bench.answers import is_choosing
 from bench.parts import steps
+from bench.parts.sets import write_sets
 from zero_shot.predict import folder_name
 
 CHOOSING, REPORTING = (
@@ -156,3 +160,48 @@ def test_an_arm_in_bf16_is_trained_on_any_machine(
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     monkeypatch.setattr(steps, "fast_bf16", lambda: fast)
     assert steps.precision(wanted) == options
+
+
+def test_supervised_students_are_compared_on_each_set_and_on_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised, "ROOT", root)
+    monkeypatch.setattr(supervised, "OUTPUT", root / "results" / "supervised.json")
+    for name in supervised.SETS:
+        for split in ("train", "test"):
+            (root / name).mkdir(exist_ok=True)
+            (root / name / f"{split}.jsonl.gz").write_bytes(name.encode())
+    args = Namespace(distilled=Path("runs/student"), data=root)
+    training = {"seconds": 90.0, "trained_on": {"conversations": 3, "tokens": 1000}}
+    for place, (name, (_, further)) in enumerate(supervised.STUDENTS.items()):
+        model = args.distilled if further is None else supervised.WORK / name
+        (root / model).mkdir(parents=True)
+        (root / model / "training.json").write_text(json.dumps(training))
+        target = root / supervised.WORK / "on_test" / name / folder_name(str(model)) / "run"
+        target.mkdir(parents=True)
+        lines = [
+            {**line, "benchmark": one} for one in supervised.SETS for n in range(20)
+            for line in predicted(f"text-{n}", n >= 6 * place)
+        ]  # fmt: skip
+        (target / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        supervised.report(args)  # the evaluation is not finished
+        (target / "results.json").write_text("{}")
+    supervised.report(args)
+    written = json.loads((root / "results" / "supervised.json").read_text())
+    assert len(written["data_hash"]) == 16 and list(written["students"]) == list(supervised.STUDENTS)
+    strict = {name: row["all"]["strict"] for name, row in written["students"].items()}
+    assert strict["with_line"]["gain"] == 0 and strict["both"]["interval"][0] > 0 > strict["distilled"]["interval"][1]
+    both = written["students"]["both"]
+    assert both["mean"]["strict"] == pytest.approx(both["all"]["strict"]["f1"], abs=0.1) == 95.2
+    assert list(both["sets"]) == list(supervised.SETS)
+
+
+@pytest.mark.parametrize("line", [False, True])
+def test_sets_are_asked_with_the_line_of_their_training(line: bool, tmp_path: Path) -> None:
+    mention = {"start": 0, "end": 4, "type": "cell"}
+    rows = [{"id": str(n), "text": f"Cell number {n}.", "entities": [mention]} for n in range(9)]
+    (tmp_path / "AnEM").mkdir()
+    with gzip.open(tmp_path / "AnEM" / "test.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    counts = write_sets(tmp_path, [], tmp_path, 5, ["AnEM"], dataset_line=line)
+    assert counts == {"AnEM": {"texts": 9, "shared": 0, "asked": 5}}
+    assert yaml.safe_load((tmp_path / "AnEM.yaml").read_text()).get("dataset") == ("AnEM" if line else None)
+    assert yaml.safe_load((tmp_path / "suite.yaml").read_text())["benchmarks"] == [str(tmp_path / "AnEM.yaml")]

@@ -34,7 +34,10 @@ def shared(texts: list[str], training: Iterable[str]) -> set[int]:
     return set().union(*(index.overlaps(passage) for passage in training))
 
 
-def write_sets(data: Path, training: Iterable[str], folder: Path, limit: int) -> dict[str, dict[str, int]]:
+def write_sets(
+    data: Path, training: Iterable[str], folder: Path, limit: int, names: Iterable[str] = SETS,
+    dataset_line: bool = False,
+) -> dict[str, dict[str, int]]:  # fmt: skip
     """Write each set without the texts that share words with the training passages, and a suite of them.
 
     Args:
@@ -42,13 +45,16 @@ def write_sets(data: Path, training: Iterable[str], folder: Path, limit: int) ->
         training: the training passages.
         folder: receives a JSONL file and a YAML for each set, and suite.yaml.
         limit: size of the seeded sample of each set.
+        names: of the sets.
+        dataset_line: ask them with the line `Dataset:`, for students that were trained on them.
 
     Returns:
         By set, the numbers of `texts`, of those `shared` and therefore removed, and of those `asked`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     training, counts = list(training), {}
-    for name, (file, drop) in SETS.items():
+    for name in names:
+        file, drop = SETS[name]
         with gzip.open(data / file, "rt", encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
         seen = shared([row["text"] for row in rows], training)
@@ -57,8 +63,9 @@ def write_sets(data: Path, training: Iterable[str], folder: Path, limit: int) ->
         chosen = sorted(random.Random(42).sample(range(len(kept)), min(limit, len(kept))))
         write_jsonl(folder / f"{name}.jsonl", [kept[number] for number in chosen])
         benchmark = {"name": name, "path": f"{name}.jsonl", "format": "offsets", "types": types, "drop": drop}
+        benchmark |= {"dataset": name} if dataset_line else {}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(benchmark), encoding="utf-8")
         counts[name] = {"texts": len(rows), "shared": len(seen), "asked": len(chosen)}
-    suite = {"name": "human", "benchmarks": [str(folder / f"{name}.yaml") for name in SETS], "protocol": "human"}
+    suite = {"name": "human", "benchmarks": [str(folder / f"{name}.yaml") for name in counts], "protocol": "human"}
     (folder / "suite.yaml").write_text(yaml.safe_dump({**suite, "max_new_tokens": 128}), encoding="utf-8")
     return counts

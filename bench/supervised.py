@@ -1,0 +1,109 @@
+"""Train students on human-annotated sets: with and without the line `Dataset:`, after distillation or not.
+
+    python bench/supervised.py --data SUPERVISED --distilled STUDENT [--passages 60]
+
+SUPERVISED has a folder for each of SETS, with train.jsonl.gz and test.jsonl.gz. The sets share names of types, whose
+guidelines differ. STUDENT is a distilled student, such as that of the arm `frequency` of bench/ablations.py: it is
+asked as it is, and also trained further. All are asked a seeded sample of each test split, so the trained ones are
+tested in their domain. The steps are those of bench/parts/steps.py: the same command goes on after an interruption.
+The results are written to results/bench/supervised.json.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from bench.ablations import RECIPE  # noqa: E402
+from bench.answers import compare  # noqa: E402
+from bench.parts import steps  # noqa: E402
+from bench.parts.provenance import provenance  # noqa: E402
+from bench.parts.sets import write_sets  # noqa: E402
+from hub.records import MAIN  # noqa: E402
+from open_ner.tools.errors import run  # noqa: E402
+from open_ner.tools.files import write_json  # noqa: E402
+from zero_shot.records import read_predictions  # noqa: E402
+
+WORK = Path("runs/supervised_bench")  # relative, as it is shown in cards and results
+OUTPUT = ROOT / "results" / "bench" / "supervised.json"
+SETS = ("AnEM", "BioNLP13CG", "CRAFT")
+BASE = "with_line"  # the others are compared with it
+# whether the line is there, and whether the distilled student is trained further: None is that student as it is
+STUDENTS = {"distilled": (False, None), "without_line": (False, False), BASE: (True, False), "both": (True, True)}
+
+
+def main() -> None:
+    """Train and ask every student, then compare those that are finished."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # the commands run in the project's root, so paths of data are made absolute
+    parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
+    parser.add_argument("--distilled", type=Path, required=True, help="student, relative to the project's root")
+    parser.add_argument("--passages", type=int, default=60, help="seeded sample of each training split")
+    parser.add_argument("--texts", type=int, default=100, help="seeded sample of each test split")
+    args = parser.parse_args()
+    for line in (False, True):
+        write_sets(args.data, [], ROOT / asked(line), args.texts, SETS, dataset_line=line)
+    for name, (line, after) in STUDENTS.items():
+        if after is not None:
+            start = {"model_name_or_path": args.distilled} if after else {}
+            steps.train(WORK / name, RECIPE, build(line, args), {**start, "dataset_config": "supervised"})
+        model = args.distilled if after is None else WORK / name
+        suite = "--data_dir", asked(line)
+        steps.evaluate(model, WORK / "on_test" / name, asked(line) / "suite.yaml", *suite)
+        report(args)
+
+
+def asked(line: bool) -> Path:
+    """Return the folder of the test sets that are asked with or without the line `Dataset:`."""
+    return WORK / ("asked_with_line" if line else "asked")
+
+
+def build(line: bool, args: argparse.Namespace) -> Path:
+    """Build the dataset of the training splits, with or without the line `Dataset:`, and return its folder."""
+    folder = WORK / ("data_with_line" if line else "data")
+    if not (ROOT / folder / "dataset" / "README.md").exists():
+        (ROOT / folder).mkdir(parents=True, exist_ok=True)
+        for name in SETS:
+            described = {"name": name, "path": f"{name}/train.jsonl.gz", "format": "offsets", "license": "other"}
+            (ROOT / folder / f"{name}.yaml").write_text(yaml.safe_dump(described), encoding="utf-8")
+        steps.command(
+            "-m", "dataset_builder", "--config", "recipes/build/supervised.yaml", "--output_dir", folder,
+            "--supervised.sets", json.dumps([str(folder / f"{name}.yaml") for name in SETS]),
+            "--supervised.data_dir", args.data, "--supervised.dataset_line", line,
+            "--supervised.max_passages", args.passages, "--dataset.validation_one_in", 0,
+        )  # fmt: skip
+    return folder / "dataset"
+
+
+def report(args: argparse.Namespace) -> None:
+    """Compare the finished students, on each set and on all, and write the results."""
+    models = {name: args.distilled if after is None else WORK / name for name, (_, after) in STUDENTS.items()}
+    files = {name: steps.predictions(model, WORK / "on_test" / name) for name, model in models.items()}
+    lines = {name: read_predictions(file) for name, file in files.items() if file}
+    if BASE not in lines:
+        return
+    scores = {}
+    for name in SETS:
+        own = {student: [line for line in found if line["benchmark"] == name] for student, found in lines.items()}
+        scores[name] = compare(own, BASE)
+    rows = {}
+    for student, row in compare(lines, BASE).items():
+        training = json.loads((ROOT / models[student] / "training.json").read_text(encoding="utf-8"))
+        sets = {name: {scorer: own[student][scorer] for scorer in MAIN} for name, own in scores.items()}
+        rows[student] = {
+            "trained_on": training["trained_on"], "seconds": training["seconds"], "all": row, "sets": sets,
+            "mean": {scorer: round(fmean(own[scorer]["f1"] for own in sets.values()), 1) for scorer in MAIN},
+        }  # fmt: skip
+        print(student, rows[student]["mean"], row["official"]["gain"], row["official"]["interval"], flush=True)
+    data = [args.data / name / f"{split}.jsonl.gz" for name in SETS for split in ("train", "test")]
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    write_json(OUTPUT, {**provenance(*data), "students": rows})
+
+
+if __name__ == "__main__":
+    run(main, resumes=True)
