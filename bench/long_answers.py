@@ -2,8 +2,8 @@
 
     python bench/long_answers.py --model runs/quickstart/model [--data PASSAGES] [--output FILE.json]
 
-PASSAGES is a JSONL file of rows with `text` and `types`; by default those of the embedded sample that the quick-start's
-student is scored on. Both ways answer the same seeded sample, in turns.
+PASSAGES is a JSONL file of rows with `text` and `types`; by default those of the embedded sample that the quick-start
+is scored on. Both ways answer the same seeded sample, in turns.
 """
 
 import argparse

@@ -13,6 +13,17 @@ from open_ner.tools.files import write_atomic
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "method.md"
 STUDENTS = {"quickstart": "quick-start's student", "distilled": "student of real passages"}
+LAWS = {
+    "negatives_none": "none",
+    "negatives_uniform": "uniform over the types",
+    "frequency": "in proportion to their frequency",
+}  # arms of bench/ablations.py
+SUPERVISED = {
+    "distilled": "distilled only",
+    "without_line": "the sets only, without the line",
+    "with_line": "the sets only, with the line",
+    "both": "distilled, then the sets with the line",
+}  # students of bench/supervised.py
 STEPS = {
     "free": "each type by itself, as in the paper",
     "in the text": "answers are strings of the text",
@@ -39,7 +50,34 @@ def marks(name: str) -> tuple[str, str]:
 
 def parts() -> dict[str, str]:
     """Return the tables by their names."""
-    return {"branches": branches(), "speed": speed(), "answers": answers(), "teacher": teacher()}
+    return {
+        "negatives": negatives(), "supervised": supervised(), "teacher": teacher(), "branches": branches(),
+        "speed": speed(), "answers": answers(),
+    }  # fmt: skip
+
+
+def negatives() -> str:
+    """Compare the laws by which absent types are drawn, on the choosing half of the development set."""
+    arms, rows = _read("ablations/arms.json"), []
+    for name, words in LAWS.items():
+        free, fitted = arms[name]["free"]["official"], arms[name]["fitted"]["strict"]
+        gains = ["", ""] if name == arms[name]["base"] else [_gain(free), _gain(fitted)]
+        shown = [f"{value:.1f}" for value in (free["precision"], free["recall"], free["f1"])]
+        rows.append([words, *shown, gains[0], f"{fitted['f1']:.1f}", gains[1]])
+    head = ["negatives", "precision", "recall", "official F1", "gain [95 %]", "fitted: strict F1", "gain [95 %]"]
+    return table(head, rows)
+
+
+def supervised() -> str:
+    """Compare students of human-annotated sets on the test splits of these sets."""
+    rows = []
+    for name, row in _read("bench/supervised.json")["students"].items():
+        gains = [_gain(row["all"][scorer]) if row["all"][scorer]["gain"] else "" for scorer in ("official", "strict")]
+        f1 = [f"{row['all'][scorer]['f1']:.1f}" for scorer in ("official", "strict")]
+        sets = [f"{scores['official']['f1']:.1f}" for scores in row["sets"].values()]
+        rows.append([SUPERVISED[name], *sets, f1[0], gains[0], f1[1], gains[1]])
+    sets = list(row["sets"])
+    return table(["official F1", *sets, "all", "gain [95 %]", "strict F1", "gain [95 %]"], rows)
 
 
 def branches() -> str:
