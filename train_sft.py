@@ -6,7 +6,7 @@
 
 Without arguments it runs the first command. Every option of SFTConfig and ModelConfig can be set in the recipe or on
 the command line, which overrides the recipe. After an interruption the same command resumes from the newest
-checkpoint, and a finished run is not trained again.
+checkpoint, or starts anew if none was saved. A finished run is not trained again.
 """
 
 import argparse
@@ -204,7 +204,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     from sft.adapters import quantization
     from sft.disk import require_space
     from sft.origin import read_origin
-    from sft.resume import choose_checkpoint, claim, hash_tokens
+    from sft.resume import choose_checkpoint, claim, find_checkpoint, hash_tokens
     from sft.saving import answering_config, save_student
     from sft.tokenizer import load_tokenizer
     from sft.trainer import AnswerTrainer
@@ -254,7 +254,14 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     started = time.monotonic()
     if checkpoint:
         print(f"resuming from {checkpoint}")
-    metrics = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
+    try:
+        metrics = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
+    except KeyboardInterrupt:
+        if main_process:
+            newest = find_checkpoint(folder)
+            anew = "starts anew, because no checkpoint was saved: see --save_strategy"
+            print(f"the same command {f'goes on from {newest}' if newest else anew}", file=sys.stderr)
+        raise
     record: TrainingRecord = {
         "seconds": round(time.monotonic() - started, 1),
         "resumed_from": checkpoint.name if checkpoint else None,
@@ -274,4 +281,4 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
 
 
 if __name__ == "__main__":
-    run(main, resumes=True)
+    run(main)

@@ -36,14 +36,14 @@ class Command(PipelineStep):
         words = [*self.words, "--shard", f"{rank + 1}/{world_size}"] if self.sharded else self.words
         # not passed as `env`: loguru's tracebacks have the values of arguments, and the environment has keys
         os.environ.setdefault("TQDM_MININTERVAL", PROGRESS_SECONDS)
-        process = subprocess.Popen(
-            words,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
+        try:
+            process = subprocess.Popen(
+                words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                encoding="utf-8", errors="replace",
+            )  # fmt: skip
+        except OSError as error:  # known only here, because a launcher may exist on the nodes alone
+            why = f"{words[0]!r} cannot be started ({error.strerror}): check the launcher of the engine"
+            raise CommandError(why) from None
         # Ctrl-C reaches the command directly; after either signal it keeps the replies that were paid, and ends
         stopped: list[int] = []
 

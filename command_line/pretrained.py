@@ -21,12 +21,13 @@ def load_or_explain(kind: type, name: str, **options: Any) -> Any:
         raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
 
 
-def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any]:
+def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any] | None:
     """Read a JSON file or a card's metadata from a folder or a Hub repository of these kinds; {} without the file.
 
-    A Hub that cannot be reached gives {} and a warning. Raises UserError if the file cannot be parsed.
+    A Hub that cannot be reached gives None and a warning. Raises UserError if the file cannot be parsed.
     """
     import yaml
+    from httpx2 import TransportError
     from huggingface_hub import hf_hub_download, metadata_load
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -43,12 +44,13 @@ def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str
             break
         except (HFValidationError, RemoteEntryNotFoundError, RepositoryNotFoundError):
             continue
-        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        except (HfHubHTTPError, LocalEntryNotFoundError, TransportError) as error:
             fault = " ".join(str(error).split())
     else:
         if fault:
             what = f"{file} of {name} cannot be read from the Hub and counts as empty"
             print(f"warning: {what}: check the network and $HF_TOKEN ({fault:.120})", file=sys.stderr)
+            return None
     try:
         return (metadata_load(path) or {}) if file == "README.md" else json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

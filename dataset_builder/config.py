@@ -113,7 +113,9 @@ class TeacherConfig:
     timeout: float = option(120.0, "seconds to wait for a reply")
     price_input: float = option(0.0, "dollars per million prompt tokens")
     price_output: float = option(0.0, "dollars per million reply tokens")
-    max_cost: float | None = option(None, "budget in dollars; never exceeded, counting requests in flight")
+    max_cost: float | None = option(
+        None, "budget in dollars for all commands of the run's folder; never exceeded, counting requests in flight"
+    )
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range, or for options that need another one."""

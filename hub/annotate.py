@@ -59,7 +59,7 @@ def write_card(folder: Path, done: Annotated) -> None:
         config=code(record["dataset_config"] or ""),
         student=_link(record["model"], "", record["model_revision"]), pinned=record["model_revision"],
         model=record["model"], text=code(record["text_column"]), column=code(record["entities_column"]),
-        rows=done.rows, without_text=done.without_text,
+        rows=done.rows, limited=record.get("limit") is not None, without_text=done.without_text,
         entities=done.entities.total(),
         types=[(escape(name), escape(wording), f"{done.entities[name]:,}") for name, wording in types],
         options=[(name, code(str(value))) for name, value in record["options"].items()], version=record["open_ner"],
@@ -71,8 +71,9 @@ def write_card(folder: Path, done: Annotated) -> None:
 def source_metadata(record: AnnotationRecord) -> dict[str, Any]:
     """Read license and language in the card of the source; empty if it is not on the Hub or states none."""
     import yaml
+    from httpx2 import TransportError
     from huggingface_hub import DatasetCard, hf_hub_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 
     if not record["dataset_revision"]:
         return {}
@@ -83,6 +84,12 @@ def source_metadata(record: AnnotationRecord) -> dict[str, Any]:
         stated = DatasetCard(Path(path).read_text(encoding="utf-8")).data.to_dict()
     except RemoteEntryNotFoundError:
         return {}
+    except (HfHubHTTPError, LocalEntryNotFoundError, TransportError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"the card of {record['dataset']} cannot be fetched ({why:.120}): check the network and $HF_TOKEN, then "
+            "run the same command again"
+        ) from None
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(
             f"the card of {record['dataset']} cannot be read ({error!s:.120}): see its README.md"

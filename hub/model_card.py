@@ -89,23 +89,25 @@ def read_runs(folder: Path) -> list[tuple[RunResults, RunResults | None]]:
 def _training_data(folder: Path, training: TrainingRecord) -> TrainingData:
     """Return what dataset and base model say about themselves.
 
-    It is read from them once, and then from the student's folder, because they may move or change.
+    It is read from them once, and then from the student's folder, because they may move or change. It is not kept if
+    one of them cannot be reached, so that the next card asks again.
     """
     path = folder / TRAINING_DATA
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    stats = read_repository_file(training["dataset"], "stats.json", ["dataset"])
-    cards = {
-        "the base model": read_repository_file(training["base_model"], "README.md", ["model"]),
-        "the dataset": read_repository_file(training["dataset"], "README.md", ["dataset"]),
-    }
+    read = [
+        read_repository_file(training["dataset"], "stats.json", ["dataset"]),
+        read_repository_file(training["base_model"], "README.md", ["model"]),
+        read_repository_file(training["dataset"], "README.md", ["dataset"]),
+    ]
+    stats, base, dataset = (part or {} for part in read)
     found: TrainingData = public_value({
-        "licenses": {name: _license_of(card) for name, card in cards.items()},
+        "licenses": {"the base model": _license_of(base), "the dataset": _license_of(dataset)},
         "passage_licenses": stats.get("licenses", {}), "teacher": stats.get("teacher", []),
         "contamination": stats.get("contamination", []),
         "contamination_options": stats.get("contamination_options", {}),
     })  # fmt: skip
-    if stats or any(cards.values()):
+    if None not in read and any(read):
         path.parent.mkdir(exist_ok=True)
         write_json(path, found)
     return found

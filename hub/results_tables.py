@@ -29,8 +29,12 @@ def markdown_table(runs: list[RunResults]) -> str:
                     lines.append(table_row(model, escape(name), label, *cells, failures))
         if average := run.get("average"):
             lines.append(table_row(model, "average", "all types", *(percent(average.get(s)) for s in MAIN), ""))
-    if sampled := samples(runs[0]):
-        lines += ["", f"Seeded samples, not whole benchmarks (passages): {sampled}."]
+    sampled = [(f" of {escape(run['model']['id'])}", samples(run)) for run in runs]
+    if len({names for _, names in sampled}) == 1:  # the same of all runs
+        sampled = [("", sampled[0][1])]
+    for whose, names in sampled:
+        if names:
+            lines += ["", f"Seeded samples{whose}, not whole benchmarks (passages): {names}."]
     for run in runs[1:]:
         if gains := run.get("gains"):
             models = f"{escape(run['model']['id'])} over {escape(runs[0]['model']['id'])}"

@@ -30,7 +30,7 @@ CLONE = Path("uniner-distill")
 
 
 def main() -> int:
-    """Clone, install and run; return the status of the command."""
+    """Clone, then become the command; return the status of a mistake before that."""
     if len(sys.argv) < 4 or sys.argv[3] not in COMMANDS:
         return fail(f"usage: {Path(__file__).name} SOURCE TAG {{{','.join(COMMANDS)}}} OPTIONS")
     source, tag, command, *options = sys.argv[1:]
@@ -44,7 +44,9 @@ def main() -> int:
         return fail(f"{source} cannot be cloned at {tag!r}: {said}")
     uv = os.environ.get("UV", "uv")  # set by `uv run`
     install = [uv, "run", "--no-project", "--with-requirements", "requirements.txt"]
-    return subprocess.run([*install, *COMMANDS[command], *options], cwd=clone).returncode
+    os.chdir(clone)
+    # in place of this process, so that signals reach the command, which ends by itself without losing paid replies
+    os.execvp(uv, [*install, *COMMANDS[command], *options])
 
 
 def get_code(source: str | Path, tag: str, clone: Path) -> bool:
@@ -71,5 +73,5 @@ def fail(message: str) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeyboardInterrupt:  # the command has said what to do
+    except KeyboardInterrupt:  # while the clone was made
         sys.exit(130)

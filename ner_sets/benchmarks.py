@@ -71,12 +71,13 @@ def read_passages(
     if not local.exists() and not glob.glob(str(local)):
         if config.path.count("/") != 1 or "." in config.path.split("/")[0] or config.path.endswith(FILE_SUFFIXES):
             raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
+        from httpx2 import TransportError
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
         try:
             revision = HfApi().dataset_info(config.path, revision=config.revision).sha
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
+        except (HfHubHTTPError, OfflineModeIsEnabled, TransportError, OSError, ValueError):
             raise UserError(
                 f"{local}: no such file, and the Hub has no dataset {config.path!r} that can be reached: give the "
                 "folder that holds the benchmarks by --data_dir, or check the name, the network and $HF_TOKEN"
@@ -94,13 +95,21 @@ def read_passages(
             passages.append(passage)
     labels = {entity["type"] for passage in passages for entity in passage.entities}
     everywhere = sorted(set(_words(config, labels)))
-    asked = [config.types or (_words(config, passage.types) if passage.types else everywhere) for passage in passages]
+    asked = [
+        config.types or (everywhere if passage.types is None else _words(config, passage.types))
+        for passage in passages
+    ]
     return [_ask(config, *each, rejects) for each in zip(passages, asked, strict=True)], revision
 
 
 def _words(config: BenchmarkConfig, labels: Iterable[str]) -> list[str]:
     """Return the words of labels in a query, without those that are dropped."""
     return [config.verbalize.get(label, label) for label in labels if label not in config.drop]
+
+
+def _is_asked(config: BenchmarkConfig, name: str) -> bool:
+    """Return whether a query of a file that has queries is asked."""
+    return name not in config.drop and (not config.types or name in config.types)
 
 
 def _ask(config: BenchmarkConfig, passage: SetPassage, types: list[str], rejects: Rejects) -> BenchmarkPassage:
@@ -136,6 +145,9 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
     """Read a split of a dataset of this project; queries and gold are those of its conversations."""
     from datasets import load_dataset
 
+    if config.verbalize:
+        what = "a conversation has the words of its queries already"
+        raise UserError(f"benchmark {config.name}: {what}: remove `verbalize`, or choose another format")
     source = config.path if revision else str(local)
     with readable(f"benchmark {config.name}: {source!r}"):
         rows = load_dataset(source, config.config, split=config.split, revision=revision)
@@ -150,7 +162,7 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
         spans: dict[str, Spans] = defaultdict(list)
         for entity in row["entities"]:
             spans[entity["type"]].append((entity["start"], entity["end"]))
-        queries = [Query(name, gold, sorted(spans[name])) for name, gold in pairs if name not in config.drop]
+        queries = [Query(name, gold, sorted(spans[name])) for name, gold in pairs if _is_asked(config, name)]
         passages.append(BenchmarkPassage(row["id"], text, queries, dataset))
     return passages
 
@@ -175,7 +187,7 @@ def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects:
         if asked is None:
             raise UserError(f"{local}: element {number} is not in the format 'official': {element!r:.80}")
         text, name, gold = strings[0].removeprefix("Text: "), asked["type"], strings[3]
-        if name in config.drop:
+        if not _is_asked(config, name):
             continue
         if not passages or passages[-1].text != text or any(query.type == name for query in passages[-1].queries):
             passages.append(BenchmarkPassage(str(element.get("id", number)), text, []))

@@ -37,7 +37,7 @@ class SetConfig:
     types: list[str] | None = option(
         None,
         "types asked of each passage, in the words of the query; default: the labels of its row, or of the set, "
-        "as `verbalize` words them",
+        "as `verbalize` words them; official and conversations: those of the queries in the file, default: all",
     )
     license: str = option("", "license that the source states")
 

@@ -79,39 +79,47 @@ def readable(name: str) -> Iterator[None]:
 
 
 def read_json_rows(path: Path) -> Iterator[Row]:
-    """Yield the objects of a JSON list or of JSONL, compressed or not; raise UserError for the first bad line."""
-    for number, row, fault, _ in parse_json(path):
+    """Yield the objects of a JSON list or of JSONL, compressed or not; raise UserError for the first fault."""
+    for _, row, fault, _ in parse_json(path):
         if fault:
-            raise UserError(f"{path}: line {number} {fault}")
+            raise UserError(f"{path}: {fault}")
         yield row
 
 
 def parse_json(path: Path) -> Iterator[tuple[int, Row, str, str]]:
-    """Yield `(line number, object, fault, content)` for each line of JSONL or element of a JSON list.
+    """Yield `(number, object, fault, content)` for each line of JSONL or element of a JSON list.
 
-    If there is an object, fault and content are empty, else the object is. Raises UserError for an unreadable file.
+    The number is that of the line or element, and the fault names it too. If there is an object, fault and content are
+    empty, else the object is. Raises UserError for an unreadable file.
     """
-    lines = ((number, line) for number, line in enumerate(read_lines(path), 1) if line.strip())
-    for place, (number, line) in enumerate(lines):
-        is_list = place == 0 and line.lstrip().startswith(b"[")
+    lines, first = enumerate(read_lines(path), 1), True
+    for number, line in lines:
+        if not line.strip():
+            continue
+        is_list, first = first and line.lstrip().startswith(b"["), False
         if is_list:
             line += b"".join(rest for _, rest in lines)
-        fault, rows = "", [None]
         try:
-            value = json.loads(line.decode("utf-8"))
-            rows = value if is_list and isinstance(value, list) else [value]
+            value = json.loads(line.rstrip().decode("utf-8"))
         except UnicodeDecodeError as error:
-            fault = f"is not UTF-8 ({error.reason} at byte {error.start})"
+            number += line.count(b"\n", 0, error.start)
+            byte = error.start - line.rfind(b"\n", 0, error.start) - 1
+            fault = f"line {number} is not UTF-8 ({error.reason} at byte {byte})"
         except json.JSONDecodeError as error:
-            fault = f"is not JSON ({error.msg} at column {error.colno})"
+            number += error.lineno - 1
+            fault = f"line {number} is not JSON ({error.msg} at column {error.colno})"
         except RecursionError:
-            fault = "is not JSON (nested too deep)"
-        for row in rows:
-            if isinstance(row, dict):
-                yield number, row, "", ""
-            else:
-                content = line.decode("utf-8", "replace") if fault or not is_list else repr(row)
-                yield number, {}, fault or f"is not a JSON object: {row!r:.60}", content
+            fault = f"line {number} is not JSON (nested too deep)"
+        else:
+            unit, start, rows = ("element", 1, value) if is_list else ("line", number, [value])
+            for place, row in enumerate(rows, start):
+                if isinstance(row, dict):
+                    yield place, row, "", ""
+                else:
+                    content = repr(row) if is_list else line.decode("utf-8")
+                    yield place, {}, f"{unit} {place} is not a JSON object: {row!r:.60}", content
+            continue
+        yield number, {}, fault, line.decode("utf-8", "replace")
 
 
 def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
@@ -119,6 +127,7 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
     tokens: list[str] = []
     tags: list[str] = []
     sentences = 0
+    tagged: set[bool] = set()  # whether the column of the tags has a value
     for number, content in enumerate(chain(read_lines(path), [b""]), 1):
         try:
             line = content.decode("utf-8")
@@ -137,11 +146,15 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             tokens.append(columns[word] if 0 <= word < size else "")
             if mark >= 0 and size > max(1, word, mark):  # without its tag the sentence is tags_do_not_match_tokens
                 tags.append(columns[mark].strip())
+                tagged.add(bool(tags[-1]))
         elif tokens:
             sentences += 1
             name = f"{path.name.split('.')[0]}_{sentences}"
             yield {config.id_column: name, config.tokens_column: tokens, config.tags_column: tags}
             tokens, tags = [], []
+    if tagged == {False} and config.tag_column < 0:  # not in an explicit column, where an empty tag is O
+        where = f"column {config.tag_column} of the tags is empty in every row, as after a tab at the end of each row"
+        raise UserError(f"{path}: {where}: set tag_column, counted from 0")
 
 
 def read_lines(path: Path) -> Iterator[bytes]:

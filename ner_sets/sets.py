@@ -84,7 +84,9 @@ def from_offsets(name: str, text: object, entities: object) -> SetPassage:
         return SetPassage(name, problem="text_is_not_a_string", raw=repr(text))
     if isinstance(entities, dict) and all(isinstance(values, list) for values in entities.values()):
         # older datasets store a list of objects as an object of lists
-        entities = [dict(zip(entities, values, strict=True)) for values in zip(*entities.values(), strict=False)]
+        if len({len(values) for values in entities.values()}) > 1:
+            return SetPassage(name, text, problem="entity_without_offsets", raw=repr(entities))
+        entities = [dict(zip(entities, values, strict=True)) for values in zip(*entities.values(), strict=True)]
     mentions: list[RawMention] = []
     for entity in entities if isinstance(entities, list) else [entities]:
         given = entity if isinstance(entity, dict) else {}

@@ -8,7 +8,7 @@
     open-ner annotate --dataset_name org/texts --output_dir runs/entities --model org/model    (see --help)
 
 Without a text and --file, standard input is read. From a checkout, `python -m open_ner` is the same command.
-Exit status: 0 done, 1 failed, 2 invalid input or options.
+Exit status: 0 done, 1 failed, 2 invalid input or options, or a server that gives no answer.
 """
 
 import json
@@ -112,7 +112,7 @@ def _tagger(args: Namespace) -> Ask:
             raise UserError(f"--base_url needs the package {error.name}: pip install 'open-ner[serve]'") from None
         return partial(ServedNER(args.base_url, args.model, tokenizer=args.tokenizer), **options)
     tagger = load_student(args.model, args.device)
-    return lambda texts, types: tagger(texts, types=types, **options)
+    return lambda texts, types: tagger(texts, types=types, batch_size=args.batch_size, **options)
 
 
 def _open(name: str) -> IO[bytes]:

@@ -23,7 +23,7 @@ class Origin(NamedTuple):
 
 def read_types(name: str, kinds: Sequence[str] = ("dataset", "model")) -> dict[str, int]:
     """Read the entity types of a dataset or student (folder or Hub id) with their frequencies, from `types.json`."""
-    return read_repository_file(name, "types.json", kinds)
+    return read_repository_file(name, "types.json", kinds) or {}
 
 
 def read_origin(dataset: str, base: str) -> Origin:
@@ -31,7 +31,7 @@ def read_origin(dataset: str, base: str) -> Origin:
 
     Raises UserError if a file cannot be parsed.
     """
-    card, stats = (read_repository_file(dataset, file, ["dataset"]) for file in ("README.md", "stats.json"))
+    card, stats = (read_repository_file(dataset, file, ["dataset"]) or {} for file in ("README.md", "stats.json"))
     license_, language = ([card[key]] if isinstance(card.get(key), str) else card.get(key) or [] for key in CARD_KEYS)
     types = Counter(read_types(dataset)) + Counter(read_types(base, ["model"]))
     window = stats.get("passage_options", {}).get("max_tokens")

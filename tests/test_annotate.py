@@ -1,5 +1,6 @@
 """`open-ner annotate`: a dataset with a column of entities, the same from any number of processes, and continued."""
 
+import gzip
 import json
 import sys
 from collections.abc import Callable
@@ -11,9 +12,10 @@ import pytest
 
 import open_ner
 from hub.annotate import main as hub
+from hub.annotate import source_metadata
 from hub.lint import main as lint
 from open_ner.__main__ import main
-from open_ner.tools.errors import run
+from open_ner.tools.errors import UserError, run
 from tiny import LEARNED
 
 TYPES = ["person", "city", "date"]
@@ -73,6 +75,18 @@ def test_the_card_of_an_annotated_dataset_agrees_with_its_files(
     assert 'load_dataset("path/to/this/folder"' in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_card_says_if_only_the_first_rows_were_annotated(call: Call, tmp_path: Path) -> None:
+    for limit, said in (("3", "The first 3 rows of"), ("10", "The first 10 rows of"), ("11", "The 10 rows of")):
+        call(tmp_path / limit, "--limit", limit, run_by=hub)
+        assert said in (tmp_path / limit / "README.md").read_text()
+
+
+def test_a_card_of_the_source_that_cannot_be_fetched_is_one_line() -> None:
+    record: Any = {"dataset": "no/such-texts", "dataset_revision": "0" * 40}
+    with pytest.raises(UserError, match=r"the card of no/such-texts cannot be fetched .*: check the network"):
+        source_metadata(record)  # offline, see conftest
+
+
 def test_every_row_is_kept_with_the_entities_of_the_pipeline(call: Call, tmp_path: Path, tuned_student: Path) -> None:
     out = call(tmp_path / "out", "--threshold", "0.2")
     rows = load(tmp_path / "out")
@@ -92,6 +106,14 @@ def test_every_row_is_kept_with_the_entities_of_the_pipeline(call: Call, tmp_pat
     assert f"10 rows, {2 * sum(map(len, expected))} entities" in out and "null in rows without a text: 1" in out
     record = (tmp_path / "out" / "annotation.json").read_text(encoding="utf-8")
     assert json.loads(record)["options"] == {"threshold": 0.2} and str(tmp_path) not in record
+
+
+def test_a_file_is_read_by_its_last_known_ending(call: Call, source: Path, tmp_path: Path) -> None:
+    path = source.rename(tmp_path / "articles.txt.jsonl")
+    assert "10 rows" in call(tmp_path / "out", "--dataset_name", str(path))
+    packed = tmp_path / "articles.txt.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert "3 rows" in call(tmp_path / "packed", "--dataset_name", str(packed), "--limit", "3")
 
 
 def test_processes_and_interruptions_do_not_change_the_files(call: Call, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test_offsets_of_tokens_name_the_tokens(tokens: list[str], data: st.DataObjec
         (from_offsets("a", "x", [{"start": 0, "end": 1}]), "entity_without_offsets"),
         (from_offsets("a", "x", ["x"]), "entity_without_offsets"),
         (from_offsets("a", "x", None), "entity_without_offsets"),
+        (from_offsets("a", "x", {"start": [0], "end": [1], "type": ["A"], "note": []}), "entity_without_offsets"),
     ],
 )
 def test_what_cannot_be_read_is_named_and_kept(passage: Any, problem: str) -> None:
@@ -155,6 +156,16 @@ def test_the_token_column_of_a_conll_file_can_be_chosen(tmp_path: Path) -> None:
             list(read_set(config("a.tsv", "conll", **same), str(tmp_path)))
 
 
+def test_a_tab_after_the_tags_of_a_conll_file_makes_no_tag_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("EU\tB-ORG\t\r\nsaid\tO\t\r\n")
+    with pytest.raises(UserError, match=r"a\.tsv: column -1 of the tags is empty in every row, .*: set tag_column"):
+        list(read_set(config("a.tsv", "conll"), str(tmp_path)))
+    (passage,) = read_set(config("a.tsv", "conll", tag_column=1), str(tmp_path))
+    assert passage.entities == [{"start": 0, "end": 2, "type": "ORG"}]
+    (tmp_path / "b.tsv").write_text("EU\tB-ORG\nsaid\t\n")  # no tag in place of O
+    assert [p.entities for p in read_set(config("b.tsv", "conll"), str(tmp_path))] == [passage.entities]
+
+
 def tagged(tmp_path: Path, *sentences: list[str]) -> list[list[tuple[str, str]]]:
     """The mentions and types of a set that has these tags, in two files."""
     for number, tags in enumerate(sentences):
@@ -217,7 +228,9 @@ def test_parquet_brings_the_names_of_its_tags(tmp_path: Path) -> None:
     [
         (b'{"text": "x"}', "no column 'entities'"),
         (b'{"text": "x", "entities": []}\n{oops', "line 2 is not JSON"),
-        (b"[1, 2]", "line 1 is not a JSON object"),
+        (b'\n[{"text": "x", "entities": []},\n2]', "element 2 is not a JSON object: 2"),
+        (b'\n[\n {"text": "x",\n\n  "id": 1\n  "entities": []}\n]', r"line 6 is not JSON \(.* at column 3\)"),
+        (b'[\n {"text": "\xff"}]', r"line 2 is not UTF-8 \(invalid start byte at byte 11\)"),
         (b'[{"text": "x"}', "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b'{"text": "\xff"}', "line 1 is not UTF-8"),

@@ -64,7 +64,16 @@ def test_the_types_of_a_row_are_labels(tmp_path: Path) -> None:
     benchmark = load(tmp_path, recipe)
     assert not any(passage.queries for passage in benchmark.passages[1:])  # all its labels are dropped
     queries = [(query.type, query.gold) for query in benchmark.passages[0].queries]
-    assert queries == [("town", '["Paris"]'), ("country", '["France"]')] and benchmark.rejects == {}
+    assert queries == [("town", '["Paris"]'), ("country", '["France"]')] and benchmark.rejects == {"no_type_to_ask": 1}
+
+
+def test_a_row_with_an_empty_list_of_types_is_asked_none(tmp_path: Path) -> None:
+    rows = [offsets_row(0), offsets_row(1, types=[], entities=[]), offsets_row(2, types=None)]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    benchmark = load(tmp_path, "path: b.jsonl\nformat: offsets\n")
+    asked = {passage.id: [query.type for query in passage.queries] for passage in benchmark.passages}
+    assert asked == {"r0": ["city", "country", "river"], "r2": ["city", "country"]}
+    assert benchmark.rejects == {"no_type_to_ask": 1}
 
 
 def test_a_pattern_may_have_wildcards_in_its_folders(tmp_path: Path) -> None:
@@ -99,6 +108,8 @@ def test_the_authors_files_are_joined_with_offsets_by_text(tmp_path: Path) -> No
     assert benchmark.passages[0].queries[0].gold_spans == [(0, 5)]
     assert benchmark.passages[1].queries[0].gold_spans is None
     assert benchmark.rejects == {"text_without_offsets": 2}
+    some = load(tmp_path, "path: o.json.gz\nformat: official\ntypes: [country, person]\n")
+    assert [(p.id, [q.type for q in p.queries]) for p in some.passages] == [("x_1", ["country"]), ("x_3", ["country"])]
 
 
 def test_a_limit_takes_a_seeded_sample_and_keeps_the_order(tmp_path: Path) -> None:
@@ -205,6 +216,11 @@ def test_a_dataset_of_this_project_is_read_by_its_conversations(tmp_path: Path) 
         ("river", "[]", []),
     ]
     assert passage.dataset is None
+    recipe = "path: dataset\nformat: conversations\nsplit: validation\n"
+    [passage] = load(tmp_path, f"{recipe}types: [river, person]\n").passages
+    assert [query.type for query in passage.queries] == ["river"]
+    with pytest.raises(UserError, match="benchmark b: .*remove `verbalize`"):
+        load(tmp_path, f"{recipe}verbalize: {{city: town}}\n")
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path, "path: dataset\nformat: conversations\nsplit: test\n")
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from open_ner.answers import calibrate
 from open_ner.selection import Selection
 from open_ner.tools.errors import UserError
-from zero_shot.calibration import apply, cross_fitted, decide, fit, flatten
+from zero_shot.calibration import apply, cross_fitted, decide, fit, flatten, main
 from zero_shot.reliability import describe, expected_error, plot, reliability, risk_coverage, scored_spans
+from zero_shot.student import fingerprint
 
 ROOT = Path(__file__).parent.parent
 SCORES = st.floats(0, 1)
@@ -178,6 +180,26 @@ def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     assert "1 spans have no score" in run.stdout and run.stdout.count("400 spans, ") == 1
     assert f"temperature {saved['open_ner']['temperature']}" in run.stdout and (tmp_path / "c.png").exists()
     assert [row.split()[0] for row in run.stdout.splitlines() if "strict F1" in row] == ["free", "flat", "flat,"]
+
+
+def test_predictions_of_another_decoding_or_of_earlier_weights_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, predictions = tmp_path / "model", tmp_path / "held_out-p-free" / "predictions.jsonl"
+    for folder in (model, predictions.parent):
+        folder.mkdir()
+    (model / "config.json").write_text("{}")
+    predictions.write_text("\n".join(map(json.dumps, drawn_lines(2.0, -0.5, 40))))
+    given = {"id": str(model), "revision": fingerprint(str(model)), "kind": "student"}
+    results = {"model": given, "suite": "held_out", "protocol": "p", "benchmarks": {}, "hardware": "CPU", "seed": 42}
+    monkeypatch.setattr(sys, "argv", ["calibration", "--predictions", str(predictions), "--model", str(model)])
+    for decoding, said in (("flat", "needs predictions of free"), ("free", None), ("free", "held_out-p-free-<hash>")):
+        predictions.with_name("results.json").write_text(json.dumps({**results, "decoding": decoding}))
+        with pytest.raises(UserError, match=said) if said else nullcontext():
+            main()
+        if not said:  # the student is trained again; its saved fit alone makes no other weights
+            main()
+            (model / "model.safetensors").write_bytes(b"trained again")
 
 
 @pytest.mark.parametrize(

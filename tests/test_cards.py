@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +16,7 @@ from datasets import load_dataset
 from huggingface_hub import ModelCard
 
 from dataset_builder.__main__ import main as build_dataset
+from fake_hub import FakeHub, File
 from hub.licenses import conflicts, derive, terms_of
 from hub.lint import main
 from hub.model_card import write_model_card
@@ -60,6 +62,39 @@ def test_a_license_that_was_given_stands_and_without_one_it_is_derived(
     (student / "training.json").write_text(json.dumps(training))
     write_model_card(student)
     assert ModelCard.load(student / "README.md").data.license == stated
+
+
+def test_what_an_unreachable_hub_did_not_say_is_read_for_the_next_card(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    (data / "stats.json").write_text("{}")
+    training = json.loads((student / "training.json").read_text())
+    (student / "training.json").write_text(json.dumps({**training, "dataset": "data"}))
+    (student / "results" / "training_data.json").unlink()
+    write_model_card(student)
+    assert "the base model: not stated, the dataset: cc-by-4.0" in (student / "README.md").read_text()
+    code = "import pathlib, sys, hub.model_card as card; card.write_model_card(pathlib.Path(sys.argv[1]))"
+    with FakeHub() as hub:
+        hub.create({"type": "model", "organization": "org", "name": "base", "visibility": "public"})
+        hub.repos["model", "org/base"].add_commit("x", {"README.md": File(b"---\nlicense: mit\n---\n", lfs=False)})
+        subprocess.run(
+            [sys.executable, "-c", code, student], env={**hub.env(tmp_path), "PYTHONPATH": str(ROOT)}, check=True
+        )
+    write_model_card(student)  # read from the folder, because the Hub is not reached
+    assert "the base model: mit, the dataset: cc-by-4.0" in (student / "README.md").read_text()
+
+
+def test_the_card_names_no_passages_that_the_scores_were_calibrated_on(student: Path) -> None:
+    """They may be held-out passages, a benchmark of one's own, or those of `fit`."""
+    options = {"types": ["person"], "temperature": 1.5}
+    (student / "config.json").write_text(json.dumps({"open_ner": options}))
+    write_model_card(student)
+    text = (student / "README.md").read_text()
+    assert "probabilities,\ncalibrated (temperature and bias in `config.json`)." in text
 
 
 def lint(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

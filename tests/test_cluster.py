@@ -108,6 +108,15 @@ def test_a_task_that_fails_ends_the_run_in_one_line(folder: Path) -> None:
     assert line in log.read_text()
 
 
+def test_a_launcher_that_cannot_be_started_ends_the_run_in_one_line(folder: Path) -> None:
+    pytest.importorskip("datatrove")
+    options = ["--engine", str(ENGINES / "local.yaml"), "--engine.launcher", "./nope.sh", "--stage", "passages"]
+    done = run_cluster(folder, *options)
+    said = "'./nope.sh' cannot be started (No such file or directory): check the launcher of the engine; logs are in"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"error: passages: {said}")
+    assert "Traceback" not in done.stderr
+
+
 def test_slurm_runs_the_steps_in_order_on_nodes_without_an_environment(folder: Path) -> None:
     pytest.importorskip("datatrove")
     slurm = fake_slurm.install(folder / "slurm")

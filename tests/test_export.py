@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset, load_dataset
 
 from dataset_builder.export.__main__ import main
+from dataset_builder.export.passages import Tally, read_passages
 from dataset_builder.uniner_distill import features_of
 from ner_sets.mentions import decode_tags
 from open_ner.tools.errors import UserError
@@ -119,6 +120,29 @@ def test_gliner_gets_words_nested_spans_and_absent_types(export: Any, capsys: py
     assert ("p0", "type_not_chosen", "Ada") in rejected(folder)
 
 
+@pytest.mark.parametrize("alignment", ["strict", "expand"])
+def test_text_without_spaces_is_not_widened_to_a_clause(
+    export: Any, capsys: pytest.CaptureFixture[str], alignment: str
+) -> None:
+    folder = export("gliner", "--dataset_config", "annotations", "--alignment", alignment)
+    row = read(folder / "train.json")[2]
+    assert "王小明住在北京" in row["tokenized_text"] and {kind for *_, kind in row["ner"]} == {
+        "emoji",
+        "language",
+        "city",
+    }
+    inside = [("p2", "inside_unspaced_word", word) for word in ("北京", "王小明")]
+    assert [one for one in rejected(folder) if one[0] == "p2"] == inside
+    assert "2 inside_unspaced_word: begin or end inside text without spaces" in capsys.readouterr().out
+
+
+def test_ids_with_a_number_sign_stay_as_they_are() -> None:
+    given = [("x#1", "a"), ("x#2", "b"), ("x#3", "b"), ("p@2", "c"), ("p@2#2", "c"), ("p@2#3", "c"), ("p@2#4", "d")]
+    rows = [{"id": name, "text": text, "entities": [], "negatives": [name]} for name, text in given]
+    found = {passage.id: passage.negatives for passage in read_passages(rows, None, Tally())}
+    assert found == {name: [name] for name in ("x#1", "x#2", "x#3", "p@2#4")} | {"p@2": ["p@2", "p@2#2", "p@2#3"]}
+
+
 def test_gliner_trains_a_step(export: Any, tmp_path: Path) -> None:
     gliner = pytest.importorskip("gliner")
     rows = read(export("gliner") / "train.json")
@@ -149,12 +173,16 @@ def test_spacy_loads_the_docs(export: Any) -> None:
     assert [span.text for span in docs[1].ents] == ["Paris", "bank", "Ada"]  # spaCy splits at hyphens
     counts = read(folder / "export.json")
     assert counts["config"] == "annotations" and counts["splits"]["train"]["entities_outside_doc_ents"] == 1
-    assert ("p2", "not_on_word_borders", "王小明") in rejected(folder)
+    assert ("p2", "inside_unspaced_word", "王小明") in rejected(folder)
 
     nlp = spacy.blank("en")
     nlp.add_pipe("ner")
     examples = list(spacy.training.Corpus(folder / "train.spacy")(nlp))
     assert nlp.initialize(lambda: examples) and nlp.update(examples)["ner"] > 0
+
+    folder = export("spacy", "--language", "zh")  # a tokenizer that divides Chinese
+    docs = list(spacy.tokens.DocBin().from_disk(folder / "train.spacy").get_docs(spacy.blank("zh").vocab))
+    assert {"王小明", "北京"} <= {span.text for span in docs[2].ents}
 
 
 def test_iob2_has_every_flat_mention_in_every_script(export: Any) -> None:
@@ -229,6 +257,9 @@ def tiny_bert(folder: Path, texts: list[str]) -> Path:
         ("gliner", ["--language", "de"], "--language de is for --to spacy"),
         ("gliner", ["--dataset_config", "closed"], "cannot be read as a dataset: .*closed"),
         ("gliner", ["--types", ","], "names no type"),
+        ("gliner", ["--types", "[]"], r"--types is empty .*'\[\]'"),
+        ("token-classification", ["--types", "person,city,person"], "'person' is given twice: remove one"),
+        ("gliner", ["--types", "person=a human"], "'person=a human' has definitions, .*: give the names alone"),
     ],
 )
 def test_mistakes_are_named(export: Any, tmp_path: Path, form: str, options: list[str], message: str) -> None:

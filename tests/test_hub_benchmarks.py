@@ -137,9 +137,10 @@ def test_every_label_of_the_shipped_sets_is_asked_or_dropped(tmp_path: Path) -> 
         assert recipe["verified_in"] and recipe["domain"] and recipe["license"], name
 
 
-def test_a_dataset_that_is_not_there_gives_a_one_line_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{}, {"HF_ENDPOINT": "http://127.0.0.1:9"}], ids=["no such dataset", "no network"])
+def test_a_dataset_that_is_not_there_gives_a_one_line_error(other: dict[str, str], tmp_path: Path) -> None:
     with FakeHub() as hub:
-        environment = {**hub.env(tmp_path), "PYTHONPATH": str(ROOT)}
+        environment = {**hub.env(tmp_path), "PYTHONPATH": str(ROOT), **other}
         arguments = ["--config", "recipes/eval/uniner_hub.yaml", "--model", "m", "--output_dir", str(tmp_path)]
         done = subprocess.run(
             [sys.executable, "eval_zero_shot.py", *arguments],

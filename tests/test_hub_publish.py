@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fake_hub import FakeHub, File, HubError
+from hub.contents import SEARCHED, check_content
 from hub.publish import publish_folder
 from open_ner.tools.errors import UserError
 
@@ -226,6 +227,23 @@ def test_a_mistake_is_named_before_the_hub_is_asked(
         (student / name).write_text(content)
     with pytest.raises(UserError, match=message):
         publish_folder(student, *given)
+
+
+def test_what_is_not_searched_for_secrets_is_what_the_page_says(
+    student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = " ".join((ROOT / "docs" / "publish.md").read_text().split())
+    assert "Keys of fewer than 16 characters are not searched for, nor files above 10 MiB" in page
+    path = student / "config.json"
+    monkeypatch.setenv("SOME_API_KEY", "sk-0123456789ab")
+    path.write_text("sk-0123456789ab")
+    check_content({"config.json": path}, "model")
+    monkeypatch.setenv("SOME_API_KEY", "sk-0123456789abc")
+    path.write_bytes(b"sk-0123456789abc".ljust(SEARCHED))
+    with pytest.raises(UserError, match="contains a token or key"):
+        check_content({"config.json": path}, "model")
+    path.write_bytes(b"sk-0123456789abc".ljust(SEARCHED + 1))
+    check_content({"config.json": path}, "model")
 
 
 def test_without_a_token_or_offline_the_line_says_what_to_set(

@@ -31,7 +31,18 @@ MODULES = [
     "selection",
 ]
 MODULES += ["pipeline", "prompts"]
-TOOLS = ["__init__", "annotate", "errors", "files", "jsonl", "options", "served", "spacy_component", "terminal"]
+TOOLS = [
+    "__init__",
+    "annotate",
+    "errors",
+    "escapes",
+    "files",
+    "jsonl",
+    "options",
+    "served",
+    "spacy_component",
+    "terminal",
+]
 VIEW = ["__init__", "command", "html", "parquet", "passages", "rows", "sources", "terminal"]
 DATA = [
     "view/page.css",

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,31 @@ def test_the_code_of_a_tag_that_moved_is_run_and_other_files_of_the_clone_stay(t
         (clone / "runs").mkdir(exist_ok=True)
         (clone / "runs" / content).touch()
     assert {path.name for path in (clone / "runs").iterdir()} == {"one", "two"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_command_which_ends_by_itself(
+    number: signal.Signals, source: Path, tmp_path: Path
+) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text(f"""#!{sys.executable}
+import signal, sys
+stops = {{signal.SIGTERM, signal.SIGINT}}
+signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+print("started", flush=True)
+received = signal.sigtimedwait(stops, 20)
+print("journaled")
+sys.exit(100 + received.si_signo if received else 1)
+""")
+    uv.chmod(0o755)
+    job = subprocess.Popen(
+        [sys.executable, ROOT / "jobs" / "run.py", source, "v1", "build"],
+        cwd=tmp_path, env=os.environ | {"UV": str(uv)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert job.stdout and job.stdout.readline() == "started\n"
+    job.send_signal(number)
+    said, _ = job.communicate()
+    assert (job.returncode, said) == (100 + number, "journaled\n")
 
 
 @pytest.mark.parametrize(

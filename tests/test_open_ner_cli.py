@@ -16,8 +16,9 @@ from fake_teacher import MODEL, FakeTeacher
 from open_ner.__main__ import cli, main, read_types
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.tools.errors import run
+from open_ner.tools.escapes import printable
 from open_ner.tools.jsonl import answer_jsonl
-from open_ner.tools.terminal import marked, printable
+from open_ner.tools.terminal import marked
 from terminal import in_a_terminal
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +126,33 @@ def test_json_lines_keep_their_order_and_keys_and_bring_their_own_types(
         assert places(entities) == places(tagger(row["text"], types=row.get("types") or ["city"]))
 
 
+def test_entities_and_errors_of_the_input_are_kept_however_often_it_is_answered(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = b'{"error": "of the caller", "text": "Rome", "entities": 0, "id": 1}'
+    for number in range(1, 4):
+        answer_jsonl([line], "-", lambda texts, types, answer=number: [[answer]], None, batch_size=1)
+        line = capsys.readouterr().out.encode()
+    kept = {"input_error": "of the caller", "input_entities": 0, "input_input_entities": [1]}
+    assert json.loads(line) == {"text": "Rome", "id": 1, "entities": [3], "input_input_input_entities": [2], **kept}
+
+
+def test_the_batch_size_is_the_number_of_texts_that_the_student_is_given(
+    call: Call, tuned_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    answer = OpenNERPipeline._forward
+
+    def counted(tagger: OpenNERPipeline, items: list[Any], **options: Any) -> Iterator[Any]:
+        sizes.append(len(items))
+        return answer(tagger, items, **options)
+
+    monkeypatch.setattr(OpenNERPipeline, "_forward", counted)
+    options = ["--jsonl", "--model", str(tuned_student), "--types", "city", "--batch_size", "40"]
+    status, out, _ = call(*options, stdin='{"text": "Rome"}\n' * 60)
+    assert (status, sizes, len(out.splitlines())) == (0, [40, 20], 60)
+
+
 def test_lines_that_cannot_be_answered_are_named_counted_and_keep_their_place(call: Call, tuned_student: Path) -> None:
     bad = [
         b"{",
@@ -221,6 +249,7 @@ def test_a_reader_that_exits_early_is_not_a_users_mistake(monkeypatch: pytest.Mo
         (["x", "--model", "STUDENT", "--tokenizer", "y"], "--base_url"),
         (["x", "--base_url", "http://127.0.0.1:1/v1", "--device", "cpu"], "--device"),
         (["x", "--base_url", "localhost"], "localhost"),
+        (["x", "--base_url", "http://localhost:80a0/v1"], "'http://localhost:80a0/v1' is not an address"),
         (["x", "--model", "STUDENT", "--treshold", "1"], "--treshold"),
     ],
 )
@@ -325,6 +354,22 @@ def test_no_text_can_steer_the_terminal() -> None:
     assert lines[4].split() == ["Ada", r"\x1b]0;x\x07", "0", "10", "0.50", "person"]
     assert lines[5].split() == ["Ada", "0", "3", "-", "part"]
     assert printable("é👩\u200d👩 \u00a0京\u200c") == "é👩\u200d👩 \u00a0京\u200c"
+
+
+def test_no_text_in_an_error_can_steer_the_terminal(call: Call, tuned_student: Path) -> None:
+    row = {"text": "Rome", "types": ["\x1b]0;x\x07", "a\nb"]}
+    options = ["--jsonl", "--model", str(tuned_student), "--threshold", "person=0.4"]
+    status, out, err = call(*options, stdin=json.dumps(row))
+    named = [line for line in err.splitlines() if "is not one of the types" in line]
+    assert status == 2 and len(named) == 1 and named[0].endswith(r"types \x1b]0;x\x07, a\nb")
+    assert "\x1b" not in out + err and "\x07" not in out + err
+
+    def reason(request: Any) -> dict[str, Any]:
+        return {"status": 400, "body": {"error": {"message": "too long\x1b]0;x\x07"}}}
+
+    with FakeTeacher(reason) as server:
+        status, _, err = call(TEXT, "--base_url", server.base_url, "--model", MODEL)
+    assert status == 2 and r"too long\x1b]0;x\x07" in err and "\x1b" not in err
 
 
 def test_a_long_span_is_never_cut() -> None:

@@ -157,6 +157,13 @@ def test_a_recipe_for_gpus_says_so_and_its_global_batch_is_the_one_noted(path: P
             parse_arguments(["--config", str(path)])
 
 
+def test_results_are_written_below_runs() -> None:
+    recipes = [path for kind in ("build", "eval", "sft") for path in (RECIPES / kind).rglob("*.yaml")]
+    folders = {str(path): read_yaml(path).get("output_dir", "runs/") for path in recipes}
+    folders |= {kind.__name__: kind.output_dir for kind in (BuildConfig, SuiteConfig)}
+    assert [name for name, folder in folders.items() if not folder.startswith("runs/")] == []
+
+
 def test_training_recipes_write_to_folders_of_their_own() -> None:
     folders = [read_yaml(path)["output_dir"] for path in TRAINING]
     assert len(set(folders)) == len(folders)

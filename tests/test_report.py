@@ -62,6 +62,17 @@ def test_published_rows_stand_only_beside_the_same_suite_protocol_and_decoding()
         assert read_published([{**run, name: value}]) is None
 
 
+def test_samples_are_named_for_the_models_that_were_scored_on_them() -> None:
+    whole, sampled = results("base", 1, ["b"]), results("tuned", 5, ["b"])
+    sampled["benchmarks"]["b"]["sampled"] = {"passages": 6, "of": 60, "seed": 0}
+    assert "Seeded samples" not in markdown_table([whole, whole])
+    for runs in ([whole, sampled], [sampled, whole]):
+        assert markdown_table(runs).count("Seeded samples") == 1
+        assert "Seeded samples of tuned, not whole benchmarks (passages): b 6 of 60." in markdown_table(runs)
+    same = markdown_table([sampled, sampled])
+    assert same.count("Seeded samples") == same.count("Seeded samples, not whole") == 1
+
+
 def test_published_averages_are_those_of_their_rows() -> None:
     rows = read_yaml(PUBLISHED)["rows"]
     assert all(len(row["f1"]) == len(NAMES) == 7 and row["source"] for row in rows)

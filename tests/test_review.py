@@ -16,6 +16,7 @@ from pyarrow import parquet
 import dataset_builder.__main__ as builder
 import dataset_builder.review.__main__ as review
 import eval_zero_shot
+import open_ner
 import tiny
 from command_line.recipes import read_recipe
 from dataset_builder.corpus.sources import text_sha256
@@ -112,6 +113,10 @@ def test_a_review_is_drawn_once_and_the_next_one_has_other_passages(run: Path, c
     tasks = (run / "review" / "tasks.jsonl").read_bytes()
     with pytest.raises(UserError, match="has the tasks of 5 passages already; a review is not drawn again"):
         command(review, "export", "--run", run, "--to", "jsonl", "--sample", 6)
+    for option, value in (("--blank", []), ("--sample", [5]), ("--types", ["person"]), ("--seed", [1])):
+        with pytest.raises(UserError, match=f"{option} has no effect: .*5 passages, .* leave out {option}, or"):
+            command(review, "export", "--run", run, "--to", "label-studio", option, *value)
+    assert not (run / "review" / "label-studio.json").exists()
     command(review, "export", "--run", run, "--to", "label-studio")
     studio = json.loads((run / "review" / "label-studio.json").read_text())
     assert (run / "review" / "tasks.jsonl").read_bytes() == tasks
@@ -228,7 +233,9 @@ def test_a_student_is_not_scored_on_passages_it_was_trained_on(
     assert "run-review" in command(eval_zero_shot, *score)
 
 
-def test_uncertain_passages_come_first(run: Path, command: Command, tuned_student: Path, tmp_path: Path) -> None:
+def test_uncertain_passages_come_first(
+    run: Path, command: Command, tuned_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sure = [{"text": t, "entities": [{"start": 0, "end": 3, "type": "person", "score": 0.9}]} for t in TEXTS]
     sure[3]["entities"][0]["score"] = 0.45
     sure[7]["entities"][0]["score"] = 0.2
@@ -239,7 +246,14 @@ def test_uncertain_passages_come_first(run: Path, command: Command, tuned_studen
     assert [row["text"] for row in drawn] == [TEXTS[3], TEXTS[7]]
     assert [row["entities"][0]["score"] for row in drawn] == [0.45, 0.2]
     shown = json.loads((run / "review" / "review.json").read_text())
-    assert shown["shown"] == str(tmp_path / "scores.jsonl")
+    assert shown["shown"] == shown["compared_with"] == "scores.jsonl"
+    monkeypatch.chdir(run)  # so that the paths of the gold, which the commands need, are relative
+    command(review, "export", "--run", run, "--to", "label-studio")
+    edit(run / "review" / "tasks.jsonl", lambda row: row.update(reviewed=True))
+    command(review, "import", run / "review" / "tasks.jsonl", "--run", run)
+    written = {file.name: file.read_text() for file in (run / "review").rglob("*.*") if file.is_file()}
+    assert {"label-studio.json", "report.json", "benchmark.yaml"} <= written.keys()
+    assert not [name for name, content in written.items() if str(tmp_path) in content]
 
     # the other run agrees about all passages but one
     replies = dict.fromkeys(TEXTS, '[("Ada", "person"), ("Rome", "city"), ("year", "time")]')
@@ -252,12 +266,46 @@ def test_uncertain_passages_come_first(run: Path, command: Command, tuned_studen
     first, second = read_jsonl(run / "two" / "exported.jsonl")
     assert first["text"] == TEXTS[5] and first["uncertainty"] > second["uncertainty"] == 0
 
+    shutil.copytree(run, tmp_path / "again")
     student = ["--model", tuned_student, "--show", "other", "--types", "person,city"]
     command(review, *uncertain, *student, "--review", run / "3")
     rows = list(read_jsonl(run / "3" / "exported.jsonl"))
     scored = [m for row in rows for m in row["entities"]]
     assert rows[0]["uncertainty"] >= rows[1]["uncertainty"]
     assert scored and all(0 <= m["score"] <= 1 and m["type"] in ("person", "city") for m in scored)
+
+    # its saved threshold hides spans, and none of the uncertainty
+    threshold = sorted(m["score"] for m in scored)[len(scored) // 2]
+    careful = tmp_path / "careful"
+    shutil.copytree(tuned_student, careful)
+    config = json.loads((careful / "config.json").read_text())
+    (careful / "config.json").write_text(json.dumps(config | {"open_ner": {"threshold": threshold}}))
+    command(review, *uncertain, *student, "--model", careful, "--run", tmp_path / "again", "--review", run / "4")
+    for row in rows:
+        row["entities"] = [mention for mention in row["entities"] if mention["score"] >= threshold]
+    assert list(read_jsonl(run / "4" / "exported.jsonl")) == rows
+    assert 0 < sum(len(row["entities"]) for row in rows) < len(scored)
+
+
+def test_a_student_that_cannot_answer_is_one_line(
+    run: Path, command: Command, tuned_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uncertain = ["export", "--run", run, "--to", "jsonl", "--by", "uncertain", "--model", tuned_student]
+    with pytest.raises(UserError, match=f"--model {tuned_student}: .*positions"):
+        command(review, *uncertain, "--types", "a kind of city " * 999)
+    monkeypatch.setattr(open_ner, "load", lambda *_, **__: {}["no such part"])
+    with pytest.raises(UserError, match=f"'{tuned_student}' cannot be loaded .*no such part"):
+        command(review, *uncertain)
+    assert not (run / "review").exists()
+
+
+def test_a_run_without_a_span_has_no_types_to_review(tmp_path: Path, tiny_student: Path, command: Command) -> None:
+    texts = [f"Ada saw Rome on day {i} of a long year." for i in range(3)]
+    recipe = write_recipe(tmp_path / "empty", tiny_student, texts, dict.fromkeys(texts, "[]"))
+    for stage in ("passages", "annotate"):
+        command(builder, "--config", recipe, "--stage", stage)
+    with pytest.raises(UserError, match="the teacher found no span, so name the types to review: --types person"):
+        command(review, "export", "--run", tmp_path / "empty" / "run", "--to", "jsonl")
 
 
 @pytest.mark.parametrize(
@@ -371,6 +419,7 @@ FLAGS = "🇫🇷🇫🇷 Ada, Ada met مريم"
         ("😀aa", [(1, 2, "a"), (2, 3, "a")], [(1, 2), (2, 3)]),  # both could be: code points, as the editor counts
         ("😀aab", [(2, 3, "a"), (4, 5, "b")], [(1, 2), (3, 4)]),  # the second span shows that it is UTF-16
         ("Ada", [(0, 3, None)], [(0, 3)]),
+        ("😀 Ada met", [(3, 6, None), (7, 10, "met")], [(2, 5), (6, 9)]),  # as "met" shows
         ("😀aab", [(2, 3, "a"), (None, None, "b")], [(2, 3), (3, 4)]),  # a line edited by hand, without offsets
     ],
 )  # fmt: skip
@@ -393,6 +442,12 @@ def test_a_span_whose_text_is_elsewhere_is_not_taken(text: str, region: tuple, f
     start, end, string = region
     [found] = anchor(text, [Region(start, end, string, "person")])
     assert isinstance(found, str) and re.search(fault, found)
+
+
+def test_a_span_without_text_whose_count_is_unknown_is_not_taken() -> None:
+    regions = [Region(3, 6, None, "person"), Region(0, 1, "met", "verb")]  # the second one is in neither count
+    unknown, moved = anchor("😀 Ada met", regions)
+    assert isinstance(unknown, str) and "characters or UTF-16 units: add its text" in unknown and moved == (6, 9)
 
 
 def test_two_people_must_agree_or_one_is_chosen(tmp_path: Path, command: Command) -> None:
@@ -468,7 +523,7 @@ def test_a_wrong_file_is_one_line_and_writes_nothing(
     [
         (["--by", "uncertain"], "needs a second opinion"), (["--model", "m"], "--model has no effect"),
         (["--show", "other"], "--show other needs"), (["--sample", "0"], "at least 1"),
-        (["--types", "drug=a substance"], "a review has the definitions of the run"),
+        (["--types", "drug=a substance"], "has definitions, which this command does not read"),
         (["--types", "city,city"], "twice"), (["--types", " "], "names no type"),
         (["--types", "[]"], "--types is empty"), (["--types", "[[1]]"], r"\[1\] is not a string"),
         (["--by", "uncertain", "--model", "m", "--other_run", "r"], "give one of them"),

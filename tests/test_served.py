@@ -351,6 +351,7 @@ def test_a_server_out_of_reach_or_out_of_time_is_one_line() -> None:
         (lambda s: s("Rome", threshold=2), "2"),
         (lambda s: s("Rome", occurrences="last"), "last"),
         (lambda s: ServedNER("localhost:8000"), "localhost:8000"),
+        (lambda s: ServedNER("http://localhost:80a0/v1"), "'http://localhost:80a0/v1' is not an address .*80a0"),
         (lambda s: ServedNER(s.base_url, MODEL, window=0), "window"),
         (lambda s: ServedNER(s.base_url, MODEL, tokenizer="no/such-student"), "no/such-student"),
         (lambda s: ServedNER(s.base_url, MODEL, concurrency=0), "concurrency"),

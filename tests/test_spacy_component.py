@@ -78,7 +78,7 @@ def test_a_batch_is_one_call_with_the_options(monkeypatch: pytest.MonkeyPatch) -
     nlp = pipeline("x", overlaps="nested", threshold={"city": 0.3}, options={"window": 64})
     docs = list(nlp.pipe(["Rome is old."] * 5, batch_size=2))
     assert [spans_of(doc) for doc in docs] == [[("Rome", "city")]] * 5
-    options = {"types": TYPES, "overlaps": "nested", "threshold": {"city": 0.3}, "window": 64}
+    options = {"types": TYPES, "overlaps": "nested", "threshold": {"city": 0.3}, "window": 64, "batch_size": 2}
     assert tagger.calls == [(2, options), (2, options), (1, options)]
 
 
@@ -114,6 +114,12 @@ def test_spans_inside_a_token_are_listed(monkeypatch: pytest.MonkeyPatch, mode: 
         ({"threshold": 2}, r"threshold=2: scores are in \[0, 1\]"),
         ({"overlaps": "some"}, "overlaps"),
         ({"alignment_mode": "some"}, "alignment_mode"),
+        ({"types": {"person": "a human", "#tag": "a hashtag"}}, r"types \{'#tag': 'a hashtag'\} would change when"),
+        ({"types": {"a: b": "x"}}, r"types \{'a: b': 'x'\} would change"),
+        ({"types": {"a\nb": "x"}}, r"types \{'a\\nb': 'x'\} would change"),
+        ({"types": ["${person}"]}, r"types \['\$\{person\}'\] would change"),
+        ({"threshold": {"city": 0.5, "a=b": 0.5}}, r"threshold \{'a=b': 0.5\} would change"),
+        ({"options": {"dataset": "${x}"}}, r"options \{'dataset': '\$\{x\}'\} would change"),
     ],
 )
 def test_mistakes_are_named_when_the_component_is_added(config: dict[str, Any], message: str) -> None:

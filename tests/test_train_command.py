@@ -261,6 +261,26 @@ def test_the_folder_of_another_run_is_not_touched(
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(("step", "said"), [(None, "starts anew"), (2, "goes on from ")])
+def test_an_interruption_says_where_the_same_command_goes_on(
+    step: int | None, said: str, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    dataset = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4)
+    recipe = write_recipe(tmp_path / "r.yaml", tiny_student, dataset, tmp_path / "out")
+
+    def interrupted(*_: object, **__: object) -> None:
+        if step:
+            (checkpoint := tmp_path / "out" / f"checkpoint-{step}").mkdir()
+            (checkpoint / "trainer_state.json").write_text('{"global_step": 2}')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sft.trainer.AnswerTrainer.train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command(monkeypatch, recipe)
+    assert f"the same command {said}" in capsys.readouterr().err
+
+
 def test_the_stage_before_is_trained_first_and_once(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """`open-ner view`: what it opens, that hostile data stay data, offsets, paging, the terminal, and invalid input."""
 
 import gzip
+import io
 import json
 import re
 import subprocess
@@ -253,14 +254,38 @@ def test_results_of_the_command_and_broken_rows_are_shown(call: Call, tmp_path: 
         {"text": "Ada", "entities": [entity], "types": ["person", "city"]},
         {"text": "Ada", "entities": bad},
         {"error": "not JSON"},
+        {"text": 5, "error": "not a string"},
+        {"text": None},
     ]
     rows += [{"id": "d", "text": "cut", "reason": "too_short"}, {"id": 7, "text": "Ada", "entities": None}]
     status, _, _ = call(write_lines(tmp_path / "out.jsonl", rows), "--output", tmp_path / "p.html")
     page = read((tmp_path / "p.html").read_text(encoding="utf-8"))
-    assert status == 0 and page.texts == ["Ada", "Ada", "", "cut", "Ada"]
+    assert status == 0 and page.texts == ["Ada", "Ada", "", "", "", "cut", "Ada"]
     assert [(mark["label"], mark["score"]) for mark in page.marks] == [("person", "0.25")]
     assert page.data.count("invalid_offsets") == 1 + len(bad) and {"#1", "7", "not JSON", "too_short"} <= {*page.data}
+    assert "not a string" in page.data
     assert page.data[page.data.index("Asked, no span: ") + 1] == "city"
+
+
+@pytest.mark.parametrize("name", [".", "data", "data/train-0.parquet"])
+def test_an_annotated_dataset_is_shown_by_its_own_columns(
+    name: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [{"entity_group": "person", "word": "Ada", "start": 0, "end": 3, "score": 0.25}]
+    rows = [{"body": "Ada met Bob.", "found": found}, {"body": None, "found": None}]
+    rows = [{**row, "text": "the title", "entities": ["of the source"], "id": f"r{n}"} for n, row in enumerate(rows)]
+    (tmp_path / "data").mkdir()
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "train-0.parquet")
+    record = {"text_column": "body", "entities_column": "found"}
+    (tmp_path / "annotation.json").write_text(json.dumps(record), encoding="utf-8")
+    (tmp_path / "pages").mkdir()
+    monkeypatch.chdir((tmp_path / name).parent if name.endswith("parquet") else tmp_path / name)
+    relative = Path(name).name if name.endswith("parquet") else "."
+    status, _, err = call(relative, "--output", tmp_path / "pages" / "p.html")
+    assert status == 0, err
+    page = read((tmp_path / "pages" / "p.html").read_text(encoding="utf-8"))
+    assert page.texts == ["Ada met Bob.", ""] and ids(tmp_path / "pages" / "p.html") == ["r0", "r1"]
+    assert [(mark["label"], mark["score"]) for mark in page.marks] == [("person", "0.25")]
 
 
 def prediction(
@@ -277,6 +302,8 @@ def test_predictions_are_shown_by_passage_with_their_errors(call: Call, tmp_path
         prediction("r0", "city", "Ada met Bob.", [(8, 11)], []),
         prediction("r0", "drug", "Ada met Bob.", [], [], raw='["Eva"]'),
         prediction("r1", "drug", "None.", [], None, raw="[bad", parse_failure=True),
+        prediction("r1", "city", "None.", [], [[0], [1, 2, 3]]) | {"spans": None},
+        {"benchmark": "b", "passage_id": "r1", "text": "None.", "type": "date"},
     ]
     path = write_lines(tmp_path / "predictions.jsonl", lines)
     status, said, _ = call(path, "--output", tmp_path / "p.html")
@@ -342,6 +369,22 @@ def test_rejects_are_shown_with_their_texts_and_replies(call: Call, built: Path)
     assert "the text is not in a passages.jsonl" in (built / "p.html").read_text(encoding="utf-8")
 
 
+def test_an_incomplete_copy_of_a_build_is_shown_as_far_as_it_is_there(call: Call, built: Path) -> None:
+    (built / "dataset" / "stats.json").unlink()
+    status, out, err = call(built / "dataset", "--limit", 1)
+    assert status == 0 and "[Ada|person] 0" in out
+    assert "Rejects are not shown. " in err and "stats.json' cannot be read: No such file" in err
+    (built / "dataset" / "stats.json").write_text("{}")
+    status, _, err = call(built / "dataset", "--limit", 1)
+    assert status == 0 and "stats.json names no variant" in err
+    (built / "dataset" / "rejects" / "replies.parquet").unlink()
+    status, out, err = call(built / "dataset" / "rejects")
+    assert status == 0 and "refusal" in out and "Nine." in out
+    (built / "passages.jsonl").write_text('{"id": "r9", "te', encoding="utf-8")
+    status, out, err = call(built / "dataset" / "rejects")
+    assert (status, out) == (2, "") and "passages.jsonl: line 1 is not JSON" in err
+
+
 def test_annotations_need_no_pyarrow_and_parquet_names_the_extra(
     call: Call, built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +394,13 @@ def test_annotations_need_no_pyarrow_and_parquet_names_the_extra(
     assert status == 0 and "[Ada|person] 0" in out and "Rejects are not shown" in err
     status, _, err = call(built / "dataset")
     assert status == 2 and "pip install 'open-ner[view]'" in err
+
+
+def parquet_file(rows: list[dict[str, Any]], damaged: bool = False) -> bytes:
+    """A Parquet file; the header of the first page of a damaged one cannot be read."""
+    parquet.write_table(pa.Table.from_pylist(rows), sink := io.BytesIO())
+    content = sink.getvalue()
+    return content[:4] + b"\xff" * 16 + content[20:] if damaged else content
 
 
 @pytest.mark.parametrize(
@@ -369,7 +419,10 @@ def test_annotations_need_no_pyarrow_and_parquet_names_the_extra(
         ("a.jsonl", '{"text": ""}', ["--output", "no/where/x.html"], "cannot be written: No such file or directory"),
         ("a.jsonl", '{"text": ""}', ["--output", "TMP/folder.html"], "cannot be written: Is a directory"),
         ("a.jsonl", '{"text": ""}', ["--config", "type"], "only the folder of a dataset has configs"),
+        ("a.jsonl", '{"passage_id": 1, "text": "", "spans": {"a": 1}}', [], "`spans` is not a list"),
         ("a.parquet", "no", [], "cannot be read as Parquet"),
+        ("a.parquet", parquet_file([{"body": "", "x": 1}]), [], "has no column \"text\", but 'body', 'x': rename"),
+        ("a.parquet", parquet_file([{"text": "Ada"}], damaged=True), [], "a.parquet' cannot be read"),
         ("a.jsonl.gz", "no", [], "cannot be read"),
         ("a.jsonl.gz", gzip.compress(b'{"text": ""}', mtime=0)[:-9], [], "cannot be read: Compressed file ended"),
         ("a.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9, [], "cannot be read: Error -3"),

@@ -19,6 +19,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from hub.records import RunResults
 from open_ner.answers import Entity, calibrate
 from open_ner.conversation import write_mentions
 from open_ner.selection import Selection
@@ -141,6 +142,20 @@ def cross_fitted(
     return apply(halves[0], decide(halves[1])) + apply(halves[1], decide(halves[0]))
 
 
+def check_run(results: RunResults, predictions: Path, model: Path) -> None:
+    """Raise UserError if predictions are not of the decoding `free`, or not of a model's weights as they are now."""
+    from .student import fingerprint
+
+    if results["decoding"] != "free":
+        raise UserError(f"{predictions}: the decoding is {results['decoding']}, but a fit needs predictions of free")
+    # the revision of a Hub model is a commit, which a folder does not tell
+    made_by, revision = results["model"]["id"], results["model"].get("revision")
+    if revision and Path(made_by).is_dir() and revision != fingerprint(str(model)):
+        beside = predictions.parent.with_name(f"{predictions.parent.name}-<hash>")
+        remedy = f"run eval_zero_shot.py again, and give the predictions of the folder that it names, such as {beside}"
+        raise UserError(f"{predictions}: {made_by} had other weights than {model} has now: {remedy}")
+
+
 def main() -> None:
     """Fit a decision on predictions, and save it in the model's config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -157,8 +172,8 @@ def main() -> None:
     # queries in other wordings have the gold of the query by the type's own name
     lines = [line for line in read_predictions(args.predictions) if "asked" not in line]
     results = args.predictions.with_name("results.json")
-    if results.exists() and (decoding := read_results(results)["decoding"]) != "free":
-        raise UserError(f"{args.predictions}: the decoding is {decoding}, but a fit needs predictions of free")
+    if results.exists():
+        check_run(read_results(results), args.predictions, args.model)
     if unscored := sum(span["score"] is None for line in lines for span in line["spans"]):
         print(f"{unscored} spans have no score and are left out")
     scores, right = scored_spans(lines)

@@ -41,7 +41,7 @@ class SuiteConfig:
     )
     limit: int | None = option(None, "seeded sample of this many passages per benchmark; default: all")
     seed: int = option(42, "seed of the sample and of the bootstrap")
-    output_dir: str = option("results", "folder of the results")
+    output_dir: str = option("runs/evaluation", "folder of the results")
     endpoint: TeacherConfig = option(TeacherConfig, "options of models at an endpoint")
 
     def __post_init__(self) -> None:
@@ -95,6 +95,7 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
         raise UserError(f"{recipe}: benchmark {config.name} has no type to ask: set its `types`, as in [person, city]")
     for passage in passages:
         passage.dataset = passage.dataset or config.dataset or None
+    rejects["no_type_to_ask"] += sum(not passage.queries for passage in passages)
     passages, seen = [passage for passage in passages if passage.queries], Counter[str]()
     for passage in passages:
         seen[passage.id] += 1

@@ -197,7 +197,7 @@ def _read_json(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
     """Yield the objects of a JSONL file or a JSON list."""
     for number, row, fault, content in parse_json(path):
         if fault and not skip_broken:
-            raise UserError(f"{path}: line {number} {fault}; to skip such lines, set corpus.skip_broken_lines")
+            raise UserError(f"{path}: {fault}; to skip such lines, set corpus.skip_broken_lines")
         yield Reject(f"{path.name}:{number}", "broken_line", content) if fault else row
 
 

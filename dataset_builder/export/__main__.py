@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from command_line.public import public_path
-from open_ner.__main__ import read_types
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_json, write_jsonl
+from open_ner.tools.options import read_type_names
 
 from .forms import write_gliner, write_iob2, write_spacy
 from .passages import Alignment, Passage, Tally, read_passages
@@ -30,6 +30,8 @@ SUFFIXES = {"gliner": ".json", "spacy": ".spacy", "token-classification": ".parq
 COLUMNS, ENTITY_COLUMNS = {"id", "text", "entities"}, {"start", "end", "type"}
 EXPLANATIONS = {  # of the counts that a user may want to act on
     "not_on_word_borders": "begin or end inside a word: --alignment expand widens them to whole words",
+    "inside_unspaced_word": "begin or end inside text without spaces, which is one word in this form: choose "
+    "--to token-classification, or --to spacy with --language zh, ja or th",
     "entities_widened": "were widened to whole words",
     "overlaps_longer_span": "overlap a longer one: --to gliner and --to spacy keep both",
     "entities_outside_doc_ents": 'overlap a longer one, and are in doc.spans["sc"] only',
@@ -46,7 +48,7 @@ def main() -> None:
     args = parse_arguments()
     config, splits = load_splits(args.dataset, args.dataset_config, args.to)
     found = Counter(mention["type"] for rows in splits.values() for own in rows["entities"] for mention in own)
-    types = None if args.types is None else list(read_types(args.types) or [])
+    types = read_type_names(args.types)
     if unknown := [kind for kind in types or [] if kind not in found]:
         known = ", ".join(kind for kind, _ in found.most_common(10))
         raise UserError(f"--types: {unknown[0]!r} does not occur in {args.dataset}; its most frequent types: {known}")

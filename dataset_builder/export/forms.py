@@ -49,7 +49,7 @@ def write_gliner(passages: Iterable[Passage], path: Path, alignment: Alignment, 
     def elements() -> Iterator[str]:
         before = "[\n"
         for passage, words, texts in split_words(passages, GLINER_WORD, tally):
-            spans = sorted(place(passage, words, alignment, tally))
+            spans = sorted(place(passage, words, alignment, tally, divides_unspaced=False))
             element: dict[str, Any] = {"id": passage.id, "tokenized_text": texts, "ner": spans}
             if passage.negatives is not None:
                 element["ner_negatives"] = passage.negatives
@@ -67,8 +67,10 @@ def write_gliner(passages: Iterable[Passage], path: Path, alignment: Alignment, 
 
 def write_spacy(passages: Iterable[Passage], path: Path, alignment: Alignment, tally: Tally, nlp: "Language") -> None:
     """Write a DocBin. `doc.ents` has the spans that share no token, `doc.spans["sc"]` has all, `user_data` the id."""
+    from spacy.tokenizer import Tokenizer
     from spacy.tokens import DocBin, Span
 
+    divides_unspaced = not isinstance(nlp.tokenizer, Tokenizer)  # the class of languages without a segmenter
     docs = DocBin(attrs=["ENT_IOB", "ENT_TYPE"], store_user_data=True)
     for passage in passages:
         tally.counts["absent_types"] += len(passage.negatives or [])
@@ -76,7 +78,7 @@ def write_spacy(passages: Iterable[Passage], path: Path, alignment: Alignment, t
         tally.counts["passages"] += 1
         tokens = [token for token in doc if not token.is_space]  # spaCy does not train on spans with white space
         words = [(token.idx, token.idx + len(token)) for token in tokens]
-        placed = place(passage, words, alignment, tally)
+        placed = place(passage, words, alignment, tally, divides_unspaced)
         spans = {each: Span(doc, tokens[each.first].i, tokens[each.last].i + 1, each.type) for each in sorted(placed)}
         doc.spans[SPANS_KEY] = list(spans.values())
         doc.ents = [spans[each] for each in flat(placed)]
@@ -103,7 +105,7 @@ def write_iob2(
     def rows() -> Iterator[dict[str, Any]]:
         for passage, words, texts in split_words(passages, TAGGED_WORD, tally):
             tally.counts["absent_types"] += len(passage.negatives or [])
-            placed = place(passage, words, alignment, tally)
+            placed = place(passage, words, alignment, tally, divides_unspaced=True)
             kept = flat(placed)
             for span in (span for span in placed if span not in kept):
                 tally.reject(passage.id, placed[span], "overlaps_longer_span")

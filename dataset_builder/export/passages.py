@@ -5,14 +5,14 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from ner_sets.mentions import Mention
+from open_ner.borders import UNSPACED
 
 from ..rejects import Reject
 
-CONTINUATION = re.compile(r"#\d+$")  # a conversation that continues a passage has the id `passage#2`
+UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 Alignment = Literal["strict", "expand"]
 Offsets = Sequence[tuple[int, int]]  # of each word in characters, end exclusive
 Row = dict[str, Any]  # of the dataset; the command has checked its columns
@@ -60,7 +60,8 @@ def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tal
         types: the types to export; None for all of them.
         tally: receives the counts, and the rejects `type_not_chosen`, `span_not_in_text` and `given_twice`.
     """
-    for (name, text), group in groupby(rows, lambda row: (CONTINUATION.sub("", row["id"]), row["text"])):
+    for group in _rows_by_passage(rows):
+        name, text = group[0]["id"], group[0]["text"]
         mentions: list[Mention] = []
         negatives: dict[str, None] | None = None
         seen: set[tuple[int, int, str]] = set()
@@ -85,7 +86,21 @@ def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tal
         yield Passage(name, text, mentions, None if negatives is None else list(negatives))
 
 
-def place(passage: Passage, words: Offsets, alignment: Alignment, tally: Tally) -> dict[WordSpan, Mention]:
+def _rows_by_passage(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the rows of each passage: `id#2` continues `id` if it follows it with the same text; ids may have `#`."""
+    group: list[Row] = []
+    for row in rows:
+        if group and (row["id"], row["text"]) != (f"{group[0]['id']}#{len(group) + 1}", group[0]["text"]):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def place(
+    passage: Passage, words: Offsets, alignment: Alignment, tally: Tally, divides_unspaced: bool
+) -> dict[WordSpan, Mention]:
     """Return the mentions of a passage by the spans of its words that they cover.
 
     Args:
@@ -93,8 +108,10 @@ def place(passage: Passage, words: Offsets, alignment: Alignment, tally: Tally) 
         words: offsets of its words, in order.
         alignment: what happens to a mention that begins or ends inside a word: "strict" rejects it as
             `not_on_word_borders`, "expand" widens it to whole words.
-        tally: receives the counts `entities_kept` and `entities_widened`, and the rejects `not_on_word_borders` and
-            `given_twice`.
+        tally: receives the counts `entities_kept` and `entities_widened`, and the rejects `not_on_word_borders`,
+            `inside_unspaced_word` and `given_twice`.
+        divides_unspaced: whether scripts without spaces, such as Chinese, are divided into words or characters. If
+            not, a word may be a whole clause, and mentions are never widened to it: they are `inside_unspaced_word`.
     """
     starts, ends = [start for start, _ in words], [end for _, end in words]
     placed: dict[WordSpan, Mention] = {}
@@ -106,7 +123,11 @@ def place(passage: Passage, words: Offsets, alignment: Alignment, tally: Tally) 
             last -= 1
         exact = first <= last and (starts[first], ends[last]) == (mention["start"], mention["end"])
         span = WordSpan(first, last, mention["type"])
-        if first > last or (not exact and alignment == "strict"):
+        cut = [] if exact or first > last or divides_unspaced else [words[first], words[last]]
+        cut = [(start, end) for start, end in cut if start < mention["start"] or mention["end"] < end]
+        if any(UNSPACED_CHARACTER.search(passage.text, start, end) for start, end in cut):
+            tally.reject(passage.id, mention, "inside_unspaced_word")
+        elif first > last or (not exact and alignment == "strict"):
             tally.reject(passage.id, mention, "not_on_word_borders")
         elif span in placed:
             tally.reject(passage.id, mention, "given_twice")

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from open_ner.tools.errors import UserError, run
-from open_ner.tools.options import read_types
+from open_ner.tools.options import read_type_names
 
 from .passages import MOST_TYPES
 
@@ -23,13 +23,10 @@ def main() -> None:
     if args.command == "export":
         from .export import ExportOptions, export
 
-        types = read_types(args.types)
-        if isinstance(types, dict):
-            raise UserError(f"--types {args.types!r}: a review has the definitions of the run; give the names alone")
-        export(ExportOptions(
-            args.run, folder, args.to, args.sample, args.by, args.seed, types, args.model, args.predictions,
-            args.other_run, args.show, args.blank, args.pool,
-        ))  # fmt: skip
+        given = {name: value for name, value in vars(args).items() if name not in ("command", "run", "review", "to")}
+        if "types" in given:
+            given["types"] = read_type_names(args.types)
+        export(ExportOptions(args.run, folder, args.to, **given), [*given])
         return
     from .importing import ImportOptions, import_review  # slow to import: the scorer needs `evaluate`
 
@@ -46,27 +43,29 @@ def parse_arguments() -> argparse.Namespace:
         "python -m dataset_builder.review", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    draw = commands.add_parser("export", help="draw passages and write them as tasks", allow_abbrev=False)
+    draw = commands.add_parser(
+        "export", help="draw passages and write them as tasks", allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,  # only what was given: a review that was drawn before takes no option
+    )  # fmt: skip
     take = commands.add_parser("import", help="read a corrected file", allow_abbrev=False)
     for command in (draw, take):
         command.add_argument("--run", type=Path, required=True, help="folder of the run (output_dir of its recipe)")
-        command.add_argument("--review", type=Path, help="folder of the review (default: review/ in that of the run)")
+        where = "folder of the review (default: review/ in that of the run)"
+        command.add_argument("--review", type=Path, default=None, help=where)
     draw.add_argument("--to", choices=["label-studio", "jsonl"], required=True, help="form of the tasks")
-    draw.add_argument("--sample", type=int, default=200, help="number of passages (default: 200)")
-    draw.add_argument(
-        "--by", choices=["random", "uncertain"], default="random", help="which passages (default: random)"
-    )
+    draw.add_argument("--sample", type=int, help="number of passages (default: 200)")
+    draw.add_argument("--by", choices=["random", "uncertain"], help="which passages (default: random)")
     draw.add_argument("--model", help="student that is asked about the passages: folder or Hub id")
     draw.add_argument("--predictions", type=Path, help="JSONL of texts with entities, or an evaluation's predictions")
     draw.add_argument("--other_run", type=Path, help="folder of another run over the same passages")
-    draw.add_argument("--show", choices=["teacher", "other"], default="teacher", help="whose spans the tasks have")
+    draw.add_argument("--show", choices=["teacher", "other"], help="whose spans the tasks have (default: teacher)")
     draw.add_argument("--blank", action="store_true", help="tasks without spans, so that the gold favors nobody")
     default = f"default: teacher.types, or the {MOST_TYPES} most frequent ones"
     types = f"types to review, separated by commas or as a JSON list ({default})"
     draw.add_argument("--types", help=types)
     pool = "with --by uncertain --model: number of random passages that the student is asked about (default: 1000)"
-    draw.add_argument("--pool", type=int, default=1000, help=pool)
-    draw.add_argument("--seed", type=int, default=42, help="seed of the random order (default: 42)")
+    draw.add_argument("--pool", type=int, help=pool)
+    draw.add_argument("--seed", type=int, help="seed of the random order (default: 42)")
     take.add_argument("file", type=Path, help="JSON or JSON_MIN of Label Studio, or the corrected tasks.jsonl")
     take.add_argument("--annotator", help="read only the corrections of this person, by the id in the file")
     part = "train on one in N passages and score on the others; default: all passages for either use"

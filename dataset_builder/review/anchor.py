@@ -22,8 +22,9 @@ def anchor(text: str, regions: list[Region]) -> list[Span | str]:
     """Return the span of each region of a passage, or why there is none.
 
     Offsets count code points, as in Label Studio's editor, if each region has its text there. Otherwise they count
-    UTF-16 units, as some clients of its API do, if each region has its text there. Otherwise a region is where one of
-    the two finds its text, or at the only occurrence of its text, as is a region without offsets in any case.
+    UTF-16 units, as some clients of its API do, if each region has its text there. A region without text fits wherever
+    its offsets are in the passage. Otherwise a region is where one of the two finds its text, or at the only
+    occurrence of its text, as is a region without offsets in any case.
     """
     by_characters = [_by_code_points(text, region) for region in regions]
     if all(by_characters):
@@ -50,8 +51,9 @@ def _by_utf16(text: str, region: Region) -> Span | None:
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(units) // 2:
         return None
     before, inside = (units[2 * i : 2 * j].decode("utf-16-le", "replace") for i, j in ((0, start), (start, end)))
-    is_whole = text.startswith(before + inside)  # not if an offset halves a character
-    return (len(before), len(before + inside)) if is_whole and _reads(inside, region.text) else None
+    if not text.startswith(before + inside):  # an offset halves a character
+        return None
+    return (len(before), len(before + inside)) if region.text is None or _reads(inside, region.text) else None
 
 
 def _by_text(text: str, string: object) -> Span | None:
@@ -74,6 +76,8 @@ def _only(text: str, region: Region, *places: Span | None) -> Span | str:
         where = "at several places: give its start and end" if string in text else "not in the passage"
         return f"{string!r} is {where}"
     if region.text is None:
+        if any(places):
+            return "it has no text that tells whether its offsets count characters or UTF-16 units: add its text"
         return f"it is not in a text of {len(text)} characters"
     there = text[max(0, region.start) : max(0, region.end)]
     return f"the passage has {there!r} there and {string!r} {'at several places' if string in text else 'nowhere'}"

@@ -68,8 +68,6 @@ def read_corrected(path: Path, review: Review, annotator: str | None = None) -> 
     result = Corrected()
     for name, versions in by_passage.items():
         found = {who: _mentions(path, name, exported[name], own, review, result) for who, own in versions.items()}
-        if not found:
-            continue
         if any(mentions != next(iter(found.values())) for mentions in found.values()):
             hint = "agree on one version, or choose a person by --annotator"
             raise UserError(f"{path}: passage {name!r} is annotated differently by {', '.join(sorted(found))}: {hint}")

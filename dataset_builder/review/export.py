@@ -1,10 +1,12 @@
 """Draw passages for a review and write them as tasks."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from command_line.public import public_path
 from command_line.recipes import read_recipe
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic, write_json, write_jsonl
@@ -25,16 +27,16 @@ class ExportOptions:
     run: Path
     folder: Path  # of the review
     to: Form
-    sample: int
-    by: Literal["random", "uncertain"]
-    seed: int
-    types: list[str] | None
-    model: str | None
-    predictions: Path | None
-    other_run: Path | None
-    show: Literal["teacher", "other"]
-    blank: bool
-    pool: int
+    sample: int = 200
+    by: Literal["random", "uncertain"] = "random"
+    seed: int = 42
+    types: list[str] | None = None
+    model: str | None = None
+    predictions: Path | None = None
+    other_run: Path | None = None
+    show: Literal["teacher", "other"] = "teacher"
+    blank: bool = False
+    pool: int = 1000
 
     @property
     def other(self) -> str:
@@ -42,11 +44,11 @@ class ExportOptions:
         return str(self.model or self.predictions or self.other_run or "")
 
 
-def export(options: ExportOptions) -> None:
+def export(options: ExportOptions, given: Sequence[str] = ()) -> None:
     """Draw a review, unless the folder has one, and write its tasks.
 
-    The passages are held out of the dataset before the tasks are written. Raises UserError if the folder has another
-    review or the tasks exist, since a person may have corrected them.
+    The passages are held out of the dataset before the tasks are written. Raises UserError if the folder has a review
+    and the tasks exist, since a person may have corrected them, or `given` names options of the drawing.
     """
     check(options)
     tasks = options.folder / TASK_FILES[options.to]
@@ -55,6 +57,10 @@ def export(options: ExportOptions) -> None:
         hint = f"a review is not drawn again: import it, or draw other passages with --review {options.folder}-2"
         if tasks.exists():
             raise UserError(f"{tasks} has the tasks of {len(review.passages)} passages already; {hint}")
+        if given:
+            why = f"{options.folder} has a review of {len(review.passages)} passages, which is written in another form"
+            other = f"draw other passages with --review {options.folder}-2"
+            raise UserError(f"--{given[0]} has no effect: {why}; leave out --{given[0]}, or {other}")
         print(f"{options.folder} has a review of {len(review.passages)} passages: it is written in another form")
         config = read_recipe(BuildConfig, options.run / "recipe.yaml")
     else:
@@ -101,9 +107,10 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     types = chosen_types(options, run)
     order = random.Random(options.seed).sample(sorted(run.texts), len(run.texts))
     opinions: Opinions | None = None
+    threshold = 0.0
     if options.model:
         order = order[: options.pool if options.by == "uncertain" else options.sample]
-        opinions = ask_student(options.model, [run.texts[name] for name in order], types)
+        opinions, threshold = ask_student(options.model, [run.texts[name] for name in order], types)
     elif options.predictions or options.other_run:
         opinions = read_other_run(options.other_run) if options.other_run else read_opinions(Path(options.other))
         known = [name for name in order if run.texts[name] in opinions]
@@ -115,7 +122,9 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     for name in order:
         text, teacher = run.texts[name], [m for m in run.mentions.get(name, []) if m["type"] in types]
         other = [m for m in opinions[text] if m["type"] in types] if opinions is not None else []
-        shown: list[ScoredMention] = other if options.show == "other" else [{**mention} for mention in teacher]
+        shown: list[ScoredMention] = [{**mention} for mention in teacher]
+        if options.show == "other":
+            shown = [mention for mention in other if mention.get("score", 1.0) >= threshold]
         passages.append({"id": name, "text": text, "entities": [] if options.blank else shown, "teacher": teacher})
         if opinions is not None:
             passages[-1]["uncertainty"] = round(uncertainty(teacher, other, by_scores), 4)
@@ -129,18 +138,17 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     hidden = sum(len(run.mentions.get(p["id"], [])) - len(p["teacher"]) for p in chosen)
     if hidden:
         print(f"{hidden} of the teacher's spans have other types than the {len(types)} under review: not shown")
-    shown_by = "" if options.blank else options.other if options.show == "other" else run.teacher
-    return Review(types, options.by, options.seed, shown_by, run.teacher, options.other, chosen)
+    compared_with = public_path(options.other)  # the files of a review are meant to be shared
+    shown_by = "" if options.blank else compared_with if options.show == "other" else run.teacher
+    return Review(types, options.by, options.seed, shown_by, run.teacher, compared_with, chosen)
 
 
 def chosen_types(options: ExportOptions, run: RunAnnotations) -> dict[str, str]:
     """Return the types of `--types`, or those of the run, with their definitions."""
     own = run.types
     names = options.types if options.types is not None else [*own]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"--types names {twice[0]!r} twice: name each type once")
-    if not all(names) or not names:
-        raise UserError("--types is empty: name the types to review, as in --types person,city")
+    if not names:
+        raise UserError(f"{options.run}: the teacher found no span, so name the types to review: --types person,city")
     closed = run.config.teacher.definitions
     known = closed or {mention["type"] for mentions in run.mentions.values() for mention in mentions}
     if unknown := [name for name in names if name not in known]:

@@ -84,10 +84,11 @@ def write_gold(review: Review, corrected: Corrected, options: ImportOptions) -> 
         for p in review.passages
         if p["id"] in corrected.mentions
     ]
-    to_train = [row for row in rows if is_held_out(row["id"], options.train_one_in)]
     parts: dict[str, list[dict[str, Any]]] = {"benchmark": rows, "supervised": rows}
     if options.train_one_in:
-        parts = {"benchmark": [row for row in rows if row not in to_train], "supervised": to_train}
+        parts = {"benchmark": [], "supervised": []}
+        for row in rows:
+            parts["supervised" if is_held_out(row["id"], options.train_one_in) else "benchmark"].append(row)
     if empty := [part for part, own in parts.items() if not own]:
         raise UserError(f"--train_one_in {options.train_one_in}: no passage is left for the {empty[0]}; change it")
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from typing import Any
 from ner_sets.mentions import Mention
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl
+from open_ner.tools.options import load_student
 
 from .passages import ScoredMention, read_run
 
@@ -14,26 +15,30 @@ TEXTS_AT_A_TIME = 64
 Opinions = dict[str, list[ScoredMention]]  # by the text of the passage
 
 
-def ask_student(model: str, texts: list[str], types: Collection[str]) -> Opinions:
-    """Ask a student (folder or Hub id) for the types in each text. Raises UserError if it cannot be loaded."""
+def ask_student(model: str, texts: list[str], types: Collection[str]) -> tuple[Opinions, float]:
+    """Ask a student (folder or Hub id) for the types in each text, with spans of any score.
+
+    Returns:
+        the opinions, and the threshold that is saved with the student, below which its answers have no spans.
+
+    Raises:
+        UserError: the student cannot be loaded, or cannot be asked for these types.
+    """
     from tqdm import tqdm
 
-    import open_ner
-
-    try:
-        tagger = open_ner.load(model)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--model {model}: cannot be loaded ({str(error):.150}); give a student's folder or Hub id"
-        ) from None
+    tagger = load_student(model, None)
     found: Opinions = {}
     with tqdm(total=len(texts), desc=model, unit=" passages") as bar:
         for begin in range(0, len(texts), TEXTS_AT_A_TIME):
             batch = texts[begin : begin + TEXTS_AT_A_TIME]
-            for text, entities in zip(batch, tagger(batch, types=[*types]), strict=True):
+            try:  # a span below the saved threshold may be the most uncertain one
+                answers = tagger(batch, types=[*types], threshold=0.0)
+            except ValueError as error:
+                raise UserError(f"--model {model}: {error!s:.300}") from None
+            for text, entities in zip(batch, answers, strict=True):
                 found[text] = [_mention(text, entity) for entity in entities]
             bar.update(len(batch))
-    return found
+    return found, tagger.defaults["threshold"]
 
 
 def read_opinions(path: Path) -> Opinions:

@@ -49,6 +49,7 @@ class AnnotationRecord(TypedDict):
     dataset_revision: str | None
     fingerprint: str
     rows: int
+    limit: int | None  # null if there are not so many rows
     text_column: str
     entities_column: str
     model: str
@@ -129,10 +130,9 @@ def annotate(args: Namespace) -> Annotated | None:
     record = AnnotationRecord(
         dataset=Path(args.dataset_name).name if local[0] else args.dataset_name, dataset_config=args.dataset_config,
         dataset_split=args.dataset_split, dataset_revision=revision,
-        fingerprint=rows._fingerprint, rows=len(rows),
+        fingerprint=rows._fingerprint, rows=len(rows), limit=args.limit if args.limit == len(rows) else None,
         text_column=args.text_column, entities_column=args.entities_column,
-        model=Path(args.model).resolve().name if local[1] else args.model,
-        model_revision=commit,
+        model=Path(args.model).resolve().name if local[1] else args.model, model_revision=commit,
         types=tagger.defaults["types"] if types is None else types, options=options,
         rows_per_file=args.rows_per_file, open_ner=__version__,
     )  # fmt: skip
@@ -185,7 +185,7 @@ def load_rows(args: Namespace) -> "tuple[Dataset, str | None]":
     path, files, revision = Path(name), None, find_commit(name, "dataset", args.dataset_revision)
     try:
         if path.is_file():
-            form = next((FORMATS[suffix] for suffix in path.suffixes if suffix in FORMATS), None)
+            form = next((FORMATS[suffix] for suffix in reversed(path.suffixes) if suffix in FORMATS), None)
             if form is None:
                 raise UserError(f"--dataset_name {name}: a file is read by its ending, one of {', '.join(FORMATS)}")
             name, files = form, {split: name}

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .escapes import printable
+
 
 class UserError(Exception):
     """A mistake that the user can correct; the message names the wrong value and what to do about it."""
@@ -50,5 +52,5 @@ def run(main: Callable[[], None], resumes: bool = False) -> None:
         else:
             raise
         status, line = 1, f"error: {cause}: {remedy}"
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)  # a message may have parts of the data
     sys.exit(status)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..answers import Entity
 from .errors import UserError
+from .escapes import in_a_cell
 
 Ask = Callable[[list[str], Any], list[list[Entity]]]  # maps texts and their types to the entities of each text
 Record = dict[str, Any]  # the object of a line; `text` and `types` are checked
@@ -16,9 +17,9 @@ Record = dict[str, Any]  # the object of a line; `text` and `types` are checked
 def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_size: int) -> None:
     """Print the record of each line with `entities` added, as soon as its batch is answered; skip blank lines.
 
-    `types` is for records without `types`; `entities` and `error` in the input become `input_entities` and
-    `input_error`. Raises UserError at the end if some lines could not be answered; their records have an `error`,
-    which is also printed to stderr.
+    `types` is for records without `types`. `entities` and `error` in the input become `input_entities` and
+    `input_error`, or `input_input_entities` if that name is taken, and so on. Raises UserError at the end if some
+    lines could not be answered; their records have an `error`, which is also printed to stderr.
     """
     broken = total = 0
     numbered = enumerate(lines, 1)
@@ -28,7 +29,7 @@ def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_
             total += 1
             if "error" in record:
                 broken += 1
-                print(f"{name}, line {number}: {record['error']}", file=sys.stderr)
+                print(f"{name}, line {number}: {in_a_cell(record['error'])}", file=sys.stderr)
             print(json.dumps(record, ensure_ascii=False))
         sys.stdout.flush()
     if broken:
@@ -41,8 +42,12 @@ def _record(line: bytes) -> Record:
         record = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return {"error": f"not JSON in UTF-8: {error}"}
-    fields = record if isinstance(record, dict) else {}
-    kept = {f"input_{key}" if key in ("entities", "error") else key: value for key, value in fields.items()}
+    kept = record if isinstance(record, dict) else {}
+    for key in kept.keys() & {"entities", "error"}:
+        new = f"input_{key}"
+        while new in kept:
+            new = f"input_{new}"
+        kept = {new if name == key else name: value for name, value in kept.items()}
     if not isinstance(kept.get("text"), str):
         kept["error"] = f'not an object with a "text" that is a string: {line[:60]!r}'
     return kept

@@ -52,6 +52,19 @@ def read_types(option: str | None) -> list[str] | dict[str, str] | None:
     return _once_each([(name.strip(), definition.strip() if equals else name) for name, equals, definition in pairs])
 
 
+def read_type_names(option: str | None) -> list[str] | None:
+    """Read types by their names alone, as `person,city` or a JSON list; raise UserError for anything else."""
+    types = read_types(option)
+    if isinstance(types, dict):
+        hint = 'give the names alone, and names that contain "=" as a JSON list'
+        raise UserError(f"--types {option!r:.80} has definitions, which this command does not read: {hint}")
+    if types is not None and not (types and all(name.strip() for name in types)):
+        raise UserError(
+            f"--types is empty or has an empty name ({option!r:.80}): name types, as in --types person,city"
+        )
+    return None if types is None else list(_once_each([(name, None) for name in types]))
+
+
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return pairs as a dict; raise UserError for a name that is given twice."""
     result: dict[str, Any] = {}
@@ -96,4 +109,4 @@ def load_student(model: str, device: str | None, revision: str | None = None) ->
         return load(model, device=device, revision=revision)
     except (ValueError, KeyError, OSError, RuntimeError) as error:
         place = "name" if revision is None else "name, --revision"
-        raise UserError(f"{model!r} cannot be loaded ({error!s:.200}): check {place}, files and --device") from None
+        raise UserError(f"{model!r} cannot be loaded ({error!s:.200}): check {place}, files and device") from None

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
+import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -87,7 +88,10 @@ class ServedNER:
         key = os.environ.get("OPENAI_API_KEY", "").strip() or "EMPTY"  # local servers need none, but the client does
         if not (key.isascii() and key.isprintable()):
             raise ValueError("$OPENAI_API_KEY contains characters that are not valid in an API key; set it again")
-        self.client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout)
+        try:
+            self.client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout)
+        except httpx2.InvalidURL as error:
+            raise ValueError(f"base_url={base_url!r} is not an address ({error}): write http(s)://host/v1") from None
         self.special_tokens: list[str] | None = None
         self.count: Count = lambda texts: [-(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN) for text in texts]
         if tokenizer is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from spacy.language import Language
+from spacy.language import Config, Language
 from spacy.pipeline import Pipe
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
@@ -45,7 +45,20 @@ def make_component(
     given = {key: value for key, value in (("threshold", threshold), ("overlaps", overlaps)) if value is not None}
     scores = threshold if isinstance(threshold, dict) else {"": threshold or 0.0}
     Selection(thresholds=scores, overlaps=overlaps or "flat")  # reports a mistake now, not at the first document
+    for option, value in (("types", types), ("threshold", threshold), ("options", options)):
+        for part in [{key: each} for key, each in value.items()] if isinstance(value, dict) else [value]:
+            if not _is_saved_unchanged(Config({"open_ner": {option: part}})):
+                hint = "in a name avoid ':', '=', spaces at its ends, and '#' or ';' at its beginning; avoid '${'"
+                raise ValueError(f"{name}: {option} {part!r:.80} would change when spaCy saves the pipeline: {hint}")
     return OpenNERComponent(name, model, types, given | options, alignment_mode, spans_key, annotate_ents, device)
+
+
+def _is_saved_unchanged(config: Config) -> bool:
+    """Whether the file `config.cfg` of a pipeline can hold this; some keys are parsed as other keys or as comments."""
+    try:
+        return Config().from_str(config.to_str()) == config
+    except ValueError:
+        return False
 
 
 class OpenNERComponent(Pipe):
@@ -103,7 +116,8 @@ class OpenNERComponent(Pipe):
         handle_error = self.get_error_handler()
         for docs in minibatch(stream, batch_size):
             try:
-                answers = self.tagger([doc.text for doc in docs], types=self.types, **self.options)
+                options = {"batch_size": batch_size} | self.options
+                answers = self.tagger([doc.text for doc in docs], types=self.types, **options)
                 for doc, entities in zip(docs, answers, strict=True):
                     self.annotate(doc, entities)
             except Exception as error:  # as in spaCy's own components: the caller may have set a handler

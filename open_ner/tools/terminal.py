@@ -1,6 +1,5 @@
 """Print a text with its spans marked, and a table of the spans, in color if the terminal supports it."""
 
-import re
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -8,12 +7,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..answers import Entity
+from .escapes import in_a_cell, printable
 
 STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
-# characters that move the cursor, or hide or reorder text; not the joiners of Persian words and emoji
-HIDDEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
-)
 
 
 def show(text: str, entities: list[Entity], title: str = "") -> None:
@@ -55,13 +51,3 @@ def marked(text: str, entities: Iterable[Entity], colors: dict[str, str]) -> Tex
         shown.append(f"|{in_a_cell(', '.join(names))}]", colors[names[0]])
         at = end
     return shown.append(printable(text[at:]))
-
-
-def printable(text: str) -> str:
-    """Escape control characters other than line ends and tabs, so that no text can control the terminal."""
-    return HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def in_a_cell(text: str) -> str:
-    """Escape all control characters, so that the text stays on one line."""
-    return printable(text).replace("\t", r"\t").replace("\n", r"\n")

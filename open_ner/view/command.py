@@ -6,7 +6,8 @@
     open-ner view runs/my-dataset/dataset/rejects --output rejects.html
 
 Opens JSONL with texts and spans (also .gz, and the output of `open-ner --jsonl`), predictions of an evaluation, the
-folder of a dataset, its rejects, and Parquet files. Without --output, passages are printed in the terminal.
+folder of a dataset or of `open-ner annotate`, rejects, and Parquet files. Without --output, passages are printed in
+the terminal.
 """
 
 import sys

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from ..tools.terminal import HIDDEN
+from ..tools.escapes import HIDDEN
 from .passages import Passage, RejectedSpan, lay_out, levels_of, marks_of
 
 COLORS = 8  # of the style sheet; further types have the same colors with dashed, then with dotted lines

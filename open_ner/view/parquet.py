@@ -1,14 +1,14 @@
 """Read passages and rejects from Parquet files: a dataset's folder, its folder `rejects`, or a single file."""
 
-import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..tools.annotate import RECORD
 from ..tools.errors import UserError
-from ..tools.files import read_jsonl, replace_surrogates
+from ..tools.files import replace_surrogates
 from .passages import Passage
-from .rows import Row, from_row, new_passage, reject
+from .rows import Row, from_row, new_passage, parse, reject
 
 try:
     from pyarrow import ArrowException, parquet
@@ -37,23 +37,43 @@ def open_dataset(path: Path, config: str | None) -> Opened:
         raise UserError(f"{path} has no Parquet files, so it is not the folder of a dataset: {seen}")
     try:
         size = sum(parquet.read_metadata(file).num_rows for file in files)
+        names = parquet.read_schema(files[0]).names
     except ArrowException as error:
         raise UserError(f"{folder} cannot be read as Parquet: {error!s:.200}") from None
+    columns = _shown_columns(files[0])
+    if "text" not in map(columns.get, names):
+        others = ", ".join(map(repr, names))
+        raise UserError(f'{folder} has no column "text", but {others}: rename the column of the texts to "text"')
 
     def read(places: Sequence[int]) -> Iterator[Passage]:
-        for place, row in zip(places, _rows_at(files, places), strict=True):
+        for place, row in zip(places, _rows_at(files, places, columns), strict=True):
             yield from_row(row, place + 1, f"{folder}: row {place + 1}")
 
     return size, read
 
 
-def _rows_at(files: Sequence[Path], places: Sequence[int]) -> Iterator[Row]:
-    """Yield the rows at these sorted places of the files together; row groups without any are not read."""
+def _shown_columns(file: Path) -> dict[str, str]:
+    """Map the columns that are shown to their names in `COLUMNS`.
+
+    `open-ner annotate` saves the names of its two columns beside its folder `data`.
+    """
+    folder = file.absolute().parent
+    path = folder.parent / RECORD
+    record = parse(path.read_bytes(), str(path)) if folder.name == "data" and path.exists() else {}
+    own = {record.get(f"{name}_column", name): name for name in ("text", "entities")}
+    return {name: name for name in COLUMNS if name not in own.values()} | own
+
+
+def _rows_at(files: Sequence[Path], places: Sequence[int], shown: Mapping[str, str]) -> Iterator[Row]:
+    """Yield the rows at these sorted places of the files together; row groups without any are not read.
+
+    `shown` maps the columns to read to their names in the rows.
+    """
     wanted, at = iter(places), 0
     place = next(wanted, None)
     for file in files:
         opened = parquet.ParquetFile(file)
-        columns = [name for name in opened.schema_arrow.names if name in COLUMNS]
+        columns = [name for name in opened.schema_arrow.names if name in shown]
         for group in range(opened.num_row_groups):
             rows = opened.metadata.row_group(group).num_rows
             if place is None or place >= at + rows:
@@ -61,7 +81,8 @@ def _rows_at(files: Sequence[Path], places: Sequence[int]) -> Iterator[Row]:
                 continue
             for batch in opened.iter_batches(BATCH, [group], columns):
                 while place is not None and place < at + len(batch):
-                    yield batch.slice(place - at, 1).to_pylist()[0]
+                    [row] = batch.slice(place - at, 1).to_pylist()
+                    yield {shown[name]: value for name, value in row.items()}
                     place = next(wanted, None)
                 at += len(batch)
 
@@ -98,7 +119,10 @@ def rejects_beside(path: Path, config: str | None) -> tuple[Path, str] | None:
     if not variant or not (folder / "rejects.parquet").exists():
         return None
     if variant == "annotations":  # the passages of the first variant
-        variant = next(iter(json.loads((folder.parent / "stats.json").read_text(encoding="utf-8"))["variants"]))
+        stats = folder.parent / "stats.json"
+        variant = next(iter(parse(stats.read_bytes(), str(stats)).get("variants") or ()), None)
+        if variant is None:
+            raise UserError(f"{stats} names no variant: run the stage build again")
     return folder, variant
 
 
@@ -110,11 +134,12 @@ def join_rejects(passages: Collection[Passage], folder: Path, variant: str) -> N
 
 
 def _about(folder: Path, ids: set[str]) -> list[dict[str, list[Row]]]:
-    """The rows of rejects.parquet and of replies.parquet about these passages, by passage."""
+    """The rows of rejects.parquet and, if it is there, of replies.parquet about these passages, by passage."""
     tables: list[dict[str, list[Row]]] = [{}, {}]
     for table, name in zip(tables, ("rejects", "replies"), strict=True):
-        for row in parquet.read_table(folder / f"{name}.parquet", filters=[("passage_id", "in", ids)]).to_pylist():
-            table.setdefault(row["passage_id"], []).append(row)
+        if (path := folder / f"{name}.parquet").exists():
+            for row in parquet.read_table(path, filters=[("passage_id", "in", ids)]).to_pylist():
+                table.setdefault(row["passage_id"], []).append(row)
     return tables
 
 
@@ -131,4 +156,8 @@ def _add_rejects(passage: Passage, tables: Sequence[dict[str, list[Row]]], varia
 
 def _texts(path: Path, ids: set[str]) -> dict[str, str]:
     """The texts of passages, if the run's file is there."""
-    return {row["id"]: row["text"] for row in read_jsonl(path) if row["id"] in ids} if path.exists() else {}
+    if not path.exists():
+        return {}
+    with path.open("rb") as lines:
+        rows = (parse(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line.strip())
+        return {row["id"]: str(row.get("text", "")) for row in rows if row.get("id") in ids}

@@ -27,15 +27,15 @@ def from_row(row: Row, number: int, where: str) -> Passage:
 
     Also read are `id`, `entities` with `start`, `end` and `type` (or `entity_group`, as in the results of the
     pipeline) and their `score`, the `types` that were asked or the `negatives` among them, and the `reason` or `error`
-    of a row that was rejected.
+    of a row that was rejected. A text that is null, or that is not a string in a row with an `error`, is shown as "".
     """
-    text, entities = row.get("text", "" if "error" in row else None), row.get("entities")
+    text = row.get("text")
     if not isinstance(text, str):
-        raise UserError(f'{where} has no string "text", but {", ".join(map(repr, row)) or "nothing"}')
-    if not isinstance(entities or [], list):
-        raise UserError(f"{where}: `entities` is not a list of spans: {entities!r:.60}")
+        if not row.get("error") and not ("text" in row and text is None):
+            raise UserError(f'{where} has no string "text", but {", ".join(map(repr, row)) or "nothing"}')
+        text = ""
     passage = new_passage(row.get("id"), text, number)
-    for found in entities or []:
+    for found in _spans_of(row, "entities", where):
         add_span(passage, found if isinstance(found, dict) else {"text": found})
     if about := [str(row[name]) for name in ("dataset", "source", "teacher") if row.get(name)]:
         passage["about"] = " · ".join(map(replace_surrogates, about))
@@ -102,20 +102,29 @@ def from_predictions(rows: Sequence[Row], number: int, where: str) -> Passage:
     passage["about"] = replace_surrogates(str(benchmark or ""))
     passage["absent"] = [replace_surrogates(str(row.get("type"))) for row in rows if not row.get("spans")]
     for row in rows:
-        asked = replace_surrogates(str(row.get("type")))
-        found = [add_span(passage, {**span, "type": asked}) for span in row["spans"] if isinstance(span, dict)]
+        asked, spans = replace_surrogates(str(row.get("type"))), _spans_of(row, "spans", where)
+        found = [add_span(passage, {**span, "type": asked}) for span in spans if isinstance(span, dict)]
         predicted = {(span["start"], span["end"]) for span in found if span}
         if row.get("parse_failure"):
             passage["rejects"].append(reject("unreadable_answer", str(row.get("raw", "")), asked))
         elif not predicted:
             passage["rejects"] += [reject("not_in_text", string, asked) for string in _answered(row.get("raw"))]
         if isinstance(gold := row.get("gold_spans"), list):
-            expected = {tuple(span) for span in gold if isinstance(span, list) and is_span(text, *span[:2])}
+            pairs = [span for span in gold if isinstance(span, list) and len(span) == 2]
+            expected = {(start, end) for start, end in pairs if is_span(text, start, end)}
             for reason, places in (("not_in_gold", predicted - expected), ("not_predicted", expected - predicted)):
                 for start, end in sorted(places):
                     one = reject(reason, passage["text"][start:end], asked)
                     passage["rejects"].append({**one, "start": start, "end": end})
     return passage
+
+
+def _spans_of(row: Row, key: str, where: str) -> list[Any]:
+    """The spans of a row, none if they are missing or null; raises UserError if they are not a list."""
+    spans = row.get(key) or []
+    if not isinstance(spans, list):
+        raise UserError(f"{where}: `{key}` is not a list of spans: {spans!r:.60}")
+    return spans
 
 
 def _answered(raw: Any) -> list[str]:

@@ -8,6 +8,7 @@ import random
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,11 +65,12 @@ def open_page(
     if sample is not None:
         places = sorted(random.Random(seed).sample(range(source.size), min(sample, source.size)))
     page, characters = Page([], noun=source.noun), 0
-    for passage in source.read(places):
-        page.passages.append(passage)
-        characters += len(passage["text"])
-        if characters > PAGE_CHARACTERS:
-            break
+    with _readable(path):
+        for passage in source.read(places):
+            page.passages.append(passage)
+            characters += len(passage["text"])
+            if characters > PAGE_CHARACTERS:
+                break
     _join_rejects(path, config, page)
     shown = len(page.passages)
     if shown < len(places):
@@ -87,14 +89,14 @@ def open_source(path: Path, config: str | None) -> Source:
     """Open a file or folder.
 
     Args:
-        path: JSONL of annotated passages (also .gz), a `predictions.jsonl`, the folder of a dataset, its folder
-            `rejects`, or a Parquet file.
+        path: JSONL of annotated passages (also .gz), a `predictions.jsonl`, the folder of a dataset or of
+            `open-ner annotate`, a folder `rejects`, or a Parquet file.
         config: config of a dataset's folder; default: `annotations`, or the first one.
 
     Raises:
         UserError: the path does not exist, or is none of these.
     """
-    try:
+    with _readable(path):
         if config and not path.is_dir():
             raise UserError(f"--config {config}: only the folder of a dataset has configs, not {path}")
         if path.is_dir() or path.suffix == ".parquet":
@@ -102,18 +104,28 @@ def open_source(path: Path, config: str | None) -> Source:
 
             return Source(str(path), *open_dataset(path, config))
         return _open_lines(path)
-    except (OSError, EOFError, zlib.error) as error:  # the last two are those of a damaged .gz
-        raise UserError(f"{str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise UserError if a file of this path is missing or damaged."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, zlib.error) as error:  # ValueError: Parquet; the last two: .gz
+        name, cause = getattr(error, "filename", None) or path, getattr(error, "strerror", None) or error
+        raise UserError(f"{str(name)!r} cannot be read: {cause!s:.200}") from None
 
 
 def _join_rejects(path: Path, config: str | None, page: Page) -> None:
     """Add the rejects of the same build, if they are beside the file or in the folder."""
     try:
-        from .parquet import join_rejects, rejects_beside
+        with _readable(path):
+            from .parquet import join_rejects, rejects_beside
 
-        if beside := rejects_beside(path, config):
-            join_rejects(page.passages, *beside)
-            page.notes.append(f"Rejects are those of {beside[0]}; passages without any entity left are only there.")
+            if beside := rejects_beside(path, config):
+                join_rejects(page.passages, *beside)
+                note = f"Rejects are those of {beside[0]}; passages without any entity left are only there."
+                page.notes.append(note)
     except UserError as error:  # JSONL is shown without pyarrow too
         page.notes.append(f"Rejects are not shown. {error}")
 

@@ -7,7 +7,8 @@ from io import TextIOWrapper
 from rich.console import Console
 from rich.text import Text
 
-from ..tools.terminal import STYLES, in_a_cell, printable
+from ..tools.escapes import in_a_cell, printable
+from ..tools.terminal import STYLES
 from .passages import Passage, lay_out, marks_of
 
 
