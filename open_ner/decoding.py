@@ -2,9 +2,8 @@
 
 UniversalNER asks for one type per call and encodes the passage again each time. Here the passage and its queries are
 one sequence (`packing.py`), read once. Each pass of the model then writes the next token of all open answers of
-several passages, and an answer leaves the batch when it ends. The few answers of a batch that are much longer than the
-others are put off and finished together with those of other batches. In float32 the answers are token-identical to
-those of one `generate()` per type.
+several passages, and an answer leaves the batch when it ends. In float32 the answers are token-identical to those of
+one `generate()` per type.
 
 As long as the tokens of an answer are those of the empty answer, the probability of its next token tells how sure the
 student is that the type occurs (`Answer.presence`).
@@ -27,7 +26,6 @@ from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
 
 RESERVE = 16  # tokens planned for each answer when a batch is filled; rows are put off if answers outgrow the budget
-FEW = 1 / 16  # answers of a batch are put off when only this share of them has not ended: a pass has a fixed cost
 QUERIES_A_ROW = 64  # a query computes attention over the masked columns of all others in its row, so more are slower
 
 
@@ -75,9 +73,9 @@ class _BatchRow:
             tokens.add(ids[-1:], number, begin + len(ids) - 1)
         return tokens
 
-    def size(self, answer: int) -> int:
-        """Number of tokens when each open answer has `answer` tokens."""
-        return len(self.prefix) + sum(len(query.suffix) + answer for query in self.open())
+    def size(self, reserve: int) -> int:
+        """Number of tokens when each open answer has `reserve` more."""
+        return len(self.prefix) + sum(len(query.suffix + query.answer.tokens) + reserve for query in self.open())
 
 
 @dataclass
@@ -130,28 +128,20 @@ class Decoder:
             ValueError: a passage and an answer of `max_new_tokens` need more positions than the model has.
         """
         options = _Options(free, presence_bias, max_new_tokens, token_budget)
-        batch, put_off = list[_BatchRow](), list[_BatchRow]()
+        batch, reserve = list[_BatchRow](), min(RESERVE, max_new_tokens)
         waiting: list[list[_Query]] = []  # queries of each request whose answers have not been yielded yet
-
-        def fit(rows: list[_BatchRow], answer: int) -> bool:
-            # every row is padded to the longest
-            return max((row.size(answer) for row in rows), default=0) * len(rows) <= token_budget
-
         for request in requests:
             rows = self._rows(request, options)
             for row in rows:
-                if batch and not fit([*batch, row], min(RESERVE, max_new_tokens)):
-                    put_off += self._run(batch, options, FEW)
-                    batch = []
-                    if not fit(put_off, max_new_tokens):
-                        put_off = self._run(put_off, options)
+                size = max(each.size(reserve) for each in [*batch, row])
+                if batch and size * (len(batch) + 1) > token_budget:  # every row is padded to the longest
+                    batch = self._run(batch, options)
                 batch.append(row)
             waiting.append([query for row in rows for query in row.queries])
             while waiting and all(query.done for query in waiting[0]):
                 yield [query.answer for query in waiting.pop(0)]
-        put_off += self._run(batch, options, FEW if put_off else 0)
-        while put_off:
-            put_off = self._run(put_off, options)
+        while batch:
+            batch = self._run(batch, options)
         for queries in waiting:
             yield [query.answer for query in queries]
 
@@ -172,13 +162,10 @@ class Decoder:
         return [_BatchRow(prefix, [_Query(number, suffix) for number, suffix in enumerate(part)]) for part in parts]
 
     @torch.no_grad()  # FSDP cannot train with tensors made in inference mode
-    def _run(self, rows: list[_BatchRow], options: _Options, few: float = 0) -> list[_BatchRow]:
-        """Answer the queries of a batch in place, until less than the share `few` of its answers is open.
-
-        Returns the rows with the open answers, and those put off because the answers outgrew the budget.
-        """
-        packed, put_off, answers = Packed(self.model, len(rows), self.pad), [], sum(len(row.open()) for row in rows)
-        while sum(len(row.open()) for row in rows) > few * answers:
+    def _run(self, rows: list[_BatchRow], options: _Options) -> list[_BatchRow]:
+        """Answer the queries of a batch in place; return the rows put off because the answers outgrew the budget."""
+        packed, put_off = Packed(self.model, len(rows), self.pad), []
+        while rows:
             first = not packed.width
             tokens = [row.tokens(first) for row in rows]
             columns = packed.width + max(len(own.ids) for own in tokens)
@@ -197,8 +184,7 @@ class Decoder:
             if alive and (len(alive) < len(rows) or 4 * packed.waste > packed.size):
                 packed.keep(alive)
             rows = [rows[place] for place in alive]
-        # a row of its own for each answer needs no columns that are masked for it
-        return put_off + [_BatchRow(row.prefix, [query]) for row in rows for query in row.open()]
+        return put_off
 
     def _write(self, queries: list[_Query], logits: torch.Tensor, options: _Options) -> None:
         """Append the most probable next token to each open answer, or end the answer.

@@ -27,7 +27,7 @@ from open_ner.tools.files import read_jsonl, write_json, write_jsonl
 from .records import PredictionLine
 from .suite import Benchmark, SuiteConfig
 
-PASSAGES_AT_A_TIME = 128  # given to one process and its decoder, which batches them by its token budget
+PASSAGES_AT_A_TIME = 32  # passages in a batch that goes to one process
 PARTIAL = "predictions.partial*.jsonl"  # predictions of an unfinished run, a file for each process
 RUNTIME = Path(__file__).parent.parent / "open_ner"
 Todo = list[tuple[Benchmark, BenchmarkPassage]]
