@@ -112,7 +112,7 @@ def test_the_probabilities_are_those_of_the_model(decoder: Decoder) -> None:
 def test_no_batch_exceeds_its_budget_even_padded_or_with_long_answers(decoder: Decoder, max_new_tokens: int) -> None:
     """A long passage among short ones pads every row: the cache still holds at most `token_budget` positions.
 
-    More was admitted than full answers would fit: what grows beyond the budget is put off and goes on in a later batch.
+    More was admitted than full answers would fit: what outgrows the budget goes on in a later batch.
     """
     sizes: list[int] = []
 
