@@ -188,7 +188,7 @@ def plot(rows: dict[str, dict]) -> None:
     axes.set_ylim(-0.5, len(arms) - 0.5)
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_xlabel("gain in F1 on the development set, with 95 % interval")
-    axes.legend(loc="best", fontsize="small")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small")  # above, where no interval is
     save(figure, ROOT / RESULTS / "gains.png")
 
 

@@ -22,6 +22,7 @@ SUPERVISED = {
     "distilled": "distilled only",
     "without_line": "the sets only, without the line",
     "with_line": "the sets only, with the line",
+    "both_without_line": "distilled, then the sets without the line",
     "both": "distilled, then the sets with the line",
 }  # students of bench/supervised.py
 STEPS = {
@@ -62,10 +63,11 @@ def negatives() -> str:
     for name, words in LAWS.items():
         free, fitted = arms[name]["free"]["official"], arms[name]["fitted"]["strict"]
         gains = ["", ""] if name == arms[name]["base"] else [_gain(free), _gain(fitted)]
-        shown = [f"{value:.1f}" for value in (free["precision"], free["recall"], free["f1"])]
+        answered = f"{100 * arms[name]['free']['answered']:.0f} %"
+        shown = [answered, *(f"{value:.1f}" for value in (free["precision"], free["recall"], free["f1"]))]
         rows.append([words, *shown, gains[0], f"{fitted['f1']:.1f}", gains[1]])
-    head = ["negatives", "precision", "recall", "official F1", "gain [95 %]", "fitted: strict F1", "gain [95 %]"]
-    return table(head, rows)
+    head = ["negatives", "answered", "precision", "recall", "official F1", "gain [95 %]", "fitted: strict F1"]
+    return table([*head, "gain [95 %]"], rows)
 
 
 def supervised() -> str:

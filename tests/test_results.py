@@ -179,7 +179,7 @@ def test_supervised_students_are_compared_on_each_set_and_on_all(root: Path, mon
         target.mkdir(parents=True)
         lines = [
             {**line, "benchmark": one} for one in supervised.SETS for n in range(20)
-            for line in predicted(f"text-{n}", n >= 6 * place)
+            for line in predicted(f"text-{n}", n >= 4 * place)
         ]  # fmt: skip
         (target / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         supervised.report(args)  # the evaluation is not finished
@@ -188,9 +188,9 @@ def test_supervised_students_are_compared_on_each_set_and_on_all(root: Path, mon
     written = json.loads((root / "results" / "supervised.json").read_text())
     assert len(written["data_hash"]) == 16 and list(written["students"]) == list(supervised.STUDENTS)
     strict = {name: row["all"]["strict"] for name, row in written["students"].items()}
-    assert strict["with_line"]["gain"] == 0 and strict["both"]["interval"][0] > 0 > strict["distilled"]["interval"][1]
+    assert strict["both"]["gain"] == 0 and max(strict[name]["interval"][1] for name in ("distilled", "with_line")) < 0
     both = written["students"]["both"]
-    assert both["mean"]["strict"] == pytest.approx(both["all"]["strict"]["f1"], abs=0.1) == 95.2
+    assert both["mean"]["strict"] == pytest.approx(both["all"]["strict"]["f1"], abs=0.1) == 90.9
     assert list(both["sets"]) == list(supervised.SETS)
 
 
