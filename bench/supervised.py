@@ -1,4 +1,4 @@
-"""Train students on human-annotated sets: with and without the line `Dataset:`, after distillation or not.
+"""Train students on human-annotated sets: with or without the line `Dataset:`, distillation, and all absent types.
 
     python bench/supervised.py --data SUPERVISED --distilled STUDENT [--passages 60]
 
@@ -12,6 +12,7 @@ The results are written to results/bench/supervised.json.
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -32,12 +33,27 @@ from zero_shot.records import read_predictions  # noqa: E402
 WORK = Path("runs/supervised_bench")  # relative, as it is shown in cards and results
 OUTPUT = ROOT / "results" / "bench" / "supervised.json"
 SETS = ("AnEM", "BioNLP13CG", "CRAFT")
-BASE = "both"  # the others are compared with it
-# whether the line is there, and whether the distilled student is trained further: None is that student as it is
+BASE = "balanced"  # the others are compared with it
+
+
+@dataclass
+class Student:
+    """What a student is trained on; without `trained` it is the distilled student as it is."""
+
+    dataset_line: bool = True
+    negatives: str = "all"  # types of the set that are absent from a passage; frequency: one per present type
+    distilled: bool = True
+    trained: bool = True
+
+
 STUDENTS = {
-    "distilled": (False, None), "without_line": (False, False), "with_line": (True, False),
-    "both_without_line": (False, True), BASE: (True, True),
-}  # fmt: skip
+    "distilled": Student(dataset_line=False, trained=False),
+    "without_line": Student(dataset_line=False, distilled=False),
+    "with_line": Student(distilled=False),
+    "both": Student(),
+    "balanced": Student(negatives="frequency"),
+    "balanced_without_line": Student(dataset_line=False, negatives="frequency"),
+}
 
 
 def main() -> None:
@@ -46,18 +62,19 @@ def main() -> None:
     # the commands run in the project's root, so paths of data are made absolute
     parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--distilled", type=Path, required=True, help="student, relative to the project's root")
+    parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS), help="default: all")
     parser.add_argument("--passages", type=int, default=60, help="seeded sample of each training split")
     parser.add_argument("--texts", type=int, default=100, help="seeded sample of each test split")
     args = parser.parse_args()
     for line in (False, True):
         write_sets(args.data, [], ROOT / asked(line), args.texts, SETS, dataset_line=line)
-    for name, (line, after) in STUDENTS.items():
-        if after is not None:
-            start = {"model_name_or_path": args.distilled} if after else {}
-            steps.train(WORK / name, RECIPE, build(line, args), {**start, "dataset_config": "supervised"})
-        model = args.distilled if after is None else WORK / name
-        suite = "--data_dir", asked(line)
-        steps.evaluate(model, WORK / "on_test" / name, asked(line) / "suite.yaml", *suite)
+    for name in args.students:
+        student = STUDENTS[name]
+        if student.trained:
+            start = {"model_name_or_path": args.distilled} if student.distilled else {}
+            steps.train(WORK / name, RECIPE, build(student, args), {**start, "dataset_config": "supervised"})
+        folder = asked(student.dataset_line)
+        steps.evaluate(model(name, args), WORK / "on_test" / name, folder / "suite.yaml", "--data_dir", folder)
         report(args)
 
 
@@ -66,9 +83,14 @@ def asked(line: bool) -> Path:
     return WORK / ("asked_with_line" if line else "asked")
 
 
-def build(line: bool, args: argparse.Namespace) -> Path:
-    """Build the dataset of the training splits, with or without the line `Dataset:`, and return its folder."""
-    folder = WORK / ("data_with_line" if line else "data")
+def model(name: str, args: argparse.Namespace) -> Path:
+    """Return the folder of a student."""
+    return WORK / name if STUDENTS[name].trained else args.distilled
+
+
+def build(student: Student, args: argparse.Namespace) -> Path:
+    """Build the dataset of the training splits for a student, and return its folder."""
+    folder = WORK / "_".join(["data", student.negatives, *(["with_line"] if student.dataset_line else [])])
     if not (ROOT / folder / "dataset" / "README.md").exists():
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
         for name in SETS:
@@ -77,16 +99,16 @@ def build(line: bool, args: argparse.Namespace) -> Path:
         steps.command(
             "-m", "dataset_builder", "--config", "recipes/build/supervised.yaml", "--output_dir", folder,
             "--supervised.sets", json.dumps([str(folder / f"{name}.yaml") for name in SETS]),
-            "--supervised.data_dir", args.data, "--supervised.dataset_line", line,
-            "--supervised.max_passages", args.passages, "--dataset.validation_one_in", 0,
+            "--supervised.data_dir", args.data, "--supervised.dataset_line", student.dataset_line,
+            "--supervised.negatives", student.negatives, "--supervised.max_passages", args.passages,
+            "--dataset.validation_one_in", 0,
         )  # fmt: skip
     return folder / "dataset"
 
 
 def report(args: argparse.Namespace) -> None:
     """Compare the finished students, on each set and on all, and write the results."""
-    models = {name: args.distilled if after is None else WORK / name for name, (_, after) in STUDENTS.items()}
-    files = {name: steps.predictions(model, WORK / "on_test" / name) for name, model in models.items()}
+    files = {name: steps.predictions(model(name, args), WORK / "on_test" / name) for name in STUDENTS}
     lines = {name: read_predictions(file) for name, file in files.items() if file}
     if BASE not in lines:
         return
@@ -96,7 +118,7 @@ def report(args: argparse.Namespace) -> None:
         scores[name] = compare(own, BASE)
     rows = {}
     for student, row in compare(lines, BASE).items():
-        training = json.loads((ROOT / models[student] / "training.json").read_text(encoding="utf-8"))
+        training = json.loads((ROOT / model(student, args) / "training.json").read_text(encoding="utf-8"))
         sets = {name: {scorer: own[student][scorer] for scorer in MAIN} for name, own in scores.items()}
         rows[student] = {
             "trained_on": training["trained_on"], "seconds": training["seconds"], "all": row, "sets": sets,
