@@ -22,8 +22,9 @@ SUPERVISED = {
     "distilled": "distilled only",
     "without_line": "the sets only, without the line",
     "with_line": "the sets only, with the line",
-    "both_without_line": "distilled, then the sets without the line",
-    "both": "distilled, then the sets with the line",
+    "both": "distilled, then the sets",
+    "balanced": "the same, one absent type per present one",
+    "balanced_without_line": "the same, without the line",
 }  # students of bench/supervised.py
 STEPS = {
     "free": "each type by itself, as in the paper",

@@ -171,8 +171,8 @@ def test_supervised_students_are_compared_on_each_set_and_on_all(root: Path, mon
             (root / name / f"{split}.jsonl.gz").write_bytes(name.encode())
     args = Namespace(distilled=Path("runs/student"), data=root)
     training = {"seconds": 90.0, "trained_on": {"conversations": 3, "tokens": 1000}}
-    for place, (name, (_, further)) in enumerate(supervised.STUDENTS.items()):
-        model = args.distilled if further is None else supervised.WORK / name
+    for place, name in enumerate(supervised.STUDENTS):
+        model = supervised.model(name, args)
         (root / model).mkdir(parents=True)
         (root / model / "training.json").write_text(json.dumps(training))
         target = root / supervised.WORK / "on_test" / name / folder_name(str(model)) / "run"
@@ -188,10 +188,10 @@ def test_supervised_students_are_compared_on_each_set_and_on_all(root: Path, mon
     written = json.loads((root / "results" / "supervised.json").read_text())
     assert len(written["data_hash"]) == 16 and list(written["students"]) == list(supervised.STUDENTS)
     strict = {name: row["all"]["strict"] for name, row in written["students"].items()}
-    assert strict["both"]["gain"] == 0 and max(strict[name]["interval"][1] for name in ("distilled", "with_line")) < 0
-    both = written["students"]["both"]
-    assert both["mean"]["strict"] == pytest.approx(both["all"]["strict"]["f1"], abs=0.1) == 90.9
-    assert list(both["sets"]) == list(supervised.SETS)
+    assert strict["balanced"]["gain"] == 0 and max(strict[name]["interval"][1] for name in ("distilled", "both")) < 0
+    base = written["students"]["balanced"]
+    assert base["mean"]["strict"] == pytest.approx(base["all"]["strict"]["f1"], abs=0.1) == 90.9
+    assert list(base["sets"]) == list(supervised.SETS)
 
 
 @pytest.mark.parametrize("line", [False, True])
