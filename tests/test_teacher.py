@@ -228,7 +228,7 @@ def test_a_recorded_answer_that_turns_out_cut_short_is_corrected(tmp_path: Path)
 )
 def test_a_broken_file_of_recorded_replies_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_bytes(content)
-    with pytest.raises(UserError, match=r"answers\.jsonl: (line|row) 1 is not "):
+    with pytest.raises(UserError, match=r"answers\.jsonl: (line|row|element) 1 is not "):
         ask(tmp_path, None, recorded=str(tmp_path / "answers.jsonl"))
 
 
