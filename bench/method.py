@@ -22,9 +22,9 @@ SUPERVISED = {
     "distilled": "distilled only",
     "without_line": "the sets only, without the line",
     "with_line": "the sets only, with the line",
-    "both": "distilled, then the sets",
-    "balanced": "the same, one absent type per present one",
-    "balanced_without_line": "the same, without the line",
+    "both": "distilled, then the sets with the line",
+    "balanced_without_line": "one absent type per present one, without the line",
+    "balanced": "one absent type per present one, with the line",
 }  # students of bench/supervised.py
 STEPS = {
     "free": "each type by itself, as in the paper",
@@ -73,15 +73,20 @@ def negatives() -> str:
 
 def supervised() -> str:
     """Compare students of human-annotated sets on the test splits of these sets."""
-    rows = []
-    for name, row in _read("bench/supervised.json")["students"].items():
+    students, rows = _read("bench/supervised.json")["students"], []
+    for name, row in students.items():
         gains = [_gain(row["all"][scorer]) if row["all"][scorer]["gain"] else "" for scorer in ("official", "strict")]
         f1 = [f"{row['all'][scorer]['f1']:.1f}" for scorer in ("official", "strict")]
         sets = [f"{scores['official']['f1']:.1f}" for scores in row["sets"].values()]
         rows.append([SUPERVISED[name], *sets, f1[0], gains[0], f1[1], gains[1]])
-    sets = list(row["sets"])
+    all_types, balanced = students["both"]["trained_on"], students["balanced"]
     difference = "against the last row [95 %]"
-    return table(["official F1", *sets, "all", difference, "strict F1", difference], rows)
+    shown = table(["official F1", *balanced["sets"], "all", difference, "strict F1", difference], rows)
+    return (
+        f"{shown}\n\nThe sets have {all_types['conversations']} conversations. With all absent types "
+        f"{all_types['present']} of {all_types['queries']}\nqueries have an answer, with one per present type "
+        f"{balanced['trained_on']['present']} of {balanced['trained_on']['queries']}."
+    )
 
 
 def branches() -> str:

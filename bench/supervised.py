@@ -51,8 +51,8 @@ STUDENTS = {
     "without_line": Student(dataset_line=False, distilled=False),
     "with_line": Student(distilled=False),
     "both": Student(),
-    "balanced": Student(negatives="frequency"),
     "balanced_without_line": Student(dataset_line=False, negatives="frequency"),
+    BASE: Student(negatives="frequency"),
 }
 
 
@@ -66,31 +66,32 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=60, help="seeded sample of each training split")
     parser.add_argument("--texts", type=int, default=100, help="seeded sample of each test split")
     args = parser.parse_args()
+    args.work = WORK / f"{args.passages}-{args.texts}"  # other samples are other runs
     for line in (False, True):
-        write_sets(args.data, [], ROOT / asked(line), args.texts, SETS, dataset_line=line)
+        write_sets(args.data, [], ROOT / asked(line, args), args.texts, SETS, dataset_line=line)
     for name in args.students:
         student = STUDENTS[name]
         if student.trained:
             start = {"model_name_or_path": args.distilled} if student.distilled else {}
-            steps.train(WORK / name, RECIPE, build(student, args), {**start, "dataset_config": "supervised"})
-        folder = asked(student.dataset_line)
-        steps.evaluate(model(name, args), WORK / "on_test" / name, folder / "suite.yaml", "--data_dir", folder)
+            steps.train(args.work / name, RECIPE, build(student, args), {**start, "dataset_config": "supervised"})
+        folder = asked(student.dataset_line, args)
+        steps.evaluate(model(name, args), args.work / "on_test" / name, folder / "suite.yaml", "--data_dir", folder)
         report(args)
 
 
-def asked(line: bool) -> Path:
+def asked(line: bool, args: argparse.Namespace) -> Path:
     """Return the folder of the test sets that are asked with or without the line `Dataset:`."""
-    return WORK / ("asked_with_line" if line else "asked")
+    return args.work / ("asked_with_line" if line else "asked")
 
 
 def model(name: str, args: argparse.Namespace) -> Path:
     """Return the folder of a student."""
-    return WORK / name if STUDENTS[name].trained else args.distilled
+    return args.work / name if STUDENTS[name].trained else args.distilled
 
 
 def build(student: Student, args: argparse.Namespace) -> Path:
     """Build the dataset of the training splits for a student, and return its folder."""
-    folder = WORK / "_".join(["data", student.negatives, *(["with_line"] if student.dataset_line else [])])
+    folder = args.work / "_".join(["data", student.negatives, *(["with_line"] if student.dataset_line else [])])
     if not (ROOT / folder / "dataset" / "README.md").exists():
         (ROOT / folder).mkdir(parents=True, exist_ok=True)
         for name in SETS:
@@ -108,7 +109,7 @@ def build(student: Student, args: argparse.Namespace) -> Path:
 
 def report(args: argparse.Namespace) -> None:
     """Compare the finished students, on each set and on all, and write the results."""
-    files = {name: steps.predictions(model(name, args), WORK / "on_test" / name) for name in STUDENTS}
+    files = {name: steps.predictions(model(name, args), args.work / "on_test" / name) for name in STUDENTS}
     lines = {name: read_predictions(file) for name, file in files.items() if file}
     if BASE not in lines:
         return

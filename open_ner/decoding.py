@@ -75,7 +75,7 @@ class _BatchRow:
 
     def size(self, reserve: int) -> int:
         """Number of tokens when each open answer has `reserve` more."""
-        return len(self.prefix) + sum(len(query.suffix + query.answer.tokens) + reserve for query in self.open())
+        return len(self.prefix) + sum(len(q.suffix) + len(q.answer.tokens) + reserve for q in self.open())
 
 
 @dataclass
