@@ -93,7 +93,7 @@ def main() -> None:
     steps.write_choosing_half(args.dev / "sentences.jsonl.gz", ROOT / WORK / "dev" / "sentences.jsonl.gz")
     for name in args.arms:
         for_build, for_training, tokens = options(name)
-        dataset = steps.build(WORK / name / "data", passages, args.data / "answers.jsonl.gz", for_build)
+        dataset = steps.build(WORK / name / "data", passages, {"type": args.data / "answers.jsonl.gz"}, for_build)
         for_training = {**for_training, "max_conversations": steps.count_conversations(dataset, tokens)}
         model = steps.train(WORK / name / "model", RECIPE, dataset, for_training)
         steps.evaluate(

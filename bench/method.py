@@ -20,11 +20,10 @@ LAWS = {
 }  # arms of bench/ablations.py
 SUPERVISED = {
     "distilled": "distilled only",
-    "without_line": "the sets only, without the line",
-    "with_line": "the sets only, with the line",
-    "both": "distilled, then the sets with the line",
-    "balanced_without_line": "one absent type per present one, without the line",
-    "balanced": "one absent type per present one, with the line",
+    "supervised": "the sets only",
+    "all_negatives": "distilled, then the sets with all absent types",
+    "without_line": "distilled, then the sets, without the line",
+    "both": "distilled, then the sets",
 }  # students of bench/supervised.py
 STEPS = {
     "free": "each type by itself, as in the paper",
@@ -73,20 +72,21 @@ def negatives() -> str:
 
 def supervised() -> str:
     """Compare students of human-annotated sets on the test splits of these sets."""
-    students, rows = _read("bench/supervised.json")["students"], []
+    measured, rows = _read("bench/supervised.json"), []
+    students = measured["students"]
     for name, row in students.items():
         gains = [_gain(row["all"][scorer]) if row["all"][scorer]["gain"] else "" for scorer in ("official", "strict")]
         f1 = [f"{row['all'][scorer]['f1']:.1f}" for scorer in ("official", "strict")]
         sets = [f"{scores['official']['f1']:.1f}" for scores in row["sets"].values()]
         rows.append([SUPERVISED[name], *sets, f1[0], gains[0], f1[1], gains[1]])
-    all_types, balanced = students["both"]["trained_on"], students["balanced"]
+    one, every = (students[name]["trained_on"] for name in ("both", "all_negatives"))
     difference = "against the last row [95 %]"
-    shown = table(["official F1", *balanced["sets"], "all", difference, "strict F1", difference], rows)
-    return (
-        f"{shown}\n\nThe sets have {all_types['conversations']} conversations. With all absent types "
-        f"{all_types['present']} of {all_types['queries']}\nqueries have an answer, with one per present type "
-        f"{balanced['trained_on']['present']} of {balanced['trained_on']['queries']}."
+    shown = table(["official F1", *students["both"]["sets"], "all", difference, "strict F1", difference], rows)
+    size = (
+        f"Trained on {measured['passages']} passages of each set, asked {measured['texts']} texts of each test split."
     )
+    share = f"With one absent type per present one {one['present']} of {one['queries']} queries have an answer,"
+    return f"{shown}\n\n{size}\n{share}\nwith all absent types {every['present']} of {every['queries']}."
 
 
 def branches() -> str:

@@ -80,7 +80,7 @@ def train(name: str, args: argparse.Namespace) -> None:
         passages = WORK / f"{name}.jsonl"
         (ROOT / passages).write_text("".join(lines), encoding="utf-8")
     for_build, for_training, _ = ablations.options(KEPT)
-    replies = args.data / "answers.jsonl.gz"
+    replies = {"type": args.data / "answers.jsonl.gz"}
     dataset = steps.build(WORK / name / "data", passages, replies, {**for_build, "draws": DRAWS})
     steps.train(WORK / name / "model", args.recipe, dataset, for_training)
 

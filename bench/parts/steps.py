@@ -67,13 +67,13 @@ def write_choosing_half(source: Path, target: Path) -> None:
         file.writelines(lines)
 
 
-def build(folder: Path, passages: Path, replies: Path, options: dict[str, object]) -> Path:
+def build(folder: Path, passages: Path, replies: dict[str, Path], options: dict[str, object]) -> Path:
     """Build a dataset from recorded replies, without a validation split, and return its folder.
 
     Args:
         folder: of the run.
         passages: JSONL file.
-        replies: recorded replies to these passages, and perhaps to others.
+        replies: by prompt variant, the file of recorded replies to these passages, and perhaps to others.
         options: of the section `dataset` of the recipe.
     """
     dataset = folder / "dataset"
@@ -86,8 +86,9 @@ def build(folder: Path, passages: Path, replies: Path, options: dict[str, object
         command(
             "-m", "dataset_builder", "--config", "recipes/build/sample.yaml", "--output_dir", folder,
             "--name", "uniner-distill-bench", "--corpus.path", passages,
-            "--corpus.max_tokens", 1000, "--corpus.min_words", 1, "--teacher.variants", "[type]",
-            "--teacher.recorded", replies, "--contamination.benchmarks", "[]", "--dataset.validation_one_in", 0,
+            "--corpus.max_tokens", 1000, "--corpus.min_words", 1, "--teacher.variants", json.dumps(list(replies)),
+            "--teacher.recorded", json.dumps({variant: str(file) for variant, file in replies.items()}),
+            "--contamination.benchmarks", "[]", "--dataset.validation_one_in", 0,
             *given,
         )  # fmt: skip
     return dataset
