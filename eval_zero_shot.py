@@ -80,6 +80,7 @@ def main() -> None:
             baseline = baseline or predicted.lines
             finish(predicted.folder, results)
             runs.append(results)
+            warn_of_silence(model.name, predicted.lines)
     if is_first:
         from zero_shot.report import write_report
 
@@ -176,6 +177,12 @@ def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: 
             print(f"{model.name}: {requests} requests are open, ${cost:.4f} at most")
         else:
             print(f"{model.name}: in process")
+
+
+def warn_of_silence(name: str, lines: list[PredictionLine]) -> None:
+    """Print a line if a model answers `[]` to every query, which a table shows as F1 0 only."""
+    if lines and all(line["raw"] == "[]" for line in lines):
+        print(f"{name} answers [] to each of {len(lines)} queries: docs/troubleshooting.md says what to change")
 
 
 def update_card(folder: Path, results: RunResults, baseline: RunResults | None, eval_results: bool) -> None:

@@ -17,7 +17,7 @@ PUBLISHED = Path(__file__).parent.parent / "zero_shot" / "published.yaml"
 def markdown_table(runs: list[RunResults]) -> str:
     """Write all runs into one Markdown table, and below it the gains over the first run."""
     lines = table_head(
-        "model | benchmark | types", "official F1 [95 %] | strict F1 [95 %] | replies that do not parse"
+        "model | benchmark | types", "official F1 [95 %] | strict F1 [95 %] | answers that do not parse"
     )
     for run in runs:
         model = escape(run["model"]["id"])

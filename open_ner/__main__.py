@@ -75,7 +75,7 @@ def _arguments() -> Namespace:
     add_answer_options(parser)
     add("--dataset", help="name of a data set, for students tuned on several")
     add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one")
-    add("--base_url", help="ask an OpenAI-compatible server instead (needs the extra open-ner[serve])")
+    add("--base_url", help="ask an OpenAI-compatible server instead (needs the package openai)")
     add("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
     add("--json", action="store_true", help="print a JSON list of spans, or a line for each of several files")
     jsonl = 'read lines {"text": ...} and write them with "entities" added, in order; a line may have its own "types" '
@@ -109,7 +109,7 @@ def _tagger(args: Namespace) -> Ask:
         try:
             from .tools.served import ServedNER
         except ModuleNotFoundError as error:
-            raise UserError(f"--base_url needs the package {error.name}: pip install 'open-ner[serve]'") from None
+            raise UserError(f"--base_url needs the package {error.name}: pip install {error.name}") from None
         return partial(ServedNER(args.base_url, args.model, tokenizer=args.tokenizer), **options)
     tagger = load_student(args.model, args.device)
     return lambda texts, types: tagger(texts, types=types, batch_size=args.batch_size, **options)

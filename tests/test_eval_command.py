@@ -376,3 +376,14 @@ def test_options_that_would_have_no_effect_are_refused(
     with pytest.raises(UserError, match=fault):
         eval_zero_shot.main()
     assert not list(tmp_path.rglob("predictions*"))
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"), [(["[]", "[]"], "m answers [] to each of 2 queries"), (["[]", '["a"]'], "")]
+)
+def test_a_model_that_never_answers_is_named(
+    answers: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eval_zero_shot.warn_of_silence("m", [{"raw": raw} for raw in answers])
+    printed = capsys.readouterr().out
+    assert printed.startswith(said) and bool(printed) == bool(said)

@@ -288,7 +288,7 @@ def test_a_server_without_the_extra_gives_a_one_line_error(call: Call, monkeypat
     monkeypatch.setitem(sys.modules, "openai", None)
     monkeypatch.delitem(sys.modules, "open_ner.tools.served", raising=False)
     status, _, err = call(TEXT, "--base_url", "http://127.0.0.1:1/v1")
-    assert status == 2 and "pip install 'open-ner[serve]'" in err
+    assert status == 2 and "pip install openai" in err
 
 
 def test_text_that_is_no_utf8_is_refused_by_its_place(call: Call, tuned_student: Path) -> None:

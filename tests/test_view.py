@@ -393,7 +393,7 @@ def test_annotations_need_no_pyarrow_and_parquet_names_the_extra(
     status, out, err = call(built / "annotations.type.jsonl", "--limit", 1)
     assert status == 0 and "[Ada|person] 0" in out and "Rejects are not shown" in err
     status, _, err = call(built / "dataset")
-    assert status == 2 and "pip install 'open-ner[view]'" in err
+    assert status == 2 and "pip install pyarrow" in err
 
 
 def parquet_file(rows: list[dict[str, Any]], damaged: bool = False) -> bytes:

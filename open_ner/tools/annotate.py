@@ -177,7 +177,7 @@ def load_rows(args: Namespace) -> "tuple[Dataset, str | None]":
         import datasets
         from datasets.exceptions import DatasetsError
     except ModuleNotFoundError:
-        raise UserError("annotating a dataset needs the package datasets: pip install 'open-ner[batch]'") from None
+        raise UserError("annotating a dataset needs the package datasets: pip install datasets") from None
 
     name, config, split = args.dataset_name, args.dataset_config, args.dataset_split
     if not split.replace(".", "_").isidentifier():

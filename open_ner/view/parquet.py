@@ -13,7 +13,7 @@ from .rows import Row, from_row, new_passage, parse, reject
 try:
     from pyarrow import ArrowException, parquet
 except ModuleNotFoundError:
-    raise UserError("Parquet files need the package pyarrow: pip install 'open-ner[view]'") from None
+    raise UserError("Parquet files need the package pyarrow: pip install pyarrow") from None
 
 COLUMNS = ("id", "text", "entities", "negatives", "types", "dataset", "source", "teacher", "error", "reason")
 BATCH = 1000  # rows that are decoded at once
