@@ -91,15 +91,14 @@ def supervised() -> str:
 
 def branches() -> str:
     """Compare multi-turn training with branches on the development set."""
-    measured, rows, size = _read("bench/branches.json"), [], {}
-    for way, name in (("multi_turn", "multi-turn, as in the paper"), ("branched", "branches")):
-        row = measured["ways"][way]
-        size = row["trained_on"]
-        strict, official = (f"{100 * row[scorer]['f1']:.1f}" for scorer in ("strict", "official"))
-        rows.append([name, strict, official, f"{size['tokens']:,}", f"{row['seconds']:.0f}"])
-    gains = measured["gain of branches"]
-    rows.append(["gain [95 %]", *(_gain(gains[f"all: {scorer}"], 100) for scorer in ("strict", "official")), "", ""])
-    shown = table(["training", "strict F1", "official F1", "tokens", "seconds"], rows)
+    arms, rows = _read("ablations/arms.json"), []
+    for name, words in (("frequency", "branches"), ("multi_turn", "multi-turn, as in the paper")):
+        free, fitted = arms[name]["free"]["official"], arms[name]["fitted"]["strict"]
+        gains = ["", ""] if name == arms[name]["base"] else [_gain(free), _gain(fitted)]
+        tokens = f"{arms[name]['trained_on']['tokens']:,}"
+        rows.append([words, tokens, f"{free['f1']:.1f}", gains[0], f"{fitted['f1']:.1f}", gains[1]])
+    size = arms["multi_turn"]["trained_on"]
+    shown = table(["training", "tokens", "official F1", "gain [95 %]", "fitted: strict F1", "gain [95 %]"], rows)
     return f"{shown}\n\nTrained on {size['conversations']} conversations with {size['queries']:,} queries."
 
 
@@ -143,9 +142,9 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
     return f"| {' | '.join(head)} |\n|---|{'--:|' * (len(head) - 1)}\n{body}"
 
 
-def _gain(measured: dict[str, Any], scale: float = 1) -> str:
+def _gain(measured: dict[str, Any]) -> str:
     low, high = measured["interval"]
-    return f"{scale * measured['gain']:+.1f} [{scale * low:.1f}, {scale * high:.1f}]"
+    return f"{measured['gain']:+.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _read(name: str) -> Any:

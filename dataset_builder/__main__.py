@@ -3,7 +3,7 @@
     python -m dataset_builder --config recipes/build/sample.yaml
     python -m dataset_builder --config recipes/build/your_corpus.yaml --preview 10
     python -m dataset_builder --config recipes/build/your_corpus.yaml --base_url URL --model NAME --max_cost 5
-    python -m dataset_builder --config recipes/build/your_corpus.yaml --stage build --push_to_hub org/uniner-distill
+    python -m dataset_builder --config recipes/build/your_corpus.yaml --stage build --push_to_hub org/my-dataset
 
 Any option of the recipe can be given as --section.option VALUE, for example --corpus.path my.jsonl.
 """

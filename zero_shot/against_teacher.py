@@ -1,6 +1,6 @@
 """Is the student as good as the teacher? Compare them, and perhaps a second teacher, on a benchmark of your own.
 
-    python -m zero_shot.against_teacher --benchmark MINE.yaml --run runs/my-dataset --model runs/my-student
+    python -m zero_shot.against_teacher --benchmark MINE.yaml --run runs/my-dataset --model runs/my-model
     python -m zero_shot.against_teacher --benchmark MINE.yaml --run runs/my-dataset --other_run runs/other-teacher
 
 The spans of a teacher come from the journal of its run, so nothing is asked and nothing is paid; a passage without a

@@ -1,7 +1,7 @@
 """Write a dataset of this project in the form of another trainer.
 
     python -m dataset_builder.export runs/my-dataset/dataset --to gliner --output exports/gliner
-    python -m dataset_builder.export org/my-ner --to spacy --language de --output exports/spacy
+    python -m dataset_builder.export org/my-dataset --to spacy --language de --output exports/spacy
     python -m dataset_builder.export runs/my-dataset/dataset --to token-classification --types person,city --output out
 
 Each split becomes one file. What the form cannot hold is counted by reason in export.json and listed in rejects.jsonl.
