@@ -39,10 +39,15 @@ SHOWN = (  # in the card too
     "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
     "packing", "train_sampling_strategy", "seed",
 )  # fmt: skip
-IDENTITY = (*SHOWN, "data_seed", "max_grad_norm")
-MODEL_IDENTITY = (
-    "model_revision", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "load_in_4bit", "load_in_8bit"
+IDENTITY = (
+    *SHOWN, "data_seed", "max_grad_norm", "loss_type", "label_smoothing_factor", "neftune_noise_alpha",
+    "lr_scheduler_kwargs", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "router_aux_loss_coef",
 )  # fmt: skip
+MODEL_IDENTITY = (
+    "model_revision", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "load_in_4bit", "load_in_8bit", "dtype",
+    "use_rslora", "use_dora", "lora_modules_to_save",
+)  # fmt: skip
+CHOOSING = ("load_best_model_at_end", "metric_for_best_model")  # determine the student of a run that evaluates
 PACKING = ("packing_strategy", "max_length")  # determine the rows of a run that packs
 
 
@@ -110,7 +115,7 @@ def prepare_data(
             print(warning)
         if config.eval_strategy == "no":
             return rows, report, None, None
-        conversations = load_conversations(*source, script.dataset_eval_split, script.eval_passages, fresh)
+        conversations = load_conversations(*source, script.dataset_eval_split, script.eval_passages, False)
         eval_rows, _ = tokenize(conversations, tokenizer, *options)
         return rows, report, eval_rows, HeldOut(conversations["messages"], count_entities)
 
@@ -128,6 +133,7 @@ def run_identity(
         "lora_target_modules": str(model_config.lora_target_modules),
         "early_stopping_patience": script.early_stopping_patience,
         **{name: getattr(config, name) for name in PACKING if config.packing},
+        **{name: getattr(config, name) for name in CHOOSING if config.eval_strategy != "no"},
     }  # fmt: skip
 
 
@@ -176,15 +182,25 @@ def check_run(config: "SFTConfig") -> None:
         raise UserError("bf16 is several times slower than float32 on this CPU: set bf16: false")
 
 
-def present(folder: Path, repo_id: str | None, config: "SFTConfig") -> None:
-    """Write card and learning curve of a finished student, and publish it. Only publishing can fail the command."""
-    from hub.model_card import write_model_card
+def present(folder: Path, repo_id: str | None, config: "SFTConfig", record: "TrainingRecord | None" = None) -> None:
+    """Write card and learning curve of a finished student, and publish it. Only publishing can fail the command.
+
+    Args:
+        folder: the student's folder.
+        repo_id: where to publish it, or None.
+        config: options of the training.
+        record: what training.json has, with full paths. Without it the folders that it names may not be found.
+    """
+    from hub.model_card import read_training_data, write_model_card
     from hub.publish import publish_folder
     from sft.learning_curve import plot_learning_curve
 
     history = json.loads((folder / FINISHED).read_text(encoding="utf-8"))["history"]
     curve = folder / "figures" / "learning_curve.png"
-    for write in (lambda: plot_learning_curve(history, curve), lambda: write_model_card(folder)):
+    steps = [lambda: plot_learning_curve(history, curve), lambda: write_model_card(folder)]
+    if record:
+        steps.insert(0, lambda: read_training_data(folder, record))
+    for write in steps:
         try:
             write()
         except Exception as error:  # the student is complete, whatever a template, a font or the disk does
@@ -277,7 +293,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     if main_process:
         losses = [entry["loss"] for entry in record["history"] if "loss" in entry] or [metrics["train_loss"]]
         print(f"trained in {record['seconds']:.0f} s, loss {losses[0]:.3f} -> {losses[-1]:.3f}: {folder}")
-        present(folder, repo_id, config)
+        present(folder, repo_id, config, record)
 
 
 if __name__ == "__main__":

@@ -105,8 +105,9 @@ def longer() -> str:
     gain = f"{fitted['gain']:+.1f} [{', '.join(f'{bound:.1f}' for bound in fitted['interval'])}]"
     measured = (
         f"The same model, trained for {hours:.1f} hours on {long['passages']:,} real passages of 16 domains, and "
-        f"asked sentences of other passages of these domains: official F1 is {after}, and {before} for the quick-start's student. "
-        f"If types compete, strict F1 is {fitted['f1']} ({gain} over the quick-start; paired 95 % interval)."
+        f"asked sentences of other passages of these domains: official F1 is {after}, and {before} for the "
+        f"quick-start's student. If types compete, strict F1 is {fitted['f1']} ({gain} over the quick-start; paired "
+        "95 % interval)."
     )
     return textwrap.fill(measured, WIDTH, break_on_hyphens=False)
 

@@ -43,7 +43,7 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
         write_json(folder / "results" / f"{name}.json", public_value(results))
         beside = folder / "results" / f"{name}{BASELINE}"
         write_json(beside, public_value(baseline)) if baseline else beside.unlink(missing_ok=True)
-    runs, data = read_runs(folder), _training_data(folder, training)
+    runs, data = read_runs(folder), read_training_data(folder, training)
     licenses, base = data["licenses"], hub_id(training["base_model"])
     license_ = str(training["recipe"]["license"] or derive(licenses))
     metadata = ModelCardData(
@@ -86,11 +86,12 @@ def read_runs(folder: Path) -> list[tuple[RunResults, RunResults | None]]:
     return runs
 
 
-def _training_data(folder: Path, training: TrainingRecord) -> TrainingData:
+def read_training_data(folder: Path, training: TrainingRecord) -> TrainingData:
     """Return what dataset and base model say about themselves.
 
-    It is read from them once, and then from the student's folder, because they may move or change. It is not kept if
-    one of them cannot be reached, so that the next card asks again.
+    It is read from them once, and then from the student's folder, because they may move or change, and because the
+    folder has no paths of this machine. It is not kept if one of them cannot be reached, so that the next card asks
+    again.
     """
     path = folder / TRAINING_DATA
     if path.exists():

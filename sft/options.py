@@ -19,6 +19,11 @@ UNUSED = {  # options of SFTConfig that would have no effect, and what to do ins
     "truncation_mode": "nothing is truncated",
     "dataset_text_field": "the column is `messages`",
     "dataset_kwargs": "conversations are used as they are",
+    "save_only_model": "a run resumes with the optimizer's state",
+    "hub_revision": "students are uploaded to the main branch; `--tag` of hub.publish names a revision",
+    "hub_token": "set the environment variable HF_TOKEN",
+    "hub_strategy": "the finished student is uploaded",
+    "hub_always_push": "the finished student is uploaded",
 }
 
 
@@ -73,6 +78,8 @@ def check_options(script: ScriptArguments, config: "SFTConfig", model_config: "M
         raise UserError("completion_only_loss: the loss covers answers only; remove it")
     if script.branches and (config.packing or config.eval_packing):
         raise UserError("branches and packing exclude each other: set packing: false")
+    if script.branches and config.shuffle_dataset:
+        raise UserError("branches and shuffle_dataset exclude each other: train_sampling_strategy: random shuffles")
     if script.branches and isinstance(config.pad_to_multiple_of, int):
         raise UserError("branches and pad_to_multiple_of exclude each other: remove pad_to_multiple_of")
     if script.branches and model_config.attn_implementation not in (None, "sdpa", "flex_attention", "eager"):

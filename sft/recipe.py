@@ -19,14 +19,14 @@ FILLED_IN = {
 def used_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
     """Collect the options of the parsed dataclasses that differ from their defaults.
 
-    The Hub token is left out. A path outside the working directory is cut to its last part.
+    A path outside the working directory is cut to its last part.
     """
     recipe = {}
     for given in arguments:
         for field in dataclasses.fields(given):
             value, made = getattr(given, field.name), field.default_factory
             default = field.default if made is dataclasses.MISSING else made()
-            if value not in (default, FILLED_IN.get(field.name, default)) and field.name != "hub_token":
+            if value not in (default, FILLED_IN.get(field.name, default)):
                 recipe[field.name] = public_value(json.loads(json.dumps(value, default=_plain)))
     return recipe
 

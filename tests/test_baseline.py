@@ -81,7 +81,7 @@ def test_a_template_with_unknown_variables_is_a_one_line_error() -> None:
 def test_a_baseline_that_asks_all_types_at_once_cannot_ask_other_wordings() -> None:
     passage = BenchmarkPassage("p", TEXT, [Query("city", "[]", []), Query("city", "[]", [], "town", 1)])
     with pytest.raises(UserError, match="wordings"):
-        requests_of(config(per="passage"), passage)
+        requests_of(config(per="passage", reply="tuples"), passage)
 
 
 def test_a_causal_and_a_seq2seq_baseline_run_in_process(tiny_student: Path, tmp_path: Path) -> None:
@@ -102,6 +102,11 @@ def test_a_causal_and_a_seq2seq_baseline_run_in_process(tiny_student: Path, tmp_
         assert asker.record["kind"] == "baseline" and asker.record["revision"]
         other = LocalBaseline(config(where=where, model=str(model), user="{{ text }}: {{ type }}?"))
         assert other.record != asker.record  # predictions of another prompt are those of another run
+
+
+def test_a_list_about_all_types_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(UserError, match="a list names no types"):
+        config(per="passage", reply="list")
 
 
 def test_a_prompt_beyond_the_models_positions_counts_as_unread_and_stops_nothing(tiny_student: Path) -> None:

@@ -1,6 +1,7 @@
 """Calibration: its measures on cases worked by hand, a fit that recovers what was put in, and the command."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -173,12 +174,15 @@ def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     reworded = [{**line([(0, 4, 0.9)], [[0, 4]], number), "asked": "town", "wording": 1} for number in range(400)]
     predictions = tmp_path / "predictions.jsonl"
     predictions.write_text("\n".join(map(json.dumps, [*lines, *reworded])))
+    shutil.copy(ROOT / "results" / "quickstart" / "training.json", tmp_path)
+    (tmp_path / "README.md").write_text("not calibrated")
     run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))
     assert run.returncode == 0, run.stderr
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **decide(lines)}}
     assert "1 spans have no score" in run.stdout and run.stdout.count("400 spans, ") == 1
     assert f"temperature {saved['open_ner']['temperature']}" in run.stdout and (tmp_path / "c.png").exists()
+    assert "calibrated (temperature and bias" in (tmp_path / "README.md").read_text()
     assert [row.split()[0] for row in run.stdout.splitlines() if "strict F1" in row] == ["free", "flat", "flat,"]
 
 

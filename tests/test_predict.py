@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
@@ -41,12 +43,14 @@ class Echo:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.name, self.record, self.asked, self.stop_after = "echo", {"id": "echo", "kind": "student"}, [], stop_after
+        self.replies = Counter[str]()
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         for own, passage in todo:
             if self.stop_after is not None and len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt
             self.asked.append(passage.id)
+            self.replies["length"] += 1
             head = {"benchmark": own.config.name, "passage_id": passage.id}
             yield [{**head, "type": query.type, "raw": passage.text} for query in passage.queries]
 
@@ -73,9 +77,10 @@ def test_a_killed_run_resumes_with_the_next_passage(tmp_path: Path, torn: bytes)
     asker = Echo()
     run = predict(asker, [benchmark(40)], SUITE, tmp_path)
     assert len(asker.asked) == 35 and run.lines == predict(Echo(), [benchmark(40)], SUITE, tmp_path / "whole").lines
+    assert asker.replies == {"length": 40}
 
 
-@pytest.mark.parametrize("option", [{"max_new_tokens": 7}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize("option", [{"max_new_tokens": 7}, {"dtype": "float16"}])
 def test_another_run_takes_nothing_from_a_partial_file(option: dict, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         predict(Echo(stop_after=5), [benchmark(40)], SUITE, tmp_path)
@@ -83,6 +88,17 @@ def test_another_run_takes_nothing_from_a_partial_file(option: dict, tmp_path: P
     other = SuiteConfig(name="s", benchmarks=["b"], protocol="p", **option)
     run = predict(asker, [benchmark(40)], other, tmp_path / "s")
     assert len(asker.asked) == 40 and run.folder == tmp_path / "s"
+
+
+def test_a_run_that_goes_on_with_weights_of_another_type_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zero_shot.student.inference_dtype", lambda dtype: torch.bfloat16)  # as on a GPU
+    with pytest.raises(KeyboardInterrupt):
+        predict(Echo(stop_after=5), [benchmark(40)], SUITE, tmp_path / "s")
+    monkeypatch.undo()
+    asker = Echo()
+    assert predict(asker, [benchmark(40)], SUITE, tmp_path / "s").folder != tmp_path / "s" and len(asker.asked) == 40
 
 
 @pytest.mark.parametrize("is_finished", [True, False])

@@ -113,6 +113,12 @@ def test_compare_reads_todays_and_older_results_and_computes_gains(tmp_path: Pat
     files[1].write_text(json.dumps({**tuned, "gains": kept | {"held_out: strict": kept["all: strict"]}}))
     compare_files(files)
     assert "| held_out: strict |" in capsys.readouterr().out
+    for path in tmp_path.glob("*/predictions.jsonl"):  # as published
+        path.unlink()
+    compare_files(files)
+    assert "Gain of tuned over base" in capsys.readouterr().out
+    compare_files([files[1], files[1]])  # the saved gain is over another baseline
+    assert "Gain of" not in capsys.readouterr().out
     older = sorted((ROOT / "results").glob("quickstart/*model*.json"))
     compare_files(older, output_dir=tmp_path / "older")
     assert len(older) == 2 and "official F1" in capsys.readouterr().out

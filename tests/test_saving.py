@@ -60,7 +60,7 @@ def saved(request: pytest.FixtureRequest, tiny_student: Path, tmp_path_factory: 
     home = tmp_path_factory.mktemp(request.param)
     base = tiny_student if request.param == "chat" else kinds.base_student(tiny_student, request.param, home / "base")
     (home / "types.json").write_text(json.dumps({"person": 9, "river": 1}))
-    trainer, tokenizer, given = trained(base, home / "model", "--hub_token", "hf_secret", "--learning_rate", "1e-3")
+    trainer, tokenizer, given = trained(base, home / "model", "--learning_rate", "1e-3")
     origin = read_origin(str(home), str(base))
     save_student(trainer, tokenizer, home / "model", origin, {"seconds": 1}, given)
     return home / "model", trainer
@@ -85,7 +85,7 @@ def test_nothing_of_the_machine_and_no_secret_is_published(saved: tuple) -> None
     assert len(files) > 10
     for path in files:
         content = path.read_bytes()
-        assert b"hf_secret" not in content and str(folder.parent.parent).encode() not in content, path
+        assert str(folder.parent.parent).encode() not in content, path
 
 
 def test_the_end_is_the_token_answers_end_with(saved: tuple) -> None:
@@ -154,14 +154,14 @@ def test_the_recipe_runs_again_with_the_same_options(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = arguments(
-        tiny_student, tmp_path / "runs", "--learning_rate", "1e-3", "--hub_token", "hf_secret", "--use_peft",
+        tiny_student, tmp_path / "runs", "--learning_rate", "1e-3", "--use_peft",
         "--lr_scheduler_type", "cosine", "--lora_target_modules", "q_proj", "v_proj", "--max_conversations", "7",
     )  # fmt: skip
     recipe = used_recipe(given)
     assert recipe["learning_rate"] == 1e-3 and recipe["lr_scheduler_type"] == "cosine" and recipe["use_peft"] is True
     assert recipe["lora_target_modules"] == ["q_proj", "v_proj"] and recipe["max_conversations"] == 7
     assert recipe["output_dir"] == "runs" and recipe["model_name_or_path"] == tiny_student.name
-    assert "hub_token" not in recipe and "seed" not in recipe and "logging_dir" not in recipe
+    assert "seed" not in recipe and "logging_dir" not in recipe
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert used_recipe(parse_arguments(["--config", "recipe.yaml"])) == recipe
 

@@ -44,6 +44,8 @@ cpu_threads: 1
 REFUSED = {  # a value other than the default for each option that would have no effect
     "trust_remote_code": "true", "model_init_kwargs": '{"dtype": "auto"}', "padding_free": "true",
     "truncation_mode": "keep_end", "dataset_text_field": "passage", "dataset_kwargs": '{"skip_prepare_dataset": true}',
+    "save_only_model": "true", "hub_revision": "dev", "hub_token": "secret", "hub_strategy": "end",
+    "hub_always_push": "true",
 }  # fmt: skip
 
 
@@ -98,6 +100,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
             for name in UNUSED
         ),
         ({"messages": GOOD}, ["--completion_only_loss", "false"], "the loss covers answers only"),
+        ({"messages": GOOD}, ["--shuffle_dataset", "true"], "branches and shuffle_dataset exclude each other"),
         ({"messages": GOOD}, ["--pad_to_multiple_of", "8"], "branches and pad_to_multiple_of exclude each other"),
         ({"messages": GOOD}, ["--eos_token", "<absent>"], "eos_token '<absent>' is not in the vocabulary"),
         ({"messages": GOOD}, ["--pad_token", "<absent>"], "pad_token '<absent>' is not in the vocabulary"),
@@ -239,6 +242,16 @@ def test_options_of_trl_that_change_the_conversation_work(
     assert "finished before" in capsys.readouterr().out
 
 
+def test_the_card_says_what_a_dataset_outside_of_the_working_directory_says(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_dataset(tmp_path / "data", {"messages": GOOD})
+    (dataset / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    command(monkeypatch, write_recipe(tmp_path / "r.yaml", tiny_student, dataset, tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "the dataset: cc-by-4.0" in card and str(tmp_path) not in card
+
+
 def test_the_folder_of_another_run_is_not_touched(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +262,7 @@ def test_the_folder_of_another_run_is_not_touched(
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("loaded"))
     for change in (
         ["--learning_rate", "1e-3"], ["--branches", "false"], ["--use_peft", "true"], ["--lora_target_modules", "q"],
+        ["--loss_type", "dft"], ["--adam_beta2", "0.9"], ["--dtype", "bfloat16"],
         ["--packing", "true", "--branches", "false"],
         ["--early_stopping_patience", "2", "--load_best_model_at_end", "true", "--metric_for_best_model", "entity_f1",
          "--save_strategy", "steps", "--save_total_limit", "1", "--eval_strategy", "steps"],

@@ -47,6 +47,10 @@ class BaselineConfig:
         "list", 'form of a reply: ["span", ...]; [("span", "type"), ...]; type: span; type: span'
     )
 
+    def __post_init__(self) -> None:
+        if self.per == "passage" and self.reply == "list":
+            raise UserError(f"baseline {self.name}: a list names no types: set reply: tuples or lines, or per: query")
+
 
 def render(config: BaselineConfig, text: str, types: Sequence[str]) -> list[Message]:
     """Render the messages of one request. The passage is inserted as data and is never read as a template."""

@@ -192,6 +192,10 @@ def main() -> None:
         config["open_ner"] = {**config.get("open_ner", {}), **decision}
         write_atomic(args.model / "config.json", json.dumps(config, indent=2) + "\n")
         print(f"saved in {args.model / 'config.json'}")
+        if (args.model / "training.json").exists():  # its card says whether scores are calibrated
+            from hub.model_card import write_model_card
+
+            write_model_card(args.model)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict
 
 from tqdm import tqdm
 
@@ -47,10 +47,11 @@ class EvaluatedModel(Protocol):
 
 
 class PassageLines(TypedDict):
-    """A line of predictions.partial.jsonl: a passage's predictions and the seconds they took."""
+    """A line of predictions.partial.jsonl: a passage's predictions, and the seconds they took."""
 
     seconds: float
     lines: list[PredictionLine]
+    replies: NotRequired[dict[str, int]]  # number of replies that went wrong, by reason
 
 
 @dataclass
@@ -72,8 +73,8 @@ def predict(
     If another run is in `folder`, a folder beside it is used, unless `overwrite` is set: then everything is asked
     again. Only the first process returns all lines. Raises UserError if another program writes to the folder.
     """
-    identity = _identity(model, benchmarks, suite)
     rank, world, wait = _processes() if model.in_process else (0, 1, lambda: None)
+    identity = _identity(model, benchmarks, suite)
     folder = _own_folder(folder, identity, overwrite)
     wait()  # all processes have chosen the folder before one writes to it
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +105,8 @@ def predict(
         if finished and finished.lines == lines:
             return finished
         write_jsonl(folder / "predictions.jsonl", lines)
+        if model.in_process:  # those of earlier runs and other processes count too
+            model.replies = sum((Counter(passage.get("replies", {})) for passage in ordered), Counter[str]())
     return PredictionRun(lines, sum(passage["seconds"] for passage in ordered), identity, folder)
 
 
@@ -156,10 +159,12 @@ def _ask(
     ):
         if rank:
             print(json.dumps({"run": identity}), file=file)
-        started = time.monotonic()
+        started, before = time.monotonic(), Counter(model.replies)
         for batch in batches:
             for lines in model.ask(batch, suite):
-                passage: PassageLines = {"seconds": round((time.monotonic() - started) / world, 4), "lines": lines}
+                seconds = round((time.monotonic() - started) / world, 4)
+                passage: PassageLines = {"seconds": seconds, "lines": lines, "replies": model.replies - before}
+                before = Counter(model.replies)
                 print(json.dumps(passage, ensure_ascii=False), file=file, flush=True)
                 bar.update(len(lines))
                 started = time.monotonic()
@@ -169,9 +174,17 @@ def _identity(model: EvaluatedModel, benchmarks: list[Benchmark], suite: SuiteCo
     """Hash everything the predictions depend on: the model, the data, the options and the runtime's code."""
     code = [path.read_bytes() for path in runtime_files()]
     options = [suite.limit, suite.seed, suite.max_new_tokens, suite.token_budget, suite.occurrences, suite.decoding]
-    options += [suite.dtype] if suite.dtype else []
+    dtype = _dtype(suite) if model.in_process else suite.dtype
+    options += [dtype] if dtype and (suite.dtype or dtype != "float32") else []
     parts = [model.record, [b.digest for b in benchmarks], options, hashlib.sha256(b"".join(code)).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _dtype(suite: SuiteConfig) -> str:
+    """Return the type of the weights of a model in process, which depends on the device if the suite names none."""
+    from .student import inference_dtype
+
+    return str(inference_dtype(suite.dtype)).removeprefix("torch.")
 
 
 def runtime_files() -> list[Path]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hub.markdown import escape
-from hub.records import MAIN, SCORERS, RunResults
+from hub.records import MAIN, SCORERS, RunResults, Scorer
 from hub.results_tables import beside_published, markdown_table, percent, read_published, table_head, table_row
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic
@@ -41,7 +41,8 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     """Print the table of several results.json files, of which the first is the baseline.
 
     Args:
-        files: gains are computed for those with a predictions.jsonl beside them, if the baseline has one too.
+        files: gains are computed for those with a predictions.jsonl beside them, if the baseline has one too. Saved
+            gains of the others are shown if they are over this baseline.
         readme: file with two marks, between which the table is written instead of being printed.
         output_dir: folder that gets tables and figures too.
     """
@@ -56,6 +57,8 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
             fresh, saved = compare(lines, predictions[0], None, run["seed"]), run.get("gains", {})
             same = all(saved.get(name) == gain for name, gain in fresh.items())
             run["gains"] = {**fresh, **saved} if same else fresh
+        elif not is_over(run, runs[0]):
+            run.pop("gains", None)
     table = f"{markdown_table(runs)}\n\nMeasured on: {runs[0]['hardware']}."
     if published := read_published(runs):
         table = f"{beside_published(runs, published)}\n\n{table}"
@@ -66,6 +69,21 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
         print(table)
         return
     write_atomic(readme, f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def is_over(run: RunResults, baseline: RunResults) -> bool:
+    """Whether the saved gains of a run are over this baseline: each is then the difference of their F1."""
+
+    def pooled_f1(results: RunResults, scorer: Scorer) -> float:
+        found = [part for result in results["benchmarks"].values() if (part := result.get(scorer))]
+        total = sum(part["n_pred"] + part["n_gold"] for part in found)
+        return 2 * sum(part["tp"] for part in found) / total if total else 0.0
+
+    return all(
+        abs(gain["gain"] - (pooled_f1(run, scorer) - pooled_f1(baseline, scorer))) < 1e-6
+        for scorer in MAIN
+        if (gain := run.get("gains", {}).get(f"all: {scorer}"))
+    )
 
 
 def around_the_table(readme: Path) -> tuple[str, str]:
