@@ -197,10 +197,11 @@ def present(folder: Path, repo_id: str | None, config: "SFTConfig", record: "Tra
 
     history = json.loads((folder / FINISHED).read_text(encoding="utf-8"))["history"]
     curve = folder / "figures" / "learning_curve.png"
-    steps = [lambda: plot_learning_curve(history, curve), lambda: write_model_card(folder)]
-    if record:
-        steps.insert(0, lambda: read_training_data(folder, record))
-    for write in steps:
+    for write in (
+        lambda: record and read_training_data(folder, record),  # now, while the full paths are known
+        lambda: plot_learning_curve(history, curve),
+        lambda: write_model_card(folder),
+    ):
         try:
             write()
         except Exception as error:  # the student is complete, whatever a template, a font or the disk does
