@@ -185,11 +185,7 @@ def check_run(config: "SFTConfig") -> None:
 def present(folder: Path, repo_id: str | None, config: "SFTConfig", record: "TrainingRecord | None" = None) -> None:
     """Write card and learning curve of a finished student, and publish it. Only publishing can fail the command.
 
-    Args:
-        folder: the student's folder.
-        repo_id: where to publish it, or None.
-        config: options of the training.
-        record: what training.json has, with full paths. Without it the folders that it names may not be found.
+    `record` is what training.json has, with full paths, which a card needs to find a dataset in another folder.
     """
     from hub.model_card import read_training_data, write_model_card
     from hub.publish import publish_folder
