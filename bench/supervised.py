@@ -1,6 +1,6 @@
 """Train students on human-annotated sets: with and without the line `Dataset:`, distillation, and all absent types.
 
-    python bench/supervised.py --data SUPERVISED --distilled STUDENT [--passages 80 --texts 50]
+    python bench/supervised.py --data SUPERVISED --distilled STUDENT [--passages 60 --texts 50]
 
 SUPERVISED has a folder for each of SETS, with train.jsonl.gz and test.jsonl.gz. The sets share names of types, whose
 guidelines differ. STUDENT is a distilled student, such as that of the arm `frequency` of bench/ablations.py: it is
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--data", type=lambda path: Path(path).resolve(), required=True)
     parser.add_argument("--distilled", type=Path, required=True, help="student, relative to the project's root")
     parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS), help="default: all")
-    parser.add_argument("--passages", type=int, default=80, help="seeded sample of each training split")
+    parser.add_argument("--passages", type=int, default=60, help="seeded sample of each training split")
     parser.add_argument("--texts", type=int, default=50, help="seeded sample of each test split")
     args = parser.parse_args()
     args.work = WORK / f"{args.passages}-{args.texts}"  # other samples are other runs
