@@ -3,6 +3,8 @@
 import os
 import platform
 
+from open_ner.tools.errors import UserError
+
 
 def hardware(processes: int = 1) -> str:
     """Return the name of the GPU, or of the CPU with its number of cores; `processes` is the number of GPUs in use."""
@@ -20,3 +22,17 @@ def fast_bf16() -> bool:
 
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def inference_dtype(dtype: str | None = None) -> str:
+    """Return the type of the weights for inference: by default bfloat16 on a GPU and float32 on a CPU.
+
+    Raises UserError for bfloat16 on a CPU that only emulates it.
+    """
+    from accelerate import PartialState
+
+    device = PartialState().device
+    assert device is not None  # PartialState() sets it
+    if dtype == "bfloat16" and device.type == "cpu" and not fast_bf16():
+        raise UserError("dtype bfloat16 is several times slower than float32 on this CPU: remove it")
+    return dtype or ("bfloat16" if device.type == "cuda" else "float32")

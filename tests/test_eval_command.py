@@ -15,10 +15,11 @@ from transformers import AutoModelForCausalLM
 
 import eval_zero_shot
 import tiny
+from command_line.hardware import inference_dtype
 from open_ner.answers import Answer
 from open_ner.decoding import Decoder, Request
 from open_ner.tools.errors import UserError
-from zero_shot.student import inference_dtype, load_model
+from zero_shot.student import load_model
 
 ROOT = Path(__file__).parent.parent
 

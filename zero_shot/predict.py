@@ -19,6 +19,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 
 from tqdm import tqdm
 
+from command_line.hardware import inference_dtype
 from hub.records import ModelRecord, RunResults
 from ner_sets.benchmarks import BenchmarkPassage
 from open_ner.tools.errors import UserError
@@ -174,17 +175,10 @@ def _identity(model: EvaluatedModel, benchmarks: list[Benchmark], suite: SuiteCo
     """Hash everything the predictions depend on: the model, the data, the options and the runtime's code."""
     code = [path.read_bytes() for path in runtime_files()]
     options = [suite.limit, suite.seed, suite.max_new_tokens, suite.token_budget, suite.occurrences, suite.decoding]
-    dtype = _dtype(suite) if model.in_process else suite.dtype
+    dtype = inference_dtype(suite.dtype) if model.in_process else suite.dtype
     options += [dtype] if dtype and (suite.dtype or dtype != "float32") else []
     parts = [model.record, [b.digest for b in benchmarks], options, hashlib.sha256(b"".join(code)).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _dtype(suite: SuiteConfig) -> str:
-    """Return the type of the weights of a model in process, which depends on the device if the suite names none."""
-    from .student import inference_dtype
-
-    return str(inference_dtype(suite.dtype)).removeprefix("torch.")
 
 
 def runtime_files() -> list[Path]:

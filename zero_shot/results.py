@@ -10,7 +10,7 @@ from typing import cast
 
 from transformers import AutoConfig
 
-from command_line.hardware import hardware
+from command_line.hardware import hardware, inference_dtype
 from command_line.pretrained import load_or_explain
 from command_line.public import public_command, public_path, public_value
 from hub.records import BenchmarkResult, ModelRecord, RunResults
@@ -20,7 +20,6 @@ from . import reliability
 from .predict import EvaluatedModel, PredictionRun
 from .records import PredictionLine
 from .scoring import average, evaluate_benchmark, paraphrases
-from .student import inference_dtype
 from .suite import Benchmark, SuiteConfig
 
 SCHEMA = 2
@@ -60,7 +59,7 @@ def describe_run(
         saved = {"temperature": defaults["temperature"], "bias": defaults["bias"]}
     record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
     endpoint = model.record["kind"] == "endpoint"
-    dtype = None if endpoint else str(inference_dtype(suite.dtype)).removeprefix("torch.")
+    dtype = None if endpoint else inference_dtype(suite.dtype)
     described: RunResults = {
         "schema": SCHEMA,
         "model": cast(ModelRecord, {**record, "id": public_path(model.record["id"])}),

@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from huggingface_hub import hf_hub_download
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from command_line.hardware import fast_bf16
+from command_line.hardware import inference_dtype
 from command_line.pretrained import load_or_explain
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage
@@ -129,18 +128,6 @@ def passage_lines(
 def load_model(kind: type, name: str, dtype: str | None = None) -> Any:
     """Load a model for inference on this process's device; `dtype` is that of the suite."""
     return load_or_explain(kind, name, dtype=inference_dtype(dtype)).to(PartialState().device).eval()
-
-
-def inference_dtype(dtype: str | None = None) -> torch.dtype:
-    """Return the type of the weights: by default bfloat16 on a GPU and float32 on a CPU.
-
-    Raises UserError for bfloat16 on a CPU that only emulates it.
-    """
-    device = PartialState().device
-    assert device is not None  # PartialState() sets it
-    if dtype == "bfloat16" and device.type == "cpu" and not fast_bf16():
-        raise UserError("dtype bfloat16 is several times slower than float32 on this CPU: remove it")
-    return getattr(torch, dtype or ("bfloat16" if device.type == "cuda" else "float32"))
 
 
 def fingerprint(name: str) -> str:
