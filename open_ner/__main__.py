@@ -15,11 +15,11 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from contextlib import closing
-from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from .answers import Entity
 from .tools.errors import UserError, run
 from .tools.jsonl import Ask, answer_jsonl
 from .tools.options import add_answer_options, answer_options, load_student, read_types
@@ -48,9 +48,9 @@ def main() -> None:
         if args.jsonl:
             [name] = args.file
             with closing(_open(name)) as lines:
-                return answer_jsonl(lines, name, _tagger(args), types, args.batch_size)
+                return answer_jsonl(lines, name, _tagger(args, types), types, args.batch_size)
         named = [("", args.text)] if args.text is not None else [(name, _read(name)) for name in args.file]
-        ask = _tagger(args)
+        ask = _tagger(args, types)
         for name, text in named:
             [entities] = ask([text], types)
             if args.json:
@@ -102,17 +102,29 @@ def _arguments() -> Namespace:
     return args
 
 
-def _tagger(args: Namespace) -> Ask:
-    """Return the student of the command line as a function of texts and types."""
+def _tagger(args: Namespace, types: Any) -> Ask:
+    """Return the student of the command line as a function of texts and types; `types` are those of the command."""
     options = answer_options(args) | ({"dataset": args.dataset} if args.dataset else {})
+    tagger: Any
     if args.base_url:
         try:
             from .tools.served import ServedNER
         except ModuleNotFoundError as error:
             raise UserError(f"--base_url needs the package {error.name}: pip install {error.name}") from None
-        return partial(ServedNER(args.base_url, args.model, tokenizer=args.tokenizer), **options)
-    tagger = load_student(args.model, args.device)
-    return lambda texts, types: tagger(texts, types=types, batch_size=args.batch_size, **options)
+        tagger = ServedNER(args.base_url, args.model, tokenizer=args.tokenizer)
+    else:
+        tagger = load_student(args.model, args.device)
+        options["batch_size"] = args.batch_size
+    common = tagger.defaults["types"] if types is None else types
+
+    def ask(texts: list[str], own: Any) -> list[list[Entity]]:
+        given = dict(options)
+        if isinstance(threshold := options.get("threshold"), dict) and own is not None:
+            # a line with its own types ignores those of types that only the lines without are asked
+            given["threshold"] = {name: low for name, low in threshold.items() if name in own or name not in common}
+        return tagger(texts, types=own, **given)
+
+    return ask
 
 
 def _open(name: str) -> IO[bytes]:

@@ -29,14 +29,15 @@ class Entity(TypedDict):
 
 @dataclass
 class Answer:
-    """A decoded answer: the raw text, its tokens with their log-probabilities, and whether it ended by itself."""
+    """A decoded answer: the raw text, its tokens with their log-probabilities, and how it ended."""
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)  # empty if unknown: the strings then have no score
     ends: list[int] = field(default_factory=list)  # for each token, the length of `text` after it
-    complete: bool = False
+    complete: bool = False  # it ended by itself
     presence: float | None = None  # log-odds that the type occurs; see `Decoder.answer`
+    cut: bool = False  # it reached the bound of its length and would have gone on
 
     def scored_strings(self) -> list[tuple[str, float | None]]:
         """Return the distinct strings of the answer as `(string, score)`, up to the first fault of its JSON.
@@ -76,6 +77,16 @@ def to_entities(
         for score in [None if raw is None else calibrate(raw, temperature, bias)]
         for start, end in find_spans(text, string, occurrences)
     ]
+
+
+def end_of_repeat(written: str) -> int | None:
+    """Return the end of the first string that an answer has already: there it ends, because it would go on so."""
+    seen: set[str] = set()
+    for string in JSON_STRING.finditer(written):
+        if string[0] in seen:
+            return string.end()
+        seen.add(string[0])
+    return None
 
 
 def token_ends(pieces: Iterable[bytes]) -> list[int]:

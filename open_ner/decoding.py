@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from .answers import JSON_STRING, Answer, token_ends
+from .answers import Answer, end_of_repeat, token_ends
 from .conversation import build_query, read_answer, write_answer
 from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
@@ -207,7 +207,9 @@ class Decoder:
                 query.may_be_empty &= tokens[choice] == empties[number] and len(answer.tokens) + 1 < len(self.empty)
                 answer.tokens.append(tokens[choice])
                 answer.logprobs.append(logprobs[number][choice])
-                query.done = len(answer.tokens) == options.max_new_tokens or (not options.free and self._ends(answer))
+                ended = not options.free and self._ends(answer)
+                answer.cut = len(answer.tokens) == options.max_new_tokens and not ended
+                query.done = ended or answer.cut
             if query.done:
                 self._finish(answer)
 
@@ -236,8 +238,7 @@ class Decoder:
             return False
         written = b"".join(self.token_bytes[token] for token in answer.tokens).decode(errors="ignore")
         answer.complete = written.endswith("]") and read_answer(written) is not None
-        strings = JSON_STRING.findall(written)
-        return answer.complete or len(strings) > len(set(strings))
+        return answer.complete or end_of_repeat(written) is not None
 
     def _finish(self, answer: Answer) -> None:
         """Write the text of an answer and where each token ends in it."""

@@ -4,10 +4,12 @@ The result has the shape of transformers' aggregated `ner` pipeline: a list of `
 imports travel to the Hub with the weights; `open_ner.load` runs the same code from the installed package instead.
 """
 
+import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
-from typing import Any
+from numbers import Integral
+from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline
@@ -18,6 +20,8 @@ from .conversation import OCCURRENCES
 from .decoding import Decoder, Request
 from .long_texts import Answered, RawResult, Window, cut, fitting_window, read_entities, read_raw, token_counter
 from .selection import Selection
+
+logger = logging.getLogger(__name__)
 
 TASK = "open-ner"
 DEFAULTS: dict[str, Any] = {  # `config.open_ner` of a model overrides them, and may add a `dataset`
@@ -44,6 +48,13 @@ WindowedText = tuple[str, Mapping[str, str], Iterator[Window]]
 AnsweredText = tuple[str, list[Answered]]  # a text, and its windows with their answers
 
 
+class _TypedText(NamedTuple):
+    """A text with what to ask of it; a class of its own, because a caller's texts may be tuples by mistake."""
+
+    text: Any
+    queries: Mapping[str, str]
+
+
 class OpenNERPipeline(Pipeline):
     """Named-entity recognition with types of the caller's choice, by a student tuned on the open-NER dialogue.
 
@@ -55,7 +66,7 @@ class OpenNERPipeline(Pipeline):
             each text its own types.
         dataset: the `Dataset:` line of students tuned on several human-annotated sets.
         threshold: keep spans whose score is at least this, in [0, 1]; or `{type: number}`, where the other
-            types keep the saved threshold.
+            types keep the saved threshold. A text ignores those of types that only other texts are asked.
         overlaps: "flat" lets types compete: no two spans share a character, the surest one is kept. "nested": types
             compete only for the very same span. "all": every span is kept.
         best: return only the surest span of each type.
@@ -67,12 +78,12 @@ class OpenNERPipeline(Pipeline):
         return_raw: return `{"entities": [...], "raw": {type: answer}}` per text instead of the list. A text of several
             windows has lists of answers, one for each of its `"windows": [(start, end), ...]`.
         window: tokens of text read at once, as many as in training; a longer text is cut (`long_texts.py`).
-        max_new_tokens: bound of one answer, in tokens.
+        max_new_tokens: bound of one answer, in tokens. A warning tells how many answers were cut there.
         token_budget: bound of a batch's key/value cache, in tokens.
 
     Raises:
         ValueError: the list of types is empty or names a type twice, a text is not a string, an option is out of
-            range, or queries need more positions than the model has.
+            range, a threshold is for a type that no text is asked, or queries need more positions than the model has.
     """
 
     _load_tokenizer = True
@@ -83,6 +94,7 @@ class OpenNERPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        check_options(batch_size=self._batch_size)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -116,6 +128,7 @@ class OpenNERPipeline(Pipeline):
         Options are those of the class; `types` may be the second argument.
         """
         self._prepare()
+        check_options(batch_size=kwargs.get("batch_size"))
         if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes, Mapping, Dataset)):
             # a column of `datasets` is a sequence but not a list; a streamed column is not a generator
             inputs = list(inputs) if isinstance(inputs, Sequence) else (each for each in inputs)
@@ -125,15 +138,20 @@ class OpenNERPipeline(Pipeline):
             if not isinstance(inputs, list) or len(inputs) != len(types):
                 size = f"{len(inputs)} texts" if isinstance(inputs, list) else "an input that is not a list of texts"
                 raise ValueError(f"types has {len(types)} lists of types for {size}: give one for each text")
-            inputs = [(text, read_types(own)) for text, own in zip(inputs, types, strict=True)]
-            types = None
+            inputs = [_TypedText(text, read_types(own)) for text, own in zip(inputs, types, strict=True)]
+            types, asked = None, dict.fromkeys(name for text in inputs for name in text.queries)
+        else:
+            types = self._preprocess_params.get("queries", self.defaults["types"]) if types is None else types
+            types = asked = read_types(types)
+        threshold = kwargs.get("threshold")
+        check_thresholds(self._postprocess_params.get("threshold") if threshold is None else threshold, asked)
         if self._batch_size is None:
             kwargs.setdefault("batch_size", 32)  # texts given to the decoder at once, which batches by token budget
         return super().__call__(inputs, types=types, **kwargs)
 
     def preprocess(self, text: Any, queries: Mapping[str, str] | None = None, **options: Any) -> WindowedText:
         """Cut a text, perhaps with its own queries, into windows that leave room for the queries and answers."""
-        if isinstance(text, tuple):
+        if isinstance(text, _TypedText):
             text, queries = text
         if not isinstance(text, str):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
@@ -159,6 +177,10 @@ class OpenNERPipeline(Pipeline):
             requests = [Request(text[w.start : w.end], list(queries.values()), dataset) for text, queries, w in group]
             with self.device_placement():
                 answered = list(self.decoder.answer(requests, **settings))
+            if short := sum(answer.cut for row in answered for answer in row):
+                what = f"{short} of {sum(map(len, answered))} answers were cut"
+                bound = settings["max_new_tokens"]
+                logger.warning("%s at max_new_tokens=%d, so spans may be missing: raise it", what, bound)
             for (text, queries, window), row in zip(group, answered, strict=True):
                 answers.append((window, dict(zip(queries, row, strict=True))))
                 if window.after is None:  # the last one of its text
@@ -202,10 +224,16 @@ def to_selection(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Sel
 
 
 def check_options(**positive: int | None) -> None:
-    """Raise ValueError for a number below 1; None stands for the default."""
+    """Raise ValueError unless each is a whole number of at least 1; None stands for the default."""
     for name, value in positive.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value!r}: give at least 1")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+            raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
+
+
+def check_thresholds(threshold: Any, asked: Collection[str]) -> None:
+    """Raise ValueError for the threshold of a type that no text of a call is asked."""
+    if isinstance(threshold, Mapping) and (unknown := [name for name in threshold if name not in asked]):
+        raise ValueError(f"threshold: {unknown[0]!r} is not one of the types {', '.join(asked)}")
 
 
 def logit(share: float) -> float:

@@ -46,10 +46,8 @@ class Selection:
         """Return the spans to keep, in order of start, the longer first on a tie.
 
         The surest span wins; of equally sure ones, and where scores are unknown, the longest, then the one whose type
-        comes first in `types`. Raises ValueError if a type has a threshold but is not one of `types`.
+        comes first in `types`.
         """
-        if unknown := [name for name in self.thresholds if name not in types]:
-            raise ValueError(f"threshold: {unknown[0]!r} is not one of the types {', '.join(types)}")
         order = {name: number for number, name in enumerate(types)}
         surest_first = sorted(
             entities, key=lambda e: (-(e["score"] or 0.0), e["start"] - e["end"], order[e["entity_group"]], e["start"])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,24 @@ def test_shards_make_the_files_of_one_run_together(call: Call, tmp_path: Path) -
     assert "10 rows" in call(shards) and contents(shards) == contents(one)  # and file 1, which was left
     assert "--shard '3/2': give I/N" in call(shards, "--shard", "3/2")
     assert "publish by the command without it" in call(shards, "--shard", "1/2", "--push_to_hub", "org/x", run_by=hub)
+
+
+def test_a_student_that_has_changed_does_not_go_on_in_its_folder(
+    call: Call, tmp_path: Path, tuned_student: Path
+) -> None:
+    """Its name is the same: a run is always saved as `model`, and a calibration changes the config there."""
+    first = shutil.copytree(tuned_student, tmp_path / "first" / "model")
+    other = shutil.copytree(first, tmp_path / "other" / "model")
+    out, limit = tmp_path / "out", ("--limit", "3")
+    for student in (first, other):  # the same files elsewhere
+        assert "3 rows" in call(out, *limit, "--model", str(student))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"open_ner": {"threshold": 0.5}}))
+    assert "has another run, with model_fingerprint '" in call(out, *limit, "--model", str(other))
+    record = json.loads((out / "annotation.json").read_text())
+    del record["model_fingerprint"]  # as older versions wrote it
+    (out / "annotation.json").write_text(json.dumps(record))
+    assert "3 rows" in call(out, *limit, "--model", str(other))
 
 
 def test_a_process_that_lost_its_launcher_harms_no_file(

@@ -265,6 +265,8 @@ def test_an_answer_ends_where_it_repeats_itself(plain: Decoder, script: Script, 
     script(written)
     request = Request("Rome, Paris, Oslo.", ["x"])
     [[answer]] = plain.answer([request])
+    [[bound]] = plain.answer([request], max_new_tokens=len(answer.tokens))
+    assert bound == answer and not answer.cut  # it ends there by itself
     assert answer.text.startswith(text) and len(answer.text) <= len(text) + 2  # a token may go on behind the quote
     assert [string for string, _ in answer.scored_strings()] == list(dict.fromkeys(json.loads(written)))
     assert all(score > 0.99 for _, score in answer.scored_strings())
@@ -278,7 +280,7 @@ def test_a_cut_answer_keeps_its_closed_strings_and_their_scores(plain: Decoder, 
     request = Request("Angela Merkel met Barack Obama in Berlin.", ["x"])
     [[answer]] = plain.answer([request], max_new_tokens=length)
     assert answer.text.startswith('["Angela Merkel", "Bar') and not answer.text.endswith('"')
-    assert not answer.complete
+    assert answer.cut and not answer.complete
     [(string, score)] = answer.scored_strings()
     assert (string, score > 0.99) == ("Angela Merkel", True)
 

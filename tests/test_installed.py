@@ -39,6 +39,7 @@ TOOLS = [
     "files",
     "jsonl",
     "options",
+    "record",
     "served",
     "spacy_component",
     "terminal",

@@ -15,7 +15,7 @@ from transformers import pipeline
 from fake_teacher import MODEL, FakeTeacher
 from open_ner.__main__ import cli, main, read_types
 from open_ner.pipeline import OpenNERPipeline
-from open_ner.tools.errors import run
+from open_ner.tools.errors import UserError, run
 from open_ner.tools.escapes import printable
 from open_ner.tools.jsonl import answer_jsonl
 from open_ner.tools.terminal import marked
@@ -178,6 +178,37 @@ def test_lines_that_cannot_be_answered_are_named_counted_and_keep_their_place(ca
         2,
         f"error: -: {len(bad)} of {len(bad) + 2} lines could not be answered and have an error in their place",
     )
+
+
+def test_the_types_of_a_line_are_checked_and_keep_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[tuple[int, list[str]]] = []
+
+    def ask(texts: list[str], types: Any) -> list[list[Any]]:
+        asked.append((len(texts), list(types)))
+        return [[] for _ in texts]
+
+    lists = [["city"], ["person"]]  # as many as neighbors with them: the pipeline reads one for each text
+    types = [{"a": "x", "b": "y"}, {"b": "y", "a": "x"}, lists, lists]
+    lines = [json.dumps({"text": "Rome", "types": own}).encode() for own in types]
+    with pytest.raises(UserError, match="2 of 4 lines"):
+        answer_jsonl(lines, "-", ask, None, batch_size=4)
+    assert asked == [(1, ["a", "b"]), (1, ["b", "a"])]
+    assert "line 3: \"types\" is neither a list of strings nor an object: [['city'], ['person']]" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_line_ignores_the_thresholds_of_types_that_only_other_lines_are_asked(
+    call: Call, tuned_student: Path
+) -> None:
+    rows = [{"text": TEXT, "types": ["person"]}, {"text": TEXT}, {"text": TEXT, "types": {"city": "city"}}]
+    options = ["--jsonl", "--model", str(tuned_student), "--types", "person,city"]
+    stdin = "\n".join(map(json.dumps, rows))
+    status, out, _ = call(*options, "--threshold", "person=0.1,city=1", stdin=stdin)
+    found = [{entity["entity_group"] for entity in json.loads(line)["entities"]} for line in out.splitlines()]
+    assert (status, found) == (0, [{"person"}, {"person"}, set()])
+    status, out, _ = call(*options, "--threshold", "person=0.1,town=1", stdin=stdin)
+    assert status == 2 and out.count("'town' is not one of the types") == 3
 
 
 def test_json_lines_are_answered_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
@@ -358,7 +389,7 @@ def test_no_text_can_steer_the_terminal() -> None:
 
 def test_no_text_in_an_error_can_steer_the_terminal(call: Call, tuned_student: Path) -> None:
     row = {"text": "Rome", "types": ["\x1b]0;x\x07", "a\nb"]}
-    options = ["--jsonl", "--model", str(tuned_student), "--threshold", "person=0.4"]
+    options = ["--jsonl", "--model", str(tuned_student), "--threshold", "gene=0.4"]
     status, out, err = call(*options, stdin=json.dumps(row))
     named = [line for line in err.splitlines() if "is not one of the types" in line]
     assert status == 2 and len(named) == 1 and named[0].endswith(r"types \x1b]0;x\x07, a\nb")

@@ -1,6 +1,7 @@
 """The `open-ner` pipeline: inputs, results, errors, and saving its code with the weights."""
 
 import json
+import logging
 import math
 import os
 import pickle
@@ -126,6 +127,14 @@ def test_each_type_has_its_own_threshold_and_the_others_the_saved_one(tagger: Op
     say({"city": ["Rome"], "person": ["Bart"]}, p={"city": 0.5, "person": 0.6})  # scores .125 and .216
     assert len(tagger(TEXT, types=["city", "person"], threshold={"city": 0.2})) == 1
     assert len(tagger(TEXT, types=["city", "person"], threshold={"city": 0.1, "person": 0.3})) == 2
+
+
+def test_a_text_with_its_own_types_ignores_the_thresholds_of_others(tagger: OpenNERPipeline, say: Say) -> None:
+    say({"city": ["Rome"], "person": ["Bart"]}, p={"city": 0.5, "person": 0.6})  # scores .125 and .216
+    texts, types = ["Rome", "Bart", "Rome"], [["city"], ["person"], ["city"]]
+    assert [len(own) for own in tagger(texts, types=types, threshold={"city": 0.2, "person": 0.2})] == [0, 1, 0]
+    with pytest.raises(ValueError, match="'town' is not one of the types city, person"):
+        tagger(texts, types=types, threshold={"city": 0.2, "town": 0.2})
 
 
 def test_the_best_span_of_each_type_is_one(tagger: OpenNERPipeline, say: Say) -> None:
@@ -291,6 +300,21 @@ def listen(tagger: OpenNERPipeline) -> list[dict[str, Any]]:
     return seen
 
 
+def test_answers_that_are_cut_are_counted(tuned_student: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tagger = open_ner.load(tuned_student)
+    call = {"types": ["person", "city", "date"], "return_raw": True}  # there is no date
+    whole = tagger("Angela Merkel met Barack Obama in Berlin.", **call)
+    size = len(tagger.tokenizer.encode(whole["raw"]["person"], add_special_tokens=False))
+    again = tagger("Angela Merkel met Barack Obama in Berlin.", max_new_tokens=size, **call)
+    assert again == whole and not caplog.records  # it closes its list with the last token that it may write
+    with caplog.at_level(logging.WARNING):
+        cut = tagger("Angela Merkel met Barack Obama in Berlin.", max_new_tokens=size - 1, **call)
+    assert len(cut["entities"]) < len(whole["entities"])
+    [record] = caplog.records
+    said = f"1 of 3 answers were cut at max_new_tokens={size - 1}, so spans may be missing: raise it"
+    assert record.getMessage() == said
+
+
 def test_device_dtype_and_batch_size_are_obeyed(tiny_student: Path) -> None:
     assert open_ner.load(tiny_student, device="meta").model.device.type == "meta"
     half = open_ner.load(tiny_student, device="cpu", dtype="bfloat16", batch_size=2, max_new_tokens=4)
@@ -376,6 +400,7 @@ def test_bad_types_are_refused(tagger: OpenNERPipeline, types: Any, message: str
     [
         (None, "NoneType"), (3, "int"), (b"Rome", "bytes"), ([None], "NoneType"),
         (["Rome", 3], "int"), ([["Rome"]], "list"),
+        ([("id1", "Rome")], "strings, not tuple"),
         ({"text": "Rome"}, "dict"), ([{"role": "user", "content": "Rome"}], "Chat"), ("a\udc80", "surrogate"),
     ],
 )  # fmt: skip
@@ -393,6 +418,8 @@ def test_bad_texts_are_refused(tagger: OpenNERPipeline, inputs: Any, message: st
         ({"threshold": "high"}, "high"), ({"overlaps": "none"}, "none"), ({"expected_present": 0}, "0"),
         ({"expected_present": 1.0}, "1.0"), ({"expected_present": "most"}, "most"),
         ({"max_new_tokens": 0}, "max_new_tokens"), ({"token_budget": -1}, "token_budget"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens=2.5: give a whole number"), ({"window": "128"}, "window='128'"),
+        ({"window": 20.5}, "window=20.5"), ({"batch_size": 0}, "batch_size=0"), ({"batch_size": True}, "batch_size"),
         ({"max_new_tokens": 2048}, "2048"), ({"labels": ["city"]}, "types="), ({"device": 1}, "'types'"),
     ],
 )  # fmt: skip

@@ -225,6 +225,33 @@ def test_a_probability_that_is_null_is_too_small_to_send() -> None:
     assert rome["score"] == 0.0 and oslo["score"] == pytest.approx(math.exp(-0.1 - 0.5))
 
 
+def test_an_answer_whose_tokens_do_not_spell_it_is_alone_without_a_score(caplog: pytest.LogCaptureFixture) -> None:
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        spelled, part = "京" not in request["messages"][1]["content"], "\ufffd".encode()  # a token of half a character
+        pieces = (b'["', b"Rome", b'"]') if spelled else (b'["', part, part, b'"]')
+        return in_mouth('["Rome"]' if spelled else '["京"]', logprobs=tokens_of(*pieces))(request)
+
+    with FakeTeacher(answer) as server, caplog.at_level(logging.WARNING):
+        served = ServedNER(server.base_url, MODEL, concurrency=1)
+        [[kyo], [rome]] = served(["京", "Rome"], types=["city"])
+        assert kyo["score"] is None and rome["score"] == pytest.approx(math.exp(-0.1 - 0.2))
+        with pytest.raises(ValueError, match=r"""no probabilities for the answer '\["京"\]' to compare"""):
+            served("京", types=["city"], threshold=0.5)
+    assert all(request.get("logprobs") for request in server.requests) and not caplog.records
+
+
+@pytest.mark.parametrize("spelled", [True, False])
+def test_an_answer_ends_where_it_repeats_a_string_as_in_the_pipeline(
+    caplog: pytest.LogCaptureFixture, spelled: bool
+) -> None:
+    pieces = (b'["', b"Rome", b'", "', b"Rome", b'", "', b"Oslo", b'"]')
+    given = {"logprobs": tokens_of(*pieces)} if spelled else {}
+    with FakeTeacher(in_mouth(b"".join(pieces).decode(), **given)) as server, caplog.at_level(logging.WARNING):
+        result = ServedNER(server.base_url, MODEL, scores=spelled)("Rome, Oslo", types=["city"], return_raw=True)
+    assert [span["word"] for span in result["entities"]] == ["Rome"] and not caplog.records
+    assert result["raw"]["city"] == '["Rome", "Rome"' + ', "' * spelled
+
+
 @pytest.mark.parametrize("status", [400, 403, 422])
 def test_a_server_that_refuses_logprobs_is_asked_without(status: int) -> None:
     def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -349,6 +376,7 @@ def test_a_server_out_of_reach_or_out_of_time_is_one_line() -> None:
         (lambda s: s(["Rome", 3]), "int"),
         (lambda s: s({"text": "Rome"}), "dict"),
         (lambda s: s("Rome", threshold=2), "2"),
+        (lambda s: s("Rome", types=["city"], threshold={"town": 0.5}), "'town' is not one of the types city"),
         (lambda s: s("Rome", occurrences="last"), "last"),
         (lambda s: ServedNER("localhost:8000"), "localhost:8000"),
         (lambda s: ServedNER("http://localhost:80a0/v1"), "'http://localhost:80a0/v1' is not an address .*80a0"),
@@ -377,7 +405,7 @@ def test_the_defaults_saved_with_the_student_hold_as_in_the_pipeline(
         del model.config.open_ner
     tokenizer.save_pretrained(tmp_path)
     here.defaults |= saved
-    served = ServedNER(server.base_url, MODEL, tokenizer=str(tmp_path))
+    served = ServedNER(server.base_url, MODEL, tokenizer=tmp_path)
     for text in (SENTENCES[0], "\n\n".join(TEXTS)):
         found, expected = served(text), here(text)
         assert found and max(span["score"] for span in found) < 0.9  # the uncalibrated scores are higher

@@ -10,7 +10,6 @@ command makes the files that are missing. `--shard I/N` makes a part of the file
 command without --shard makes what is missing and counts the entities. A row without a text gets null, not a list.
 """
 
-import json
 import os
 import sys
 import time
@@ -20,44 +19,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .. import __version__
 from .errors import UserError
-from .files import write_json
 from .options import add_answer_options, answer_options, load_student, read_shard, read_types
+from .record import AnnotationRecord, claim, hash_student, read_record
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..pipeline import OpenNERPipeline
 
-RECORD = "annotation.json"
 FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-
-
-class AnnotationRecord(TypedDict):
-    """What determines the rows of a folder, saved as `annotation.json`; a folder with another one is not continued.
-
-    Of a local dataset or student only the name of its file or folder is saved, and its revision is null.
-    """
-
-    dataset: str
-    dataset_config: str | None
-    dataset_split: str
-    dataset_revision: str | None
-    fingerprint: str
-    rows: int
-    limit: int | None  # null if there are not so many rows
-    text_column: str
-    entities_column: str
-    model: str
-    model_revision: str | None
-    types: list[str] | dict[str, str]
-    options: dict[str, Any]
-    rows_per_file: int
-    open_ner: str
 
 
 @dataclass
@@ -133,10 +108,11 @@ def annotate(args: Namespace) -> Annotated | None:
         fingerprint=rows._fingerprint, rows=len(rows), limit=args.limit if args.limit == len(rows) else None,
         text_column=args.text_column, entities_column=args.entities_column,
         model=Path(args.model).resolve().name if local[1] else args.model, model_revision=commit,
+        model_fingerprint=hash_student(Path(args.model)) if local[1] else None,
         types=tagger.defaults["types"] if types is None else types, options=options,
         rows_per_file=args.rows_per_file, open_ner=__version__,
     )  # fmt: skip
-    _claim(args.output_dir, record)
+    claim(args.output_dir, record)
     number = -(-len(rows) // args.rows_per_file)
     files = [args.output_dir / "data" / f"{args.dataset_split}-{i:05d}-of-{number:05d}.parquet" for i in range(number)]
     own = range((shard - 1) * processes + rank, number, shards * processes)
@@ -220,26 +196,6 @@ def _device(processes: int) -> str | None:
     return f"cuda:{os.environ['LOCAL_RANK']}" if processes > 1 and torch.cuda.is_available() else None
 
 
-def _claim(folder: Path, record: AnnotationRecord) -> None:
-    """Save the record of a new folder, unless another process of this run has; check that the folder has this run."""
-    path, data = folder / RECORD, folder / "data"
-    filled = data.exists() and any(data.iterdir())  # looked up first: other processes write after saving the record
-    if not path.exists():
-        if filled:
-            raise UserError(f"{data} has files of something else: choose another --output_dir")
-        data.mkdir(parents=True, exist_ok=True)
-        own = folder / f"{uuid4().hex}.json"
-        write_json(own, record)
-        own.replace(path)
-    saved = read_record(folder)
-    other = [key for key, value in record.items() if saved.get(key) != value]
-    if other:
-        raise UserError(
-            f"{folder} has another run, with {other[0]} {saved.get(other[0])!r:.80} instead of "
-            f"{record[other[0]]!r:.80}: choose another --output_dir, or delete the folder"
-        )
-
-
 def _write(
     files: Sequence[Path], numbers: Sequence[int], rows: "Dataset", tagger: "OpenNERPipeline", args: Namespace,
     record: AnnotationRecord,
@@ -272,11 +228,6 @@ def _write(
         with suppress(FileNotFoundError):  # removed by a process that found all files complete
             partial.replace(file)
     bar.close()
-
-
-def read_record(folder: Path) -> AnnotationRecord:
-    """Read the record of a folder."""
-    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
 
 
 def read_folder(folder: Path) -> Annotated:

@@ -48,25 +48,31 @@ def _record(line: bytes) -> Record:
         while new in kept:
             new = f"input_{new}"
         kept = {new if name == key else name: value for name, value in kept.items()}
+    types = kept.get("types")
     if not isinstance(kept.get("text"), str):
         kept["error"] = f'not an object with a "text" that is a string: {line[:60]!r}'
+    elif not (types is None or (isinstance(types, list | dict) and all(isinstance(name, str) for name in types))):
+        kept["error"] = f'"types" is neither a list of strings nor an object: {types!r:.60}'
     return kept
 
 
 def _answered(records: list[tuple[int, Record]], ask: Ask, types: Any) -> Iterator[tuple[int, Record]]:
     """Yield the records with their entities; adjacent records with the same types are answered together."""
 
-    def alike(numbered: tuple[int, Record]) -> tuple[bool, Any]:
-        own = numbered[1].get("types")
-        return "error" not in numbered[1], types if own is None else own
+    def wanted(record: Record) -> Any:
+        return types if record.get("types") is None else record["types"]
 
-    for (askable, wanted), group in groupby(records, alike):
+    def alike(numbered: tuple[int, Record]) -> tuple[bool, str]:
+        # as JSON: dicts that differ only in their order are equal, but the order of types decides ties
+        return "error" in numbered[1], json.dumps(wanted(numbered[1]))
+
+    for (broken, _), group in groupby(records, alike):
         same = list(group)
-        if not askable:
+        if broken:
             yield from same
             continue
         try:
-            answers = ask([record["text"] for _, record in same], wanted)
+            answers = ask([record["text"] for _, record in same], wanted(same[0][1]))
         except ValueError as error:
             if len(same) == 1:
                 yield same[0][0], same[0][1] | {"error": str(error)}

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,13 +21,22 @@ from typing import Any, cast
 
 import httpx2
 import openai
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionTokenLogprob
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..answers import Answer, Entity, token_ends
+from ..answers import Answer, Entity, end_of_repeat, token_ends
 from ..conversation import Message, build_query, neutralize, read_answer
 from ..long_texts import Answered, Count, RawResult, Window, cut, read_entities, read_raw, token_counter
-from ..pipeline import DEFAULTS, SPAN_OPTIONS, check_options, iterate, read_types, saved_defaults, to_selection
+from ..pipeline import (
+    DEFAULTS,
+    SPAN_OPTIONS,
+    check_options,
+    check_thresholds,
+    iterate,
+    read_types,
+    saved_defaults,
+    to_selection,
+)
 from ..prompts import refuse_surrogates, special_tokens
 
 logger = logging.getLogger(__name__)
@@ -64,7 +74,7 @@ class ServedNER:
 
     def __init__(
         self, base_url: str, model: str | None = None, *, types: Any = None,
-        tokenizer: PreTrainedTokenizerBase | str | None = None, window: int | None = None,
+        tokenizer: PreTrainedTokenizerBase | str | os.PathLike[str] | None = None, window: int | None = None,
         max_new_tokens: int | None = None, concurrency: int = 32, timeout: float = 300.0, scores: bool = True,
         structured: bool = False, extra_body: Mapping[str, object] | None = None,
     ) -> None:  # fmt: skip
@@ -72,7 +82,8 @@ class ServedNER:
             raise ValueError(f"base_url={base_url!r} is not an address: write http(s)://host/v1")
         check_options(window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
         self.defaults = DEFAULTS.copy()
-        if isinstance(tokenizer, str):
+        if isinstance(tokenizer, str | os.PathLike):
+            tokenizer = os.fspath(tokenizer)
             with suppress(OSError, ValueError):  # there may be only a tokenizer
                 self.defaults = saved_defaults(AutoConfig.from_pretrained(tokenizer))
             try:
@@ -115,6 +126,7 @@ class ServedNER:
         given = {name: value for name, value in options.items() if value is not None}
         selection = to_selection(self.defaults, given)
         queries = self.types if types is None else read_types(types)
+        check_thresholds(given.get("threshold"), queries)
         dataset = self.defaults.get("dataset") if dataset is None else dataset
         refuse_surrogates(*queries.values(), dataset or "")
         one = isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable | Sized)
@@ -145,9 +157,12 @@ class ServedNER:
             answered: list[Answered] = []
             for text, window, futures in _ahead(asked(), max(1, READ_AHEAD * self.concurrency // len(queries))):
                 answers = [future.result() for future in futures]
-                if scores and not all(answer.logprobs or not answer.text for answer in answers):
-                    raise ValueError(f"{self.base_url} gives no probabilities to compare with a threshold: omit it")
-                if unread := sum(read_answer(answer.text) is None for answer in answers):
+                if scores and (unknown := [answer for answer in answers if answer.text and not answer.logprobs]):
+                    what = f" for the answer {unknown[0].text!r:.60}" if self.scores else ""
+                    raise ValueError(
+                        f"{self.base_url} gives no probabilities{what} to compare with a threshold: omit it"
+                    )
+                if unread := sum(_unread(answer.text) for answer in answers):
                     place = f"{unread} of {len(answers)} answers on characters {window.start} to {window.end}"
                     logger.warning("%s are not whole lists of strings", place)
                 answered.append((window, dict(zip(queries, answers, strict=True))))
@@ -177,7 +192,7 @@ class ServedNER:
                     raise
                 completion = create(**request)
         answer = _to_answer(completion, self.base_url)
-        if self.scores and answer.text and not answer.logprobs:
+        if self.scores and answer.text and not _tokens(completion):
             self.scores = False
             logger.warning("%s gives no token probabilities: without scores, the longest one wins", self.base_url)
         return answer
@@ -193,13 +208,24 @@ def _ahead(asked: Iterator[Asked], size: int) -> Iterator[Asked]:
     yield from waiting
 
 
+def _unread(raw: str) -> bool:
+    """Whether an answer is not a whole list of strings, nor ends at a repeated string as in the pipeline."""
+    return read_answer(raw) is None and end_of_repeat(raw) is None
+
+
+def _tokens(completion: ChatCompletion) -> list[ChatCompletionTokenLogprob]:
+    """Return the tokens of an answer with their probabilities; none if the server gives none."""
+    logprobs = completion.choices[0].logprobs
+    return (logprobs and logprobs.content) or []
+
+
 def _to_answer(completion: ChatCompletion, base_url: str) -> Answer:
     """Return the answer of a chat completion, with each token's probability and where the token ends in the text."""
     if not getattr(completion, "choices", None):  # the client also returns a plain string for a reply of another kind
         raise ConnectionError(f"{base_url} sends no chat completion: {str(completion)!r:.100}; does it end in /v1?")
     choice = completion.choices[0]
     answer = Answer(choice.message.content or "", complete=choice.finish_reason == "stop")
-    tokens = (choice.logprobs and choice.logprobs.content) or []
+    tokens = _tokens(completion)
     pieces = [token.token.encode(errors="replace") if token.bytes is None else bytes(token.bytes) for token in tokens]
     # llama.cpp leaves a code fence before the list out of the content; vLLM's last token ends the turn
     begin = b"".join(pieces).decode("utf-8", "replace").find(answer.text)
@@ -207,6 +233,10 @@ def _to_answer(completion: ChatCompletion, base_url: str) -> Answer:
         logs = [-math.inf if token.logprob is None else token.logprob for token in tokens]  # None: too small to send
         within = [(log, end - begin) for log, end in zip(logs, token_ends(pieces), strict=True) if end > begin]
         answer.logprobs, answer.ends = [logprob for logprob, _ in within], [end for _, end in within]
+    if repeat := end_of_repeat(answer.text):  # the pipeline ends an answer with the token that ends its first repeat
+        size = bisect_left(answer.ends, repeat) + 1
+        answer.logprobs, answer.ends = answer.logprobs[:size], answer.ends[:size]
+        answer.text = answer.text[: max([repeat, *answer.ends[-1:]])]
     return answer
 
 

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..tools.annotate import RECORD
 from ..tools.errors import UserError
 from ..tools.files import replace_surrogates
+from ..tools.record import RECORD
 from .passages import Passage
 from .rows import Row, from_row, new_passage, parse, reject
 

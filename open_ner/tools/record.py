@@ -1,0 +1,77 @@
+"""The record of a folder that `annotate` makes: what its rows depend on, so that no other run is mixed with it."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, TypedDict
+from uuid import uuid4
+
+from .errors import UserError
+from .files import write_json
+
+RECORD = "annotation.json"
+# files of a student's folder that its answers and defaults depend on; not training_args.bin or the card
+DECISIVE = re.compile(
+    r".*model.*\.(?:safetensors|bin)|(?:generation_|adapter_)?config\.json|.+\.(?:model|tiktoken|jinja)"
+    r"|.*(?:token|vocab|merges|template|index).*\.(?:json|txt)"
+)
+
+
+class AnnotationRecord(TypedDict):
+    """What determines the rows of a folder, saved as `annotation.json`; a folder with another one is not continued.
+
+    Of a local dataset or student only the name of its file or folder is saved, with a hash of what is in it, and its
+    revision is null.
+    """
+
+    dataset: str
+    dataset_config: str | None
+    dataset_split: str
+    dataset_revision: str | None
+    fingerprint: str
+    rows: int
+    limit: int | None  # null if there are not so many rows
+    text_column: str
+    entities_column: str
+    model: str
+    model_revision: str | None
+    model_fingerprint: str | None  # null for a student on the Hub
+    types: list[str] | dict[str, str]
+    options: dict[str, Any]
+    rows_per_file: int
+    open_ner: str
+
+
+def hash_student(folder: Path) -> str:
+    """Hash the names and contents of the files that a local student's answers and saved defaults depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if DECISIVE.fullmatch(path.name)):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def claim(folder: Path, record: AnnotationRecord) -> None:
+    """Save the record of a new folder, unless another process of this run has; check that the folder has this run."""
+    path, data = folder / RECORD, folder / "data"
+    filled = data.exists() and any(data.iterdir())  # looked up first: other processes write after saving the record
+    if not path.exists():
+        if filled:
+            raise UserError(f"{data} has files of something else: choose another --output_dir")
+        data.mkdir(parents=True, exist_ok=True)
+        own = folder / f"{uuid4().hex}.json"
+        write_json(own, record)
+        own.replace(path)
+    saved = {"model_fingerprint": record["model_fingerprint"], **read_record(folder)}  # older records have none
+    other = [key for key, value in record.items() if saved.get(key) != value]
+    if other:
+        raise UserError(
+            f"{folder} has another run, with {other[0]} {saved.get(other[0])!r:.80} instead of "
+            f"{record[other[0]]!r:.80}: choose another --output_dir, or delete the folder"
+        )
+
+
+def read_record(folder: Path) -> AnnotationRecord:
+    """Read the record of a folder."""
+    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
