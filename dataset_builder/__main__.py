@@ -11,7 +11,6 @@ Any option of the recipe can be given as --section.option VALUE, for example --c
 import argparse
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -22,16 +21,17 @@ from open_ner.tools.files import write_atomic
 from open_ner.tools.options import read_shard
 
 from .config import BuildConfig
-from .corpus.passages import load_passages
+from .corpus.merging import changed_option
+from .corpus.passages import PASSAGES, load_passages
 from .corpus.stage import describe_passages, write_passages, write_shard
 from .dataset.contamination import make_screen
 from .dataset.supervised import load_set_configs
-from .options import add_recipe_options, read_config
+from .options import add_recipe_options, keep_recipe, read_config
 from .shards import Shard
 from .teacher.journal import Journal
 from .teacher.journals import PassagesOf, open_journal, share_cost
+from .teacher.questions import Questioner
 from .teacher.stage import annotate, estimate, extrapolate
-from .teacher.type_set import load_type_set
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     if args.push_to_hub:
         require_upload(args.push_to_hub)
     load_set_configs(config.supervised)  # report mistakes before the teacher is paid
-    load_type_set(config.teacher)
+    Questioner(config.teacher)
     folder = Path(config.output_dir)
     if not config.corpus.named and (args.dry_run or args.preview or args.stage in ("passages", "annotate")):
         print("this recipe has no corpus, so there are no passages to make and no teacher to ask")
@@ -51,6 +51,9 @@ def main() -> None:
         return
     if args.stage in ("passages", "all") and config.corpus.named:
         print(describe_passages(config, folder, write_passages(config.corpus, folder, screen)))
+    elif config.corpus.named and (name := changed_option(config.corpus, folder)):
+        why = f"was made with another corpus.{name} than this recipe has"
+        print(f"warning: {folder / PASSAGES} {why}: run --stage passages to make it anew")
     if args.dry_run:
         dry_run(config, folder, args.pilot)
         return
@@ -73,14 +76,6 @@ def main() -> None:
     if args.push_to_hub:
         dataset = Path(config.dataset_dir or folder / "dataset")
         print(publish_folder(dataset, args.push_to_hub, "dataset"))
-
-
-def keep_recipe(config: BuildConfig, folder: Path) -> None:
-    """Write the options of the run, with those of the command line, to `recipe.yaml` in its folder."""
-    import yaml
-
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "recipe.yaml", yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
 
 
 def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_incomplete: bool) -> None:

@@ -61,7 +61,7 @@ class CorpusConfig(SourceConfig):
         None, "processes that make the passages; default: one for each core if local files of at least 10 MB are read "
         "to their end, otherwise a single one"
     )  # fmt: skip
-    skip_broken_lines: bool = option(False, "reject and count unreadable JSONL lines instead of stopping at the first")
+    skip_broken_lines: bool = option(False, "reject and count unreadable lines of JSONL and CSV, instead of stopping")
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range, or a language that cannot be detected."""
@@ -135,6 +135,8 @@ class TeacherConfig:
         if language is not None and not (language.isprintable() and 0 < len(language.strip()) <= MAX_TYPE_NAME):
             why = "name the language in which types are asked, such as English or Korean"
             raise UserError(f"teacher.type_language {language[:MAX_TYPE_NAME]!r}: {why}")
+        if language and language.strip().casefold() == ENGLISH.casefold():
+            self.type_language = ENGLISH  # the rules for English types go by this name
         if self.types and language:
             why = "whose names are asked as they are: remove it"
             raise UserError(f"teacher.type_language has no effect with teacher.types, {why}")

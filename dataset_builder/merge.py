@@ -17,7 +17,8 @@ from open_ner.tools.errors import UserError, run
 from .corpus.passages import PASSAGES
 from .corpus.stage import describe_passages, merge_passages
 from .dataset.contamination import make_screen
-from .options import add_recipe_options, read_config
+from .options import add_recipe_options, keep_recipe, read_config
+from .teacher.journals import find_journals
 from .teacher.merge import merge_journals
 
 
@@ -35,6 +36,8 @@ def main() -> None:
     folder, done = Path(config.output_dir), []
     if counts := merge_passages(config.corpus, folder, partial(make_screen, config.contamination)):
         done.append(describe_passages(config, folder, counts))
+    if find_journals(folder):  # shards would all write the same file; a review reads it before the stage `build`
+        keep_recipe(config, folder)
     if merged := merge_journals(config.teacher, folder, args.allow_incomplete):
         done.append(merged)
     if not done and (folder / PASSAGES).exists():  # not an error: an engine may start all steps of a run again

@@ -1,9 +1,12 @@
 """The options that name and change a build recipe on the command line, for all commands that read one."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
 
 from command_line.recipes import parse_overrides, read_recipe
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import write_atomic
 
 from .config import BuildConfig
 
@@ -32,3 +35,11 @@ def read_config(args: Namespace, rest: list[str]) -> BuildConfig:
             raise UserError(f"--prompt {args.prompt}: name one of the variants {config.teacher.variants}: type=FILE")
         config.teacher.prompts[variant or config.teacher.variants[0]] = file
     return config
+
+
+def keep_recipe(config: BuildConfig, folder: Path) -> None:
+    """Write the options of the run, with those of the command line, to `recipe.yaml` in its folder."""
+    import yaml
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "recipe.yaml", yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))

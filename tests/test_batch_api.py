@@ -239,6 +239,28 @@ def test_replies_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypat
     assert counts.asked == 0 and len(provider.batches) == 2
 
 
+def test_batches_under_way_under_another_limit_are_waited_for_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        cut = request["max_tokens"] == 100 and "number 1 " in content(request)
+        return {"body": completion("[]", request, finish_reason="length" if cut else "stop")}
+
+    monkeypatch.setattr(batch_api, "PART_REQUESTS", 4)
+    with FakeBatch(answer, polls=1) as provider:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_on(patch, Provider, "retrieve", 1, True)
+            ask(tmp_path, provider, **PRICES)
+        raised = PRICES | {"max_answer_tokens": 200}
+        second, records = ask(tmp_path, provider, count=8, **raised)
+        third, _ = ask(tmp_path, provider, count=8, **raised)
+    assert provider.paid.total() == 9 and set(provider.paid.values()) == {1}  # 6, the cut one again, 2 new ones
+    assert (second.asked, second.missing, third.asked, third.missing) == (9, 0, 0, 0)
+    copies = [record for record in records if "copy_of" in record]
+    assert {record["passage_id"] for record in copies} == {"p0", "p2", "p3", "p4", "p5"}
+    assert len(records) == 9 + len(copies) and not any(record["cost"] for record in copies)
+
+
 def some_fail(fault: Any, times: int) -> Callable[[dict[str, Any]], Any]:
     """Replies to every passage, but a fault the first `times` times for passages 1 and 4."""
     seen: Counter[str] = Counter()

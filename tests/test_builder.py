@@ -301,6 +301,37 @@ def test_passages_of_an_older_version_are_made_again_and_nothing_is_paid_again(
     assert (folder / "passages.jsonl").read_text() == written and (folder / "rejected_passages.jsonl").exists()
 
 
+def test_passages_of_another_corpus_section_are_named_before_they_are_paid_for(
+    workplace: Path, teacher: FakeTeacher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = your_recipe(workplace, teacher.base_url)
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+
+    def run(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["dataset_builder", *recipe, *options])
+        main()
+        return capsys.readouterr().out
+
+    said = run("--stage", "passages") + run("--stage", "annotate", "--corpus.num_proc", "1") + run("--stage", "build")
+    assert "warning" not in said + run()
+    said = run("--stage", "annotate", "--corpus.min_words", "9")
+    [line] = [line for line in said.splitlines() if line.startswith("warning")]
+    assert "passages.jsonl was made with another corpus.min_words" in line and "run --stage passages" in line
+
+
+def test_a_prompt_without_the_passage_is_an_error_before_anything_is_made(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workplace / "own.jinja").write_text("{% block user %}Passage: {passage}{% endblock %}")
+    recipe = your_recipe(workplace, "http://127.0.0.1:9/v1")
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", ["dataset_builder", *recipe, "--prompt", "own.jinja"])
+    with pytest.raises(UserError, match="'own.jinja' does not use the variable `passage`: use it as `type.jinja`"):
+        main()
+    assert not (workplace / "runs").exists()
+
+
 def test_an_interrupted_passages_stage_never_mixes_two_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the stage is interrupted, what it leaves is one run's passages and rejects, or asks for the stage."""
     with (workplace / "mine.jsonl").open("a") as corpus:

@@ -95,6 +95,23 @@ def test_a_prompt_of_ones_own_has_the_same_variables_and_an_open_one_has_none_of
         TeacherConfig(types=TYPES, prompts={"type": str(own)})
 
 
+@pytest.mark.parametrize("ignored", ["types", "guidelines", "examples"])
+def test_a_prompt_of_ones_own_uses_what_the_recipe_sets(ignored: str, tmp_path: Path, files: dict[str, str]) -> None:
+    def ask(text: str) -> str:
+        own = tmp_path / f"{len(text)}.jinja"
+        own.write_text(f"{{% block user %}}{text}{{% endblock %}}")
+        config = TeacherConfig(types=TYPES, prompts={"closed": str(own)}, **files)
+        return next(questions(passages(1), config)).messages[0]["content"]
+
+    used = {"types": "{{ types[0].name }}", "guidelines": "{{ guidelines }}", "examples": "{{ examples[0].reply }}"}
+    rest = " ".join(text for name, text in used.items() if name != ignored) + " {{ passage }}"
+    with pytest.raises(UserError, match=f"does not use the variable `{ignored}`: use it as `closed.jinja` does"):
+        ask(rest)
+    assert ask(f"{used[ignored]} {rest}").endswith("about Ada.")
+    if ignored == "types":
+        assert ask(f"Drugs, antibiotics, diseases. {rest}")  # written by hand
+
+
 def test_a_schema_allows_the_types_of_the_set_alone() -> None:
     parameters = request_parameters(TeacherConfig(types=TYPES, response_format="json_schema"))
     pair = parameters["response_format"]["json_schema"]["schema"]["properties"]["entities"]["items"]

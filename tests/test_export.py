@@ -1,6 +1,7 @@
 """The export: what other trainers read has the mentions of the dataset, and nothing is left out without a reason."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,22 @@ def test_text_without_spaces_is_not_widened_to_a_clause(
     inside = [("p2", "inside_unspaced_word", word) for word in ("北京", "王小明")]
     assert [one for one in rejected(folder) if one[0] == "p2"] == inside
     assert "2 inside_unspaced_word: begin or end inside text without spaces" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["gliner", "token-classification"])
+def test_human_annotated_passages_are_not_left_out_in_silence(
+    form: str, export: Any, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = shutil.copytree(dataset, tmp_path / "mixed")
+    shutil.copytree(mixed / "type", mixed / "mixture")
+    own = "- {config_name: mixture, data_files: [{split: train, path: mixture/tr*}]}\n---\n"
+    (mixed / "README.md").write_text(CARD.removesuffix("---\n") + own)
+    export(form)
+    assert "human-annotated ones" not in capsys.readouterr().out
+    export(form, source=mixed)
+    assert "no human-annotated ones: for these give --dataset_config mixture" in capsys.readouterr().out
+    export(form, "--dataset_config", "mixture", source=mixed)
+    assert "human-annotated ones" not in capsys.readouterr().out
 
 
 def test_ids_with_a_number_sign_stay_as_they_are() -> None:

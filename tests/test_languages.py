@@ -17,7 +17,8 @@ from dataset_builder.__main__ import main
 from dataset_builder.annotation.types import why_reject
 from dataset_builder.config import BuildConfig, CorpusConfig, TeacherConfig
 from dataset_builder.corpus.filters import NearDuplicates, make_filter, markup_share
-from dataset_builder.dataset.contamination import NgramIndex
+from dataset_builder.dataset.contamination import Decontaminator, NgramIndex
+from dataset_builder.dataset.parts import rules_of
 from dataset_builder.languages import count_words, split_words
 from dataset_builder.teacher.questions import build_messages, questions
 from made_up import passages as made_up
@@ -275,7 +276,13 @@ def test_prompts_name_the_language_of_types_and_english_prompts_stay_as_they_are
     text, key = asked(corpus=corpus)
     # the key of this question before there was `teacher.type_language`: no English run pays again
     assert key == "bc8701650ccad04eac0a9bfa692ac6349088fa81ee8fccac2674c92af31f9800"
-    assert asked(corpus=corpus, teacher=TeacherConfig(type_language="English")) == (text, key)
+    for spelled in ("English", "english "):
+        teacher = TeacherConfig(type_language=spelled)
+        assert asked(corpus=corpus, teacher=teacher) == (text, key)
+        korean = BuildConfig(
+            corpus=CorpusConfig(path="x", language="ko"), teacher=TeacherConfig(type_language=spelled)
+        )
+        assert rules_of(korean, "type", Decontaminator(korean.contamination)).type_language == "English"
     assert asked(corpus=CorpusConfig(path="x", language=None)) == (text, key)
     assert "in English" in asked(corpus=CorpusConfig(path="x", language="ko"))[0]
     assert "in Korean" in asked(corpus=corpus, teacher=TeacherConfig(type_language="Korean"))[0]

@@ -14,6 +14,7 @@ from dataset_builder import __main__ as builder
 from dataset_builder import merge
 from dataset_builder.config import BuildConfig
 from dataset_builder.corpus.cutting import Passage
+from dataset_builder.review import __main__ as review
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.journals import find_journals
 from dataset_builder.teacher.stage import annotate
@@ -159,3 +160,35 @@ def test_a_journal_under_the_name_of_another_shard_is_not_merged(run: tuple[Path
     with pytest.raises(UserError, match="journal-2-of-2.jsonl is not the journal of shard 2/2"):
         command()
     assert not records(folder)
+
+
+def test_what_shards_ask_after_an_interrupted_merge_is_not_lost(
+    run: tuple[Path, Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, command = run
+    with FakeTeacher(lambda request: REPLY) as teacher:
+        for shard in ("1/2", "2/2"):
+            command("--stage", "annotate", "--shard", shard, endpoint=teacher)
+        with monkeypatch.context() as patch:  # killed after the new journal has its name
+            patch.setattr(Path, "unlink", lambda *_, **__: sys.exit(9))
+            with pytest.raises(SystemExit):
+                command()
+        other = ["--teacher.temperature", "0.5"]  # asks all again
+        for shard in ("1/2", "2/2"):
+            command("--stage", "annotate", "--shard", shard, *other, endpoint=teacher)
+        command(*other)
+    keys = records(folder)
+    assert len(teacher.requests) == len(keys) == len(set(keys)) == 2 * COUNT
+
+
+def test_a_review_reads_the_recipe_of_merged_shards(
+    run: tuple[Path, Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, command = run
+    with FakeTeacher(lambda request: REPLY) as teacher:
+        for shard in ("1/2", "2/2"):
+            command("--stage", "annotate", "--shard", shard, "--teacher.temperature", "0.5", endpoint=teacher)
+        command("--teacher.temperature", "0.5", endpoint=teacher)
+    monkeypatch.setattr(sys, "argv", ["", "export", "--run", str(folder), "--to", "jsonl", "--sample", "3"])
+    review.main()
+    assert len((folder / "review" / "tasks.jsonl").read_text().splitlines()) == 3

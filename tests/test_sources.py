@@ -110,6 +110,16 @@ def test_values_of_a_csv_file_are_text(tmp_path: Path) -> None:
     assert [(item.id, item.text) for item in items] == values[:3] and (empty.id, empty.reason) == ("x", "empty")
 
 
+def test_text_behind_a_comma_without_quotes_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text(f"id,text\n1,{TEXT},,\n2,Ada met Charles, in London.\n3,{TEXT}\n")
+    with pytest.raises(UserError, match=r"c\.csv: line 3 has more fields than the header: quote texts"):
+        read(path)
+    first, broken, last = read(path, skip_broken_lines=True)
+    assert first.text == last.text == TEXT
+    assert broken == Reject("c.csv:3", "broken_line", "2,Ada met Charles, in London.")
+
+
 @pytest.mark.parametrize("ending", ["gz", "zst"])
 def test_a_small_file_cannot_hold_a_line_that_fills_the_memory(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -99,6 +99,20 @@ def test_a_mention_whose_label_is_not_asked_is_rejected_alone(options: dict[str,
     assert (reject.reason, reject.span, reject.type) == (reason, "Rome", "LOC") and result.counts[reason] == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"types": ["LOC"]},
+        {"verbalize": {"LOC": "LOC"}, "complete": True},
+        {"verbalize": {"PER": " "}},
+        {"verbalize": {"PER": "person"}, "drop": ["person"]},
+    ],
+)
+def test_a_closed_row_is_not_asked_a_type_whose_mentions_are_rejected(options: dict[str, Any]) -> None:
+    result = judge(SetPassage("1", TEXT, [PER, LOC], types=["PER", "LOC"]), closed=True, **options)
+    assert [entity["type"] for entity in result.rows[0]["entities"]] == result.rows[0]["types"] == ["LOC"]
+
+
 def test_mentions_may_overlap_and_repeat_only_once() -> None:
     nested = [PER, {"start": 4, "end": 9, "type": "PER"}, {"start": 4, "end": 9, "type": "LOC"}]
     result = judge(raw(*nested, {"start": 0, "end": 10, "type": "PER"}))

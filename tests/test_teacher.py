@@ -282,6 +282,7 @@ def test_a_custom_prompt_and_a_schema_ask_again(tmp_path: Path) -> None:
         ("{% block user %}", "cannot be read"),
         ("{% block system %}x{% endblock %}", "needs a block `user`"),
         ("{% block system %}{% endblock %}{% block user %}{{ pasage }}{% endblock %}", "the variables are `passage`"),
+        ("{% block user %}{{ passage + 1 }}{% endblock %}", "can only concatenate str"),
     ],
 )
 def test_a_broken_prompt_gives_a_one_line_error(content: str | None, said: str, tmp_path: Path) -> None:

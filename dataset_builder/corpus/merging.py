@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -36,6 +36,15 @@ def load_counts(folder: Path, origin: Origin) -> CorpusCounts | None:
             if None in origin.state:
                 print("passages: reused, but the Hub could not be reached to check whether the corpus has changed")
             return report["counts"]
+    return None
+
+
+def changed_option(config: CorpusConfig, folder: Path) -> str | None:
+    """Return the first option of the corpus that is not the one the stored passages were made with, if it is known."""
+    with suppress(OSError, ValueError, KeyError):  # the report is missing, incomplete, or of an older version
+        made = json.loads((folder / REPORT).read_text(encoding="utf-8"))["origin"]["options"]
+        # the report leaves out `num_proc`, which does not change the passages
+        return next((name for name, value in asdict(config).items() if made.get(name, value) != value), None)
     return None
 
 

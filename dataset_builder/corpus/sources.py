@@ -201,11 +201,19 @@ def _read_json(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
         yield Reject(f"{path.name}:{number}", "broken_line", content) if fault else row
 
 
-def _read_csv(path: Path, skip_broken: bool) -> Iterator[Row]:
+def _read_csv(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
     """Yield the rows of a CSV file with a header; every value is text."""
     csv.field_size_limit(LONGEST_LINE)
     try:
-        yield from csv.DictReader((line.decode("utf-8") for line in read_lines(path)), restkey="")
+        rows = csv.DictReader(line.decode("utf-8") for line in read_lines(path))
+        for row in rows:
+            if "".join(rest := row.pop(None, [])).strip():  # the text goes on after a comma
+                if not skip_broken:
+                    how = "quote texts that contain commas; to skip such lines, set corpus.skip_broken_lines"
+                    raise UserError(f"{path}: line {rows.line_num} has more fields than the header: {how}")
+                yield Reject(f"{path.name}:{rows.line_num}", "broken_line", ",".join([*row.values(), *rest]))
+            else:
+                yield row
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 

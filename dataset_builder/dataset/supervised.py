@@ -150,8 +150,21 @@ def _origin(config: AnnotatedSetConfig, passage: SetPassage) -> tuple[str, str]:
 
 def _own_types(config: AnnotatedSetConfig, passage: SetPassage) -> list[str]:
     """Return the types that a row of a closed set is asked, in the words of the query."""
-    named = [config.verbalize.get(name, name) for name in passage.types or [] if name not in config.drop]
-    return [name for name in dict.fromkeys(" ".join(name.split()) for name in named) if name not in config.drop]
+    named = [(label, _in_words(config, label)) for label in passage.types or []]
+    return [*dict.fromkeys(kind for label, kind in named if not _why_not_asked(config, label, kind))]
+
+
+def _in_words(config: AnnotatedSetConfig, label: str) -> str:
+    return " ".join(config.verbalize.get(label, label).split())
+
+
+def _why_not_asked(config: AnnotatedSetConfig, label: str, kind: str) -> str:
+    """Return why a label, whose words in a query are `kind`, is not asked; an empty string if it is."""
+    if label in config.drop or kind in config.drop:
+        return f"dropped_label: {label}"
+    if not kind or (config.complete and label not in config.verbalize):
+        return f"unknown_label: {label}"
+    return f"not_in_types: {kind}" if config.types is not None and kind not in config.types else ""
 
 
 def _asked_mentions(
@@ -163,19 +176,14 @@ def _asked_mentions(
     for mention in passage.entities:
         result.counts["entities_read"] += 1
         label = mention["type"]
-        kind = " ".join(config.verbalize.get(label, label).split())
+        kind = _in_words(config, label)
         key = (*trim(passage.text, mention["start"], mention["end"]), kind)
-        if label in config.drop or kind in config.drop:
-            reason = f"dropped_label: {label}"
-        elif not kind or (config.complete and label not in config.verbalize):
-            reason = f"unknown_label: {label}"
-        elif config.types is not None and kind not in config.types:
-            reason = f"not_in_types: {kind}"
-        elif config.closed and kind not in of_row:
+        reason = _why_not_asked(config, label, kind)
+        if not reason and config.closed and kind not in of_row:
             reason = f"not_in_types_of_row: {kind}"
-        elif key in asked:
+        if not reason and key in asked:
             reason = "duplicate_mention"
-        else:
+        if not reason:
             asked[key] = {**mention, "type": kind}
             continue
         span = passage.text[max(0, mention["start"]) : max(0, mention["end"])]

@@ -13,19 +13,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from command_line.public import public_path
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_json, write_jsonl
 from open_ner.tools.options import read_type_names
 
+from ..config import Variant
 from .forms import write_gliner, write_iob2, write_spacy
 from .passages import Alignment, Passage, Tally, read_passages
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+HUMAN = ("supervised", "mixture")  # the configs with human-annotated passages
 SUFFIXES = {"gliner": ".json", "spacy": ".spacy", "token-classification": ".parquet"}
 COLUMNS, ENTITY_COLUMNS = {"id", "text", "entities"}, {"start", "end", "type"}
 EXPLANATIONS = {  # of the counts that a user may want to act on
@@ -79,7 +81,8 @@ def load_splits(name: str, config: str | None, form: str) -> tuple[str, "dict[st
     """Return the chosen config of a dataset and its splits.
 
     Without a choice, GLiNER gets the default config, whose rows name absent types. The other forms take every type for
-    absent where it is not marked, so they get `annotations`, where each passage has all of its entities.
+    absent where it is not marked, so they get `annotations`, where each passage has all of its entities. A line names
+    the configs with human-annotated passages if this leaves them out.
 
     Raises:
         UserError: there is no such dataset or config, or its columns are not those of this project.
@@ -89,7 +92,7 @@ def load_splits(name: str, config: str | None, form: str) -> tuple[str, "dict[st
     if Path(name).is_file():
         raise UserError(f"{name} is a file: give the folder of a dataset, or its Hub id")
     try:
-        configs = get_dataset_config_names(name)
+        configs, given = get_dataset_config_names(name), config
         if config is None and form != "gliner" and "annotations" in configs:
             config = "annotations"
         splits = {str(split): rows for split, rows in load_dataset(name, config).items()}
@@ -103,7 +106,12 @@ def load_splits(name: str, config: str | None, form: str) -> tuple[str, "dict[st
                 f"{name}: its columns are {', '.join(sorted(columns))}; a dataset of this project has id, text and "
                 "entities with start, end and type: choose another --dataset_config, or build it first"
             )
-    return config or next(iter(splits.values())).info.config_name or "default", splits
+    config = config or next(iter(splits.values())).info.config_name or "default"
+    others = [one for one in HUMAN if one in configs]
+    if given is None and others and config not in HUMAN and not {*get_args(Variant)}.isdisjoint(configs):
+        what = f"config {config} has the passages that the teacher annotated, and no human-annotated ones"
+        print(f"{what}: for these give --dataset_config {' or '.join(others)}")
+    return config, splits
 
 
 def writer(form: str, language: str | None, types: list[str]) -> Write:

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from .batch_provider import Provider, read_line
 from .http_errors import MOST_ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, mask
 from .journal import Journal
 from .records import JournalRecord, ReplyCounts, make_record
-from .requests import Question, request_ceiling
+from .requests import Question, other_keys, request_ceiling
 
 if TYPE_CHECKING:
     from openai import types
@@ -59,14 +59,16 @@ class AskingInBatches:
 
     Batches of earlier runs of this journal are collected first. The folder `batches` beside the journal holds the
     state and the input files of the batches under way. Questions that stay open because of the cap or after `ROUNDS`
-    are reported and left to the next run.
+    are reported and left to the next run. `reuse` journals the reply to a question under another limit of its length
+    also as its own, and returns whether there is one.
     """
 
     def __init__(
-        self, todo: Iterable[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts, key: str
-    ) -> None:
+        self, todo: Iterable[Question], journal: Journal, config: TeacherConfig, counts: ReplyCounts, key: str,
+        reuse: Callable[[Question], bool],
+    ) -> None:  # fmt: skip
         self.todo = {question.key: question for question in todo}
-        self.journal, self.config, self.counts = journal, config, counts
+        self.journal, self.config, self.counts, self.reuse = journal, config, counts, reuse
         with journal.path.open("rb") as lines:
             self.provider = Provider(config, key, run=hashlib.sha256(lines.readline()).hexdigest()[:32])
         self.folder = BatchFolder(folder_of(journal.path))
@@ -83,6 +85,7 @@ class AskingInBatches:
         self.adopt()
         in_flight = {key for batch in self.open for key in batch.questions}
         self.queue = {key: question for key, question in self.todo.items() if key not in in_flight}
+        self.await_other_limits(in_flight)
         while self.cuts <= ROUNDS:
             self.submit()
             if not self.open:
@@ -114,6 +117,17 @@ class AskingInBatches:
         for path in self.folder.path.glob("part-*"):
             if path not in kept:  # written by a run that stopped before it created their batch
                 path.unlink()
+
+    def await_other_limits(self, in_flight: set[str]) -> None:
+        """If queued questions are under way under another limit of the reply's length, wait and use these replies."""
+        limits = [asked["limits"] for asked in self.journal.asked]
+        late = [q for q in self.queue.values() if not in_flight.isdisjoint(other_keys(q, self.config, limits))]
+        if late:
+            self.wait()
+        for question in late:
+            if self.reuse(question):
+                self.counts.unanswered[question.variant] -= 1
+                del self.queue[question.key]
 
     def read_part(self, name: str, part: str, file_id: str) -> Batch:
         """Build a batch of an earlier run from its input file; some of its questions may not be asked today."""

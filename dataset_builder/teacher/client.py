@@ -70,7 +70,7 @@ class TeacherClient:
             if self.config.batch:
                 from .batch import AskingInBatches
 
-                asking = AskingInBatches(todo, self.journal, self.config, self.counts, key)
+                asking = AskingInBatches(todo, self.journal, self.config, self.counts, key, self._reuse)
                 with asking.provider.client:
                     asking.run()
             elif has_batches(self.journal.path):
@@ -89,10 +89,7 @@ class TeacherClient:
         """Count the questions and yield those without a journaled reply, each key once."""
         seen: set[str] = set()
         for question in questions:
-            known = question.key in self.journal or question.key in seen
-            if not known and (reply := self._reply_under_another_limit(question)):
-                self.journal.append({**reply, "key": question.key, "copy_of": reply["key"], "cost": 0.0})
-                known = True
+            known = question.key in self.journal or question.key in seen or self._reuse(question)
             self.counts.known += known
             if not known:
                 if len(seen) == MOST_SEEN:  # most have a reply by now
@@ -100,6 +97,16 @@ class TeacherClient:
                 seen.add(question.key)
                 self.counts.unanswered[question.variant] += 1
                 yield question
+
+    def _reuse(self, question: Question) -> bool:
+        """Journal a question's reply under another limit of its length also as its own; whether there is one."""
+        reply = self._reply_under_another_limit(question)
+        if reply:
+            self.journal.append({
+                **reply, "key": question.key, "copy_of": reply["key"], "cost": 0.0,
+                "passage_id": question.passage_id, "variant": question.variant,  # a batch had neither
+            })  # fmt: skip
+        return reply is not None
 
     def _reply_under_another_limit(self, question: Question) -> JournalRecord | None:
         """The question's reply under another limit of its length, unless that limit cut it."""

@@ -5,7 +5,8 @@ writing, so that neither runs beside the other. Journals of another number of sh
 """
 
 import re
-from collections.abc import Collection, Iterator
+import shutil
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from ..corpus.cutting import Passage
 from ..shards import Shard
-from .batch_files import has_batches
+from .batch_files import folder_of, has_batches
 from .journal import Journal
 
 WHOLE = "journal.jsonl"
@@ -52,6 +53,13 @@ def is_blank(path: Path) -> bool:
         return not (lines.readline() and lines.readline())
 
 
+def remove_journals(journals: Iterable[Path]) -> None:
+    """Remove journals of shards, with the folders of their batches."""
+    for path in journals:
+        path.unlink()
+        shutil.rmtree(folder_of(path), ignore_errors=True)
+
+
 def require_merged(folder: Path) -> None:
     """Raise UserError if a run has journals of shards, whose replies `journal.jsonl` lacks."""
     if found := [path for path in find_journals(folder).values() if not is_blank(path)]:
@@ -80,6 +88,14 @@ def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
                 if is_blank(path):  # or this one would have to be merged too
                     path.unlink()
                 raise UserError(f"{others[0]} is of another number of shards than --shard {shard}: {MERGE}")
+            if journal.run not in whole.merged:
+                yield journal
+                return
+            if has_batches(path):
+                why = "a batch of a shard that is merged may be under way, and its replies are paid"
+                raise UserError(f"{folder_of(path)}: {why}: delete its part-*.jsonl to give them up")
+            remove_journals([path])  # a merge that was interrupted has copied it, and the next one would remove it
+        with Journal(path, str(shard), whole) as journal:
             yield journal
 
 

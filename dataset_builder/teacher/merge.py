@@ -16,9 +16,9 @@ from ..config import TeacherConfig
 from ..corpus.cutting import Passage
 from ..corpus.passages import load_passages
 from ..shards import Shard, all_shards, name_shards
-from .batch_files import folder_of, has_batches
+from .batch_files import has_batches
 from .journal import FORMAT, Journal, read_line, write_line
-from .journals import WHOLE, find_journals, is_blank
+from .journals import WHOLE, find_journals, is_blank, remove_journals
 from .stage import open_questions
 
 
@@ -64,16 +64,10 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
                 if not allow_incomplete:
                     _require_replies(config, load_passages(folder), whole, next(iter(due)).count)
                 partial.replace(whole.path)
-                _remove(found.values())
+                remove_journals(found.values())
             return f"journals of {len(due)} shards -> {folder / WHOLE}, {len(whole) - before} replies more"
-        _remove(found.values())
+        remove_journals(found.values())
     return f"the journals of {len(found)} shards were merged already"
-
-
-def _remove(journals: Iterable[Path]) -> None:
-    for path in journals:
-        path.unlink()
-        shutil.rmtree(folder_of(path), ignore_errors=True)
 
 
 def _is_merged(shard: Shard, path: Path, whole: Journal) -> bool:

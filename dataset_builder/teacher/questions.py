@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,8 @@ def build_messages(prompt: str, text: str, variables: Mapping[str, Any] | None =
         variables: the variables beside `passage`, as from `prompt_variables`.
 
     Raises:
-        UserError: the prompt cannot be read, or uses a variable that does not exist.
+        UserError: the prompt cannot be read, uses a variable that does not exist, or fails.
     """
-    from jinja2 import TemplateError
-
     template = _template(prompt)
     known = {"passage": text, "type_language": None, **(variables or {})}
     try:
@@ -63,7 +62,7 @@ def build_messages(prompt: str, text: str, variables: Mapping[str, Any] | None =
         if "system" in turns:
             turns["system"] = sys.intern(turns["system"])  # the same for all passages: one copy of it in memory
         return [{"role": role, "content": turns[role]} for role in ROLES if role in turns]
-    except TemplateError as error:
+    except Exception as error:  # a template runs code, which may raise anything
         names = ", ".join(f"`{name}`" for name in known)
         raise UserError(f"prompt {prompt!r}: {error}; the variables are {names}") from None
 
@@ -92,10 +91,26 @@ class Questioner:
         self.model = config.model or RECORDED
         self.prompts = {variant: config.prompts.get(variant, variant) for variant in config.variants}
         self.parameters, self.variables = request_parameters(config), prompt_variables(config)
-        for prompt in self.prompts.values() if config.type_language not in (None, ENGLISH) else ():
-            if build_messages(prompt, "", self.variables) == build_messages(prompt, ""):
-                why = "does not use the variable `type_language`: use it as `type.jinja` does"
-                raise UserError(f"prompt {prompt!r} {why}, so that types are asked in {config.type_language}")
+        for variant, prompt in self.prompts.items():
+            if unused := self._find_unused(prompt):
+                how = f"use it as `{variant}.jinja` does"
+                how += f", or remove teacher.{unused}" if unused in ("guidelines", "examples") else ""
+                raise UserError(f"prompt {prompt!r} does not use the variable `{unused}`: {how}")
+
+    def _find_unused(self, prompt: str) -> str | None:
+        """Return the first variable that has a value and makes no difference to a prompt that must use it."""
+        given = {"passage": "Ada", **self.variables}
+        messages = build_messages(prompt, "", given)
+        words = " ".join(message["content"] for message in messages).casefold()
+        for name in ("passage", "type_language", "types", "guidelines", "examples"):
+            value = given.get(name)
+            by_hand = name == "types" and all(one["name"].casefold() in words for one in value or ())
+            if not value or value == ENGLISH or by_hand:  # a prompt in English need not name the language
+                continue
+            with suppress(UserError):  # a prompt that fails without a value, as with types[0], uses it
+                if build_messages(prompt, "", {**given, name: type(value)()}) == messages:
+                    return name
+        return None
 
     def ask(self, passage: Passage) -> Iterator[Question]:
         """Yield the questions about one passage."""
