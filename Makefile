@@ -93,7 +93,7 @@ readme: $(RUN)/results/table.md
 	$(BIN)/python -m bench.readme --ask
 	$(BIN)/python -m bench.method
 
-# Checks that cards say what their files say; FOLDERS=... checks others. make cards FOLDERS="runs/my-model --write" writes it.
+# Checks that cards agree with the files in their FOLDERS; make cards FOLDERS="runs/my-model --write" rewrites a card first.
 FOLDERS ?= $(RUN)/model $(RUN)/data/dataset metrics/entity_f1 space
 cards: | setup
 	$(BIN)/python -m hub.lint $(FOLDERS)

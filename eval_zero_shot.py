@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
-    """Parse the command line; the arguments that are not known here may be options of the suite."""
+    """Parse the command line; also return unknown arguments, which may be options of the suite."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog=f"Options of a suite, also given as --benchmarks, --seed, ... (default):\n{describe(SuiteConfig)}",
@@ -107,7 +107,11 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--model", nargs="+", help="folders, Hub ids, baselines' YAMLs, or names at --base_url")
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint; the key is read from the environment")
     parser.add_argument("--max_cost", type=float, help="dollars, for all endpoint models together; needs prices")
-    parser.add_argument("--dry_run", action="store_true", help="show the number of requests of a run and their cost")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="print how many requests are made and their maximum cost",
+    )
     parser.add_argument("--data_dir", help="folder that the benchmarks' paths are relative to")
     parser.add_argument("--limit", type=int, help="seeded sample of this many passages per benchmark")
     parser.add_argument("--decoding", choices=["free", "flat"], help="how answers are read (default: the suite's)")
@@ -174,13 +178,13 @@ def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: 
     for model in models:
         if isinstance(model, EndpointModel):
             requests, cost = model.plan(passages, suite)
-            print(f"{model.name}: {requests} requests are open, ${cost:.4f} at most")
+            print(f"{model.name}: {requests} requests to send, ${cost:.4f} at most")
         else:
             print(f"{model.name}: in process")
 
 
 def warn_of_silence(name: str, lines: list[PredictionLine]) -> None:
-    """Print a line if a model answers `[]` to every query, which a table shows as F1 0 only."""
+    """Print a warning if a model answers `[]` to every query, because the table shows only an F1 of 0."""
     if lines and all(line["raw"] == "[]" for line in lines):
         print(f"{name} answers [] to each of {len(lines)} queries: docs/troubleshooting.md says what to change")
 

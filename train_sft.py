@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
 # options that determine the result of a run; a checkpoint made with other values belongs to another run
-SHOWN = (  # in the card too
+SHOWN = (  # the model card shows these too
     "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
     "packing", "train_sampling_strategy", "seed",
 )  # fmt: skip
@@ -47,12 +47,12 @@ MODEL_IDENTITY = (
     "model_revision", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "load_in_4bit", "load_in_8bit", "dtype",
     "use_rslora", "use_dora", "lora_modules_to_save",
 )  # fmt: skip
-CHOOSING = ("load_best_model_at_end", "metric_for_best_model")  # determine the student of a run that evaluates
-PACKING = ("packing_strategy", "max_length")  # determine the rows of a run that packs
+CHOOSING = ("load_best_model_at_end", "metric_for_best_model")  # determine the result only if the run evaluates
+PACKING = ("packing_strategy", "max_length")  # determine the result only if rows are packed
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and the lines of the description as they are."""
+    """Shows the defaults of options, and keeps the line breaks of the description."""
 
 
 def parse_arguments(arguments: list[str]) -> "tuple[ScriptArguments, SFTConfig, ModelConfig]":
@@ -105,7 +105,7 @@ def prepare_data(
 
     max_positions = read_max_positions(str(model_config.model_name_or_path), model_config.model_revision)
     options = config.max_length, max_positions, config.dataset_num_proc, script.branches
-    # one process of a machine at a time; only the first reads afresh, because that deletes files the others may read
+    # the others wait for the first process of a machine; only that one bypasses the cache, because this deletes files
     with config.main_process_first(desc="dataset"):
         fresh = config.local_process_index == 0
         source = script.dataset_name, script.dataset_config
@@ -167,7 +167,7 @@ def main() -> None:
 
 
 def check_run(config: "SFTConfig") -> None:
-    """Raise UserError if the student could not be published, or this machine cannot train it as the options say."""
+    """Raise UserError if the upload would fail, or if the options do not fit the hardware of this machine."""
     from command_line.hardware import fast_bf16
     from hub.publish import require_upload
 
@@ -175,7 +175,7 @@ def check_run(config: "SFTConfig") -> None:
         if not config.hub_model_id:
             raise UserError("--push_to_hub needs --hub_model_id org/name")
         require_upload(config.hub_model_id)
-    if config.n_gpu > 1:  # the Trainer would use DataParallel, which our changes to forward do not survive
+    if config.n_gpu > 1:  # the Trainer would use DataParallel, which does not work with our replaced `forward`
         raise UserError(f"{config.n_gpu} GPUs and one process: run `accelerate launch train_sft.py`, or set "
                         "CUDA_VISIBLE_DEVICES=0")  # fmt: skip
     if config.device.type == "cpu" and config.bf16 and not fast_bf16():
@@ -183,9 +183,9 @@ def check_run(config: "SFTConfig") -> None:
 
 
 def present(folder: Path, repo_id: str | None, config: "SFTConfig", record: "TrainingRecord | None" = None) -> None:
-    """Write card and learning curve of a finished student, and publish it. Only publishing can fail the command.
+    """Write the card and learning curve of a finished student, and publish it. Only an upload error is raised.
 
-    `record` is what training.json has, with full paths, which a card needs to find a dataset in another folder.
+    `record` has the contents of training.json with full paths, by which a dataset in another folder is found.
     """
     from hub.model_card import read_training_data, write_model_card
     from hub.publish import publish_folder
@@ -200,7 +200,7 @@ def present(folder: Path, repo_id: str | None, config: "SFTConfig", record: "Tra
     ):
         try:
             write()
-        except Exception as error:  # the student is complete, whatever a template, a font or the disk does
+        except Exception as error:  # such as a template, font or disk error; the student itself is complete
             said = "the student is complete, but its card or figure could not be written"
             print(f"{folder}: {said}: {type(error).__name__}: {error}", file=sys.stderr)
     if repo_id:
@@ -224,7 +224,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
 
     repo_id = config.hub_model_id if config.push_to_hub else None
     config.push_to_hub = False  # hub.publish uploads the folder, with our card
-    if config.device.type == "cpu":  # `accelerate launch` sets one thread, whatever the number of cores
+    if config.device.type == "cpu":  # `accelerate launch` sets one thread on any number of cores
         torch.set_num_threads(script.cpu_threads or max(1, (os.cpu_count() or 1) // config.world_size))
     set_seed(config.seed)
     base, quantized = str(model_config.model_name_or_path), quantization(model_config)
@@ -242,7 +242,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         return
     checkpoint = choose_checkpoint(folder, config.resume_from_checkpoint)
     origin = read_origin(script.dataset_name, base)
-    license_ = script.license or origin.license  # None: the card derives it from those of the sources
+    license_ = script.license or origin.license  # None: the card derives one from its sources' licenses
     if origin.license and license_ != origin.license:
         print(f"license {license_} was given, but the dataset's is {origin.license}: check that it allows {license_}")
     print(
@@ -254,9 +254,9 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         dtype=model_config.dtype or "float32", attn_implementation=model_config.attn_implementation,
     )  # fmt: skip
     faster = script.branches and config.device.type == "cuda" and not model_config.attn_implementation
-    if faster and model._supports_flex_attn:  # skips the blocks of the mask that are empty
+    if faster and model._supports_flex_attn:  # flex_attention skips fully masked blocks
         model.set_attn_implementation("flex_attention")
-    model.generation_config = answering_config(tokenizer)  # evaluations end answers like the saved student
+    model.generation_config = answering_config(tokenizer)  # same end token as in the saved student
     patience = script.early_stopping_patience
     trainer = AnswerTrainer(
         model=model, args=config, train_dataset=rows, eval_dataset=eval_rows, processing_class=tokenizer,

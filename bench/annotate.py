@@ -1,11 +1,12 @@
 """Compare the teacher's client with other ways to ask an endpoint, on a local server with a fixed latency.
 
     python bench/annotate.py                                  # against the plain client; about ten minutes
-    python bench/annotate.py --others flexllm                  # also this one, in its own virtual environment
+    python bench/annotate.py --others flexllm                  # also flexllm, in its own virtual environment
     python bench/annotate.py --parts throughput --in_flight 256 --runs 5
 
-Every way asks the same prompts of the same server, each run in a new process, in turns; rates and CPU are medians. The
-ideal is in_flight / latency answers per second. CPU is the client's, after its imports, in seconds per 1,000 answers.
+All ways send the same prompts to the same server. Runs alternate, each in a new process; rates and CPU are medians.
+The ideal is in_flight / latency answers per second. CPU is the client's, after its imports, in seconds per 1,000
+answers.
 Parts: throughput, faults, limit, cap, kill, memory. --output also writes the results as JSON.
 """
 
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def environment(name: str, folder: Path) -> str:
-    """Python of a virtual environment with one other package, whose pins differ from ours; created if missing."""
+    """Return the Python of a virtual environment for a package with other pinned versions; create it if missing."""
     python = folder / name / "bin" / "python"
     if not python.exists():
         print(f"installing {name} into {folder / name}", flush=True)
@@ -84,14 +85,14 @@ def write_passages(folder: str, count: int) -> Path:
 
 
 def command(way: str, python: str, url: str, data: Path, in_flight: int, folder: str) -> list[str]:
-    """The command that asks all prompts in one way and writes its output into a folder."""
+    """Return the command that asks all prompts in one way and writes its output into a folder."""
     file = data / ("passages.jsonl" if way == OURS else "prompts.jsonl")
     script = Path(__file__).parent / "parts" / "annotate_ways.py"
     return [python, str(script), way, url, str(file), str(in_flight), folder]
 
 
 def ask(way: str, python: str, url: str, data: Path, in_flight: int, folder: str | None = None) -> dict[str, float]:
-    """Run one way once: answers, seconds, CPU seconds, MiB of memory. `answers` is 0 if it did not end."""
+    """Run one way once; return answers, seconds, CPU seconds and MiB of memory. `answers` is 0 on a timeout."""
     with tempfile.TemporaryDirectory() as new:
         line = command(way, python, url, data, in_flight, folder or new)
         try:
@@ -104,7 +105,7 @@ def ask(way: str, python: str, url: str, data: Path, in_flight: int, folder: str
 
 
 def throughput(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
-    """Answers a second of each way."""
+    """Measure the answers per second of each way."""
     for in_flight in args.in_flight:
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in pythons}
         with tempfile.TemporaryDirectory() as folder, LocalEndpoint(args.latency) as endpoint:
@@ -120,7 +121,7 @@ def throughput(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def faults(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
-    """Lost answers when one prompt in four first meets a fault."""
+    """Count the answers that are lost when the first request of one prompt in four fails."""
     count = 640
     with tempfile.TemporaryDirectory() as folder:
         data = write_passages(folder, count)
@@ -133,7 +134,7 @@ def faults(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def limit(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
-    """The share of the possible pace that each of 64 workers' ways reaches when some requests get a 429."""
+    """Measure the share of the possible rate that each way reaches with 64 in flight when some requests get a 429."""
     servers = {
         "6,000 requests a minute, stated in headers": (100.0, {"per_minute": 6000}),
         "6,000 requests a minute, not stated": (100.0, {"per_minute": 6000, "headers": False}),
@@ -151,7 +152,7 @@ def limit(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def until(process: subprocess.Popen[bytes], done: Callable[[], bool]) -> None:
-    """Wait until this is done or the process has ended, then kill the process."""
+    """Wait until `done()` is true or the process has ended, then kill the process."""
     while process.poll() is None and not done():
         time.sleep(0.02)
     process.kill()
@@ -159,7 +160,7 @@ def until(process: subprocess.Popen[bytes], done: Callable[[], bool]) -> None:
 
 
 def cap(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
-    """What the server bills under a cap, over restarts, when one prompt in four first meets this fault."""
+    """Measure what the server bills under a cost cap, if one prompt in four first fails, or with restarts."""
     options = {"max_answer_tokens": 40, "price_input": 1.0, "price_output": 10.0, "max_cost": 0.5}
     bill = (200 * options["price_input"] + 40 * options["price_output"]) / 1e6
     for fault, kills in (("hang", 0), ("reset mid-body", 0), ("truncated body", 0), ("kill -9", 12)):
@@ -176,11 +177,11 @@ def cap(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def kill(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
-    """Answers paid twice after kill -9 at half-way, 64 in flight, and the same command again."""
+    """Count the answers paid twice if a run with 64 in flight is killed (kill -9) half-way and started again."""
     count = 1280
     with tempfile.TemporaryDirectory() as folder:
         data = write_passages(folder, count)
-        for way in [way for way in pythons if way != PLAIN]:  # the plain one keeps nothing: all is paid again
+        for way in [way for way in pythons if way != PLAIN]:  # PLAIN saves nothing, so all is paid again
             with LocalEndpoint(args.latency) as endpoint, tempfile.TemporaryDirectory() as output:
                 line = command(way, pythons[way], endpoint.base_url, data, 64, output)
                 run = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -192,7 +193,7 @@ def kill(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def memory(pythons: Pythons, args: argparse.Namespace) -> Iterator[Row]:
-    """Memory of annotating, everything included, at no latency and 64 in flight."""
+    """Measure the peak memory of annotating, at no latency and 64 in flight."""
     for count in (5_000, 50_000):
         with tempfile.TemporaryDirectory() as folder, LocalEndpoint(0.0) as endpoint:
             run = ask(OURS, pythons[OURS], endpoint.base_url, write_passages(folder, count), 64)

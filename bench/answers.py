@@ -3,11 +3,11 @@
     python eval_zero_shot.py --config recipes/eval/dev_closed.yaml --data_dir DATA --model runs/my-model
     python bench/answers.py --dev PREDICTIONS [--test PREDICTIONS ...] --output FILE.json
 
-All rows come from predictions of the decoding `free`, so they differ by nothing else. `--dev` are those of the
-development set: presence bias and threshold are fitted on its choosing half, where each half of the passages is read
-under the fit of the other. The reporting half and the sets of `--test` are read under the fit of the choosing half.
-Intervals are from a paired bootstrap over passages, never over sentences. table.md beside the output shows all
-students whose JSON file is there.
+All rows are computed from the same predictions, those of the decoding `free`. `--dev` is for the development set. Its
+passages have a choosing half, on which presence bias and threshold are fitted, and a reporting half. The fit is
+applied to the reporting half and to the sets of `--test`; the choosing half itself is scored by two-fold
+cross-fitting. Intervals are from a paired bootstrap over passages, never over sentences. table.md beside the output
+shows all students whose JSON file is there.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from zero_shot.scoring import CountsByPassage, counts_by_passage, f1, interval, 
 
 SPLITS = 10  # random halves in which the sign of a gain is counted
 WAYS = ("free", "in the text", "nested", "flat", "flat, presence", "flat, threshold", "flat, fitted")
-SUREST = 0.05  # share of the gold mentions: precision is measured among this many of the surest spans
+SUREST = 0.05  # number of the surest spans whose precision is measured, as a share of the gold mentions
 
 
 def passage_of(line: PredictionLine) -> str:
@@ -42,7 +42,7 @@ def passage_of(line: PredictionLine) -> str:
 
 
 def domain_of(benchmark: str, passage: str) -> str:
-    """Return the domain of a passage: its id begins with it in the development set."""
+    """Return the domain of a passage: the beginning of its id in the development set, else the benchmark."""
     return passage.rpartition("-")[0] if benchmark.startswith("dev_closed") else benchmark
 
 
@@ -52,7 +52,7 @@ def is_choosing(passage: str) -> bool:
 
 
 def readings(lines: list[PredictionLine], decision: Decision | None) -> dict[str, list[PredictionLine]]:
-    """Read free predictions in each way; without a decision, each half under the fit of the other."""
+    """Read free predictions in each way; without a decision, presence bias and threshold are cross-fitted."""
     ways = {
         "free": lines,
         "in the text": flatten(lines, Selection(overlaps="all"), None),
@@ -67,7 +67,7 @@ def readings(lines: list[PredictionLine], decision: Decision | None) -> dict[str
 
 
 def tables(lines: list[PredictionLine], scorer: Scorer) -> CountsByPassage:
-    """Count by passage, with the sentences of a passage together."""
+    """Return the counts of each passage, summed over its sentences."""
     passages = {(line["benchmark"], line["passage_id"]): passage_of(line) for line in lines}
     summed: CountsByPassage = {}
     for (benchmark, number), counts in counts_by_passage(lines, scorer).items():
@@ -119,7 +119,7 @@ def compare(ways: dict[str, list[PredictionLine]], base: str = "free", seed: int
 
 
 def markdown(files: list[Path]) -> str:
-    """Write the results of several students as one table; last the mean of the sets that all of them were asked."""
+    """Write the results of several students as one table, ending with means over the sets that all students have."""
     head = ["set", "answers", "student", "official F1 (gain [95 %], splits)", "strict F1 (gain [95 %], splits)"]
     lines = [f"| {' | '.join([*head, 'macro F1', 'ECE', 'surest'])} |", "|---|---|---|" + "--:|" * 5]
     students = {file.stem: json.loads(file.read_text(encoding="utf-8"))["sets"] for file in files}
@@ -166,7 +166,7 @@ def main() -> None:
         own = read_predictions(path)
         for name in dict.fromkeys(line["benchmark"] for line in own):
             lines = [line for line in own if line["benchmark"] == name]
-            if name.startswith("dev_closed"):  # the same passages uncut: only those that the fit has not seen
+            if name.startswith("dev_closed"):  # whole passages of the development set: only those not used for the fit
                 lines = [line for line in lines if not is_choosing(passage_of(line))]
             sets[name] = readings(lines, decision)
     results = {name: compare(ways) for name, ways in sets.items()}

@@ -4,9 +4,9 @@
     python bench/batch.py --parts kills --kills 3 --rows 40 --model FOLDER
 
 throughput: passages of the embedded sample are asked for the most frequent types of the sample. Passages per second
-are counted from the end of each process's first file, so that the time to load the student is left out; `seconds` has
-it. kills: runs of two and four processes are killed, the launcher or a worker at a random moment, and started again,
-until the folder is complete. Every file must have the bytes of an undisturbed run of one process.
+are counted from the end of each process's first file, which leaves out the time to load the student; `seconds`
+includes it. kills: the launcher or a worker of runs with two and four processes is killed at random moments, and the
+run is started again until the folder is complete. Every file must have the bytes of an undisturbed run of one process.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from open_ner.tools.files import read_jsonl, write_json, write_jsonl  # noqa: E4
 
 SAMPLE = ROOT / "dataset_builder" / "sample"
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", ROOT / "recipes" / "accelerate" / "cpu.yaml")
-PER_FILE = 8  # rows; a process must write several files for its rate, and a kill must hit different ones
+PER_FILE = 8  # rows; small, so that each process writes several files, for its rate and for kills at different files
 Row = dict[str, Any]
 
 
@@ -93,7 +93,7 @@ class Annotation:
 
 
 def throughput(run: Annotation, args: argparse.Namespace) -> Iterator[Row]:
-    """Passages per second of each number of processes and threads."""
+    """Measure passages per second with each number of processes and threads."""
     for processes, threads in ((1, 1), (1, 2), (2, 1)):
         name, started = f"{processes}x{threads}", time.perf_counter()
         run.commands.run(*run.line(name, processes, threads))
@@ -110,7 +110,7 @@ def throughput(run: Annotation, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def kills(run: Annotation, args: argparse.Namespace) -> Iterator[Row]:
-    """Whether runs that are killed at random end with the bytes of an undisturbed one."""
+    """Check that runs that are killed at random end with the same bytes as an undisturbed one."""
     chooser, commands = random.Random(args.seed), run.commands
     started = time.monotonic()
     commands.run(*run.line("undisturbed", 1))
@@ -119,7 +119,7 @@ def kills(run: Annotation, args: argparse.Namespace) -> Iterator[Row]:
     while len(commands.kills) < args.kills:
         processes, before, number = (2, 4)[number % 2], len(commands.kills), number + 1
         name, starts, killed = f"killed-{number}", 0, True
-        most = min(args.kills, before + -(-args.kills // 2))  # so that both numbers of processes are killed
+        most = min(args.kills, before + -(-args.kills // 2))  # so that runs of both sizes are killed
         while killed:
             starts += 1
             command = commands.start(*run.line(name, processes))

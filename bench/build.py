@@ -1,7 +1,7 @@
 """Measure the stage `passages`: passages per second by number of processes, and memory by size of the corpus.
 
     python bench/build.py --output results/bench/build.json          # about half an hour on two idle cores
-    python bench/build.py --megabytes 1 3 --sample 500               # a rehearsal
+    python bench/build.py --megabytes 1 3 --sample 500               # a short trial
 
 The corpora are random sentences of a seeded vocabulary in one JSONL file. Each run is a new process of
 `python -m dataset_builder --stage passages`, with the filters of the default recipe and a sample of the same size.
@@ -29,7 +29,7 @@ from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
 
 WORDS_PER_DOCUMENT = (50, 2000)
 RECIPE = "recipes/build/your_corpus.yaml"
-INTERVAL = 0.2  # seconds between two looks at the memory
+INTERVAL = 0.2  # seconds between two measurements of the memory
 FILES = ("passages.jsonl", "rejected_passages.jsonl", "passages.report.json")
 
 
@@ -107,7 +107,7 @@ def measure(corpus: Path, folder: Path, processes: int, sample: int) -> tuple[di
 
 
 def memory_of(process: psutil.Process) -> int:
-    """Return the resident bytes of a process and its children, in sum; 0 if it has ended."""
+    """Return the total resident bytes of a process and its children; 0 if it has ended."""
     total = 0
     try:
         for one in (process, *process.children(recursive=True)):

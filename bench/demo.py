@@ -3,8 +3,9 @@
     pip install gradio selenium        # and Chromium with its driver, from the packages of the system
     python bench/demo.py --model runs/quickstart/model --output runs/demo
 
-checks that a click and the keyboard alone give marked spans, that own types and hostile text are text, that nested
-spans and the JSON tab work, and that no page is wider than its window; pictures: desktop and phone, light and dark.
+It checks that entities are marked with a click and with keys alone, that HTML in the text and in types is shown as
+text, that nested spans and the JSON tab work, and that no page is wider than its window. The pictures show desktop and
+phone, light and dark.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def picture(browser: Any, path: Path) -> None:
 
 
 def use_the_keyboard(browser: Any) -> None:
-    """Write a hostile text and a type of one's own, go to the button by Tab, and read the answer."""
+    """Type a text and a type that contain HTML, go to the button with Tab, and check the answer."""
     from selenium.webdriver.common.keys import Keys
 
     text = wait(browser, "//textarea[not(@disabled)]")
@@ -82,12 +83,12 @@ def use_the_keyboard(browser: Any) -> None:
             active.send_keys("<b>planet</b>", Keys.ENTER)
     browser.switch_to.active_element.send_keys(Keys.ENTER)
     shown = wait(browser, "//*[contains(@class, 'open-ner')][contains(., 'Marie Curie')]").text
-    assert "<script>" in shown and "</script><img src=x" in shown, shown  # labels of spans stand between
+    assert "<script>" in shown and "</script><img src=x" in shown, shown  # the rest is split by the labels of spans
     assert browser.execute_script("return window.HIT") is None, "a script in the text was run"
 
 
 def check(url: str, folder: Path) -> None:
-    """Use every window; raises AssertionError for what does not work."""
+    """Use the demo in every window and theme; raises AssertionError if something does not work."""
     for window in WINDOWS:
         for theme in ("light", "dark"):
             browser = open_page(url, window, theme)

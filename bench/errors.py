@@ -1,10 +1,10 @@
-"""Sort a student's errors by cause: boundary, type, both, invented and missed, also by how often a type was trained.
+"""Sort a student's errors by cause (boundary, type, both, invented, missed) and by training frequency of the type.
 
     python bench/errors.py --predictions NAME=PREDICTIONS [NAME=...] [--dataset DATASET] --output FILE.json
 
-PREDICTIONS are those of the decoding `free` on the development set; its reporting half is read as the decoding `flat`.
-DATASET is the folder that the students were trained on: it gives the number of mentions of each type. `--examples N`
-prints N errors of each cause, drawn at random, to read.
+PREDICTIONS is a file of the decoding `free` on the development set; the decoding `flat` is applied to its reporting
+half. DATASET is the training dataset of the students, in which the mentions of each type are counted. `--examples N`
+prints N random errors of each cause.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from open_ner.tools.files import write_atomic, write_json  # noqa: E402
 from zero_shot.calibration import flatten  # noqa: E402
 from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
 
-# of a predicted span, and of a gold mention: `missed` takes the place of `invented`
+# a predicted span can be `invented`, and a gold mention `missed`; the other causes are common to both
 CAUSES = ("right", "boundary", "type", "boundary and type", "invented", "missed")
 BANDS = ((100, "100 or more"), (10, "10 to 99"), (1, "1 to 9"), (0, "none"))  # mentions of the type in training
 

@@ -33,8 +33,8 @@ from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
 SAMPLE = ROOT / "dataset_builder" / "sample"
 BASELINE, PADDED = "one generate() per type", "left-padded batch"
 FREE, FLAT = "shared passage", "pipeline, types compete"
-TOKENS = 150  # of a passage: those closest to this length are taken
-RUNS = 3  # of the ways that answer all passages in one call
+TOKENS = 150  # passages closest to this length are used
+RUNS = 3  # repetitions of the ways that answer all passages in one call
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def compare(tagger: Any, texts: list[str], types: list[str]) -> dict[str, Any]:
     decoder, longest = tagger.decoder, tagger._forward_params.get("max_new_tokens")
 
     def generate(own: list[str], names: list[str]) -> list[list[int]]:
-        """Answers of `generate()` in one batch, without the end token and the padding after it."""
+        """Return the answers of `generate()` in one batch, without the end token and the padding after it."""
         inputs = tagger.tokenizer.apply_chat_template(
             [build_query(text, name) for text, name in zip(own, names, strict=True)],
             add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True,
@@ -92,7 +92,7 @@ def compare(tagger: Any, texts: list[str], types: list[str]) -> dict[str, Any]:
         PADDED: lambda text: generate([text] * len(types), types),
     }
     all_texts: dict[str, Callable[[], Any]] = {FREE: decode, FLAT: lambda: tagger(texts, types=types)}
-    tagger(texts[:1], types=types[:1])  # build cached tables, touch the memory
+    tagger(texts[:1], types=types[:1])  # warm-up: cached tables, memory
     seconds: dict[str, list[float]] = {way: [] for way in (*one_text, *all_texts)}
     answers: dict[str, list[list[int]]] = {way: [] for way in one_text}
     for text in texts:

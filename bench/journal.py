@@ -1,4 +1,4 @@
-"""Measure a run with a long journal: how long it takes to open, to resume and to build, and in how much memory.
+"""Measure the time and memory to open a long journal, to resume its run, and to build a dataset from it.
 
     python bench/journal.py --records 1000000 --output results/bench/journal.json    # on a quiet machine; 4 GB of disk
     python bench/journal.py --records 20000 --parts open resume
@@ -37,7 +37,7 @@ from open_ner.tools.files import write_json  # noqa: E402
 MODEL = "bench"
 OPEN = 100  # questions without a reply
 WORDS, ENTITIES, TYPES = 70, 8, 13_000  # words and entities of a passage; entity types (paper: 13,020)
-DIFFERENT = 20_000  # passages that differ in more than the number at their end
+DIFFERENT = 20_000  # distinct texts; the other passages differ only in the number at their end
 PARTS = ("open", "resume", "build")
 # runs a command and prints what it used; a small process, because a child starts with the peak memory of its parent
 LAUNCHER = """
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def passages(count: int) -> Iterator[tuple[Passage, str]]:
-    """Yield passages of made-up words, with replies that name some of them and one that is not in the passage."""
+    """Yield passages of made-up words, with replies that name entities in them and one that is not in the passage."""
     draw = random.Random(0)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
     words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(20_000)]

@@ -21,8 +21,8 @@ from rich.text import Text
 
 RESULTS = Path("results/quickstart")
 LONGER = Path("results/distilled")  # the student that was trained for longer
-ANSWERS = Path("results/answers/distilled.json")  # its scores in each reading
-WIDTH = 125  # of a line of the README
+ANSWERS = Path("results/answers/distilled.json")  # scores of that student in each reading
+WIDTH = 125  # characters per line of the README
 PICTURE = RESULTS / "figures" / "answer.svg"
 CODE = """import open_ner
 
@@ -53,7 +53,7 @@ def ask() -> None:
     with patch.object(terminal, "Console", lambda **_: console):
         terminal.show(TEXT, names["tagger"](TEXT, types=TYPES))
     svg = re.sub(r"@font-face \{.*?\}\n", "", console.export_svg(title="open-ner", theme=MONOKAI), flags=re.DOTALL)
-    PICTURE.write_text(svg, encoding="utf-8")  # without the fonts, which it would download
+    PICTURE.write_text(svg, encoding="utf-8")  # without web fonts, which a viewer would download
 
 
 def parts() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Train the student of all real passages, and the same on fewer; score them, and write results/distilled.
+"""Train a student on all real passages, and others on fewer; score them, and write results/distilled.
 
     python bench/results.py --data DISTILLED --dev DEV_CLOSED [--zero_shot ZERO_SHOT --human HUMAN] [--students ...]
 
@@ -6,8 +6,8 @@ DISTILLED has passages.jsonl.gz and answers.jsonl.gz (recorded teacher replies).
 development set, which is never trained on. ZERO_SHOT is the `data_dir` of recipes/eval/uniner.yaml, HUMAN the folder
 of the sets of bench/parts/sets.py. The options of data and training are those that bench/ablations.py has kept.
 Threshold and calibration are fitted on the choosing half of the development set; its reporting half and the other sets
-are read once, for the rows. The steps are those of bench/parts/steps.py: the same command goes on after an
-interruption. On a GPU give --recipe recipes/sft/smollm2_135m/distilled.yaml, or that of a larger student.
+are scored only for the reported rows. The steps are those of bench/parts/steps.py: after an interruption, the same
+command resumes. On a GPU give --recipe recipes/sft/smollm2_135m/distilled.yaml, or that of a larger student.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def train(name: str, args: argparse.Namespace) -> None:
-    """Train a student on the first passages."""
+    """Train a student on the first `STUDENTS[name]` passages, or on all of them."""
     passages, size = WORK / "passages.jsonl", STUDENTS[name]
     if size:
         lines = (ROOT / passages).read_text(encoding="utf-8").splitlines(keepends=True)[:size]
@@ -104,7 +104,7 @@ def read_halves(name: str, quickstart: Path) -> tuple[list[PredictionLine], list
 
 
 def report_development_set(quickstart: Path, sources: list[Path]) -> None:
-    """Compare the finished students on the reporting half, each under the fit of its choosing half.
+    """Compare the finished students on the reporting half, each with the fit to its answers on the choosing half.
 
     Args:
         quickstart: folder of the student that the others are compared with.
@@ -139,7 +139,7 @@ def copy_training() -> None:
 
 
 def whole_seconds(training: dict) -> float:
-    """Return the seconds of a whole training: those of training.json are of the steps after the last interruption."""
+    """Return the estimated seconds of a whole training; training.json has those since the last interruption."""
     steps, before = training["history"][-1]["step"], int((training["resumed_from"] or "-0").rpartition("-")[2])
     return round(training["seconds"] * steps / (steps - before), 1)
 
@@ -221,7 +221,7 @@ def report_zero_shot(args: argparse.Namespace) -> None:
 def write_table() -> None:
     """Write the final student's F1 on the paper's seven sets and on the human-annotated ones, in each reading.
 
-    The last column counts texts that share words with a training passage: of human-annotated sets they are not asked.
+    The last column counts texts that share words with a training passage; in human-annotated sets these are not asked.
     """
     rows = json.loads((ROOT / "results" / "answers" / "distilled.json").read_text(encoding="utf-8"))["sets"]
     files = ROOT / RESULTS / "zero_shot" / "shared_texts.json", ROOT / RESULTS / "human_sets.json"

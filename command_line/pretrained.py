@@ -22,9 +22,10 @@ def load_or_explain(kind: type, name: str, **options: Any) -> Any:
 
 
 def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any] | None:
-    """Read a JSON file or a card's metadata from a folder or a Hub repository of these kinds; {} without the file.
+    """Read a JSON file or a card's metadata from a folder or a Hub repository of these kinds.
 
-    A Hub that cannot be reached gives None and a warning. Raises UserError if the file cannot be parsed.
+    Returns {} if the file does not exist, and None with a warning if the Hub cannot be reached. Raises UserError if
+    the file cannot be parsed.
     """
     import yaml
     from httpx2 import TransportError

@@ -1,4 +1,4 @@
-"""Remove from what is published: secrets, credentials in addresses, folders of this machine."""
+"""Remove secrets, credentials in addresses and folders of this machine from what is published."""
 
 import os
 import re
@@ -12,7 +12,7 @@ SECRET_NAME = re.compile(r"(?:^|[._-])(?:(?:hub|hf|api|auth|access)[_-]?(?:token
 SECRET = re.compile(r"\b(?:sk-|hf_|ghp_)(?=[\w-]*\d)[\w-]{8,}")  # the usual forms of keys and tokens
 ADDRESS = re.compile(r"""(\w+://)(?:[^\s/?#"'<>]*@)?([^\s?#"'<>]*)(?:[?#][^\s"'<>]*)?""")
 PATH = re.compile(r"""(?<![\w.~/&*-])(?:file://|~|\.\.)?/(?!/)[^\s"',;:=()\[\]{}<>|]*""")
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # also marks of direction
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")  # also text-direction marks
 
 
 def public_path(path: str | Path) -> str:
@@ -30,7 +30,7 @@ def public_url(url: str) -> str:
 
 
 def secrets(shortest: int = 8) -> list[str]:
-    """Return the values of environment variables with the name of a secret; `shortest`: characters."""
+    """Return the values, of at least `shortest` characters, of environment variables that are named like a secret."""
     return [
         value
         for name, value in os.environ.items()
@@ -43,7 +43,7 @@ def public_text(text: str) -> str:
     for secret in secrets():
         text = text.replace(secret, HIDDEN)
     text = SECRET.sub(HIDDEN, public_url(CONTROL.sub("\ufffd", text)))
-    # a path as a whole may contain spaces
+    # a text that consists of one path may contain spaces
     return public_path(text) if os.path.isabs(text) else PATH.sub(lambda found: public_path(found[0]), text)
 
 

@@ -111,7 +111,7 @@ def parse_overrides(arguments: list[str]) -> dict[str, str]:
 
 
 def _option_types(kinds: Iterable[Any], name: str) -> list[Any]:
-    """Return the types that an option may have in a value of one of `kinds`; none if such values have no options."""
+    """Return the types that the option `name` of one of `kinds` may have; empty if these have no options."""
     for kind in kinds:
         found = get_args(kind)[1] if get_origin(kind) is dict else Any if kind is Any else None
         if dataclasses.is_dataclass(kind):  # an unknown name is an error later, in read_recipe

@@ -14,9 +14,9 @@ from .languages import check_language
 
 Variant = Literal["type", "definition", "closed"]
 Overlaps = Literal["flat", "nested"]
-Law = Literal["none", "uniform", "frequency", "source", "all"]  # of drawing absent types
+Law = Literal["none", "uniform", "frequency", "source", "all"]  # how absent types are drawn
 ENGLISH = "English"
-MAX_TYPE_NAME = 100  # characters of a type in `teacher.types`; longer texts are definitions
+MAX_TYPE_NAME = 100  # maximum characters of a type in `teacher.types`; a longer text is a definition
 
 
 @dataclass
@@ -136,7 +136,7 @@ class TeacherConfig:
             why = "name the language in which types are asked, such as English or Korean"
             raise UserError(f"teacher.type_language {language[:MAX_TYPE_NAME]!r}: {why}")
         if language and language.strip().casefold() == ENGLISH.casefold():
-            self.type_language = ENGLISH  # the rules for English types go by this name
+            self.type_language = ENGLISH  # the rules for English types compare with this spelling
         if self.types and language:
             why = "whose names are asked as they are: remove it"
             raise UserError(f"teacher.type_language has no effect with teacher.types, {why}")
@@ -242,7 +242,7 @@ class BuildConfig:
         if self.supervised.mixture is not None and not (self.corpus.named and self.supervised.sets):
             raise UserError("supervised.mixture needs distilled passages and sets: set corpus and sets, or remove it")
         closed, data = bool(self.teacher.definitions), self.dataset
-        if self.teacher.type_language in (None, ENGLISH):  # prompts about English passages need not name it
+        if self.teacher.type_language in (None, ENGLISH):  # English passages need no language in the prompt
             english = closed or self.corpus.language in (None, "en")
             self.teacher.type_language = None if english else ENGLISH
         if data.negatives == "all" and not closed:
@@ -259,7 +259,7 @@ class BuildConfig:
 
 
 def type_key(name: str) -> str:
-    """Return what two spellings of a type in a closed world have in common: they may differ in case."""
+    """Return the key of a type in a closed world; spellings that differ only in case have the same key."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 

@@ -1,4 +1,4 @@
-"""What depends on the language of a text: the script it is written in, and what counts as a word."""
+"""Rules that depend on the language of a text: the scripts it is written in, and what counts as a word."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ import regex
 from open_ner.borders import UNSPACED
 from open_ner.tools.errors import UserError
 
-# the codes that the language detector knows, by the Unicode scripts that they are written in besides Latin
+# codes of the language detector, by the Unicode scripts of these languages other than Latin
 SCRIPTS = {
     "Arabic": "ar arz azb ckb fa lrc mzn pnb ps sd ug ur", "Armenian": "hy", "Bengali": "as bn bpy",
     "Cyrillic": "av ba be bg bxr ce cv kk krc kv ky lez mhr mk mn mrj myv os ru rue sah sr tg tt tyv uk xal",
@@ -24,20 +24,20 @@ SCRIPTS = {
     "oc pam pfl pl pms pt qu rm ro sc scn sco sh sk sl so sq su sv sw tk tl tr uz vec vep vi vls vo wa war yo",
 }  # fmt: skip
 SCRIPTS_OF = {code: names.split() for names, codes in SCRIPTS.items() for code in codes.split()}
-CHARACTERS_PER_WORD = 2  # in scripts without spaces; the mean of Chinese is below it, that of Thai above
+CHARACTERS_PER_WORD = 2  # in scripts without spaces; Chinese has fewer on average, Thai more
 
 CHARACTER = regex.compile(rf"(?=[{UNSPACED}])(?=[\p{{L}}\p{{N}}])\X")  # of a script without spaces
 WORD = regex.compile(
     rf"{CHARACTER.pattern}|(?![{UNSPACED}])[\p{{L}}\p{{N}}_](?:(?![{UNSPACED}])[\p{{L}}\p{{N}}\p{{M}}_])*"
 )
-PLAIN_WORD = re.compile(r"\w+")  # the same in texts without the characters of SPECIAL, but faster
+PLAIN_WORD = re.compile(r"\w+")  # the same words in texts without SPECIAL characters, but faster
 SPECIAL = re.compile("[\u0300-\u1fff\u2e80-\U0010ffff]")
 GREEK_WORD = re.compile("[\u0370-\u03ff\u1f00-\u1fff]{3,}")
-LATIN = ("LATIN", "GREEK", "MODIFIER LETTER")  # beginnings of the names of letters
+LATIN = ("LATIN", "GREEK", "MODIFIER LETTER")  # beginnings of the Unicode names of letters
 
 
 def check_language(code: str) -> None:
-    """Raise UserError if a code is not that of a language which the detector knows."""
+    """Raise UserError if the language detector does not know a code."""
     if code not in SCRIPTS_OF:
         raise UserError(
             f"corpus.language {code!r} is not a language code that the detector knows: give an ISO 639 code in lower "
@@ -60,7 +60,7 @@ def split_words(text: str) -> list[str]:
 
 
 def words_in_units(words: Sequence[str], number: int) -> int:
-    """Return how many of the items of `split_words` are as long as a number of words: more if they are characters."""
+    """Convert a number of words to items of `split_words`: twice as many if most of `words` are characters."""
     characters = sum(map(bool, map(CHARACTER.match, words))) if SPECIAL.search("".join(words)) else 0
     return number * CHARACTERS_PER_WORD if 2 * characters > len(words) else number
 

@@ -23,7 +23,7 @@ from .teacher.merge import merge_journals
 
 
 def main() -> None:
-    """Merge what is complete, and say what was done."""
+    """Merge what is complete, and print what was done."""
     parser = argparse.ArgumentParser(
         "python -m dataset_builder.merge", description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,7 +36,8 @@ def main() -> None:
     folder, done = Path(config.output_dir), []
     if counts := merge_passages(config.corpus, folder, partial(make_screen, config.contamination)):
         done.append(describe_passages(config, folder, counts))
-    if find_journals(folder):  # shards would all write the same file; a review reads it before the stage `build`
+    # not done by shards, which would all write the same file; a review reads recipe.yaml before the stage `build`
+    if find_journals(folder):
         keep_recipe(config, folder)
     if merged := merge_journals(config.teacher, folder, args.allow_incomplete):
         done.append(merged)

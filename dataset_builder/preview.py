@@ -1,4 +1,4 @@
-"""A preview: the teacher annotates a few passages, to be looked at before the others are paid for."""
+"""A preview: the teacher annotates a few passages, so that a user can check them before paying for the others."""
 
 import heapq
 from dataclasses import replace
@@ -24,8 +24,8 @@ def annotate_few(
 ) -> tuple[list[Passage], ReplyCounts]:
     """Ask about `number` passages of a run, as the whole run would, and annotate them.
 
-    Always the same passages are asked, those with the first hashes of their ids, so a second preview costs nothing and
-    a larger one only what it adds. Plurals are merged as far as these passages show them.
+    The passages are those whose ids have the smallest hashes, so a second preview costs nothing, and a larger one only
+    costs the additional passages. Plurals are merged if a reply to these passages has the singular as a type.
 
     Returns:
         The passages of each variant with their spans and rejects, and the counts and cost of the replies.

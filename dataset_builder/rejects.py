@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-ROWS_PER_GROUP = 20_000  # rows in memory until they are written
+ROWS_PER_GROUP = 20_000  # rows held in memory before they are written
 
 
 @dataclass(frozen=True)
 class Reject:
     """Anything left out, with its reason.
 
-    `id` is the id of the passage, or of the line or document if it has no passage. `text` is the verbatim content: a
+    `id` is the id of the passage, or of the line or document if there is no passage. `text` is the verbatim content: a
     passage, a reply, or the reply that contains the entity. An entity also has `span` and `type`, a query has `type`.
     """
 
@@ -50,7 +50,7 @@ class RejectFiles:
             file.close()
 
     def add(self, variant: str, rejects: Collection[Reject]) -> None:
-        """Add the rejects of a config or set, all those of a passage in the same call."""
+        """Add rejects of a config or set; all rejects of a passage must be in the same call."""
         own = {"variant": variant}
         self._waiting["rejects"] += [
             {**own, "passage_id": one.id, "reason": one.reason, "span": one.span, "type": one.type} for one in rejects

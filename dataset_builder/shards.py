@@ -1,7 +1,7 @@
-"""Shards: parts of a stage that an engine runs as separate processes, on one machine or on many.
+"""Shards: parts of a stage that a workflow engine runs as separate processes, on one machine or on many.
 
-The division depends on nothing but the shard's number and the keys or files that are divided, so that a shard that is
-run again reads the same part.
+The division depends only on the shard's number and on the keys or files, so a shard that is run again reads the same
+part.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import TypeVar
 
 T = TypeVar("T")
-SHOWN = 8  # shards that a message names
+SHOWN = 8  # maximum number of shards named in a message
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
     def has(self, key: str) -> bool:
-        """Whether a passage, or another thing with this key, is in the shard: by the hash of its key."""
+        """Whether the shard contains the passage or other item with this key, decided by the hash of the key."""
         place = int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         return place % self.count == self.index - 1
 
     def takes(self, number: int) -> bool:
-        """Whether the shard has the row with this number, where rows are dealt in turn."""
+        """Whether the shard has the row with this number; rows are assigned to the shards in turn."""
         return number % self.count == self.index - 1
 
     def choose(self, items: Sequence[T]) -> Sequence[T]:
-        """Return the shard's part of a list; the parts of all shards, in their order, are the list."""
+        """Return the shard's part of a list; the parts of all shards, in order, make up the list."""
         return items[len(items) * (self.index - 1) // self.count : len(items) * self.index // self.count]
 
     def divide(self, files: int) -> tuple["Shard", "Shard"]:
@@ -56,10 +56,10 @@ WHOLE = Shard(1, 1)
 
 
 def all_shards(count: int) -> list[Shard]:
-    """Return the shards whose number is `count`, in order."""
+    """Return all `count` shards, in order."""
     return [Shard(index, count) for index in range(1, count + 1)]
 
 
 def name_shards(shards: Sequence[Shard]) -> str:
-    """Return the names of shards for a message, of many only the first."""
+    """Return the names of shards for a message; if there are many, only the first ones."""
     return ", ".join(map(str, shards[:SHOWN])) + (f" and {len(shards) - SHOWN} others" if len(shards) > SHOWN else "")

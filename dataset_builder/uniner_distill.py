@@ -31,19 +31,19 @@ ENTITIES = {"entities": datasets.List({"start": OFFSET, "end": OFFSET, "text": S
 MESSAGES = {"messages": datasets.List({"role": STRING, "content": STRING})}
 PROVENANCE = {"source_id": STRING, "license": STRING, "start": datasets.Value("int64"), "end": datasets.Value("int64")}
 CONVERSATION_FEATURES = datasets.Features({**TEXT, **MESSAGES, **ENTITIES, "negatives": datasets.List(STRING)})
-SHARD_SIZE = "500MB"  # of Arrow data, which take about a third as Parquet
+SHARD_SIZE = "500MB"  # of Arrow data; the Parquet file has about a third of this size
 ROWS_PER_TABLE = 2000
 
 
 def features_of(config: str, closed: bool = False) -> datasets.Features:
     """Return the columns of a config; only configs with human-annotated sets have the column `dataset`.
 
-    `closed`: whether rows list their types, which the config `annotations` then has too.
+    `closed`: whether rows list the types that they are asked; the config `annotations` then has the column `types`.
     """
     if config == "annotations":
         own = {"types": datasets.List(STRING)} if closed else {}
         return datasets.Features({**TEXT, **PROVENANCE, **ENTITIES, **own, "teacher": STRING, "annotated": STRING})
-    named = {} if config in get_args(Variant) else {"dataset": STRING}  # variants are of distilled passages alone
+    named = {} if config in get_args(Variant) else {"dataset": STRING}  # variants contain only distilled passages
     return datasets.Features({**CONVERSATION_FEATURES, **named})
 
 
@@ -108,7 +108,7 @@ class UninerDistill(datasets.ArrowBasedBuilder):
         while block := list(islice(rows, ROWS_PER_TABLE)):
             yield number, pa.Table.from_pylist(block, schema=schema)
             number += 1
-        self.counts.rejects = list(dict.fromkeys(self.counts.rejects))  # most are rejected in every draw
+        self.counts.rejects = list(dict.fromkeys(self.counts.rejects))  # most rejects are the same in every draw
 
 
 def materialize(
@@ -119,12 +119,12 @@ def materialize(
 
     Args:
         sources: annotation file of each conversation config ("type", "definition", "closed", "supervised",
-            "mixture"); the config "annotations" is added from the first.
+            "mixture"); the config "annotations" is made from the first file.
         options: how distilled passages become conversations.
         tokenizer: tokenizer of the student, which measures conversations; "" for no limit.
         folder: an existing folder.
         supervised: how passages of human-annotated sets become conversations.
-        types: the types of a closed world, all of which each distilled passage is asked.
+        types: the types of a closed world; each distilled passage is asked all of them.
 
     Returns:
         What was built, by config.

@@ -4,8 +4,8 @@
     accelerate launch --module hub.annotate --dataset_name org/texts --model org/student --output_dir runs/entities \
         --push_to_hub org/texts-entities
 
-The options, and how an interrupted run is continued, are those of `open-ner annotate`, to which this command adds the
-card and the upload, in one commit at the end. `jobs/run.py` runs it on HF Jobs.
+Options and resuming are those of `open-ner annotate`. This command adds the card, and the upload as one commit at the
+end. `jobs/run.py` runs it on HF Jobs.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def write_card(folder: Path, done: Annotated) -> None:
-    """Write the `README.md` of a finished folder from its files; an upload names its repository in the example."""
+    """Write the `README.md` of a finished folder from its files; an upload fills in the repository's name."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
     record = read_record(folder)
@@ -69,7 +69,7 @@ def write_card(folder: Path, done: Annotated) -> None:
 
 
 def source_metadata(record: AnnotationRecord) -> dict[str, Any]:
-    """Read license and language in the card of the source; empty if it is not on the Hub or states none."""
+    """Read license and language from the source's card; empty if the source is not on the Hub or states neither."""
     import yaml
     from httpx2 import TransportError
     from huggingface_hub import DatasetCard, hf_hub_download
@@ -98,7 +98,7 @@ def source_metadata(record: AnnotationRecord) -> dict[str, Any]:
 
 
 def _link(name: str, kind: str, revision: str | None) -> str:
-    """Return a link to a repository with its revision, or the name of what is not on the Hub."""
+    """Return a link to a repository at a revision; without a revision, the name and that it is not on the Hub."""
     if revision is None:
         return f"`{code(name)}` (not on the Hub)"
     address = f"https://huggingface.co/{kind}{name}"

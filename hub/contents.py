@@ -1,4 +1,4 @@
-"""What may be published: kinds of folders, the files of each that go up, and what must not be in them."""
+"""The kinds of folders that can be published, the files of each that are uploaded, and the check for secrets."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -9,21 +9,21 @@ from command_line.public import secrets
 from open_ner.tools.errors import UserError
 
 RepoType = Literal["model", "dataset", "space"]
-NEVER = ("__pycache__", "*.pyc", "*.partial", "checkpoint-*", "runs")  # nor anything hidden but these results
+NEVER = ("__pycache__", "*.pyc", "*.partial", "checkpoint-*", "runs")  # nor hidden files, except EVAL_RESULTS
 EVAL_RESULTS = ".eval_results"
-FROM_SOURCE = ("license", "license_name", "license_link", "language")  # metadata that holds for what is made of it
+FROM_SOURCE = ("license", "license_name", "license_link", "language")  # metadata that a derived repository inherits
 SEARCHED = 10 * 2**20  # bytes; larger files are weights and tables, which are not searched for secrets
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What may be published. All patterns are relative to the folder."""
+    """A kind of folder that can be published. All patterns are relative to the folder."""
 
     repo_type: RepoType
-    markers: tuple[str, ...]  # files by which a folder of this kind is recognized; one of them is there
-    files: tuple[str, ...]  # what goes up
-    replaced: tuple[str, ...]  # deleted on the Hub if it is not in the folder; what others added there stays
-    hint: str  # what a folder of this kind is
+    markers: tuple[str, ...]  # a folder is of this kind if it has one of these files
+    files: tuple[str, ...]  # files to upload
+    replaced: tuple[str, ...]  # deleted on the Hub if missing in the folder; other files there are kept
+    hint: str  # description for error messages
 
 
 CARD = ("README.md", "LICENSE*", "figures/*.png")
@@ -52,7 +52,7 @@ KINDS = {
 
 
 def list_files(folder: Path, kind: str) -> tuple[dict[str, Path], list[str]]:
-    """Return the files that are published, by their names in the repository, and the names of the others.
+    """Return the files to publish by their names in the repository, and the names of all other files.
 
     Raises UserError if the folder is not of this kind.
     """
@@ -78,7 +78,7 @@ def _is_never_sent(name: str) -> bool:
 
 
 def check_content(files: dict[str, Path], repo_type: RepoType) -> None:
-    """Raise UserError if a file contains a secret of the environment, or the card's metadata cannot be read."""
+    """Raise UserError if a file contains a secret from the environment, or the card's metadata cannot be read."""
     from huggingface_hub.utils import get_token
 
     private = [secret.encode() for secret in {*secrets(shortest=16), get_token() or ""} if secret]

@@ -29,11 +29,11 @@ FORMATS = {  # format specs of the statistics table
     **dict.fromkeys(("entities_per_passage", "types_per_passage"), ".1f"),
     **dict.fromkeys(BANDS, ".0%"),
 }
-MAX_NAMES = 12  # names shown of sources, licenses or merged types; the others are only counted
+MAX_NAMES = 12  # maximum number of sources, licenses or merged types to name; the others are counted
 
 
 def write_dataset_card(folder: Path) -> None:
-    """Write a dataset's `README.md` from its `stats.json`; an upload names its repository in the example."""
+    """Write a dataset's `README.md` from its `stats.json`; an upload fills in the repository's name."""
     from huggingface_hub import DatasetCard
 
     stats: BuildStatistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
@@ -139,7 +139,7 @@ def _corpus(corpus: CorpusCounts) -> Iterator[str]:
 
 
 def _type_set(stats: BuildStatistics) -> dict[str, Any] | None:
-    """Return the table of the types of a closed world, and what explained them; None in an open world."""
+    """Return the table of a closed world's types, and what explained them to the teacher; None in an open world."""
     found = stats.get("type_set")
     if not found:
         return None
@@ -192,7 +192,7 @@ def _negatives(options: dict[str, Any], seed: int) -> str:
 
 
 def _listed(counts: dict[str, int]) -> str:
-    """Write names with their numbers; after the first `MAX_NAMES` names, how many others there are."""
+    """Write the first `MAX_NAMES` names with their counts, and how many others there are."""
     names = [f"{escape(name) or 'not named'} ({number:,})" for name, number in list(counts.items())[:MAX_NAMES]]
     rest = list(counts.values())[MAX_NAMES:]
     return ", ".join(names) + (f", and {len(rest)} others ({sum(rest):,})" if rest else "")

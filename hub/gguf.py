@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from open_ner.pipeline import OpenNERPipeline
 
 CONVERTER = "convert_hf_to_gguf.py"
-QUANTIZATIONS = ("q8_0", "bf16", "f16", "f32")  # what the converter writes; llama-quantize makes smaller ones of f16
+QUANTIZATIONS = ("q8_0", "bf16", "f16", "f32")  # formats of the converter; llama-quantize makes smaller ones from f16
 TEMPLATE = Path(__file__).with_name("gguf.md")
 PASSAGES = Path(__file__).parent.parent / "dataset_builder" / "sample" / "held_out.jsonl"
 ASKED = 10  # passages of the comparison
-QUERIES = 4  # of each: half of them for types that occur
+QUERIES = 4  # per passage; half of them for types that occur
 Spans = dict[tuple[int, int], float]  # score by offsets
 
 
@@ -42,11 +42,11 @@ class Compared(TypedDict):
     same: int  # queries with the same spans
     spans: int  # of the original
     shared: int  # spans that both have
-    score_difference: float | None  # mean absolute difference of the scores of shared spans; None without any
+    score_difference: float | None  # mean absolute difference over the shared spans; None if there are none
 
 
 class GgufFile(TypedDict):
-    """A file of the folder, in gguf.json."""
+    """The entry of one GGUF file in gguf.json."""
 
     quantization: str
     bytes: int
@@ -133,7 +133,7 @@ def compare(model: Path, file: Path) -> Compared | None:
 
 
 def read_questions() -> Iterator[tuple[str, list[str]]]:
-    """Yield passages with types, of which half occur, evenly from the quick-start's held-out passages."""
+    """Yield evenly spaced held-out passages of the quick-start, each with types of which half occur."""
     rows = list(read_jsonl(PASSAGES))
     for row in rows[:: len(rows) // ASKED][:ASKED]:
         present = list(dict.fromkeys(entity["type"] for entity in row["entities"]))[: QUERIES // 2]
@@ -158,7 +158,7 @@ def load_gguf(file: Path, original: "OpenNERPipeline") -> "OpenNERPipeline":
 
 
 def ask(tagger: "OpenNERPipeline", questions: list[tuple[str, list[str]]]) -> list[Spans]:
-    """Return the spans of each query: those of one type in one passage, whatever other types claim."""
+    """Return the spans of each query (a type in a passage), including those that overlap spans of other types."""
     answers: list[Spans] = []
     for text, types in questions:
         found = tagger(text, types=types, overlaps="all")
@@ -169,7 +169,7 @@ def ask(tagger: "OpenNERPipeline", questions: list[tuple[str, list[str]]]) -> li
 
 
 def keep(folder: Path, name: str, row: GgufFile) -> None:
-    """Add a file to gguf.json, beside other quantizations of the same student that are still there."""
+    """Add an entry to gguf.json, and keep those of other files that still exist."""
     record = folder / "gguf.json"
     files = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     write_json(record, {old: files[old] for old in files if (folder / old).is_file()} | {name: row})

@@ -20,7 +20,7 @@ DEMANDS: dict[Terms, str] = {
 
 
 def terms_of(license_name: str) -> set[Terms]:
-    """Return what a license, in the Hub's or another spelling, demands; {"free"} for attribution or nothing."""
+    """Return the terms of a license, in the Hub's or another spelling; {"free"} if it demands at most attribution."""
     spelled = SPACES.sub("-", license_name.strip().lower())
     found: set[Terms] = set()
     if re.search(r"\bnc\b|non-?commercial", spelled):
@@ -36,14 +36,14 @@ def derive(sources: Mapping[str, str]) -> str:
     """Return the license, in the Hub's spelling, that follows from those of the sources; "other" if none does.
 
     Args:
-        sources: license by source, such as {"the base model": "apache-2.0"}; an empty one is not stated. The first
-            source decides among licenses that all allow everything.
+        sources: license by source, such as {"the base model": "apache-2.0"}; an empty string means not stated. If all
+            licenses are free, the first one is returned.
     """
     known = {name: terms_of(name) for name in sources.values()}
     if not known or any(terms & {"unknown", "no derivatives"} for terms in known.values()):
         return "other"
     strict = [name for name, terms in known.items() if terms != {"free"}]
-    if len(strict) > 1:  # two licenses with demands: whether one satisfies both is not decided here
+    if len(strict) > 1:  # two licenses with demands; their compatibility is not decided here
         return "other"
     return (strict or list(known))[0]
 
@@ -53,7 +53,7 @@ def conflicts(license_name: str, sources: Mapping[str, str], passages: Mapping[s
 
     Args:
         license_name: the license of the whole.
-        sources: license by source; an empty one, which is not stated, is not compared.
+        sources: license by source; an empty string means not stated and is skipped.
         passages: number of passages by their license.
     """
     own = terms_of(license_name)

@@ -1,4 +1,4 @@
-"""Check that the cards of folders say what their files say: metadata, tables, and data that loads.
+"""Check that cards agree with the files in their folders: metadata, tables, and data that loads.
 
     python -m hub.lint runs/quickstart/model runs/quickstart/data/dataset
     python -m hub.lint runs/quickstart/model --write
@@ -30,8 +30,8 @@ REQUIRED = {
     "space": ("title", "sdk", "app_file", "license"),
 }
 BUILT = ("license", "dataset_info", "size_categories")  # only in the card of a dataset with stats.json
-LARGE = ("*.safetensors", "*.parquet", "*.gguf", "*.png", "tokenizer.json")  # files that no card is written from
-TOGETHER = {"base_model": "base_model_relation"}  # a key that needs another one
+LARGE = ("*.safetensors", "*.parquet", "*.gguf", "*.png", "tokenizer.json")  # large files, which no card depends on
+TOGETHER = {"base_model": "base_model_relation"}  # key -> another key that it requires
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def kind_of(folder: Path) -> str:
-    """Return what a folder is; raises UserError for a folder without a card or of another kind."""
+    """Return the kind of a folder; raises UserError if it has no card or is of an unknown kind."""
     for kind in REQUIRED:
         if any((folder / marker).is_file() for marker in KINDS[kind].markers):
             if not (folder / "README.md").is_file():
@@ -65,7 +65,7 @@ def kind_of(folder: Path) -> str:
 
 
 def writer_of(folder: Path, kind: str) -> Write | None:
-    """Return what writes the card of a folder from its files; None if there is nothing to compare the card with."""
+    """Return the function that writes a folder's card from its files; None if there is none for this folder."""
     return WRITERS.get(kind) if kind != "dataset" or (folder / "stats.json").exists() else None
 
 
@@ -80,7 +80,7 @@ def lint(folder: Path, kind: str) -> Iterator[str]:
 
 
 def check_metadata(metadata: dict[str, Any], card: Path, kind: str) -> Iterator[str]:
-    """Yield the required keys that are missing, and the keys that the Hub's own classes would change."""
+    """Yield the missing required keys, and the keys that the card classes of huggingface_hub would change."""
     from huggingface_hub import DatasetCard, ModelCard, RepoCard, SpaceCard
 
     loaded: RepoCard = {"dataset": DatasetCard, "space": SpaceCard}.get(kind, ModelCard).load(card)
@@ -97,9 +97,9 @@ def check_metadata(metadata: dict[str, Any], card: Path, kind: str) -> Iterator[
 
 
 def check_tables(folder: Path, write: Write) -> Iterator[str]:
-    """Yield the rows of tables, and the results in the metadata, that the folder's files do not give.
+    """Yield the differences in tables and `model-index` between the card and one written anew from the files.
 
-    The card is written anew in a copy of the small files, and compared; prose may differ.
+    The new card is written in a copy of the small files. Prose may differ.
     """
     with tempfile.TemporaryDirectory() as work:
         copy = Path(work) / "folder"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 AGAINST_TEACHER = "results/against_teacher.json"  # in a student's folder
-BASELINE = ".baseline.json"  # end of the name of a baseline's results in a student's folder
+BASELINE = ".baseline.json"  # suffix of the file of a baseline's results in a student's folder
 TRAINING_DATA = "results/training_data.json"
 SECTION = "## Against the teacher\n\n"
 MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
@@ -32,7 +32,7 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
     Args:
         folder: the student's folder.
         results: results to add to `results/` first; they replace those of the same suite, protocol and decoding.
-        baseline: results of the model that these are compared with.
+        baseline: results of the model that `results` are compared with.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -76,7 +76,7 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
 
 
 def read_runs(folder: Path) -> list[tuple[RunResults, RunResults | None]]:
-    """Return the results in a student's folder, each with that of its baseline if there is one."""
+    """Return the results in a student's folder, each with those of its baseline if there are any."""
     runs = []
     for path in sorted((folder / "results").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -87,11 +87,11 @@ def read_runs(folder: Path) -> list[tuple[RunResults, RunResults | None]]:
 
 
 def read_training_data(folder: Path, training: TrainingRecord) -> TrainingData:
-    """Return what dataset and base model say about themselves.
+    """Return what dataset and base model state about themselves: licenses, teacher, contamination.
 
-    It is read from them once, and then from the student's folder, because they may move or change, and because the
-    folder has no paths of this machine. It is not kept if one of them cannot be reached, so that the next card asks
-    again.
+    The first call reads it from them and saves it in the student's folder, and later calls read the saved file: the
+    dataset and the base model may move or change, and the folder does not contain local paths. Nothing is saved if one
+    of them cannot be reached, so that the next call tries again.
     """
     path = folder / TRAINING_DATA
     if path.exists():
@@ -115,7 +115,7 @@ def read_training_data(folder: Path, training: TrainingRecord) -> TrainingData:
 
 
 def _license_of(card: dict) -> str:
-    """Return the license in a card's metadata, which may be a list or have a name of its own; empty without one."""
+    """Return the license in a card's metadata (`license_name`, a string or a list); empty if there is none."""
     given = card.get("license_name") or card.get("license") or ""
     return ", ".join(map(str, given)) if isinstance(given, list) else str(given)
 
@@ -137,7 +137,7 @@ def _link(name: str, kind: str) -> str:
 def write_against_teacher(folder: Path, comparison: Comparison, figure: Path) -> Path:
     """Write a comparison with the teacher into a student's folder, and its section into the card; return the card.
 
-    The rest of a card that exists stays as it is.
+    The rest of an existing card is kept.
     """
     (folder / "results").mkdir(exist_ok=True)
     (folder / "figures").mkdir(exist_ok=True)
@@ -150,7 +150,7 @@ def write_against_teacher(folder: Path, comparison: Comparison, figure: Path) ->
     before, heading, after = card.read_text(encoding="utf-8").partition(SECTION)
     if heading:
         after = after[after.find("\n## ") + 1 :] if "\n## " in after else ""
-    else:  # a card without the section: it stands before the training
+    else:  # a card without the section: insert it before Training
         before, training, rest = before.partition("## Training\n")
         after = training + rest
     write_atomic(card, f"{before}{_against_teacher(folder)}{after}")
@@ -197,7 +197,7 @@ def write_eval_results(folder: Path, results: RunResults) -> Path | None:
 def _eval_results(results: RunResults) -> "list[EvalResult]":
     """Return the F1 of each benchmark and scorer for the Hub's model-index.
 
-    The setting stands in the metric's name, because the Hub lists all metrics of a benchmark under one name.
+    The setting is part of the metric's name, because the Hub lists all metrics of a benchmark under one name.
     """
     from huggingface_hub import EvalResult
 

@@ -1,4 +1,4 @@
-"""The only place that writes to the Hub: each upload is one commit on the commit that was read before it.
+"""Publish folders on the Hub: each upload is one commit on top of the revision that was read before it.
 
     python -m hub.publish dataset runs/my-dataset/dataset org/my-dataset --tag v1
     python -m hub.publish model runs/my-model org/my-ner --public
@@ -6,8 +6,8 @@
     python -m hub.publish metric metrics/entity_f1 org/entity_f1
     python -m hub.publish space runs/space org/my-demo    # made by `make space`
 
-A new repository is private. The same command again sends what changed, and completes an upload that was interrupted.
-`--push_to_hub` of the other commands does the same. docs/publish.md lists the files that go up.
+A new repository is private. Running the same command again sends what changed, and completes an interrupted upload.
+`--push_to_hub` of the other commands does the same. docs/publish.md lists the files that are uploaded.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def publish_folder(
 
 
 def name_repository(card: Path, repo_id: str, tag: str | None) -> str:
-    """Return a card with the repository's name, and the tag, in its examples; the file keeps its placeholders."""
+    """Return a card's text, with the placeholders of its examples replaced by the repository's name and the tag."""
     text = card.read_text(encoding="utf-8")
     for placeholder in PLACEHOLDERS:
         text = text.replace(placeholder, repo_id)
@@ -153,7 +153,7 @@ def validate_card(card: Path | None, repo_type: RepoType) -> None:
 
 
 def read_repository(api: "HfApi", repo_id: str, repo_type: RepoType, title: str) -> tuple[str, "dict[str, RepoFile]"]:
-    """Return the newest revision and its files by name; raises UserError if others filled the repository."""
+    """Return the newest revision and its files by name; raises UserError if the files are not from this command."""
     from huggingface_hub.hf_api import RepoFile
 
     head = api.repo_info(repo_id, repo_type=repo_type).sha
@@ -173,7 +173,7 @@ def newest(tags: Iterable[str]) -> str | None:
 
 
 def require_free_tag(tags: "Iterable[GitRefInfo]", repo_id: str, tag: str, head: str | None) -> None:
-    """Raise UserError if a tag names another revision than `head`, which is None if there will be a new one."""
+    """Raise UserError if the tag exists at another revision than `head`; `head` is None before a new commit."""
     for existing in tags:
         if existing.name == tag and existing.target_commit != head:
             raise UserError(f"{repo_id} has a tag {tag!r} already, of revision {existing.target_commit}: "
@@ -181,7 +181,7 @@ def require_free_tag(tags: "Iterable[GitRefInfo]", repo_id: str, tag: str, head:
 
 
 def is_same(path: Path, remote: "RepoFile | None") -> bool:
-    """Whether a file is what the repository holds: the SHA-256 of an LFS file, the git blob id of another."""
+    """Return whether a file equals that in the repository, by SHA-256 for LFS files and by git blob id for others."""
     if remote is None or remote.size != path.stat().st_size:
         return False
     with path.open("rb") as file:
@@ -192,7 +192,7 @@ def is_same(path: Path, remote: "RepoFile | None") -> bool:
 
 @contextmanager
 def one_line_errors(api: "HfApi", repo_id: str, done: str = "the upload did not finish") -> Iterator[None]:
-    """Turn what the Hub or the network answers into a UserError that says what to do; `done` says what stands."""
+    """Turn errors of the Hub or the network into a UserError with a remedy; `done` says what has been published."""
     from httpx2 import TransportError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -201,7 +201,7 @@ def one_line_errors(api: "HfApi", repo_id: str, done: str = "the upload did not 
     except OfflineModeIsEnabled:
         raise UserError("HF_HUB_OFFLINE is set, so the Hub is not asked: unset it to publish") from None
     except (HfHubHTTPError, TransportError, RuntimeError) as error:
-        # the client raises a RuntimeError from the error of an upload; its retries raise what they met last
+        # the client wraps the error of an upload in a RuntimeError; after retries it raises the last error
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise UserError(f"{repo_id}: {done}: {_explain(cause, api.endpoint)}") from None
 
@@ -224,7 +224,7 @@ def _explain(error: BaseException, endpoint: str) -> str:
 
 
 def require_upload(repo_id: str, tag: str | None = None) -> None:
-    """Raise UserError for a wrong name or no token; call it before a long run that ends with an upload."""
+    """Raise UserError for an invalid name or a missing token; call it before a long run that ends with an upload."""
     from huggingface_hub.utils import get_token
 
     check_names(repo_id, tag)

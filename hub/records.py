@@ -1,4 +1,4 @@
-"""Types of the two JSON files a model is published with: results.json (evaluation) and training.json (training)."""
+"""Types of the files that cards and tables are made from, such as results.json and training.json."""
 
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
@@ -55,7 +55,7 @@ class TypeResult(TypedDict):
 class Paraphrases(TypedDict):
     """Scores of one benchmark under each wording of its types, and their mean, std, min and max.
 
-    `types` has both for each type; there `wordings` is a dict by wording.
+    `types` has the same two entries for each type, where `wordings` is a dict by wording.
     """
 
     wordings: list[dict[Scorer, Scores]]
@@ -63,7 +63,7 @@ class Paraphrases(TypedDict):
     types: dict[str, dict[str, Any]]
 
 
-# what is computed from the predictions on one benchmark; as a call, because "type-only" is not an identifier
+# computed from the predictions on one benchmark; written as a call, because "type-only" is not an identifier
 BenchmarkScores = TypedDict("BenchmarkScores", {
     "official": Scores | None, "strict": Scores | None,
     "partial": Scores | None, "type-only": Scores | None, "boundary-only": Scores | None,
@@ -78,7 +78,7 @@ class BenchmarkResult(BenchmarkScores):
     version: int
     domain: str
     dataset: dict[str, str | None]  # `id` and `revision` (None for local files), `config`, `digest`
-    sampled: dict[str, int] | None  # of a seeded sample: number of `passages`, `of` how many, `seed`
+    sampled: dict[str, int] | None  # seeded sample: `passages` in it, `of` all passages, `seed`
     skipped: dict[str, int]  # rejects by reason
     paraphrases: NotRequired[Paraphrases]
 
@@ -117,7 +117,7 @@ class Calibration(TypedDict):
 
 
 class PerThousand(TypedDict):
-    """Dollars and seconds for each 1,000 passages, None if they are not known, and what they mean."""
+    """Cost and time per 1,000 passages (None if unknown), and a note on how they were measured."""
 
     dollars: float | None
     seconds: float | None
@@ -188,11 +188,11 @@ class Comparison(TypedDict):
     n_passages: int
     roles: list[str]  # of each run: teacher, student, second teacher
     runs: list[RunResults]
-    differences: list[Difference]  # of each run from each run before it
+    differences: list[Difference]  # between each run and each earlier one
     answer: str
     notes: list[str]
     disagreements: list[Disagreement]  # a sample; empty in a student's folder, because it may be published
-    n_disagreements: dict[str, int]  # places by the model that the gold agrees with; "": with none
+    n_disagreements: dict[str, int]  # number of places by the model that the gold agrees with; "": neither
     section: str  # Markdown for the student's card
 
 
@@ -218,7 +218,7 @@ class TrainingData(TypedDict):
     """Contents of results/training_data.json: what the dataset and the base model say about themselves."""
 
     licenses: dict[str, str]  # of "the base model" and "the dataset"; empty if it is not stated
-    passage_licenses: dict[str, int]  # passages of the dataset by their license
+    passage_licenses: dict[str, int]  # number of passages by license
     teacher: list[str]
     contamination: list[Overlap]
     contamination_options: dict[str, Any]

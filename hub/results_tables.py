@@ -9,7 +9,7 @@ from command_line.recipes import read_yaml
 from .markdown import escape
 from .records import MAIN, MeanScore, Published, RunResults, Scores, scores_of
 
-COVERAGES = (0.25, 0.5, 0.75, 1.0)  # shares of the spans, the surest first
+COVERAGES = (0.25, 0.5, 0.75, 1.0)  # shares of the spans with the highest scores
 TYPES = {"all": "all types", "seen": "types seen in training", "held_out": "held-out types"}
 PUBLISHED = Path(__file__).parent.parent / "zero_shot" / "published.yaml"
 
@@ -30,7 +30,7 @@ def markdown_table(runs: list[RunResults]) -> str:
         if average := run.get("average"):
             lines.append(table_row(model, "average", "all types", *(percent(average.get(s)) for s in MAIN), ""))
     sampled = [(f" of {escape(run['model']['id'])}", samples(run)) for run in runs]
-    if len({names for _, names in sampled}) == 1:  # the same of all runs
+    if len({names for _, names in sampled}) == 1:  # all runs have the same samples
         sampled = [("", sampled[0][1])]
     for whose, names in sampled:
         if names:

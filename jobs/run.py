@@ -30,7 +30,7 @@ CLONE = Path("uniner-distill")
 
 
 def main() -> int:
-    """Clone, then become the command; return the status of a mistake before that."""
+    """Clone the repository, then replace this process by the command; return a status only on failure."""
     if len(sys.argv) < 4 or sys.argv[3] not in COMMANDS:
         return fail(f"usage: {Path(__file__).name} SOURCE TAG {{{','.join(COMMANDS)}}} OPTIONS")
     source, tag, command, *options = sys.argv[1:]
@@ -50,13 +50,13 @@ def main() -> int:
 
 
 def get_code(source: str | Path, tag: str, clone: Path) -> bool:
-    """Clone a tag, or fetch it into the clone of an earlier job, whose other files, such as runs/, stay."""
+    """Clone a tag, or fetch it into the clone of an earlier job and keep that job's files; return success."""
     if clone.exists():
         fetch = ["git", "-C", clone, "fetch", "--quiet", "--", source, tag]
         checkout = ["git", "-C", clone, "checkout", "--quiet", "--detach", "FETCH_HEAD"]
         return not (subprocess.run(fetch).returncode or subprocess.run(checkout).returncode)
     partial = clone.with_name(f"{clone.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # a kill left it
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed job
     quiet = ["-c", "advice.detachedHead=false"]
     if subprocess.run(["git", *quiet, "clone", "--depth", "1", "--branch", tag, "--", source, partial]).returncode:
         return False

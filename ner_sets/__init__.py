@@ -1,1 +1,1 @@
-"""Human-annotated sets and benchmarks: each form of file is read here, for the builder and for the evaluation."""
+"""Human-annotated sets and benchmarks: readers of all their file formats, for the builder and the evaluation."""

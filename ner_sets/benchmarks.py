@@ -1,4 +1,4 @@
-"""Benchmarks in every form they come in, as passages with queries. Rejects are counted by reason."""
+"""Read benchmarks in any of their formats as passages with queries. Rejects are counted by reason."""
 
 import glob
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ class Query:
     gold: str  # text of the right answer
     gold_spans: Spans | None  # None if the benchmark has no offsets for the passage
     asked: str = ""  # the words in the query; default: the type
-    wording: int = 0  # number of that wording; 0 is the type itself
+    wording: int = 0  # index of the wording; 0 is the type itself
 
     def __post_init__(self) -> None:
         self.asked = self.asked or self.type
@@ -61,7 +61,7 @@ def read_passages(
 
     Args:
         config: the options of the benchmark.
-        data_dir: folder that local paths are relative to; a path that is not in it is taken for a Hub id.
+        data_dir: folder that local paths are relative to; a path that does not exist there is taken as a Hub id.
         rejects: counter to which the rejects are added, by reason.
 
     Raises:
@@ -103,12 +103,12 @@ def read_passages(
 
 
 def _words(config: BenchmarkConfig, labels: Iterable[str]) -> list[str]:
-    """Return the words of labels in a query, without those that are dropped."""
+    """Return the type names that labels have in queries, without the labels to drop."""
     return [config.verbalize.get(label, label) for label in labels if label not in config.drop]
 
 
 def _is_asked(config: BenchmarkConfig, name: str) -> bool:
-    """Return whether a query of a file that has queries is asked."""
+    """Return whether a query of the file is asked, under the options `drop` and `types`."""
     return name not in config.drop and (not config.types or name in config.types)
 
 
@@ -170,7 +170,7 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
 def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects: Rejects) -> list[BenchmarkPassage]:
     """Read a file of the UniversalNER authors, which has one element per (sentence, type).
 
-    Elements of a sentence follow each other; a type that occurs again begins another passage with the same text.
+    The elements of a sentence are consecutive; a repeated type starts another passage with the same text.
     """
     offsets: dict[str, dict[str, set[Span]]] = {}  # spans by text and type, from another file
     if config.spans:

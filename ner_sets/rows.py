@@ -1,4 +1,4 @@
-"""Rows of the files that sets come in: JSON, JSONL, CoNLL, Parquet and datasets of the Hub."""
+"""Read the rows of sets from JSON, JSONL, CoNLL and Parquet files and from datasets of the Hub."""
 
 import bz2
 import gzip
@@ -89,8 +89,8 @@ def read_json_rows(path: Path) -> Iterator[Row]:
 def parse_json(path: Path) -> Iterator[tuple[int, Row, str, str]]:
     """Yield `(number, object, fault, content)` for each line of JSONL or element of a JSON list.
 
-    The number is that of the line or element, and the fault names it too. If there is an object, fault and content are
-    empty, else the object is. Raises UserError for an unreadable file.
+    Number is that of the line or element. For a valid row, fault and content are empty. For an invalid one, the object
+    is empty, and the fault names the line or element. Raises UserError for an unreadable file.
     """
     lines, first = enumerate(read_lines(path), 1), True
     for number, line in lines:
@@ -127,14 +127,14 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
     tokens: list[str] = []
     tags: list[str] = []
     sentences = 0
-    tagged: set[bool] = set()  # whether the column of the tags has a value
+    tagged: set[bool] = set()  # the values of bool(tag) over all rows
     for number, content in enumerate(chain(read_lines(path), [b""]), 1):
         try:
             line = content.decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: line {number} is not UTF-8: {error}") from None
         columns: list[str] = []
-        if line.strip():  # a line of tabs alone is blank, as spreadsheets write it
+        if line.strip():  # a line with only tabs is blank; spreadsheets write such lines
             columns = line.rstrip("\r\n").split("\t") if "\t" in line else SPACED.findall(line)
         if columns and config.comment and line.startswith(config.comment):
             continue
@@ -144,7 +144,7 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             if word == mark and size > 1:
                 raise UserError(f"{path}: token_column and tag_column are the same column of {columns}")
             tokens.append(columns[word] if 0 <= word < size else "")
-            if mark >= 0 and size > max(1, word, mark):  # without its tag the sentence is tags_do_not_match_tokens
+            if mark >= 0 and size > max(1, word, mark):  # else the sentence is a reject, tags_do_not_match_tokens
                 tags.append(columns[mark].strip())
                 tagged.add(bool(tags[-1]))
         elif tokens:
@@ -152,7 +152,7 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             name = f"{path.name.split('.')[0]}_{sentences}"
             yield {config.id_column: name, config.tokens_column: tokens, config.tags_column: tags}
             tokens, tags = [], []
-    if tagged == {False} and config.tag_column < 0:  # not in an explicit column, where an empty tag is O
+    if tagged == {False} and config.tag_column < 0:  # in an explicit column, an empty tag means O
         where = f"column {config.tag_column} of the tags is empty in every row, as after a tab at the end of each row"
         raise UserError(f"{path}: {where}: set tag_column, counted from 0")
 

@@ -1,4 +1,4 @@
-"""Passages of human-annotated sets in the forms they come in: offsets, tag columns, CoNLL files.
+"""Read the passages of human-annotated sets in their formats: offsets, tag columns, CoNLL files.
 
 Tokens are joined by single spaces, as such sets are usually released; they are not detokenized. A row that cannot be
 read is returned with its problem, so that the caller can count and report the reject.
@@ -32,7 +32,7 @@ class SetPassage:
 
 
 def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
-    """Yield the passages of a set: of its files in `data_dir`, or if there are none, of a dataset of the Hub.
+    """Yield the passages of a set: from its files in `data_dir`, or from the Hub if there are none.
 
     Raises UserError if the set cannot be read.
     """

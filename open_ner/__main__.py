@@ -76,7 +76,7 @@ def _arguments() -> Namespace:
     add("--dataset", help="name of a data set, for students tuned on several")
     add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one")
     add("--base_url", help="ask an OpenAI-compatible server instead (needs the package openai)")
-    add("--tokenizer", help="with --base_url: the student's, to cut long texts exactly as it does")
+    add("--tokenizer", help="with --base_url: the student's tokenizer, to cut long texts as the student does")
     add("--json", action="store_true", help="print a JSON list of spans, or a line for each of several files")
     jsonl = 'read lines {"text": ...} and write them with "entities" added, in order; a line may have its own "types" '
     jsonl += 'and any other keys. A line that cannot be answered gets an "error", and the exit status is 2'
@@ -120,7 +120,7 @@ def _tagger(args: Namespace, types: Any) -> Ask:
     def ask(texts: list[str], own: Any) -> list[list[Entity]]:
         given = dict(options)
         if isinstance(threshold := options.get("threshold"), dict) and own is not None:
-            # a line with its own types ignores those of types that only the lines without are asked
+            # for a line with its own types, drop thresholds of types that only the other lines are asked
             given["threshold"] = {name: low for name, low in threshold.items() if name in own or name not in common}
         return tagger(texts, types=own, **given)
 

@@ -35,9 +35,9 @@ class Answer:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)  # empty if unknown: the strings then have no score
     ends: list[int] = field(default_factory=list)  # for each token, the length of `text` after it
-    complete: bool = False  # it ended by itself
+    complete: bool = False  # the answer ended by itself
     presence: float | None = None  # log-odds that the type occurs; see `Decoder.answer`
-    cut: bool = False  # it reached the bound of its length and would have gone on
+    cut: bool = False  # the answer was cut at max_new_tokens
 
     def scored_strings(self) -> list[tuple[str, float | None]]:
         """Return the distinct strings of the answer as `(string, score)`, up to the first fault of its JSON.
@@ -80,7 +80,7 @@ def to_entities(
 
 
 def end_of_repeat(written: str) -> int | None:
-    """Return the end of the first string that an answer has already: there it ends, because it would go on so."""
+    """Return the end of the first repeated string, or None; an answer ends there, because it would go on repeating."""
     seen: set[str] = set()
     for string in JSON_STRING.finditer(written):
         if string[0] in seen:

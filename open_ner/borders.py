@@ -28,12 +28,12 @@ _TOGETHER = re.compile(
     "|[\u1100-\u11ff\uac00-\ud7fb][\u1160-\u11ff\ud7b0-\ud7fb]",  # Hangul: vowel or final after anything
     re.DOTALL,
 )
-# what Korean writes behind a noun, without a space: particles, some forms of "to be", honorifics
+# Korean endings of nouns, written without a space: particles, some forms of "to be", honorifics
 _PARTICLES = re.compile(
     "(?:에게서|에서|에게|에|께서|께|한테|으로|로|서|써|은|는|이|가|을|를|의|와|과|랑|하고|도|만|부터|까지|마저|조차|밖에"
     "|보다|처럼|만큼|대로|마다|나|든지|들|씨|님|이고|이자|입니다|였다|었다|라고|라는|라며|란|며|다){1,3}(?!\\w)"
 )
-# what Arabic and Hebrew write before a noun: and, in, to, as, the, ...
+# Arabic and Hebrew prefixes of nouns: and, in, to, as, the, ...
 _PREFIXES = re.compile("(?<!\\w)(?:[وف]?[بكل]?(?:ال)?|[ושהבלכמ]{1,3})")
 LONGEST_PREFIX = 4  # characters
 

@@ -26,7 +26,7 @@ from .packing import SHARED, Packed, Tokens, attention_kinds
 from .prompts import Encoder
 
 RESERVE = 16  # tokens planned for each answer when a batch is filled; rows are put off if answers outgrow the budget
-QUERIES_A_ROW = 64  # a query computes attention over the masked columns of all others in its row, so more are slower
+QUERIES_A_ROW = 64  # a query computes attention over the masked columns of the others too, so longer rows are slower
 
 
 @dataclass

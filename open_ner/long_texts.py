@@ -30,8 +30,8 @@ SENTENCE_END = re.compile(
 LONGEST_PIECE = 32  # bytes, hence at most as many tokens
 PIECES_AT_A_TIME = 512  # pieces tokenized in one call
 CHARACTERS_A_TOKEN = 32  # a text with more characters per token of the limit cannot fit and is not counted whole
-SMALLEST = 16  # tokens; with less room for a passage, the decoder's error names what takes the positions
-SLACK = 8  # tokens by which a passage may grow next to the words around it
+SMALLEST = 16  # tokens; with less room, the window is not reduced, and the decoder raises an error with the numbers
+SLACK = 8  # tokens that a passage may gain when it is tokenized together with the text around it
 
 
 class Window(NamedTuple):
@@ -77,7 +77,7 @@ def token_counter(tokenizer: PreTrainedTokenizerBase, special_tokens: Collection
 
     A lone surrogate counts as a character, because no tokenizer accepts it; the decoder rejects it later.
     """
-    return partial(_count_tokens, tokenizer, special_tokens)  # which can be pickled
+    return partial(_count_tokens, tokenizer, special_tokens)  # a partial can be pickled, a closure cannot
 
 
 def _count_tokens(tokenizer: PreTrainedTokenizerBase, special: Collection[str], texts: Sequence[str]) -> list[int]:

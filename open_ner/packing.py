@@ -23,7 +23,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 SHARED, NOBODY = -1, -2
 CHUNK = 2048  # columns per forward pass; bounds the memory for the mask and the activations of a long passage
-# types of models whose config does not tell that their layers cannot share a passage
+# model types whose layers cannot share a passage among queries, although their config does not say so
 UNSUPPORTED = {"bloom": "ALiBi", "mpt": "ALiBi", "rwkv": "recurrent state", "gpt_neo": "window over cache columns"}
 ATTENTION = ("full_attention", "sliding_attention")
 

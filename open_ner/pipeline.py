@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {  # `config.open_ner` of a model overrides them, and
     "temperature": 1.0,  # this and `bias` calibrate scores (`answers.calibrate`)
     "bias": 0.0,
     "presence_bias": None,  # added to the log-odds that a type occurs; None: greedy decoding decides
-    "present_share": 0.5,  # of the queries that the student was tuned on
+    "present_share": 0.5,  # share of the training queries whose type occurs in the passage
     "window": 256,
     "max_new_tokens": 256,
     "token_budget": 16384,
@@ -49,7 +49,7 @@ AnsweredText = tuple[str, list[Answered]]  # a text, and its windows with their 
 
 
 class _TypedText(NamedTuple):
-    """A text with what to ask of it; a class of its own, because a caller's texts may be tuples by mistake."""
+    """A text with what to ask of it; not a plain tuple, because a caller may pass tuples by mistake."""
 
     text: Any
     queries: Mapping[str, str]
@@ -115,7 +115,7 @@ class OpenNERPipeline(Pipeline):
         if types is not None:
             given["queries"] = read_types(types)
         if "expected_present" in given:
-            logit(given["expected_present"])  # only checked here, as the options of the next two calls
+            logit(given["expected_present"])  # checks only; this result and those of the next two calls are not used
         check_options(**{name: given[name] for name in ("window", "max_new_tokens", "token_budget") if name in given})
         to_selection(DEFAULTS, {name: given[name] for name in SPAN_OPTIONS if name in given})
         stages = ("queries", *WINDOW_OPTIONS), DECODING_OPTIONS, ("return_raw", *SPAN_OPTIONS)
@@ -204,7 +204,7 @@ class OpenNERPipeline(Pipeline):
 
 
 def iterate(inputs: Any) -> Iterator[Any]:
-    """Iterate over inputs; a torch Dataset with a length has an end, although its iterator has none."""
+    """Iterate over inputs; a torch Dataset with a length is read by index, because its iterator does not stop."""
     get = getattr(inputs, "__getitem__", None)
     return map(get, range(len(inputs))) if get and isinstance(inputs, Sized) else iter(inputs)
 

@@ -23,7 +23,7 @@ from transformers.utils import chat_template_utils
 from .conversation import LONE_SURROGATE, Message, build_query, neutralize, passage_turns, write_query
 
 MARKUP = re.compile(r"\s*[^\w\s▁]")  # first visible character is neither a letter nor a digit, as in `<think>`
-# jinja2's error by way of transformers, because the files saved with a model may import only torch and transformers
+# jinja2's error, taken from transformers, because the files saved with a model may import only torch and transformers
 TemplateError = chat_template_utils.jinja2.TemplateError  # pyright: ignore[reportAttributeAccessIssue]
 
 SYSTEM_TO_USER = (
@@ -133,7 +133,7 @@ class Encoder:
             [first] = self._tokenize([[*turns, asked[0]]])
             asked = asked[: 1 if len(first) > longest else None]
         prompts = self._tokenize([[*turns, query] for query in asked])
-        # one token at least stays in each suffix: the answer starts from the output at the last token of the query
+        # at least one token stays in each suffix: the answer starts from the output at the last token of the query
         shared = min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
         return Prompts(prompts[0][:shared], [prompt[shared:] for prompt in prompts])
 

@@ -48,7 +48,7 @@ def merge_adapter(model: "PeftModel", state: dict[str, "torch.Tensor"], model_co
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    unset_hf_deepspeed_config()  # or, under ZeRO-3, from_pretrained would wait for processes that do not load the base
+    unset_hf_deepspeed_config()  # otherwise from_pretrained under ZeRO-3 waits for processes that do not load the base
     adapter = get_peft_model_state_dict(model, state_dict=state, save_embedding_layers=False)
     base = load_or_explain(
         AutoModelForCausalLM, str(model_config.model_name_or_path), revision=model_config.model_revision,

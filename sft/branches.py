@@ -92,7 +92,7 @@ def attention_mask(
 
     Returns:
         A tensor of shape (batch, 1, length, length), boolean for sdpa and additive for eager, or the block mask of
-        flex_attention, which skips fully masked blocks; one for each kind of the model's layers if there are several.
+        flex_attention, which skips fully masked blocks. If layers differ in attention, a dict with one mask per kind.
     """
     masks = {}
     for kind, window in attention_kinds(config).items():
@@ -120,9 +120,9 @@ def _block_mask(branches: torch.Tensor, position_ids: torch.Tensor, reach: int) 
 
 
 def see_own_branch_only(model: PreTrainedModel) -> None:
-    """Let the layers of a causal language model take the argument `branches`, of shape (batch, length).
+    """Replace `forward` of a model's layers, so that `branches` of shape (batch, length) set the attention mask.
 
-    The head keeps the mask of padding, which the load-balancing loss of mixture-of-experts models reads.
+    The head still gets the padding mask, which the load-balancing loss of mixture-of-experts models needs.
     """
     backbone = model.base_model
     inner = backbone.forward

@@ -47,7 +47,7 @@ def load_conversations(name: str, config: str, split: str, first: int | None, fr
 def check_spelling(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, student: str) -> str | None:
     """Return a warning if the student's tokenizer spells the passages of a dataset in bytes; otherwise None.
 
-    The rows are those that `tokenize` has checked.
+    Call it after `tokenize`, which checks the rows.
     """
     conversations = rows[:SAMPLE]["messages"]
     texts = [next(turn["content"] for turn in turns if turn["role"] == "user") for turns in conversations]  # passages
@@ -139,7 +139,7 @@ def tokenize(
 def check_conversation(messages: list[Message], name: str = "a conversation") -> None:
     """Raise UserError unless the turns are the paper's: passage and acknowledgement, then queries and JSON lists.
 
-    A system turn may come first. `name` is what the message calls the conversation.
+    A system turn may come first. `name` identifies the conversation in the error message.
     """
     if not isinstance(messages, list) or not all(
         isinstance(turn, dict) and isinstance(turn.get("role"), str) and "content" in turn for turn in messages

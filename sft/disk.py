@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 def require_space(folder: Path, model: "PreTrainedModel | PeftModel", config: "TrainingArguments") -> None:
     """Raise UserError unless the disk of `folder` has room for the student and the checkpoints of a run.
 
-    Checkpoints of an adapter hold the adapter; the student has the weights of the whole model. Checkpoints of an
-    earlier part of the run count as free if newer ones replace them.
+    Checkpoints of an adapter contain only the adapter, but the student contains all weights. With save_total_limit,
+    the space of existing checkpoints counts as free, because newer ones replace them.
     """
     learned = sum(_numel(p) * p.itemsize for p in model.parameters() if p.requires_grad)
     needed = weights = sum(map(_numel, model.parameters())) * model.dtype.itemsize
     if config.save_strategy != "no":
-        checkpoint = (learned if hasattr(model, "peft_config") else weights) + 2 * learned  # with two moments
+        checkpoint = (learned if hasattr(model, "peft_config") else weights) + 2 * learned  # and two Adam moments
         # one more than the limit, because the oldest checkpoint is deleted after the newest is written
         needed += checkpoint * ((config.save_total_limit or 1) + 1)
     existing = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
@@ -36,5 +36,5 @@ def require_space(folder: Path, model: "PreTrainedModel | PeftModel", config: "T
 
 
 def _numel(parameter: "torch.nn.Parameter") -> int:
-    """Return how many numbers a parameter has, also if ZeRO-3 shards it or 4-bit quantization packs two in a byte."""
+    """Return the number of elements of a parameter that may be sharded by ZeRO-3 or packed to 4 bits."""
     return getattr(parameter, "ds_numel", parameter.numel()) * (2 if hasattr(parameter, "quant_state") else 1)

@@ -13,14 +13,14 @@ from open_ner.prompts import Encoder
 from open_ner.tools.errors import UserError
 
 CountEntities = Callable[[list[str], list[str]], tuple[int, int, int]]
-TOLERANCE = 0.1  # relative error of logits; bfloat16 causes about 0.02, a mask or position that is ignored about 1
+TOLERANCE = 0.1  # relative error of logits: about 0.02 from bfloat16, about 1 if a mask or positions are ignored
 
 
 @contextmanager
 def dense_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Switch to an attention implementation that takes the decoder's dense masks, and back.
+    """Switch to an attention implementation that accepts the decoder's dense masks, and back.
 
-    FlashAttention takes no such mask, and flex_attention would compile again for the shape of each pass.
+    FlashAttention does not accept them, and flex_attention would recompile for every new shape.
     """
     trained_with = model.config._attn_implementation or "sdpa"
     model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
@@ -33,7 +33,7 @@ def dense_attention(model: PreTrainedModel) -> Iterator[None]:
 def require_shared_passage(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UserError unless two queries that share a passage get the logits that each gets alone.
 
-    Branches and the open-NER decoder need this. Configs do not tell which architectures ignore a mask or positions.
+    Branches and the open-NER decoder need this. A config does not say whether the layers ignore masks or positions.
     """
     prompts, tokens = Encoder(tokenizer).encode("Ada met Alan in Rome.", ["person", "city"]), Tokens()
     tokens.add(prompts.prefix, SHARED, 0)
@@ -47,7 +47,7 @@ def require_shared_passage(model: PreTrainedModel, tokenizer: PreTrainedTokenize
         try:
             both = Packed(model, 1, 0).read([tokens], len(tokens.ids))[0, [-1 - len(prompts.suffixes[1]), -1]]
             error = float((both.float() - expected).norm() / (expected - expected.mean()).norm())
-        except RuntimeError:  # the layers made tensors whose shapes do not fit the mask
+        except RuntimeError:  # tensor shapes inside the layers do not match the mask
             pass
     model.train(training)
     if not error < TOLERANCE:

@@ -12,7 +12,8 @@ CARD_KEYS = ("license", "language")
 class Origin(NamedTuple):
     """License, language and longest passage (`window`, in tokens) of a dataset; None or empty if not stated.
 
-    `types` are the dataset's and those of a base model that is a student, with frequencies, the most frequent first.
+    `types` has the entity types of the dataset, and of the base model if it is a student itself, with frequencies in
+    descending order.
     """
 
     license: str | None

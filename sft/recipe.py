@@ -9,7 +9,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 
 from command_line.public import public_value
 
-# values that SFTConfig fills in itself; creating an SFTConfig to compare with would reset accelerate's state mid-run
+# defaults that SFTConfig computes; listed here, because creating a second SFTConfig would reset accelerate's state
 FILLED_IN = {
     "accelerator_config": AcceleratorConfig(), "activation_checkpointing": True, "debug": [], "disable_tqdm": False,
     "pad_to_multiple_of": None, "report_to": [],

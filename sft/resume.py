@@ -40,7 +40,7 @@ def claim(
         folder: The output folder.
         identity: The options that determine the result of the run.
         anew: Whether to delete an earlier run first.
-        write: Whether this process may write; only one may, before the others call this.
+        write: Whether this process writes. Exactly one process does, and it must call this before the others.
 
     Returns:
         Whether the run has finished before.
@@ -60,7 +60,7 @@ def claim(
     except (OSError, ValueError):
         earlier = {}
     finished = (folder / FINISHED).exists()
-    # an option that an earlier version did not write counts as unchanged once, and is written then
+    # an option that an earlier version did not record counts as unchanged, and is recorded now
     changed = [name for name in identity if not earlier or identity[name] != earlier.get(name, identity[name])]
     if changed and (finished or find_checkpoint(folder)):
         raise UserError(

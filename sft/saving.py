@@ -31,7 +31,7 @@ def save_student(
     """Write a trained student to a folder. Every process must call this, because the weights may be sharded.
 
     The folder gets merged weights in safetensors, the tokenizer with its template, the open-NER pipeline,
-    `recipe.yaml`, `types.json` and `training.json`, none with paths of this machine. With its `generation_config`,
+    `recipe.yaml`, `types.json` and `training.json`, without paths of this machine. With its `generation_config`,
     `pipeline("text-generation")` answers like the open-NER pipeline.
 
     Args:
@@ -92,5 +92,5 @@ def gather_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
         ) from None
     tied = getattr(trainer.accelerator.unwrap_model(trainer.model), "all_tied_weights_keys", {})
     state = cast("dict[str, torch.Tensor]", state or {})  # under DeepSpeed the other processes get None
-    # gathering copies a tied weight, so that the two names no longer share a tensor
+    # gathering copies tied weights into separate tensors; only one of the two is kept
     return {name: tensor for name, tensor in state.items() if not (sharded and tied.get(name) in state)}

@@ -31,7 +31,7 @@ class Template:
         if begin < 0:
             raise UserError(f"the chat template of {self.name} writes {text[-60:]!r} where {content!r} stands")
         self.closing = self._closing(text[begin + len(content) :])
-        # white space that is not in the prompt, as after `ASSISTANT:`; other text (a channel, thoughts) is not learned
+        # white space between prompt and answer, as after `ASSISTANT:`; other text (a channel, thoughts) is left out
         between = text[len(prompt) : begin] if text.startswith(prompt) else ""
         self.lead = "" if between.strip() else between
         whole, ids = (
@@ -51,7 +51,7 @@ class Template:
             raise UserError(str(error)) from None
 
     def single(self, messages: list[Message]) -> tuple[str, list[Span]]:
-        """Return the text of a conversation with one query, and the span of its answer; possible with any template.
+        """Return the text of a conversation with one query, and the span of its answer; works with any template.
 
         The text is the prompt of inference, the answer and its end token.
         """

@@ -18,14 +18,14 @@ from .branches import BranchCollator, see_own_branch_only
 from .evaluation import HeldOut, dense_attention, f1, require_shared_passage
 from .sampler import EpochSampler
 
-# for configs with one of these, TRL rescales or caps the logits; score_answers_only does not
+# TRL rescales or caps the logits if a config sets one of these, which score_answers_only does not support
 SPECIAL_HEADS = (
     "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
 )  # fmt: skip
 
 
 class LogEnds(TrainerCallback):
-    """Logs the first and the last step, whatever logging_steps is: the card shows their losses."""
+    """Logs the first and the last step for any logging_steps, because the card shows their losses."""
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Request a log entry."""
@@ -53,15 +53,15 @@ class AnswerTrainer(SFTTrainer):
     processing_class: PreTrainedTokenizerBase
 
     def __init__(self, *args: Any, branches: bool = False, held_out: HeldOut | None = None, **kwargs: Any) -> None:
-        kwargs["args"] = config = copy(kwargs["args"])  # the caller publishes its own object as the recipe
-        # load_tokenizer and the labels have applied these options already
+        kwargs["args"] = config = copy(kwargs["args"])  # the caller saves its own object as the recipe
+        # load_tokenizer and sft.conversations.tokenize have applied these options already
         config.chat_template_path = config.eos_token = config.pad_token = config.completion_only_loss = None
         config.assistant_only_loss = False
-        config.restore_callback_states_from_checkpoint = True  # early stopping counts on
+        config.restore_callback_states_from_checkpoint = True  # early stopping keeps its count
         if branches:
             kwargs["data_collator"] = BranchCollator(kwargs["processing_class"].pad_token_id)
             config.dataset_kwargs = {"skip_prepare_dataset": True}  # already tokenized, nothing to pack or cut
-            config.remove_unused_columns = False  # they would include `branches`
+            config.remove_unused_columns = False  # the Trainer would remove `branches`
         super().__init__(*args, **kwargs)
         self.add_callback(LogEnds())
         self.held_out = held_out
@@ -69,11 +69,11 @@ class AnswerTrainer(SFTTrainer):
         assert isinstance(model, PreTrainedModel)
         config = model.config.get_text_config()
         if hasattr(config, "output_router_logits"):
-            config.output_router_logits = False  # TRL asks for them in each training step; elsewhere they cost time
+            config.output_router_logits = False  # TRL requests them in training steps; elsewhere they only cost time
         special = self.aux_loss_enabled or any(getattr(config, name, None) for name in SPECIAL_HEADS)
         if model.device.type == "cpu" and not special:
             score_answers_only(model)
-        # not with sharded weights, which cannot be used before training, nor with quantized ones, which bitsandbytes
+        # skipped for sharded weights, which cannot be used before training, and for quantized ones, which bitsandbytes
         # repacks irreversibly in eval mode on some CPUs
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled or getattr(model, "is_quantized", False)):
             require_shared_passage(model, self.processing_class)
@@ -116,7 +116,7 @@ class AnswerTrainer(SFTTrainer):
 def score_answers_only(model: PreTrainedModel) -> None:
     """Replace TRL's fused head of a causal language model by one that computes logits at labeled positions only.
 
-    The outputs are TRL's: log-probabilities, entropies and hits of shape (batch, length - 1), zero elsewhere.
+    Outputs as in TRL: log-probabilities, entropies and top-1 hits of shape (batch, length - 1), zero without a label.
     """
     fused = model.forward
 

@@ -1,7 +1,7 @@
-"""The demo: a text, types of your choice, and the spans that a student finds. This folder is a Space of the Hub.
+"""The demo: a text, types of your choice, and the spans that a student finds. This folder is a Hugging Face Space.
 
     make demo                                            # the quick-start's student, on this machine
-    MODEL_ID=org/my-ner .venv/bin/python -m space.app    # another one: a folder or a Hub id
+    MODEL_ID=org/my-ner .venv/bin/python -m space.app    # another student: a folder or a Hub id
 
 The functions up to `build` do not need gradio. On ZeroGPU each call borrows a GPU; elsewhere the student uses the
 first accelerator, or the CPU.
@@ -43,10 +43,10 @@ Entities = list[dict[str, Any]]
 
 
 def to_queries(types: Sequence[str]) -> dict[str, str]:
-    """Return `{name: definition}` of chips that are names or `name=definition`.
+    """Return `{name: definition}` for types that are written `name` or `name=definition`.
 
     Raises:
-        ValueError: there is none, or a name is given twice.
+        ValueError: no type is given, or a name is given twice.
     """
     queries: dict[str, str] = {}
     for chip in types:
@@ -67,7 +67,7 @@ def options_of(threshold: float, expected: float, overlaps: str) -> dict[str, An
 def find(
     tagger: Callable[..., Entities], text: str, types: Sequence[str], threshold: float, expected: float, overlaps: str
 ) -> tuple[str, Entities]:
-    """Return the page of an answer, and the answer.
+    """Return the entities as HTML, and as a list.
 
     Raises:
         ValueError: the text is empty or too long, or the types or an option are invalid.
@@ -82,7 +82,7 @@ def find(
 
 
 def render(text: str, types: Sequence[str], entities: Entities) -> str:
-    """Return the text with marked spans and a table of them, as HTML in which everything given is escaped."""
+    """Return the text with marked spans, and a table of them, as HTML; all input is escaped."""
     passage = new_passage(None, text, 1)
     for one in entities:
         add_span(passage, one)
@@ -114,13 +114,13 @@ def build(tagger: Any, name: str, on_gpu: Callable[[Any], Any]) -> Any:
     def answer(text: str, types: list[str], threshold: float, expected: float, overlaps: str) -> tuple[str, Entities]:
         try:
             return find(tagger, text, types, threshold, expected, overlaps)
-        except ValueError as error:  # the notice shows HTML
+        except ValueError as error:  # escaped, because gradio renders it as HTML
             raise gr.Error(escape(str(error)), title="Not answered", print_exception=False) from None
 
     examples = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
     choices = list(
         dict.fromkeys([*SUGGESTED, *(name for _, types in examples for name in types)])
-    )  # examples need them
+    )  # the types of the examples must be choices
     with gr.Blocks(title="Open NER", analytics_enabled=False) as page:
         gr.Markdown(
             f"# Open NER\nFinds entities of the types that you name, in texts of any domain. Student: `{name}`"
@@ -158,7 +158,8 @@ def main() -> None:
     if not find_spec("gradio"):
         raise UserError("The demo needs gradio: pip install gradio, or make demo")
     on_gpu: Callable[[Any], Any] = lambda function: function  # noqa: E731
-    if find_spec("spaces"):  # installed on ZeroGPU; before torch, whose calls of CUDA it replaces; no effect elsewhere
+    # `spaces` is installed on ZeroGPU; import it before torch, whose CUDA calls it replaces; no effect elsewhere
+    if find_spec("spaces"):
         on_gpu = import_module("spaces").GPU(duration=GPU_SECONDS)
     import gradio as gr  # pyright: ignore[reportMissingImports] -- installed by `make demo`
 
@@ -166,7 +167,7 @@ def main() -> None:
     theme = gr.themes.Default(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )  # no web fonts
-    name = Path(model).name if Path(model).is_absolute() else model  # no path of the machine
+    name = Path(model).name if Path(model).is_absolute() else model  # hide the folders of this machine
     build(tagger, name, on_gpu).launch(theme=theme, head=f"<style>{STYLE}</style>", ssr_mode=False)
 
 

@@ -247,7 +247,7 @@ def test_an_endpoint_and_a_student_are_scored_side_by_side(tiny_student: Path, t
         asked = len(server.requests)
         run = command(*arguments, OPENAI_API_KEY="sk-secret")
     assert planned.returncode == 0 and asked == 0
-    assert "gpt/teacher: 16 requests are open, $0.0640 at most" in planned.stdout
+    assert "gpt/teacher: 16 requests to send, $0.0640 at most" in planned.stdout
     assert f"{tiny_student}: in process" in planned.stdout
     assert run.returncode == 0, run.stderr
     assert len(server.requests) == 16 and "Gain of" in run.stdout

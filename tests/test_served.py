@@ -181,7 +181,7 @@ def test_without_probabilities_there_is_no_score_and_no_threshold(caplog: pytest
                 served("Rome", types=["city"], threshold=0.5)
     assert [request.get("logprobs") for request in server.requests] == [True, None, None, None]
     [record] = caplog.records  # once, and not where no scores were asked for
-    assert "the longest one wins" in record.getMessage()
+    assert "the longest of overlapping spans is kept" in record.getMessage()
 
 
 def test_without_scores_the_longest_span_wins_and_saved_thresholds_do_not_apply(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_answers_that_are_no_list_are_said(caplog: pytest.LogCaptureFixture) -> 
     with FakeTeacher(in_mouth("The city is Rome")) as server, caplog.at_level(logging.WARNING):
         assert ServedNER(server.base_url, MODEL, scores=False)("Rome", types=["city", "town"]) == []
     [record] = caplog.records
-    assert record.getMessage() == "2 of 2 answers on characters 0 to 4 are not whole lists of strings"
+    assert record.getMessage() == "2 of 2 answers on characters 0 to 4 are not complete lists of strings"
 
 
 def test_a_list_can_be_asked_for_by_schema_and_fields_added() -> None:

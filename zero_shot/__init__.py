@@ -1,1 +1,1 @@
-"""What eval_zero_shot.py is made of: benchmarks, scores and the report."""
+"""Modules of eval_zero_shot.py: suites, predictions, scores and the report."""

@@ -1,13 +1,13 @@
-"""Is the student as good as the teacher? Compare them, and perhaps a second teacher, on a benchmark of your own.
+"""Is the student as good as the teacher? Compare them, and optionally a second teacher, on a benchmark of your own.
 
     python -m zero_shot.against_teacher --benchmark MINE.yaml --run runs/my-dataset --model runs/my-model
     python -m zero_shot.against_teacher --benchmark MINE.yaml --run runs/my-dataset --other_run runs/other-teacher
 
-The spans of a teacher come from the journal of its run, so nothing is asked and nothing is paid; a passage without a
-reply there is named, with the command that asks it, and is left out of the comparison. The student is asked on this
-machine, with the decoding `flat` and its saved calibration; its predictions are kept in --output_dir. Passages that
-the student was trained on are an error. Of a teacher that was asked open types (variant `type`), the spans count whose
-type is one of the benchmark's.
+The spans of a teacher are read from the journal of its run, so no requests are sent and nothing is paid. Passages
+without a reply there are left out of the comparison and listed, with the command that asks them. The student runs on
+this machine, with the decoding `flat` and its saved calibration; its predictions are kept in --output_dir. It is an
+error if the student was trained on passages of the benchmark. If a teacher was asked open types (variant `type`), only
+spans of the benchmark's types count.
 """
 
 import argparse
@@ -44,12 +44,12 @@ from .student import Student
 from .suite import Benchmark, SuiteConfig, load_benchmarks
 from .trained_on import refuse_trained
 
-NAME = "against_teacher"  # of the suite and of the files
+NAME = "against_teacher"  # name of the suite and of the output files
 SCHEMA = 1
 
 
 class TimedStudent(Student):
-    """A student that knows the seconds of its loading, which a few passages would otherwise seem to take."""
+    """A student that measures its loading time (`loading`, in seconds), which does not count as time per passage."""
 
     loading = 0.0
 
@@ -78,7 +78,7 @@ def main() -> None:
     notes = [refuse_trained(args.model, benchmark, args.dataset)] if student else []
     teachers = [JournaledTeacher(Path(each), benchmark.passages) for each in (args.run, args.other_run) if each]
     names = [args.model, *(teacher.name for teacher in teachers)]
-    if len(set(names)) < len(names):  # two runs of one model
+    if len(set(names)) < len(names):  # two runs used the same model
         for teacher in teachers:
             teacher.name = teacher.record["id"] = f"{teacher.name} in {public_path(teacher.run)}"
     common = answered_by_all(benchmark, teachers, Path(args.data_dir))
@@ -120,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def answered_by_all(benchmark: Benchmark, teachers: list[JournaledTeacher], data_dir: Path) -> Benchmark:
-    """Return the benchmark without the passages that a teacher has no reply to; say how to ask these.
+    """Return the benchmark with only the passages that all teachers replied to; print how to ask the others.
 
     Raises UserError if no passage is left.
     """
@@ -138,7 +138,7 @@ def answered_by_all(benchmark: Benchmark, teachers: list[JournaledTeacher], data
 
 def ask_teacher(teacher: JournaledTeacher, role: str, common: Benchmark, suite: SuiteConfig) -> Contender:
     """Read the teacher's spans on the common passages, and score them."""
-    # the run is part of the name: two runs may have replies of one model
+    # the folder's name contains the run, because two runs may have used the same model
     place = Path(suite.output_dir, folder_name(f"{public_path(teacher.run)}-{teacher.name}"))
     predicted = predict(teacher, [common], suite, place / run_name(NAME, suite.protocol, suite.decoding))
     price = teacher.per_thousand(passage.id for passage in common.passages)
@@ -146,7 +146,7 @@ def ask_teacher(teacher: JournaledTeacher, role: str, common: Benchmark, suite: 
 
 
 def ask_student(student: TimedStudent, benchmark: Benchmark, common: Benchmark, suite: SuiteConfig) -> Contender:
-    """Ask the student about the whole benchmark, so that later replies of a teacher leave its predictions valid."""
+    """Ask the student about the whole benchmark, so that its predictions stay valid if a teacher replies later."""
     place = Path(suite.output_dir, folder_name(student.name))
     predicted = predict(student, [benchmark], suite, place / run_name(NAME, suite.protocol, suite.decoding))
     predicted.seconds -= student.loading
@@ -189,7 +189,7 @@ def compare_all(contenders: list[Contender], common: Benchmark, notes: list[str]
 
 
 def notes_on(common: Benchmark, teachers: list[JournaledTeacher]) -> list[str]:
-    """Return what a reader must know: who made the gold, which types counted, which passages are missing."""
+    """Return notes for the reader: who made the gold, which types counted, which passages are missing."""
     notes = []
     if common.config.made_by == "corrected":
         model = common.config.corrected_from or "the teacher"

@@ -32,7 +32,7 @@ BATCH = 8  # prompts in one generate()
 
 @dataclass
 class BaselineConfig:
-    """One baseline. Its templates are Jinja with `text` and `types`, and with `type` if a request asks one query."""
+    """One baseline. Its Jinja templates may use `text` and `types`, and `type` if a request asks one query."""
 
     name: str = option(..., "name in results")
     model: str = option(..., "the model's name at the endpoint, or its folder or Hub id in process")
@@ -44,7 +44,8 @@ class BaselineConfig:
     per: Literal["query", "passage"] = option("query", "what one request asks: one type of a passage, or all of them")
     system: str | None = option(None, "template of the system message; in process, of the beginning of the prompt")
     reply: Literal["list", "tuples", "lines"] = option(
-        "list", 'form of a reply: ["span", ...]; [("span", "type"), ...]; type: span; type: span'
+        "list",
+        'form of a reply: list: ["span", ...], tuples: [("span", "type"), ...], lines: "type: span; type: span"',
     )
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ def baseline_lines(
 
     `replies` are pairs of text and finish reason, in the order of `requests_of`; `counts` counts what went wrong, by
     reason. The official scorer reads `raw`, which must be a list. If a reply has another form, `raw` is the list of
-    the strings in it, and the reply is kept beside it.
+    the strings in it, and `reply` keeps the reply itself.
     """
     lines, text = [], passage.text
     for queries, (reply, finish) in zip(requests_of(config, passage), replies, strict=True):
@@ -127,7 +128,7 @@ def baseline_lines(
 
 
 class LocalBaseline:
-    """A baseline in process: plain-text prompts, greedy `generate()` in batches; an `EvaluatedModel`."""
+    """An `EvaluatedModel` for a baseline in process: plain-text prompts, greedy `generate()` in batches."""
 
     in_process = True
 
@@ -139,7 +140,7 @@ class LocalBaseline:
         }  # fmt: skip
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
-        """Yield the lines of each passage, in order; a prompt beyond the model's positions is a parse failure."""
+        """Yield the lines of each passage, in order; a prompt too long for the model is a parse failure."""
         tokenizer, model = self._loaded
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         room = positions - suite.max_new_tokens if positions and self.config.where == "causal" else sys.maxsize
@@ -180,7 +181,7 @@ class LocalBaseline:
 
 
 def requests_of(config: BaselineConfig | None, passage: BenchmarkPassage) -> list[list[Query]]:
-    """Group the queries of a passage by request; without a baseline, one query is one request."""
+    """Group the queries of a passage by request; without a baseline, each query is one request."""
     if config is None or config.per == "query":
         return [[query] for query in passage.queries]
     if any(query.wording for query in passage.queries):
@@ -189,7 +190,7 @@ def requests_of(config: BaselineConfig | None, passage: BenchmarkPassage) -> lis
 
 
 def _first_list(reply: str) -> list[str] | None:
-    """Return the first JSON list of strings in a reply, whatever prose is around it; None if there is none."""
+    """Return the first JSON list of strings in a reply, ignoring the text around it; None if there is no list."""
     for begin in (place for place, character in enumerate(reply) if character == "["):
         with suppress(ValueError, RecursionError):
             value, _ = json.JSONDecoder().raw_decode(reply, begin)

@@ -2,11 +2,11 @@
 
     python -m zero_shot.calibration --predictions runs/held_out/MODEL/SUITE/predictions.jsonl --model runs/my-model
 
-reads predictions of the decoding `free`, fits the temperature and the bias of `open_ner.answers.calibrate`, and the
-presence bias and the threshold at the best strict F1 of the decoding `flat`, and saves them in the model's config,
-where `pipeline("open-ner")` finds them. Use predictions on the validation split of your dataset (the suite
-recipes/eval/held_out.yaml) or on a benchmark of your own, never on a benchmark that is reported. `--dry_run` only
-prints.
+This reads predictions of the decoding `free`. It fits the temperature and the bias of `open_ner.answers.calibrate`,
+and the presence bias and the threshold that give the best strict F1 with the decoding `flat`. It saves all four in the
+model's config, where `pipeline("open-ner")` finds them. Use predictions on the validation split of your dataset (the
+suite recipes/eval/held_out.yaml) or on a benchmark of your own, never on a benchmark whose scores you report.
+`--dry_run` prints the values without saving them.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Fit(TypedDict):
 
 
 class Decision(Fit):
-    """What is fitted to a student and saved in `config.open_ner`."""
+    """The values that are fitted to a student and saved in `config.open_ner`."""
 
     presence_bias: float | None
     threshold: float
@@ -73,13 +73,13 @@ def fit(scores: np.ndarray, right: np.ndarray) -> Fit:
 def flatten(
     lines: Iterable[PredictionLine], selection: Selection, presence_bias: float | None
 ) -> list[PredictionLine]:
-    """Read free predictions as the decoding `flat` does: absent types answer nothing, the others compete for spans.
+    """Convert free predictions to those of the decoding `flat`: absent types have no spans, the others compete.
 
     Args:
-        lines: those of a passage follow each other; each type is asked by its own name.
+        lines: free predictions; lines of one passage are adjacent, and each type is asked by its own name.
         selection: how spans compete, and the calibration of their scores.
-        presence_bias: types whose presence plus this is 0 or less are absent; None: no type is. A bias above 0 cannot
-            add answers here, as it does in decoding.
+        presence_bias: a type is absent if its presence plus this is 0 or less; with None, no type is absent. Unlike
+            in decoding, a bias above 0 cannot add answers.
     """
     result: list[PredictionLine] = []
     for _, group in groupby(lines, key=lambda line: (line["benchmark"], line["passage_id"])):
@@ -101,7 +101,7 @@ def flatten(
 
 
 def decide(lines: list[PredictionLine]) -> Decision:
-    """Fit presence bias and threshold at the best strict F1, then temperature and bias on the spans that remain.
+    """Fit presence bias and threshold for the best strict F1, then temperature and bias on the spans that remain.
 
     Raises UserError if the spans are all right or all wrong.
     """
@@ -123,7 +123,7 @@ def decide(lines: list[PredictionLine]) -> Decision:
 
 
 def apply(lines: list[PredictionLine], decision: Decision) -> list[PredictionLine]:
-    """Read free predictions under a decision."""
+    """Convert free predictions to flat ones with the values of a decision."""
     selection = Selection(decision["threshold"], temperature=decision["temperature"], bias=decision["bias"])
     return flatten(lines, selection, decision["presence_bias"])
 
@@ -131,9 +131,9 @@ def apply(lines: list[PredictionLine], decision: Decision) -> list[PredictionLin
 def cross_fitted(
     lines: list[PredictionLine], unit: Callable[[PredictionLine], str] = lambda line: line["passage_id"]
 ) -> list[PredictionLine]:
-    """Read each half of the passages under a decision that was fitted on the other half.
+    """Convert each half of the passages with a decision that was fitted on the other half.
 
-    On the passages that a decision was fitted on, its scores would be optimistic. Lines of the same `unit` are in the
+    Scores on the same passages that a decision was fitted on would be optimistic. Lines of the same `unit` are in the
     same half.
     """
     halves: list[list[PredictionLine]] = [[], []]
@@ -143,12 +143,12 @@ def cross_fitted(
 
 
 def check_run(results: RunResults, predictions: Path, model: Path) -> None:
-    """Raise UserError if predictions are not of the decoding `free`, or not of a model's weights as they are now."""
+    """Raise UserError if predictions are not of the decoding `free`, or if the model's weights have changed since."""
     from .student import fingerprint
 
     if results["decoding"] != "free":
         raise UserError(f"{predictions}: the decoding is {results['decoding']}, but a fit needs predictions of free")
-    # the revision of a Hub model is a commit, which a folder does not tell
+    # the revision of a Hub model is a commit, which cannot be compared with a folder
     made_by, revision = results["model"]["id"], results["model"].get("revision")
     if revision and Path(made_by).is_dir() and revision != fingerprint(str(model)):
         beside = predictions.parent.with_name(f"{predictions.parent.name}-<hash>")
@@ -169,7 +169,7 @@ def main() -> None:
         config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--model {args.model}: not a student's folder ({error})") from None
-    # queries in other wordings have the gold of the query by the type's own name
+    # leave out other wordings of a type, because they would count its gold again
     lines = [line for line in read_predictions(args.predictions) if "asked" not in line]
     results = args.predictions.with_name("results.json")
     if results.exists():

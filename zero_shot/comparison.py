@@ -1,4 +1,4 @@
-"""Models on the same passages: differences in F1, places where two of them disagree, and tables of both."""
+"""Compare models on the same passages: differences in F1, places where the first two disagree, and tables."""
 
 import random
 from collections import Counter, defaultdict
@@ -19,12 +19,12 @@ from .records import PredictionLine
 from .scoring import compare
 
 GOLD = "gold"
-SHOWN = 10  # disagreements
+SHOWN = 10  # disagreements in a table
 AROUND = 60  # characters of text on each side of a disagreement
 
 
 class Contender(NamedTuple):
-    """A model in a comparison: `name` in all tables, `role` (teacher, student, second teacher), its predictions."""
+    """A model in a comparison: its name in tables, its role (teacher, student, second teacher), its predictions."""
 
     name: str
     role: str
@@ -42,7 +42,7 @@ class Table(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A stretch of a passage where two models differ, with the `(start, end, type)` of each model and of the gold."""
+    """A stretch of a passage where two models differ, with the spans `(start, end, type)` of each and of the gold."""
 
     passage_id: str
     text: str
@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 
 def differences(contenders: list[Contender], seed: int) -> list[Difference]:
-    """Compute the paired difference in F1 of each model from each one before it."""
+    """Compute the paired difference in F1 between each model and every model before it."""
     result: list[Difference] = []
     for first, second in combinations(contenders, 2):
         gains = compare(second.lines, first.lines, None, seed)
@@ -104,17 +104,17 @@ def find_places(contenders: list[Contender]) -> list[Place]:
 def disagreements(
     contenders: list[Contender], seed: int, most: int = SHOWN
 ) -> tuple[list[Disagreement], dict[str, int]]:
-    """Draw places where the first two models differ, from different passages as far as possible.
+    """Sample places where the first two models differ, from different passages if possible.
 
     Returns:
-        The drawn places in the order of the passages, and the number of all places by the model that has the spans of
-        the gold there; the empty name counts those where neither has.
+        The sampled places in the order of the passages; and for each of the two models, the number of all places
+        where it has the spans of the gold. The empty name counts the places where neither has them.
     """
     places = find_places(contenders)
     order = list(range(len(places)))
     random.Random(seed).shuffle(order)
     before: Counter[str] = Counter()
-    rank: dict[int, int] = {}  # how many places of the same passage come before
+    rank: dict[int, int] = {}  # number of places of the same passage that come earlier
     for number in order:
         rank[number] = before[places[number].passage_id]
         before[places[number].passage_id] += 1
@@ -124,7 +124,7 @@ def disagreements(
 
 
 def _right(place: Place, contenders: list[Contender]) -> str:
-    """Return which of the first two models has the gold's spans; they differ, so at most one has."""
+    """Return which of the first two models has the gold's spans; they differ, so at most one does."""
     return next((each.name for each in contenders[:2] if place.spans[each.name] == place.spans[GOLD]), "")
 
 
@@ -136,7 +136,7 @@ def _describe(place: Place, right: str) -> Disagreement:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Return the tables of a comparison: F1 and what it costs, differences, types."""
+    """Return the tables of a comparison: F1 and costs, differences in F1, F1 by type."""
     name, runs = comparison["benchmark"], comparison["runs"]
     names = [run["model"]["id"] for run in runs]
     head = ["model", "role", *(f"{scorer} F1 [95 %]" for scorer in MAIN), "$ per 1,000 passages", "s per 1,000"]
@@ -172,7 +172,7 @@ def _points(gain: Gain) -> str:
 
 
 def disagreement_table(comparison: Comparison) -> Table | None:
-    """Return the drawn disagreements as a table; None if the models agree everywhere."""
+    """Return the sampled disagreements as a table; None if the models agree everywhere."""
     if not comparison["disagreements"]:
         return None
     counts = comparison["n_disagreements"]
@@ -187,7 +187,7 @@ def disagreement_table(comparison: Comparison) -> Table | None:
 
 
 def print_disagreements(comparison: Comparison) -> None:
-    """Print the drawn disagreements to the terminal, a block of lines for each."""
+    """Print the sampled disagreements to the terminal, each as a block of lines."""
     console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
     if table := disagreement_table(comparison):
         console.print(in_a_cell(table.title), style="bold")

@@ -1,7 +1,7 @@
-"""A model behind an OpenAI-compatible endpoint, asked through the teacher's client: paced, capped, never paid twice.
+"""Ask a model at an OpenAI-compatible endpoint with the teacher's client: paced, cost-capped, never paid twice.
 
-The journal of an address is in the model's results folder: all suites and protocols with the same questions share
-the replies.
+Each address has a journal in the model's results folder; suites and protocols that ask the same questions share its
+replies.
 """
 
 import re
@@ -30,7 +30,7 @@ from .suite import SuiteConfig
 
 
 class EndpointModel:
-    """A model at `teacher.base_url`, asked in the dialogue or with the prompts of a baseline; an `EvaluatedModel`.
+    """An `EvaluatedModel` at `teacher.base_url`, asked in the student's dialogue or with the prompts of a baseline.
 
     After `ask`, `record["served_as"]` holds the names the endpoint gives the model. `replies` counts replies that did
     not end normally (truncated, filtered), questions without a reply, and answers about types that were not asked.
@@ -39,10 +39,10 @@ class EndpointModel:
         name: the model's name at the endpoint, if there is no baseline.
         teacher: the options of the endpoint.
         baseline: prompts and form of the replies; default: the student's dialogue.
-        anew: ask, and pay, again for questions that the journal already answers.
+        anew: ask questions again that the journal already answers, and pay for them again.
 
     Raises:
-        UserError: `teacher` asks for a batch or for recorded replies.
+        UserError: `teacher` sets `batch` or `recorded`.
     """
 
     in_process = False
@@ -71,7 +71,7 @@ class EndpointModel:
         failed, missing = client.counts.failed, client.counts.unanswered.total() - client.counts.failed
         if missing:
             raise UserError(f"{self.name}: {missing} questions are open: raise --max_cost and run again to go on")
-        if suite.endpoint.max_cost is not None:  # the models of a command share it
+        if suite.endpoint.max_cost is not None:  # all models of a command share the cap
             spent = client.counts.cost_before + client.counts.cost
             suite.endpoint = replace(suite.endpoint, max_cost=max(0.0, suite.endpoint.max_cost - spent))
         if failed:
@@ -119,6 +119,6 @@ class EndpointModel:
         return client, questions
 
     def _journal(self, suite: SuiteConfig) -> Path:
-        """Return the journal of this model's name at this address: a name may stand for another model elsewhere."""
+        """Return the journal's path for this model and address: at another address a name may mean another model."""
         place = re.sub(r"[^\w.]+", "-", address(self.teacher).partition("://")[2]).strip("-").lower()
         return Path(suite.output_dir) / folder_name(self.name) / f"journal-{place}.jsonl"

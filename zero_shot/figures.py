@@ -16,7 +16,7 @@ TYPES = {"all": "all types", "seen": "types seen", "held_out": "held-out types"}
 
 
 def plot_f1(runs: list[RunResults], path: Path, published: Published | None = None) -> None:
-    """Draw bars of F1 for each benchmark and scorer, and for seen and held-out types if there is one benchmark.
+    """Draw bars of F1 for each benchmark and scorer, and for seen and held-out types if there is only one benchmark.
 
     With `published`, the groups are benchmarks under the official scorer, and published rows marked `shown` are
     hatched bars.
@@ -63,7 +63,7 @@ def plot_f1(runs: list[RunResults], path: Path, published: Published | None = No
 
 
 def plot_errors(run: RunResults, path: Path) -> None:
-    """Draw the errors of the types that have most; draw nothing if the results do not hold them."""
+    """Draw the errors of the types with the most errors; draw nothing if the results have no errors by type."""
     is_one = len(run["benchmarks"]) == 1
     rows = {
         name if is_one else f"{name} ({benchmark})": {"right": row["strict"]["tp"], **row["errors"]}

@@ -1,4 +1,4 @@
-"""The teacher of a build run, read from the run's journal: nothing is asked, so nothing is paid."""
+"""The teacher of a build run, read from the run's journal: no requests are sent, so nothing is paid."""
 
 import shlex
 from collections import Counter, defaultdict
@@ -26,22 +26,22 @@ from .predict import Todo
 from .records import PredictedSpan, PredictionLine, make_line
 from .suite import SuiteConfig
 
-EMPTY = ("no_entities", "no_entities_left")  # reasons that are right answers: the reply names nothing that is kept
-NAMED = 10  # passages in a message
+EMPTY = ("no_entities", "no_entities_left")  # reasons of valid replies: without entities, or without any that is kept
+NAMED = 10  # most passage ids in a message
 
 
 class JournaledTeacher:
-    """The teacher of a run on the passages of a benchmark; an `EvaluatedModel`.
+    """An `EvaluatedModel` with the replies of a run's teacher to the passages of a benchmark.
 
-    Its replies are found by the questions that the run's recipe asks, and are read as the builder reads them.
-    `records` has the reply to each passage that has one, by the passage's id.
+    Replies are looked up by the questions that the run's recipe asks, and are read as the builder reads them.
+    `records` has the replies by the id of their passage; a passage may have no reply.
 
     Args:
         run: folder of the run.
-        passages: those of the benchmark.
+        passages: all passages of the benchmark.
 
     Raises:
-        UserError: the folder is not that of a run, or its recipe asks no types that could be compared.
+        UserError: the folder is not that of a run, or its recipe asks for definitions only, not for types.
     """
 
     in_process = False
@@ -50,13 +50,13 @@ class JournaledTeacher:
         if not (run / "journal.jsonl").exists():
             raise UserError(f"{run}: no journal.jsonl there: give the folder of a run of `python -m dataset_builder`")
         if not (run / "recipe.yaml").exists():
-            hint = "run its --stage annotate again, which pays for nothing that the journal has"
+            hint = "run its --stage annotate again, which does not pay again for replies in the journal"
             raise UserError(f"{run}: no recipe.yaml there, because the run is of an earlier version: {hint}")
         self.run, self.replies, self.passages = run, Counter[str](), passages
         self.recipe = read_recipe(BuildConfig, run / "recipe.yaml")
         config = self.recipe.teacher
         if not (variants := [name for name in config.variants if name != "definition"]):
-            raise UserError(f"{run}: its teacher was asked definitions, which no benchmark asks: use a run with types")
+            raise UserError(f"{run}: its teacher was asked for definitions only: use a run that asks for types")
         self.variant, self.name = variants[0], config.model or "recorded replies"
         questioner, self.records = Questioner(config), dict[str, JournalRecord]()
         with Journal(run / "journal.jsonl") as journal:
@@ -96,7 +96,7 @@ class JournaledTeacher:
             yield lines
 
     def _sort(self, mentions: list[Mention], asked: list[str], types: set[str]) -> dict[str, list[Mention]]:
-        """Sort mentions by the asked type of the same words, ignoring case and, in the open world, plurals."""
+        """Group mentions by the asked type of the same name, ignoring case and, for open English types, plurals."""
         exact = {normalize_type(name): name for name in asked}
         is_merged = self.type_language == ENGLISH and not self.is_closed
         merged = merge_plurals({*types, *exact}) if is_merged else {}
@@ -112,7 +112,7 @@ class JournaledTeacher:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the teacher was asked given types, and not any types."""
+        """Whether the teacher was asked for given types rather than open types."""
         return bool(self.recipe.teacher.definitions)
 
     @property
@@ -121,7 +121,7 @@ class JournaledTeacher:
         return self.recipe.teacher.type_language or ENGLISH
 
     def per_thousand(self, ids: Iterable[str]) -> PerThousand:
-        """Return dollars and seconds of the replies to these passages, for each 1,000, None if they are not known."""
+        """Return dollars and seconds of replies per 1,000 of these passages; a value is None if it is not known."""
         records = [self.records[name] for name in ids]
         cost = sum(record.get("cost", 0.0) for record in records)
         seconds = [record["seconds"] for record in records if "seconds" in record]
@@ -141,7 +141,7 @@ class JournaledTeacher:
         }
 
     def how_to_ask(self, data: Path) -> Iterator[str]:
-        """Name the passages without a reply, with the command that asks them; `data` is the benchmark's file."""
+        """Yield lines that name the passages without a reply and how to ask them; `data` is the benchmark's file."""
         missing = [passage for passage in self.passages if passage.id not in self.records]
         if not missing:
             return

@@ -1,7 +1,7 @@
-"""Make the predictions of one model: ask every query of a suite, write each passage at once, resume after a kill.
+"""Make the predictions of one model: ask all queries of a suite, write passage by passage, resume after a kill.
 
-Under `accelerate launch` the processes share the passages. The predictions do not depend on the number of processes:
-batches are formed before they are shared out.
+Under `accelerate launch` the processes share the passages. The predictions do not depend on the number of processes,
+because batches are formed before they are distributed.
 """
 
 import fcntl
@@ -60,10 +60,10 @@ class PredictionRun:
     """The predictions of one model."""
 
     lines: list[PredictionLine]  # in the order of the benchmarks
-    seconds: float  # of wall-clock time
+    seconds: float  # wall-clock time
     identity: str  # hash of everything the predictions depend on
-    folder: Path  # of its files
-    saved: dict[str, Any] = field(default_factory=dict)  # its results, if it has finished before
+    folder: Path  # where its files are
+    saved: dict[str, Any] = field(default_factory=dict)  # contents of results.json, if the run had finished before
 
 
 def predict(
@@ -71,8 +71,8 @@ def predict(
 ) -> PredictionRun:
     """Make the predictions of one model; resume a killed run, and read a finished one.
 
-    If another run is in `folder`, a folder beside it is used, unless `overwrite` is set: then everything is asked
-    again. Only the first process returns all lines. Raises UserError if another program writes to the folder.
+    If `folder` holds another run, a folder beside it is used, unless `overwrite` is set. With `overwrite`, everything
+    is asked again. Only the first process returns all lines. Raises UserError if another program writes to the folder.
     """
     rank, world, wait = _processes() if model.in_process else (0, 1, lambda: None)
     identity = _identity(model, benchmarks, suite)
@@ -106,13 +106,13 @@ def predict(
         if finished and finished.lines == lines:
             return finished
         write_jsonl(folder / "predictions.jsonl", lines)
-        if model.in_process:  # those of earlier runs and other processes count too
+        if model.in_process:  # count the replies of earlier runs and other processes too
             model.replies = sum((Counter(passage.get("replies", {})) for passage in ordered), Counter[str]())
     return PredictionRun(lines, sum(passage["seconds"] for passage in ordered), identity, folder)
 
 
 def finish(folder: Path, results: RunResults) -> None:
-    """Write results.json; only then are the partial predictions not needed to resume."""
+    """Write results.json, then delete the partial predictions, which are no longer needed to resume."""
     write_json(folder / "results.json", results)
     for path in folder.glob(PARTIAL):
         path.unlink()
@@ -182,7 +182,7 @@ def _identity(model: EvaluatedModel, benchmarks: list[Benchmark], suite: SuiteCo
 
 
 def runtime_files() -> list[Path]:
-    """Return the code that decides answers, which is saved with the weights: the package without its commands."""
+    """Return the files that determine answers and are saved with the weights: `open_ner/*.py` but not `__*.py`."""
     return sorted(path for path in RUNTIME.glob("*.py") if not path.name.startswith("__"))
 
 
@@ -193,7 +193,7 @@ def _processes() -> tuple[int, int, Callable[[], None]]:
     from accelerate.utils import parse_flag_from_env
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=cpu, timeout=timedelta(days=7))  # a process may wait long for the passages of another
+    state = PartialState(cpu=cpu, timeout=timedelta(days=7))  # a process may wait long for another one
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 
@@ -221,7 +221,7 @@ def _read_finished(folder: Path, identity: str) -> PredictionRun | None:
 
 
 def _read_partial(folder: Path, identity: str) -> dict[tuple[str, str], PassageLines]:
-    """Read this run's passages, by benchmark and id, from all partial files, each up to a line that a kill cut."""
+    """Read this run's passages from all partial files, by benchmark and id; stop at a line that a kill cut short."""
     passages: dict[tuple[str, str], PassageLines] = {}
     for path in folder.glob(PARTIAL):
         with suppress(ValueError):  # the line that was cut

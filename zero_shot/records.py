@@ -1,4 +1,4 @@
-"""The files of a run: predictions.jsonl, a line for each query, and results.json."""
+"""The files of a run: predictions.jsonl, with one line per query, and results.json."""
 
 import json
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from open_ner.tools.files import read_jsonl
 
 
 class PredictedSpan(TypedDict):
-    """A predicted span: offsets in characters, `end` exclusive, and its score, None if the model gives none."""
+    """A predicted span: offsets in characters, `end` exclusive, and its score (None if the model gives no scores)."""
 
     start: int
     end: int
@@ -27,8 +27,8 @@ class PredictionLine(TypedDict):
     passage_id: str
     text: str
     type: str
-    asked: NotRequired[str]  # another wording of the type, and its number
-    wording: NotRequired[int]
+    asked: NotRequired[str]  # the wording that was asked, if it is not the type's own name
+    wording: NotRequired[int]  # number of this wording, from 1
     raw: str  # what the official scorer reads
     reply: NotRequired[str]  # the verbatim reply, if `raw` was made from it
     parse_failure: bool
@@ -39,7 +39,7 @@ class PredictionLine(TypedDict):
 
 
 def is_sampled(run: RunResults) -> bool:
-    """Whether a benchmark of a run is a seeded sample (`--limit`), not the whole benchmark."""
+    """Whether any benchmark of a run is a seeded sample (`--limit`) instead of the whole benchmark."""
     return any(result.get("sampled") for result in run["benchmarks"].values())
 
 
@@ -65,7 +65,7 @@ def make_line(
 
 
 def read_predictions(path: Path) -> list[PredictionLine]:
-    """Read a predictions.jsonl; raises UserError with the names of the fields that a line lacks."""
+    """Read a predictions.jsonl; raises UserError with the names of the fields that are missing."""
     try:
         lines = list(read_jsonl(path))
     except (OSError, ValueError) as error:
@@ -79,7 +79,7 @@ def read_predictions(path: Path) -> list[PredictionLine]:
 
 
 def read_results(path: Path) -> RunResults:
-    """Read a results.json of this or an earlier version; raises UserError with the names of the fields it lacks."""
+    """Read a results.json of this or an earlier version; raises UserError with the names of missing fields."""
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -94,6 +94,6 @@ def read_results(path: Path) -> RunResults:
 
 
 def _require(value: Any, names: Iterable[str], where: str) -> None:
-    """Raise UserError with the names that a JSON value lacks, which are all if it is not an object."""
+    """Raise UserError with the names of missing keys: all of them if the value is not a JSON object."""
     if missing := sorted(set(names) - value.keys() if isinstance(value, dict) else names):
         raise UserError(f"{where} has no {', '.join(missing)}")

@@ -42,7 +42,7 @@ def reliability(scores: np.ndarray, right: np.ndarray) -> list[dict[str, float]]
 
 
 def expected_error(scores: np.ndarray, right: np.ndarray) -> float:
-    """Compute the expected calibration error (Guo et al. 2017): |score - precision| averaged over spans, by bin."""
+    """Compute the expected calibration error (Guo et al. 2017): |score - precision| of each bin, weighted by spans."""
     return sum(row["n"] * abs(row["score"] - row["precision"]) for row in reliability(scores, right)) / len(scores)
 
 
@@ -79,7 +79,7 @@ def describe(predictions: list[PredictionLine], temperature: float = 1.0, bias: 
 
 
 def plot(runs: Sequence[tuple[str, Calibration | None]], path: Path) -> None:
-    """Draw reliability, raw and calibrated if a fit is saved, and risk by coverage, of each run, given with its name.
+    """Draw reliability (raw, and calibrated if a fit is saved) and risk by coverage of `(name, calibration)` pairs.
 
     Runs without scores are left out; nothing is drawn if no run has scores.
     """

@@ -38,13 +38,13 @@ def write_report(runs: list[RunResults], folder: Path) -> str:
 
 
 def compare_files(files: list[Path], readme: Path | None = None, output_dir: Path | None = None) -> None:
-    """Print the table of several results.json files, of which the first is the baseline.
+    """Print the table of several results.json files.
 
     Args:
-        files: gains are computed for those with a predictions.jsonl beside them, if the baseline has one too. Saved
-            gains of the others are shown if they are over this baseline.
-        readme: file with two marks, between which the table is written instead of being printed.
-        output_dir: folder that gets tables and figures too.
+        files: the first is the baseline. Gains are computed for files with a predictions.jsonl beside them, if the
+            baseline has one too; for other files, saved gains are shown if they were measured against this baseline.
+        readme: file with a begin and an end mark; the table is written between them instead of being printed.
+        output_dir: folder to write tables and figures to.
     """
     runs = [read_results(file) for file in files]
     before, after = around_the_table(readme) if readme else ("", "")
@@ -52,8 +52,8 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     predictions = [read_predictions(path) if path.exists() else [] for path in paths]
     for run, lines in zip(runs[1:], predictions[1:], strict=True):
         if lines and predictions[0]:
-            # results.json does not list the types seen in training, so the gains on them are kept if they were
-            # measured against this baseline too: then the others are equal
+            # results.json does not list the types seen in training, so gains on them cannot be computed again; the
+            # saved ones are kept if all other gains are equal, which shows that the baseline was the same
             fresh, saved = compare(lines, predictions[0], None, run["seed"]), run.get("gains", {})
             same = all(saved.get(name) == gain for name, gain in fresh.items())
             run["gains"] = {**fresh, **saved} if same else fresh
@@ -72,7 +72,7 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
 
 
 def is_over(run: RunResults, baseline: RunResults) -> bool:
-    """Whether the saved gains of a run are over this baseline: each is then the difference of their F1."""
+    """Whether the saved gains of a run were measured against this baseline: each then equals the difference in F1."""
 
     def pooled_f1(results: RunResults, scorer: Scorer) -> float:
         found = [part for result in results["benchmarks"].values() if (part := result.get(scorer))]
@@ -100,7 +100,7 @@ def around_the_table(readme: Path) -> tuple[str, str]:
 
 
 def details(runs: list[RunResults]) -> str:
-    """Write every scorer, every type, the replies that went wrong and the rejects, run by run."""
+    """Return Markdown with the scores of every scorer and type, failed replies and rejects, run by run."""
     parts = []
     for run in runs:
         parts.append(f"# {escape(run['model']['id'])}")
@@ -140,7 +140,7 @@ def details(runs: list[RunResults]) -> str:
 
 
 def paraphrase_table(run: RunResults) -> str:
-    """Write F1 by the wording of the types in Markdown, a row for each benchmark; empty without other wordings."""
+    """Return a Markdown table of F1 by wording, one row per benchmark and scorer; empty without other wordings."""
     rows = []
     asked = {name: result["paraphrases"] for name, result in run["benchmarks"].items() if "paraphrases" in result}
     for name, found in asked.items():

@@ -1,4 +1,4 @@
-"""The contents of results.json: what was run, on what, and the scores."""
+"""The contents of results.json: the model, the data, the environment and the scores."""
 
 import hashlib
 import subprocess
@@ -24,7 +24,7 @@ from .suite import Benchmark, SuiteConfig
 
 SCHEMA = 2
 PACKAGES = ("torch", "transformers", "datasets", "evaluate")
-# kept from the run that made the predictions
+# fields kept from the run that made the predictions
 PROVENANCE = ("replies", "versions", "hardware", "dtype", "seconds", "command", "commit")
 
 
@@ -52,7 +52,7 @@ def describe_run(
         }  # fmt: skip
         if robustness := paraphrases(own):
             results[config.name]["paraphrases"] = robustness
-    has_several = len(domains) < len(parts)  # benchmarks of one domain
+    has_several = len(domains) < len(parts)  # some domain has several benchmarks
     saved = {"temperature": 1.0, "bias": 0.0}
     if model.record["kind"] == "student" and suite.decoding == "free":  # the scores of `flat` are calibrated already
         defaults = saved_defaults(load_or_explain(AutoConfig, model.name))

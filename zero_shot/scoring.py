@@ -1,4 +1,4 @@
-"""Predictions to scores: five scorers, by type, seen or held-out, and wording; bootstrap intervals over passages."""
+"""Score predictions with five scorers: overall, by type, by seen or held-out type, by wording; bootstrap intervals."""
 
 import statistics
 from collections import defaultdict
@@ -40,7 +40,7 @@ def f1(counts: Counts, scorer: Scorer) -> Scores:
 
 
 def score(predictions: Iterable[PredictionLine], scorer: Scorer) -> Scores | None:
-    """Score queries; None if no query has the gold that the scorer compares with."""
+    """Score queries; None if no query has the gold offsets that the scorer needs."""
     table = counts_by_passage(predictions, scorer)
     return f1(sum(table.values(), Counts()), scorer) if table or scorer == "official" else None
 
@@ -78,7 +78,7 @@ def errors(predictions: list[PredictionLine]) -> dict[str, dict[str, int]]:
 
     `boundary`: overlaps a gold span of its type; `type`: equals a gold span of another type; `spurious`: neither.
     """
-    gold: dict[tuple[str, str], set[Span]] = defaultdict(set)  # of each passage, of any type
+    gold: dict[tuple[str, str], set[Span]] = defaultdict(set)  # gold spans of each passage, of all types
     for line in predictions:
         gold[line["benchmark"], line["passage_id"]].update((a, b) for a, b in line["gold_spans"] or [])
     table: dict[str, dict[str, int]] = {}
@@ -97,7 +97,7 @@ def errors(predictions: list[PredictionLine]) -> dict[str, dict[str, int]]:
 
 
 def split_by_seen(predictions: Iterable[PredictionLine], seen_types: set[str]) -> dict[str, list[PredictionLine]]:
-    """Split queries into types of the training set and held-out types, by lower-cased name."""
+    """Split queries by whether their type is in the training set; names are lower-cased."""
     parts: dict[str, list[PredictionLine]] = {"seen": [], "held_out": []}
     for line in predictions:
         parts["seen" if line["type"].lower() in seen_types else "held_out"].append(line)
@@ -159,10 +159,10 @@ def compare(
 
 
 def paraphrases(lines: list[PredictionLine]) -> Paraphrases | None:
-    """Compute F1 by wording on one benchmark, by type and for all types, and its spread (the Figure 7 of the paper).
+    """Compute F1 by wording on one benchmark, by type and for all types, and its spread (Figure 7 of the paper).
 
-    Wording 0 is the type's own name. Row k for all types pools wording k of each, so that rows differ only in the
-    words asked. Only types with several wordings count; None if there are none.
+    Wording 0 is the type's own name. Row k of `wordings` pools wording k of all types, so rows differ only in the
+    wording. Only types with several wordings count; None if there are no such types.
     """
     by_type: dict[str, dict[int, list[PredictionLine]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:

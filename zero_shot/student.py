@@ -1,4 +1,4 @@
-"""A student, or any chat model, asked in process in the dialogue; a passage is encoded once for all its types."""
+"""A student, or any chat model, that runs in this process; a passage is encoded once for all its types."""
 
 import hashlib
 import json
@@ -39,12 +39,12 @@ DECISIVE = re.compile(
 
 
 class Student:
-    """A model folder or Hub id whose tokenizer has a chat template; an `EvaluatedModel`."""
+    """An `EvaluatedModel` from a folder or Hub id; its tokenizer must have a chat template."""
 
     in_process = True
 
     def __init__(self, name: str, decoding: str = "free") -> None:
-        name = str(Path(name)) if Path(name).is_dir() else name  # runs/model/ is the run of runs/model
+        name = str(Path(name)) if Path(name).is_dir() else name  # runs/model/ and runs/model are the same run
         self.name, self.replies = name, Counter[str]()
         self.decoder: Decoder | None = None
         self.record: ModelRecord = {"id": name, "revision": fingerprint(name), "kind": "student"}
@@ -134,7 +134,7 @@ def fingerprint(name: str) -> str:
     """Return the commit of a Hub model, or a hash of all files of a folder that affect the answers."""
     folder = Path(name)
     if not folder.is_dir():
-        load_or_explain(AutoConfig, name)  # a name that the Hub does not have is explained
+        load_or_explain(AutoConfig, name)  # raises UserError if the Hub does not have it
         return Path(hf_hub_download(name, "config.json")).parent.name  # the cache has a folder for each commit
     parts: list[str] = []
     for path in sorted(path for path in folder.iterdir() if DECISIVE.fullmatch(path.name)):

@@ -17,12 +17,12 @@ from ner_sets.config import BenchmarkConfig
 from open_ner.conversation import LONE_SURROGATE, OCCURRENCES, Occurrences
 from open_ner.tools.errors import UserError
 
-PUBLISHED = ("uniner", "instructuie")  # protocols of published numbers; a benchmark may change nothing for them
+PUBLISHED = ("uniner", "instructuie")  # protocols of published numbers; a benchmark need not list them
 
 
 @dataclass
 class SuiteConfig:
-    """One evaluation run."""
+    """The options of an evaluation run."""
 
     name: str = option(..., "name in the results' folder")
     benchmarks: list[str] = option(..., "names under recipes/eval/benchmarks/, or paths of .yaml files")
@@ -68,7 +68,7 @@ class Benchmark:
 
 
 def load_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
-    """Read the suite's benchmarks; raises UserError if two have the same name: predictions are kept by name."""
+    """Read the suite's benchmarks; raises UserError if two share a name, because predictions are kept by name."""
     benchmarks = [load_benchmark(find_benchmark(name), suite) for name in suite.benchmarks]
     names = Counter(benchmark.config.name for benchmark in benchmarks)
     if twice := [name for name, number in names.items() if number > 1]:
@@ -88,7 +88,7 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
     known = {one.name for one in dataclasses.fields(BenchmarkConfig)} - {"name", "protocols"}
     if unknown := [name for name in changes if name not in known]:
         raise UserError(f"{recipe}: protocols.{suite.protocol}.{unknown[0]} is not an option of a benchmark")
-    config = read_recipe(BenchmarkConfig, recipe, changes)  # which checks the types of the values
+    config = read_recipe(BenchmarkConfig, recipe, changes)  # this checks the types of the changed values
     rejects: Counter[str] = Counter()
     passages, revision = read_passages(config, suite.data_dir, rejects)
     if passages and not any(passage.queries for passage in passages):
@@ -101,7 +101,7 @@ def load_benchmark(recipe: Path, suite: SuiteConfig) -> Benchmark:
         seen[passage.id] += 1
         if seen[passage.id] > 1:
             passage.id = f"{passage.id}~{seen[passage.id]}"
-    # tokenizers accept no lone surrogate (half of a character), neither in the text nor in a type
+    # tokenizers do not accept lone surrogates (half of a character) in a text or a type
     asked = [p for p in passages if not any(LONE_SURROGATE.search(t) for t in (p.text, *(q.type for q in p.queries)))]
     rejects["lone_surrogate"] += len(passages) - len(asked)
     passages, rejects = asked, +rejects

@@ -1,4 +1,4 @@
-"""Whether a student was trained on texts of a benchmark: such a score says nothing about new texts."""
+"""Check if a student was trained on texts of a benchmark; its score would then say nothing about new texts."""
 
 import json
 from collections.abc import Iterator
@@ -15,12 +15,13 @@ def refuse_trained(model: str, benchmark: Benchmark, dataset: str | None = None)
     """Check that no passage of a benchmark is in the training data of a student.
 
     Args:
-        model: folder of the student; its training.json names the dataset, and a base model that is a student too.
-        benchmark: the benchmark.
+        model: folder of the student; its training.json names the dataset and the base model. If the base model is a
+            student too, its dataset is also checked.
+        benchmark: the benchmark whose passages are looked up.
         dataset: folder or Hub id of the dataset, if it is not where training.json says.
 
     Returns:
-        What could not be checked, or an empty string.
+        A note that says what could not be checked, or an empty string.
 
     Raises:
         UserError: passages of the benchmark are in the training data, or `dataset` cannot be read.

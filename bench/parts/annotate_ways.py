@@ -21,7 +21,7 @@ MODEL = "bench"
 
 
 def read_prompts(path: str) -> list[Any]:
-    """The messages of every question."""
+    """Return the messages of every question."""
     return [json.loads(line)["messages"] for line in Path(path).open()]
 
 

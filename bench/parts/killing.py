@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Commands:
-    """Runs commands, and ends at the end of the `with` block what kills have left running.
+    """Runs commands; the end of the `with` block kills processes that are still running.
 
     Args:
         log: file that gets what the commands print.
@@ -47,7 +47,7 @@ class Commands:
 
     def wait(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for a command's end, and return its status."""
-        if process.returncode is not None:  # `kill_one` has seen its end
+        if process.returncode is not None:  # `kill_one` has polled it already
             return process.returncode
         _, status, usage = os.wait4(process.pid, 0)
         self.peak = usage.ru_maxrss / 1024  # of the command and of the processes that it waited for

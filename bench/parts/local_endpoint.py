@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 REPLY = '[("Ada Lovelace", "person"), ("London", "city"), ("Analytical Engine", "invention")]'
-FAULTS = ("429", "500", "reset mid-body", "hang", "truncated body")  # one in four prompts meets one, once
+FAULTS = ("429", "500", "reset mid-body", "hang", "truncated body")  # the first request of one prompt in four gets one
 
 
 class LocalEndpoint:
@@ -24,7 +24,7 @@ class LocalEndpoint:
         latency: Seconds before each reply.
         per_minute: Rate limit, a token bucket of one second; a request above it gets a 429 with `Retry-After: 1`.
         headers: Whether the replies state that limit.
-        faults: Some of FAULTS; one prompt in four meets one of them when it is asked for the first time.
+        faults: Some of FAULTS; the first request of one prompt in four gets one of them.
         random_share: Share of all requests that get a 429 without `Retry-After`.
         names: Entities with their types: a reply lists those that the passage has. Without them all replies are equal.
     """
@@ -44,7 +44,7 @@ class LocalEndpoint:
         self._process.join()
 
     def stats(self) -> dict[str, Any]:
-        """What was served: requests, 429s, replies billed (arrived or not); by prompt: requests, complete replies."""
+        """Return counts: requests, 429s, billed replies (arrived or not); by prompt, requests and complete replies."""
         from urllib.request import urlopen
 
         with urlopen(self.base_url.removesuffix("/v1") + "/stats") as response:
@@ -66,7 +66,7 @@ class _State:
         self.bucket, self.filled = self.rate, time.monotonic()
 
     def over_the_limit(self) -> bool:
-        """Take one from the bucket; True if it is empty."""
+        """Take a token from the bucket; return whether it was empty."""
         now = time.monotonic()
         self.bucket, self.filled = min(self.rate, self.bucket + (now - self.filled) * self.rate), now
         empty = self.rate > 0 and self.bucket < 1
@@ -74,7 +74,7 @@ class _State:
         return empty
 
     def fault(self, prompt: str) -> str | None:
-        """The fault that a prompt meets when it is asked for the first time."""
+        """Return the fault of a prompt's first request, or None."""
         number = int(prompt[:8], 16)
         if not self.faults or number % 4 or prompt in self.met:
             return None

@@ -1,4 +1,4 @@
-"""Where numbers are from: the first keys of a file in results/."""
+"""The origin of measured numbers, as the first keys of a file in results/."""
 
 import hashlib
 import sys

@@ -12,8 +12,8 @@ from dataset_builder.dataset.contamination import NgramIndex
 from open_ner.tools.files import write_jsonl
 
 NGRAM, MIN_WORDS = 8, 5  # a text of the set that shares 8 words in a row with a training passage is removed
-# name: file and labels that are not asked. Not StackOverflowNER, WNUT20, BC5CDR and NCBI, which share texts with the
-# distilled passages.
+# name: file and labels that are not asked. StackOverflowNER, WNUT20, BC5CDR and NCBI are excluded, because they share
+# texts with the distilled passages.
 SETS = {
     "AnEM": ("AnEM/test.jsonl.gz", []),
     "AnatEM": ("AnatEM/test.jsonl.gz", []),
@@ -29,7 +29,7 @@ SETS = {
 
 
 def shared(texts: list[str], training: Iterable[str]) -> set[int]:
-    """Return the places of the texts that share words with a training passage."""
+    """Return the indices of the texts that share words with a training passage."""
     index = NgramIndex(texts, NGRAM, MIN_WORDS)
     return set().union(*(index.overlaps(passage) for passage in training))
 
@@ -45,7 +45,7 @@ def write_sets(
         training: the training passages.
         folder: receives a JSONL file and a YAML for each set, and suite.yaml.
         limit: size of the seeded sample of each set.
-        names: of the sets.
+        names: names of the sets to write.
         dataset_line: ask them with the line `Dataset:`, for students that were trained on them.
 
     Returns:

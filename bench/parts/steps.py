@@ -24,7 +24,7 @@ BASE = "models/smollm2-135m-instruct"
 def command(*words: object) -> None:
     """Print and run a command of the project with this interpreter.
 
-    Raises UserError if it fails, after the command has said why.
+    Raises UserError if the command fails; the command has then printed the reason.
     """
     line = [str(word) for word in words]
     print("$ python " + " ".join(line), flush=True)
@@ -71,10 +71,10 @@ def build(folder: Path, passages: Path, replies: dict[str, Path], options: dict[
     """Build a dataset from recorded replies, without a validation split, and return its folder.
 
     Args:
-        folder: of the run.
-        passages: JSONL file.
+        folder: folder of the run.
+        passages: JSONL file of the passages.
         replies: by prompt variant, the file of recorded replies to these passages, and perhaps to others.
-        options: of the section `dataset` of the recipe.
+        options: options of the section `dataset` of the recipe.
     """
     dataset = folder / "dataset"
     if not (ROOT / dataset / "README.md").exists():
@@ -97,7 +97,7 @@ def build(folder: Path, passages: Path, replies: dict[str, Path], options: dict[
 def train(folder: Path, recipe: str, dataset: Path, options: dict[str, object]) -> Path:
     """Train a student with twenty checkpoints on the way, of which the newest is kept, and return its folder.
 
-    The option `bf16` holds where the hardware computes bfloat16 fast; a CPU that does not trains in float32.
+    The option `bf16` is applied only if the hardware computes bfloat16 fast; other CPUs train in float32.
     """
     if not (ROOT / folder / "training.json").exists():
         options = options | precision(bool(options.get("bf16")))
@@ -111,7 +111,7 @@ def train(folder: Path, recipe: str, dataset: Path, options: dict[str, object]) 
 
 
 def precision(bf16: bool) -> dict[str, object]:
-    """Return the options of a training in bfloat16, if it is wanted and fast on this machine, or in float32."""
+    """Return the options to train in bfloat16 if it is requested and fast on this machine, otherwise in float32."""
     import torch
 
     if torch.cuda.is_available() or not bf16:
@@ -136,7 +136,7 @@ def count_conversations(dataset: Path, tokens: int) -> int:
 
 
 def evaluate(model: Path, folder: Path, suite: str | Path, *options: object) -> Path:
-    """Ask a student a suite, in bfloat16 where that is fast, and return the file of its predictions."""
+    """Evaluate a student on a suite, in bfloat16 if that is fast, and return the file of its predictions."""
     if (found := predictions(model, folder)) is None:
         dtype = ["--dtype", "bfloat16"] if fast_bf16() else []
         command("eval_zero_shot.py", "--config", suite, "--model", model, "--output_dir", folder, *dtype, *options)

@@ -41,8 +41,8 @@ def to_reply(record: JournalRecord) -> TeacherReply:
 class AnnotationRow(TypedDict):
     """A passage with its mentions; distilled rows have `tokens`, rows of human-annotated sets have `dataset`.
 
-    Rows of a closed world have `doubtful`: types of which the teacher named entities, but none that could be kept.
-    They are not asked, because the answer `[]` could be wrong.
+    Rows of a closed world have `doubtful`: types of entities that the teacher named, but which were all rejected.
+    These types are not asked, because the answer `[]` could be wrong.
     """
 
     id: str
@@ -58,7 +58,7 @@ class AnnotationRow(TypedDict):
     tokens: NotRequired[int]
     dataset: NotRequired[str]
     doubtful: NotRequired[list[str]]
-    types: NotRequired[list[str]]  # all that are asked of a passage of a human-annotated set with `closed`
+    types: NotRequired[list[str]]  # all types asked of the passage, if its human-annotated set is `closed`
 
 
 Answered = tuple[Passage, TeacherReply | None, str | None]  # a passage, its reply, and the reason to reject it
@@ -91,7 +91,7 @@ class Rules:
     Attributes:
         variant: "type", "definition" or "closed"; plurals are only merged for "type", in English.
         max_words: maximum length of a mention.
-        why_not_type: a last filter, which returns the reason to reject a type.
+        why_not_type: a filter that is applied last; it returns the reason to reject a type, or None.
         types: the types of a closed world, in which passages without a mention become rows too.
         language: code of the passages' language, or None for any.
         type_language: language in which the teacher was asked to name types.
@@ -125,7 +125,7 @@ def annotate_passages(
 ) -> Annotations:  # fmt: skip
     """Turn the teacher's replies into annotations, all of them in memory; the counts are those of `annotate_replies`.
 
-    `replies` has the reply to each passage, and `reasons` the reasons to reject some, by their ids.
+    `replies` and `reasons` map ids of passages to their replies and to the reasons to reject them.
     """
     result, rejected = Annotations(), reasons or {}
     answered = [(passage, replies.get(passage.id), rejected.get(passage.id)) for passage in passages]
@@ -144,9 +144,9 @@ def annotate_replies(
         rules: how replies are read.
         result: receives the rejects, and counts `replies`, `entities_read`, `entities_kept`, and each reason. A
             passage without a reply counts as `no_answer`, one without a kept mention as `no_entities_left`, a tuple's
-            third string as `extra_string`. In a closed world, a mention of another type counts as `type_not_in_set`;
-            if overlaps are not allowed, one of which all spans overlap longer mentions counts as `overlap`, and a
-            kept one with such a span as `overlap_in_part`.
+            third string as `extra_string`. In a closed world, a mention of another type counts as `type_not_in_set`.
+            If overlaps are not allowed, a mention whose spans all overlap longer mentions counts as `overlap`, and a
+            mention with only some such spans, which is kept, as `overlap_in_part`.
     """
     types = rules.types
     if rules.variant == "type" and not types and rules.type_language == ENGLISH:

@@ -66,7 +66,7 @@ def fold(text: str) -> tuple[str, list[int], list[int]]:
     return "".join(characters), starts, ends
 
 
-_fold_passage = lru_cache(maxsize=4)(fold)  # called for each entity of a passage in turn
+_fold_passage = lru_cache(maxsize=4)(fold)  # cached, because it is called for each entity of a passage
 
 
 @lru_cache(maxsize=10_000)

@@ -1,6 +1,6 @@
 """Cut documents into pieces of whole words with a maximum number of tokens.
 
-In scripts without spaces the words are phrases, up to a space or a mark such as 。 or 、, and only a phrase that is
+In scripts without spaces, a word is a phrase that ends at a space or at a mark such as 。 or 、. Only a phrase that is
 longer than a piece is cut between characters.
 """
 
@@ -19,15 +19,15 @@ from open_ner.tools.errors import UserError
 
 LONGEST_WORD = 50_000  # characters; a tokenizer may need minutes for a longer word
 BLOCK = 1_000_000  # characters tokenized at once, which take about 200 bytes of memory each
-MARGIN = 8  # tokens that a phrase may have more alone than inside its document
+MARGIN = 8  # a phrase alone may have this many more tokens than inside its document
 MARKS, CLOSING = (
     "。｡．，、､；：！？",
     "」』）】》〉〕”’",
-)  # that end a phrase in Chinese and Japanese, and what may follow
+)  # marks that end a phrase in Chinese and Japanese, and closing characters that may follow them
 WORD = re.compile(rf"[^\s{MARKS}]+(?:[{MARKS}]+[{CLOSING}]*)?|[{MARKS}]+[{CLOSING}]*")
 BREAK = re.compile(rf"\s|[{MARKS}](?![{MARKS}{CLOSING}])")  # where a document can be divided
 HAS_UNSPACED = re.compile(f"[{UNSPACED}]")
-# characters of scripts without spaces, and runs of others, each with the marks behind it
+# a character of a script without spaces, or a run of other characters, with the marks that follow
 CHARACTER = regex.compile(rf"(?:(?=[{UNSPACED}])\X|(?:(?![{UNSPACED}{MARKS}])\X)+|[{MARKS}])[{MARKS}{CLOSING}]*")
 
 Piece = tuple[int, int, int]  # start, end, tokens
@@ -87,7 +87,7 @@ class PassageCutter:
         yield from self._cut_blocks(document, done, len(document))
 
     def _cut_blocks(self, document: str, begin: int, stop: int) -> Iterator[Piece]:
-        """Cut a part of a document, so much at a time that one large file does not fill the memory."""
+        """Cut a part of a document in blocks, so that one large file does not fill the memory."""
         while begin < stop:
             found = BREAK.search(document, min(begin + BLOCK, stop), stop)
             end = found.end() if found else stop
@@ -101,7 +101,7 @@ class PassageCutter:
         offsets = self.tokenizer.encode(document[begin:stop], add_special_tokens=False).offsets
         ends = [begin + end for _, end in offsets]
         words = [part for word in whole for part in self._divide(word, ends)]
-        tokens = [0, *(bisect_right(ends, end) for _, end in words)]  # number before each word, and in total
+        tokens = [0, *(bisect_right(ends, end) for _, end in words)]  # tokens before each word, and in total
 
         def count() -> int:
             piece = document[words[first][0] : words[last - 1][1]]

@@ -1,4 +1,4 @@
-"""Merge shards: decide all of their passages in one order, and write the passages and rejects of the stage."""
+"""Merge shards: keep or reject their passages in one order, and write the passages and rejects of the stage."""
 
 import heapq
 import json
@@ -28,7 +28,7 @@ REPORT = "passages.report.json"
 
 
 def load_counts(folder: Path, origin: Origin) -> CorpusCounts | None:
-    """Return the counts of stored passages, or None if there are none that were made from the same origin."""
+    """Return the counts of the stored passages, or None if no passages of the same origin are stored."""
     with suppress(FileNotFoundError, ValueError):  # the report is missing, or incomplete
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         stored = Origin(report["origin"]["options"], report["origin"].get("state", []), [])
@@ -40,7 +40,7 @@ def load_counts(folder: Path, origin: Origin) -> CorpusCounts | None:
 
 
 def changed_option(config: CorpusConfig, folder: Path) -> str | None:
-    """Return the first option of the corpus that is not the one the stored passages were made with, if it is known."""
+    """Return the first option of the corpus that has changed since the stored passages were made; None if unknown."""
     with suppress(OSError, ValueError, KeyError):  # the report is missing, incomplete, or of an older version
         made = json.loads((folder / REPORT).read_text(encoding="utf-8"))["origin"]["options"]
         # the report leaves out `num_proc`, which does not change the passages
@@ -62,7 +62,7 @@ class Decided:
 def merge_shards(
     config: CorpusConfig, origin: Origin, shards: list[Path], reports: list[ShardReport], folder: Path
 ) -> CorpusCounts:
-    """Decide the passages of all shards, write them and the rejects to a folder, and return the counts.
+    """Keep or reject the passages of all shards, write both to a folder, and return the counts.
 
     A passage is rejected for the first of these reasons: `word_too_long`, `too_short`, `binary`, `markup`,
     `other_language`, those of the screen, `duplicate`, `near_duplicate`. The reasons of documents are those of
@@ -70,13 +70,13 @@ def merge_shards(
 
     Args:
         config: the options of the corpus.
-        origin: what the shards were made of.
+        origin: what the shards were made from.
         shards: the folders of all shards.
         reports: their reports.
         folder: the folder of the run.
 
     Raises:
-        TooFewHeldError: the shards must hold more.
+        TooFewHeldError: the shards must be written again with more passages.
         UserError: no passage is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def merge_shards(
 
 
 def _decide(config: CorpusConfig, shards: list[Path], reports: list[ShardReport]) -> Iterator[Candidate]:
-    """Yield the passages that are kept or rejected, in their order; rejected documents in it, or after a sample."""
+    """Yield kept and rejected passages in order; rejected documents are in the same order, or last in a sample."""
     groups = zip(*(report.horizons for report in reports), strict=True)
     horizons = [min(filter(None, group), default=None) for group in groups]
     candidates = heapq.merge(*(read_candidates(shard / CANDIDATES) for shard in shards), key=order)
@@ -118,7 +118,7 @@ def _write(candidates: Iterator[Candidate], good: TextIO, bad: TextIO) -> Decide
     decided, last, ids = Decided(), None, set[str]()
     for at, item, reason in tqdm(candidates, desc="merging", unit=" passages"):
         if isinstance(item, Passage) and reason is None:
-            if item.id in ids:  # make an id unique that the corpus repeats, because replies are stored by id
+            if item.id in ids:  # make a repeated id unique, because replies are stored by id
                 item.id = f"{item.id}~{text_sha256(item.text)[:8]}"
             ids.add(item.id)
             decided.sources[item.source] += 1
@@ -136,7 +136,7 @@ def _write(candidates: Iterator[Candidate], good: TextIO, bad: TextIO) -> Decide
 def _count(config: CorpusConfig, origin: Origin, reports: list[ShardReport], decided: Decided) -> CorpusCounts:
     """Return the counts of the stage."""
     candidates, documents = decided.candidates, decided.documents
-    if not config.limit:  # with a limit, shards read on behind the last passage
+    if not config.limit:  # with a limit, shards read past the last kept passage
         candidates = sum(report.candidates for report in reports)
         documents = sum((Counter(dict(enumerate(report.documents))) for report in reports), Counter[int]())
     sources = sources_of(config)

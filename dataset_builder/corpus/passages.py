@@ -12,7 +12,7 @@ from ..rejects import Reject
 from .cutting import Passage
 
 PASSAGES, REJECTED = "passages.jsonl", "rejected_passages.jsonl"
-SHARDS = "passages.shards"  # folder of the shards that an engine makes
+SHARDS = "passages.shards"  # folder of the shards that `--shard` writes
 
 
 def _read_rows(path: Path) -> Iterator[Any]:
@@ -23,7 +23,7 @@ def _read_rows(path: Path) -> Iterator[Any]:
 
 
 def is_outdated(folder: Path) -> bool:
-    """Whether the passages are incomplete or of an older version: other fields, or no file of rejects."""
+    """Whether the passages are incomplete or of an older version, with other fields or without a file of rejects."""
     try:
         first = next(read_jsonl(folder / PASSAGES), {})
     except ValueError:

@@ -17,16 +17,16 @@ from ..config import CorpusConfig
 from ..shards import Shard
 from .sources import local_files, sources_of
 
-LARGE = 10_000_000  # bytes of a corpus; below it, one process is done before others have started
-TICK = 200  # passages between two reports of a process on its progress
+LARGE = 10_000_000  # bytes of a corpus; a smaller one is read before other processes have started
+TICK = 200  # passages between two progress reports of a process
 
-Work = Callable[[Shard, Callable[[int], object]], None]  # makes a shard, and calls a function with numbers of passages
+Work = Callable[[Shard, Callable[[int], object]], None]  # makes a shard, and reports its progress in passages
 
 
 def count_processes(config: CorpusConfig) -> int:
     """Return the number of processes to make passages in: `num_proc`, or by default one for each core.
 
-    The default is one process if the corpus is small or of unknown size, and if only its beginning is read.
+    The default is one process if the corpus is small or of unknown size, or if only its beginning is read.
     """
     files = [local_files(source) for source in sources_of(config)]
     if config.num_proc is not None:
@@ -41,7 +41,7 @@ def run_shards(make_work: Callable[[], Work], shards: Sequence[Shard], processes
     """Make shards.
 
     Args:
-        make_work: returns the function that makes a shard; is called once in each process, so it can be pickled.
+        make_work: returns the function that makes a shard; called once in each process, so it must be picklable.
         shards: the shards to make.
         processes: maximum number of processes.
 
@@ -76,7 +76,7 @@ def run_shards(make_work: Callable[[], Work], shards: Sequence[Shard], processes
 
 
 def _start(make_work: Callable[[], Work], total: Any) -> None:
-    """Prepare a process; Ctrl-C is left to the process that started it, which then ends this one."""
+    """Prepare a worker process, which ignores Ctrl-C: the parent process handles it and ends the worker."""
     global _get_work, _report, _ending
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _ending, waiting = False, 0
@@ -84,7 +84,7 @@ def _start(make_work: Callable[[], Work], total: Any) -> None:
     def end(*_: object) -> None:
         global _ending
         _ending = True
-        raise SystemExit  # an unfinished shard removes its files
+        raise SystemExit  # unlike a kill, this removes the files of an unfinished shard
 
     signal.signal(signal.SIGTERM, end)
 
@@ -97,9 +97,9 @@ def _start(make_work: Callable[[], Work], total: Any) -> None:
             total.value += waiting
         waiting = 0
         if (parent := parent_process()) and not parent.is_alive():
-            os._exit(1)  # nobody waits for the shard
+            os._exit(1)  # the parent process that needs the shard was killed
 
-    _get_work, _report = cache(make_work), report  # made by the first shard, so that its errors are raised there
+    _get_work, _report = cache(make_work), report  # the first shard calls make_work and raises its errors
 
 
 def _run(shard: Shard) -> None:

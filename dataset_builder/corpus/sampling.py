@@ -1,9 +1,9 @@
-"""Which passages of a corpus are kept: a decision about all of them, made from what each shard holds ready.
+"""Decide which passages of a corpus are kept, from the candidates that each shard holds.
 
-Passages are decided one after another, in the order of the corpus, or, for a sample, in a random order that does not
-depend on the order of the corpus: the hash of seed and text gives every distinct text a place in it. A shard holds the
-first passages of its part of the corpus in this order, and the filters of one text have seen them. The decision about
-duplicates and quotas goes through the passages of all shards in one order, so it does not depend on their number.
+Passages are kept or rejected one after another, in the order of the corpus, or, for a sample, in a random order that
+does not depend on the order of the corpus: the place of a text is the hash of seed and text. A shard holds the first
+passages of its part of the corpus in this order, after the filters of single texts. Duplicates and quotas are decided
+over the passages of all shards in one order, so the result does not depend on the number of shards.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from .cutting import Passage
 from .filters import Filter
 from .sources import sources_of
 
-Place = tuple[int, ...]  # in the order of decision: hash and group for a sample; source, file, row and piece otherwise
+Place = tuple[int, ...]  # sort key of candidates: hash and group for a sample; source, file, row and piece otherwise
 
 
 class Candidate(NamedTuple):
@@ -60,10 +60,10 @@ def place_of(text: str, seed: int) -> int:
 
 
 class Reservoir:
-    """The first texts in random order of those added so far, as many as it takes for `size` that pass the filter.
+    """Holds the first of all added texts in random order: as many as needed so that `size` of them pass the filter.
 
     Attributes:
-        horizon: the place from which on texts may be missing; None if all texts are held.
+        horizon: the place from which texts may be missing; None if all texts are held.
     """
 
     def __init__(self, size: int, seed: int, why_reject: Filter) -> None:
@@ -74,13 +74,13 @@ class Reservoir:
         self._passing = 0
 
     def add(self, passage: Passage) -> None:
-        """Hold a passage if it is among the first."""
+        """Hold a passage if its text is among the first."""
         place = place_of(passage.text, self.seed)
         if self.horizon is not None and place >= self.horizon:
             return
         if place in self._held:
             copies = self._held[place][1]
-            passage.text = copies[0].text  # one string in memory
+            passage.text = copies[0].text  # share one string in memory
             copies.append(passage)
             return
         reason = self.why_reject(passage.text, passage.tokens)
@@ -111,12 +111,12 @@ def decide(
     Args:
         candidates: passages and rejected documents, sorted by place; copies of a text in a sample have the same place.
         quotas: number of passages to keep of each group; a group with fewer passages stays short. None keeps all.
-        horizons: of each group, the place from which on candidates may be missing, or None.
+        horizons: for each group, the place from which candidates may be missing, or None.
         is_sample: whether a place contains the group.
         is_new: the test for near duplicates, see `filters.make_is_new`.
 
     Raises:
-        TooFewHeldError: a quota is not filled at the horizon of its group.
+        TooFewHeldError: the horizon of a group is reached before its quota is filled.
     """
     kept, seen, last = Counter[int](), set[bytes](), None
     for candidate in candidates:

@@ -1,4 +1,4 @@
-"""A shard of the stage `passages` on disk: the passages that it holds ready for the decision of a merge."""
+"""A shard of the stage `passages` on disk: the candidates from which a merge chooses the passages."""
 
 import json
 import shutil
@@ -20,14 +20,14 @@ from .filters import Screen, make_filter
 from .sampling import Candidate, Place, Reservoir, quotas_of
 from .sources import read_documents, sources_of
 
-SPARE = 2  # texts that pass the filters, per passage to keep; if more are near duplicates, the corpus is read again
+SPARE = 2  # filtered texts to hold per passage to keep; if too many are near duplicates, the corpus is read again
 BLOCK = 2**16  # bytes that a merge reads from a shard at once
 CANDIDATES, DOCUMENTS, REPORT = "candidates.jsonl", "rejected_documents.jsonl", "shard.json"
 
 
 @dataclass
 class Origin:
-    """What passages were made of.
+    """What passages were made from.
 
     Attributes:
         options: the options of the corpus that decide the passages.
@@ -47,14 +47,14 @@ class Origin:
 
 @dataclass
 class ShardReport:
-    """What a shard read and holds; it is written last.
+    """What a shard has read and holds; written after its other files.
 
     Attributes:
-        origin: what the shard was made of.
+        origin: what the shard was made from.
         spare: texts held per passage to keep.
         documents: number of documents by source.
         candidates: number of passages before filtering.
-        horizons: of each group, the place from which on candidates are missing; None if all are held.
+        horizons: for each group, the place from which candidates are missing; None if all are held.
         sizes: bytes of the files.
     """
 
@@ -66,7 +66,7 @@ class ShardReport:
     sizes: dict[str, int]
 
     def is_current(self, origin: Origin, spare: int) -> bool:
-        """Whether a shard that is written now would be the same, or holds no more."""
+        """Whether the shard has this origin, and holds at least `spare` texts per passage to keep or all its texts."""
         return self.origin.fits(origin.options, origin.state) and (self.spare >= spare or not any(self.horizons))
 
 
@@ -79,7 +79,7 @@ class ShardWriter:
         self.why_reject = make_filter(config, screen)
 
     def write(self, folder: Path, origin: Origin, spare: int, shard: Shard, progress: Callable[[int], object]) -> None:
-        """Write a shard to `folder`, in which it appears whole or not at all."""
+        """Write a shard to `folder`, completely or not at all."""
         report = ShardReport(origin, spare, [0] * len(self.sources), 0, [None] * len(self.quotas), {})
         sizes = [None if quota is None else quota * spare + 10 for quota in self.quotas]
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ class ShardWriter:
 
 
 def order(candidate: Candidate) -> tuple[Any, ...]:
-    """Return the key by which candidates are sorted: copies of a text by their fields."""
+    """Return the sort key of a candidate: its place, then its fields, which order the copies of a text."""
     return candidate.at, *vars(candidate.item).values()
 
 
@@ -169,7 +169,7 @@ def load_report(path: Path) -> ShardReport | None:
 def read_candidates(path: Path) -> Iterator[Candidate]:
     """Yield the candidates of a file.
 
-    The file is not kept open, because a merge reads more shards at once than a process may open.
+    The file is not kept open, because a merge may read more shards at once than a process may have open files.
     """
     place = 0
     while True:

@@ -78,7 +78,7 @@ def read_documents(
 
     Yields:
         Each document with its position, or a reject for the reasons `broken_line`, `no_text` (null), `empty`, and
-        `not_unicode` (a lone surrogate). The positions of all shards give the order of the source.
+        `not_unicode` (a lone surrogate). Sorting by position gives the order of the source.
 
     Raises:
         UserError: the source cannot be read, or has no column with the text.
@@ -94,7 +94,7 @@ def read_documents(
 def _open(source: SourceConfig, config: CorpusConfig) -> tuple[int, Callable[[Shard], Iterable[Row | Reject]]]:
     """Return the number of files of a source, and a function that reads a part of them.
 
-    With `max_documents`, which counts the rows of all files, they count as one file.
+    With `max_documents`, all files count as one, because this option limits the number of rows in all of them.
     """
     kind, files, _ = choose_files(source)
     number, most = len(files), config.max_documents
@@ -207,7 +207,7 @@ def _read_csv(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
     try:
         rows = csv.DictReader(line.decode("utf-8") for line in read_lines(path))
         for row in rows:
-            if "".join(rest := row.pop(None, [])).strip():  # the text goes on after a comma
+            if "".join(rest := row.pop(None, [])).strip():  # the text contains a comma without quotes
                 if not skip_broken:
                     how = "quote texts that contain commas; to skip such lines, set corpus.skip_broken_lines"
                     raise UserError(f"{path}: line {rows.line_num} has more fields than the header: {how}")
@@ -277,12 +277,12 @@ def fingerprint(source: SourceConfig) -> str | None:
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return hashlib.sha256(repr(states).encode()).hexdigest()
     if path.suffix in READERS or path.suffix in COMPRESSED:
-        return None  # the file is missing: reading it reports that
+        return None  # the file is missing: reading it will report that
     if not COMMIT.fullmatch(source.revision or ""):
         from huggingface_hub import HfApi
 
         try:
             source.revision = HfApi().dataset_info(source.path, revision=source.revision).sha
-        except Exception:  # offline, unknown or forbidden: reading the corpus reports that
+        except Exception:  # offline, unknown or forbidden: reading the corpus will report that
             return None
     return source.revision

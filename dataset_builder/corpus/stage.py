@@ -1,4 +1,4 @@
-"""The stage `passages`: shards of the corpus are made, here or by an engine, and merged into its passages."""
+"""The stage `passages`: make shards of the corpus, here or with `--shard`, and merge them into its passages."""
 
 import re
 import shutil
@@ -73,7 +73,7 @@ def write_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
 
 
 def write_shard(config: CorpusConfig, folder: Path, shard: Shard, make_screen: MakeScreen = no_screen) -> str:
-    """Write what a shard holds for the merge to `passages.shards/`, and return a line about what was done."""
+    """Write a shard to `passages.shards/`, for the merge, and return a line that says what was done."""
     if config.num_proc not in (None, 1):
         raise UserError(f"corpus.num_proc {config.num_proc} with --shard: a shard is one process, so remove it")
     screen = make_screen()
@@ -124,7 +124,7 @@ def merge_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
 
 
 def describe_passages(config: BuildConfig, folder: Path, counts: CorpusCounts) -> str:
-    """Return what the stage has made; with a warning if the student's tokenizer spells the passages in bytes."""
+    """Return a summary of the stage, with a warning if the student's tokenizer spells the passages in bytes."""
     kept, rejected = counts.get("kept"), counts.get("rejected") or "none"
     made = f"passages: {kept} kept, rejected {rejected} -> {folder / PASSAGES}"
     name = config.dataset.tokenizer or config.corpus.tokenizer
@@ -158,12 +158,12 @@ def _check(path: Path, shards: list[Shard], origin: Origin) -> list[ShardReport]
 
 
 def _origin_of(config: CorpusConfig, screen: Screen | None) -> tuple[CorpusConfig, Origin]:
-    """Return the config with the commits of its sources on the Hub, and what its passages are made of."""
+    """Return the config with the commits of its sources on the Hub, and the origin of its passages."""
     options = asdict(config) | ({"screen": screen.name} if screen else {})
     del options["num_proc"]  # does not change the passages
     config = deepcopy(config)
     sources = sources_of(config)
-    state = [fingerprint(source) for source in sources]  # sets revisions
+    state = [fingerprint(source) for source in sources]  # also sets the revisions
     return config, Origin(options, state, [source.revision for source in sources])
 
 
@@ -173,7 +173,7 @@ def _is_current(path: Path, origin: Origin, spare: int) -> bool:
 
 
 def _read_spare(path: Path) -> int:
-    """Return how many texts a shard holds per passage to keep; a merge that found too few has written more."""
+    """Return how many texts a shard holds per passage to keep; a merge that finds too few raises this number."""
     file = path / "spare.jsonl"
     return next(read_jsonl(file)) if file.exists() else SPARE
 

@@ -71,7 +71,7 @@ def _of_file(name: str, file: Path) -> BenchmarkConfig:
 
 
 class NgramIndex:
-    """The word n-grams of texts, and the whole of each shorter text down to `min_words` words.
+    """The word n-grams of texts; a shorter text of at least `min_words` words is indexed as a whole.
 
     Attributes:
         too_short: numbers of the texts with fewer words, which are not searched for.
@@ -106,8 +106,8 @@ class Decontaminator:
     """Compares passages and types with the benchmarks, rejects what the recipe removes, and counts the overlap.
 
     Reasons of rejects: `contaminated: <benchmark>` for a passage, with the first benchmark that it overlaps;
-    `type_of_benchmark: <benchmark>` for a mention; `no_entities_left` for a passage without another mention. A text
-    that is looked up several times counts once.
+    `type_of_benchmark: <benchmark>` for a mention; `no_entities_left` for a passage whose mentions were all
+    rejected. A text that is looked up several times counts once.
     """
 
     def __init__(self, config: ContaminationConfig) -> None:
@@ -146,7 +146,7 @@ class Decontaminator:
         return rejected
 
     def why_not_type(self, name: str) -> str | None:
-        """Count a type of a benchmark, and return the reason to reject its mentions, or None."""
+        """Return the reason to reject the mentions of a type, or None; a type of a benchmark is counted."""
         name = normalize_type(name)
         if name not in self.labels:
             return None

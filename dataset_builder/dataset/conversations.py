@@ -61,7 +61,7 @@ def to_conversations(
         counts: receives the counts, and the rejects `passage_too_long`, `query_too_long`, `doubtful_type` and
             `nothing_to_ask`.
         dataset_line: open the conversations of a set with its name.
-        draw: number of this pass over the rows, from 1; each has its own absent types, order and `max_queries`.
+        draw: number of this pass over the rows, from 1; each has its own absent types, order and choice of queries.
 
     Yields:
         The rows of the dataset. A conversation that exceeds the budget is continued in another one, which repeats the
@@ -82,7 +82,7 @@ def to_conversations(
 
 
 def _split(one: Asked, budget: TokenBudget | None, counts: ConversationCounts) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a passage: several conversations if there is a budget, which the whole one exceeds."""
+    """Yield the conversations of a passage as rows: one, or several if `budget` is given, which one would exceed."""
     row, dataset = one.row, one.row.get("dataset", "")
     counts.rejects += [Reject(row["id"], "doubtful_type", type=kind) for kind in row.get("doubtful", [])]
     if not one.queries:

@@ -11,7 +11,7 @@ DISTILLED = "distilled"  # name of the distilled part in a mixture
 def cap_set(part: Annotations, empty_ratio: float | None, max_passages: int | None, seed: int) -> Annotations:
     """Return a set with at most `empty_ratio` passages without mentions per passage with mentions, and `max_passages`.
 
-    For both, None is no limit. The reasons of rejects are `beyond_empty_ratio` and `beyond_max_passages`.
+    For both, None means no limit. The reasons of rejects are `beyond_empty_ratio` and `beyond_max_passages`.
     """
     ranked = sorted(part.rows, key=lambda row: rank(row["id"], seed))
     full = sum(bool(row["entities"]) for row in ranked)

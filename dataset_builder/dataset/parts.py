@@ -30,7 +30,7 @@ class Parts:
     """Writes the file of annotations of each config, and keeps the counts that the card shows.
 
     All passages are compared with the benchmarks. `human` contains the human-annotated sets by name, as they enter the
-    dataset. Of the distilled passages, one at a time is in memory.
+    dataset. Distilled passages are in memory one at a time.
     """
 
     def __init__(self, config: BuildConfig, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Parts:
         self.cost: dict[str, float] = {"paid": 0, "cost": 0.0}
         self.human: dict[str, Annotations] = {}
         self.passages_outside_mixture = 0
-        self._reasons: dict[str, str] = {}  # to reject passages, by their ids
+        self._reasons: dict[str, str] = {}  # id of a passage -> the reason to reject it
 
     def write(self, rejects: RejectFiles) -> None:
         """Write `annotations.<config>.jsonl` for each part of the recipe, and the rejects."""
@@ -78,7 +78,7 @@ class Parts:
                 print(f"{path}: ignored {journal.damaged} damaged lines; --stage annotate asks their questions again")
             replies = StoredReplies.find(journal, passages, teacher)
             self._reasons = self.decontaminator.look_up((p.id, p.text) for p in replies.answered())
-            # passages that were rejected before the teacher was paid are overlap too
+            # the overlap also counts passages that were rejected before the teacher was paid
             contaminated = (item for item in passages.rejects() if item.reason.startswith("contaminated: "))
             self.decontaminator.look_up((item.id, item.text) for item in contaminated)
             if (under_review := UnderReview.read(self.folder)).ids:

@@ -53,7 +53,7 @@ def summarize(built: BuiltConfig, annotation: AnnotationCounts) -> ConfigStatist
 
 
 def describe_types(teacher: TeacherConfig, counts: Counter[str]) -> TypeSetStatistics | None:
-    """Return the types of a closed world with their entities, and what explained them; None in an open world."""
+    """Return the types of a closed world, their numbers of entities and explanations; None in an open world."""
     types = load_type_set(teacher)
     return types and {
         "types": {name: {"definition": text, "entities": counts[name]} for name, text in types.definitions.items()},

@@ -97,7 +97,7 @@ def annotate_set(
         result.counts["rows_read"] += 1
         digest = text_sha256(passage.text)
         name = replace_surrogates(f"{config.name}/{passage.id or digest[:16]}")
-        name = f"{name}~{digest[:8]}" if name in ids else name  # make an id unique that the set repeats
+        name = f"{name}~{digest[:8]}" if name in ids else name  # make a repeated id unique
         asked = _asked_mentions(config, passage, name, result)
         mentions, problem, fault = _check(passage, asked)
         if not problem and config.closed and passage.types is None:
@@ -245,7 +245,7 @@ def cut_around(
 
 
 def conversation_options(config: SupervisedConfig, distilled: DatasetConfig) -> DatasetConfig:
-    """Return the options of sets; those that are not set differently are those of distilled passages."""
+    """Return the options of human-annotated sets; what `config` does not set is as for distilled passages."""
     return replace(
         distilled,
         negatives=config.negatives,

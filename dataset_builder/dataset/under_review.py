@@ -24,7 +24,7 @@ class UnderReviewLine(TypedDict):
 
 @dataclass
 class UnderReview:
-    """The ids and text hashes of a run's passages under review, of all its reviews."""
+    """The ids and text hashes of the passages under review, in all reviews of a run."""
 
     ids: set[str] = field(default_factory=set)
     hashes: set[str] = field(default_factory=set)
@@ -47,7 +47,7 @@ class UnderReview:
 
 
 def add_under_review(folder: Path, passages: Iterable[tuple[str, str]]) -> None:
-    """Add passages `(id, text)` that are not yet in the file of a run, atomically; what is in the file stays in it."""
+    """Add new passages `(id, text)` to the file of a run, atomically; passages that are in the file stay there."""
     path = folder / FILE
     lines: list[UnderReviewLine] = _lines(path) if path.exists() else []
     new = [UnderReviewLine(id=name, text_sha256=text_sha256(text)) for name, text in passages]

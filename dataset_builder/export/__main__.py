@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 HUMAN = ("supervised", "mixture")  # the configs with human-annotated passages
 SUFFIXES = {"gliner": ".json", "spacy": ".spacy", "token-classification": ".parquet"}
 COLUMNS, ENTITY_COLUMNS = {"id", "text", "entities"}, {"start", "end", "type"}
-EXPLANATIONS = {  # of the counts that a user may want to act on
+EXPLANATIONS = {  # explanations of the counts that a user may want to act on
     "not_on_word_borders": "begin or end inside a word: --alignment expand widens them to whole words",
     "inside_unspaced_word": "begin or end inside text without spaces, which is one word in this form: choose "
     "--to token-classification, or --to spacy with --language zh, ja or th",
@@ -80,9 +80,9 @@ def main() -> None:
 def load_splits(name: str, config: str | None, form: str) -> tuple[str, "dict[str, Dataset]"]:
     """Return the chosen config of a dataset and its splits.
 
-    Without a choice, GLiNER gets the default config, whose rows name absent types. The other forms take every type for
-    absent where it is not marked, so they get `annotations`, where each passage has all of its entities. A line names
-    the configs with human-annotated passages if this leaves them out.
+    If `config` is None, GLiNER gets the default config, whose rows name absent types. In the other forms, every type
+    that is not marked counts as absent, so they get `annotations`, where each passage has all of its entities. If this
+    leaves out configs with human-annotated passages, their names are printed.
 
     Raises:
         UserError: there is no such dataset or config, or its columns are not those of this project.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GLINER_WORD = re.compile(r"\w+(?:[-_]\w+)*|\S")  # gliner's WhitespaceTokenSplitter, its default at inference
 GLINER_LIMITS = {"max_width": 12, "max_len": 384, "max_types": 25}  # defaults of its config; what exceeds them is cut
-# a word with its combining marks and joiners; else, and where the script has no spaces, one grapheme cluster
+# a word with its combining marks and joiners; other characters and scripts without spaces: one grapheme cluster
 TAGGED_WORD = regex.compile(rf"[[\w\p{{M}}\u200c\u200d]--[{UNSPACED}]]+|(?!\s)\X", regex.VERSION1)
 SPANS_KEY = "sc"  # the default of spaCy's `spancat`
 ROWS_PER_TABLE = 2000
@@ -29,7 +29,7 @@ ROWS_PER_TABLE = 2000
 def split_words(
     passages: Iterable[Passage], pattern: Any, tally: Tally
 ) -> Iterator[tuple[Passage, Offsets, list[str]]]:
-    """Yield each passage with the offsets and the texts of its words; passages of white space are rejects."""
+    """Yield each passage with the offsets and the texts of its words; passages of only white space are rejected."""
     for passage in passages:
         matches = list(pattern.finditer(passage.text))
         if matches:
@@ -42,7 +42,7 @@ def split_words(
 def write_gliner(passages: Iterable[Passage], path: Path, alignment: Alignment, tally: Tally) -> None:
     """Write a JSON list of `{"id", "tokenized_text", "ner", "ner_negatives"}`, as GLiNER's `train_model` reads it.
 
-    `ner` has `[first word, last word, type]`; they may overlap. GLiNER asks the types of `ner` and `ner_negatives`; a
+    `ner` has `[first word, last word, type]`, which may overlap. GLiNER asks the types of `ner` and `ner_negatives`; a
     passage without `ner_negatives` gets its absent types from the other passages of its batch.
     """
 
@@ -66,7 +66,7 @@ def write_gliner(passages: Iterable[Passage], path: Path, alignment: Alignment, 
 
 
 def write_spacy(passages: Iterable[Passage], path: Path, alignment: Alignment, tally: Tally, nlp: "Language") -> None:
-    """Write a DocBin. `doc.ents` has the spans that share no token, `doc.spans["sc"]` has all, `user_data` the id."""
+    """Write a DocBin: `doc.ents` has spans that share no token, `doc.spans["sc"]` all spans, `user_data` the id."""
     from spacy.tokenizer import Tokenizer
     from spacy.tokens import DocBin, Span
 

@@ -87,7 +87,10 @@ def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tal
 
 
 def _rows_by_passage(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows of each passage: `id#2` continues `id` if it follows it with the same text; ids may have `#`."""
+    """Yield the rows of each passage. A row `id#2` continues `id` if it is the next row and has the same text.
+
+    This is checked because the id of a passage may contain `#`.
+    """
     group: list[Row] = []
     for row in rows:
         if group and (row["id"], row["text"]) != (f"{group[0]['id']}#{len(group) + 1}", group[0]["text"]):
@@ -101,7 +104,7 @@ def _rows_by_passage(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def place(
     passage: Passage, words: Offsets, alignment: Alignment, tally: Tally, divides_unspaced: bool
 ) -> dict[WordSpan, Mention]:
-    """Return the mentions of a passage by the spans of its words that they cover.
+    """Map spans of words of a passage to the mentions that cover them.
 
     Args:
         passage: the passage.
@@ -111,15 +114,15 @@ def place(
         tally: receives the counts `entities_kept` and `entities_widened`, and the rejects `not_on_word_borders`,
             `inside_unspaced_word` and `given_twice`.
         divides_unspaced: whether scripts without spaces, such as Chinese, are divided into words or characters. If
-            not, a word may be a whole clause, and mentions are never widened to it: they are `inside_unspaced_word`.
+            not, a word may be a whole clause, and a mention of a part of it is rejected as `inside_unspaced_word`.
     """
     starts, ends = [start for start, _ in words], [end for _, end in words]
     placed: dict[WordSpan, Mention] = {}
     for mention in passage.mentions:
         first, last = bisect_right(starts, mention["start"]) - 1, bisect_left(ends, mention["end"])
-        if first < 0 or ends[first] <= mention["start"]:  # white space before the first word of the mention
+        if first < 0 or ends[first] <= mention["start"]:  # the mention begins with white space
             first += 1
-        if last == len(words) or starts[last] >= mention["end"]:  # or after its last one
+        if last == len(words) or starts[last] >= mention["end"]:  # or ends with it
             last -= 1
         exact = first <= last and (starts[first], ends[last]) == (mention["start"], mention["end"])
         span = WordSpan(first, last, mention["type"])

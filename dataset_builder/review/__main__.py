@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     draw = commands.add_parser(
         "export", help="draw passages and write them as tasks", allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,  # only what was given: a review that was drawn before takes no option
+        argument_default=argparse.SUPPRESS,  # only given options, which a review that was drawn before rejects
     )  # fmt: skip
     take = commands.add_parser("import", help="read a corrected file", allow_abbrev=False)
     for command in (draw, take):

@@ -1,11 +1,11 @@
-"""Find the spans of a corrected file in their passage, whatever its tool counts; a span's text is always compared."""
+"""Find the spans of a corrected file in their passage, in whatever units offsets are; texts are always compared."""
 
 import re
 from typing import Any, NamedTuple
 
 from open_ner.conversation import Span
 
-# in a span's text the editor of Label Studio writes each line break as a backslash and an n, and spaces as displayed
+# in a span's text, Label Studio's editor writes a line break as a backslash and an n, and spaces as displayed
 SPACE = re.compile(r"(?:\\n|\s)+")
 
 
@@ -19,12 +19,12 @@ class Region(NamedTuple):
 
 
 def anchor(text: str, regions: list[Region]) -> list[Span | str]:
-    """Return the span of each region of a passage, or why there is none.
+    """Return the span of each region of a passage, or the reason why it has none.
 
-    Offsets count code points, as in Label Studio's editor, if each region has its text there. Otherwise they count
-    UTF-16 units, as some clients of its API do, if each region has its text there. A region without text fits wherever
-    its offsets are in the passage. Otherwise a region is where one of the two finds its text, or at the only
-    occurrence of its text, as is a region without offsets in any case.
+    Offsets are read as code points, as in Label Studio's editor, if the text of every region is then at its offsets.
+    Otherwise they are read as UTF-16 units, as in some clients of its API, under the same condition. If neither fits
+    all regions, each region is where one of the two finds its text, or at the only occurrence of its text. A region
+    without text fits if its offsets are in the passage; one without offsets is at the only occurrence of its text.
     """
     by_characters = [_by_code_points(text, region) for region in regions]
     if all(by_characters):
@@ -51,20 +51,20 @@ def _by_utf16(text: str, region: Region) -> Span | None:
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(units) // 2:
         return None
     before, inside = (units[2 * i : 2 * j].decode("utf-16-le", "replace") for i, j in ((0, start), (start, end)))
-    if not text.startswith(before + inside):  # an offset halves a character
+    if not text.startswith(before + inside):  # an offset is inside a surrogate pair
         return None
     return (len(before), len(before + inside)) if region.text is None or _reads(inside, region.text) else None
 
 
 def _by_text(text: str, string: object) -> Span | None:
-    """Return the only occurrence of a string."""
+    """Return the span of a string that occurs exactly once in a text; None for any other string."""
     if not isinstance(string, str) or not string or not 0 <= text.find(string) == text.rfind(string):
         return None
     return text.index(string), text.index(string) + len(string)
 
 
 def _only(text: str, region: Region, *places: Span | None) -> Span | str:
-    """Return the only place that a region can mean, or why there is none."""
+    """Return the only possible span of a region, or the reason why it has none."""
     string, without_offsets = region.text or "", (region.start, region.end) == (None, None)
     numbers = type(region.start) is int and type(region.end) is int
     if not isinstance(string, str) or not (numbers or (without_offsets and string)):

@@ -23,11 +23,11 @@ class TypeChanges(TypedDict):
 
 
 def compare(pairs: Iterable[tuple[Sequence[Mention], Sequence[Mention]]]) -> dict[str, TypeChanges]:
-    """Compare the spans of passages with their corrections, by type; the entry "" is of all types together.
+    """Compare the spans of passages with their corrections, by type; the entry "" is for all types together.
 
     A span counts as `kept`, or as `retyped` if its type was changed, or as `boundary` if a span of its type overlaps
-    it, or as `removed`; each corrected span accounts for one, and those that are left over are `added`. Changes count
-    under the type that the span had; `added` ones under their own.
+    it, or as `removed`. Each corrected span matches at most one span; those without a match are `added`. A change
+    counts under the type of the span before the correction, `added` under that of the corrected span.
     """
     counts: dict[str, Counts] = defaultdict(Counts)
     changes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -72,7 +72,7 @@ def _changes(before: Sequence[Mention], gold: Sequence[Mention]) -> list[tuple[s
 
 
 def show(title: str, table: dict[str, TypeChanges]) -> None:
-    """Print the comparison as a table; types of other people's files are escaped."""
+    """Print the comparison as a table; types are escaped, because other people's files may contain any text."""
     rows = [["type", "precision", "recall", "F1", "spans", "gold", *CHANGES]]
     for name, row in sorted(table.items(), key=lambda item: (item[0] == "", item[0])):
         scores = [f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]

@@ -38,11 +38,11 @@ def read_corrected(path: Path, review: Review, annotator: str | None = None) -> 
     Args:
         path: the file.
         review: the review that was exported.
-        annotator: whose corrections are read, an id or e-mail address as in the file; default: everybody's.
+        annotator: id or e-mail address, as in the file, of the person whose corrections are read; default: everybody.
 
     Raises:
-        UserError: the file is not of a known form; a passage is not of the review or has another text; a label is not
-            of the review; a span's text is not in the passage or at several places; two people disagree.
+        UserError: the file has an unknown form; a passage is not in the review or has another text; a label is not
+            under review; a span's text is not in the passage, or is at several places; two people disagree.
     """
     exported = {passage["id"]: passage["text"] for passage in review.passages}
     by_passage: dict[str, dict[str, list[Region]]] = defaultdict(dict)

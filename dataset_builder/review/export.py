@@ -40,7 +40,7 @@ class ExportOptions:
 
     @property
     def other(self) -> str:
-        """The second opinion, as it was named; empty if there is none."""
+        """The second opinion as given on the command line; empty if there is none."""
         return str(self.model or self.predictions or self.other_run or "")
 
 
@@ -48,7 +48,7 @@ def export(options: ExportOptions, given: Sequence[str] = ()) -> None:
     """Draw a review, unless the folder has one, and write its tasks.
 
     The passages are held out of the dataset before the tasks are written. Raises UserError if the folder has a review
-    and the tasks exist, since a person may have corrected them, or `given` names options of the drawing.
+    and its tasks exist, since a person may have corrected them, or if `given` names options that only affect drawing.
     """
     check(options)
     tasks = options.folder / TASK_FILES[options.to]
@@ -138,7 +138,7 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     hidden = sum(len(run.mentions.get(p["id"], [])) - len(p["teacher"]) for p in chosen)
     if hidden:
         print(f"{hidden} of the teacher's spans have other types than the {len(types)} under review: not shown")
-    compared_with = public_path(options.other)  # the files of a review are meant to be shared
+    compared_with = public_path(options.other)  # without local paths, because the files of a review may be shared
     shown_by = "" if options.blank else compared_with if options.show == "other" else run.teacher
     return Review(types, options.by, options.seed, shown_by, run.teacher, compared_with, chosen)
 

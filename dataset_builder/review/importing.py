@@ -54,7 +54,7 @@ def import_review(options: ImportOptions) -> None:
 
 
 def make_report(review: Review, corrected: Corrected) -> dict[str, Any]:
-    """Compare the teacher, and the student that was shown instead, with the corrections."""
+    """Compare the teacher's spans, and those that the tasks had instead, with the corrections."""
     passages = [passage for passage in review.passages if passage["id"] in corrected.mentions]
     gold = [corrected.mentions[passage["id"]] for passage in passages]
     scores: dict[str, dict[str, TypeChanges]] = {
@@ -76,7 +76,7 @@ def make_report(review: Review, corrected: Corrected) -> dict[str, Any]:
 def write_gold(review: Review, corrected: Corrected, options: ImportOptions) -> dict[str, int]:
     """Write `benchmark` and `supervised`, each as JSONL and YAML; return their numbers of passages.
 
-    Without `train_one_in` both have all passages, to choose one of the two; otherwise no passage is in both.
+    Without `train_one_in` both have all passages, so only one of them should be used; otherwise no passage is in both.
     """
     folder, types = options.output_dir, [*review.types]
     rows = [
@@ -124,6 +124,6 @@ def write_yaml(path: Path, settings: dict[str, Any], comments: Iterable[str]) ->
 
 
 def _portable(path: Path) -> str:
-    """Return a path as the commands find it: relative to the working directory if it is inside it."""
+    """Return a path relative to the working directory if it is inside it, otherwise as an absolute path."""
     full = Path(os.path.abspath(path))
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)

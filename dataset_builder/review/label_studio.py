@@ -1,7 +1,7 @@
 """Tasks for Label Studio, and the files that it exports.
 
 Label Studio's editor counts characters as Python does: Unicode code points (`charsToCodePoints` in the source of its
-editor; docs/review.md says how that was checked). Other clients of its API store what they count, often UTF-16 units.
+editor; docs/review.md says how that was checked). Other clients of its API store their own counts, often UTF-16 units.
 """
 
 import hashlib
@@ -50,5 +50,5 @@ def to_task(passage: ReviewPassage, shown_by: str) -> dict[str, Any]:
         result.append(region)
     prediction: dict[str, Any] = {"model_version": shown_by, "result": result}
     if "uncertainty" in passage:
-        prediction["score"] = round(1 - passage["uncertainty"], 4)  # Label Studio sorts tasks by it
+        prediction["score"] = round(1 - passage["uncertainty"], 4)  # Label Studio sorts tasks by this score
     return {"data": data, "predictions": [prediction]}

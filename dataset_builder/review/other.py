@@ -1,4 +1,4 @@
-"""A second opinion about passages: of a student, a file of predictions, or another run."""
+"""A second opinion about passages: from a student, a file of predictions, or another run."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,10 +16,10 @@ Opinions = dict[str, list[ScoredMention]]  # by the text of the passage
 
 
 def ask_student(model: str, texts: list[str], types: Collection[str]) -> tuple[Opinions, float]:
-    """Ask a student (folder or Hub id) for the types in each text, with spans of any score.
+    """Ask a student (folder or Hub id) for the spans of these types in each text, with any score.
 
     Returns:
-        the opinions, and the threshold that is saved with the student, below which its answers have no spans.
+        The opinions, and the threshold that is saved with the student; by default, spans below it are not returned.
 
     Raises:
         UserError: the student cannot be loaded, or cannot be asked for these types.
@@ -85,7 +85,7 @@ def _mention(text: str, entity: Mapping[str, Any]) -> ScoredMention:
 def uncertainty(teacher: Collection[Mention], other: Collection[ScoredMention], by_scores: bool) -> float:
     """Return how uncertain a passage is, between 0 and 1.
 
-    By scores it is that of the span whose score is nearest to 0.5: 4 * score * (1 - score), and 0 without a span.
+    With `by_scores`, it is that of the span with a score nearest to 0.5: 4 * score * (1 - score), or 0 without spans.
     Otherwise it is the disagreement with the teacher: 1 - F1 of the spans with their types.
     """
     if by_scores:

@@ -32,21 +32,21 @@ class ReviewPassage(TypedDict):
 
     id: str
     text: str
-    entities: list[ScoredMention]  # of the task: what people correct; empty if the review is blank
+    entities: list[ScoredMention]  # in the task, for people to correct; empty if the review is blank
     teacher: list[Mention]  # what the teacher found, of the types under review
     uncertainty: NotRequired[float]  # between 0 and 1
 
 
 @dataclass
 class Review:
-    """What was drawn, and how: the contents of review.json."""
+    """The passages of a review (exported.jsonl), and how they were drawn (review.json)."""
 
-    types: dict[str, str]  # with their definitions, or empty ones
+    types: dict[str, str]  # name -> definition, which may be empty
     by: str
     seed: int
-    shown: str  # whose spans the tasks have; empty if the review is blank
+    shown: str  # the origin of the spans in the tasks; empty if the review is blank
     teacher: str
-    compared_with: str  # the student, file or run that made the passages uncertain or the spans; may be empty
+    compared_with: str  # the student, file or run that gave the second opinion; may be empty
     passages: list[ReviewPassage] = field(default_factory=list)
 
     def write(self, run: Path, folder: Path) -> None:
@@ -99,8 +99,8 @@ class RunAnnotations:
 def read_run(run: Path) -> RunAnnotations:
     """Read the passages of a run that have a reply, and their mentions by the rules of the stage `build`.
 
-    Passages without a reply, under review or with text of a benchmark are excluded. A reply that cannot be parsed has
-    no mentions. Raises UserError if the run has no recipe, no journal or no types by name.
+    Passages that have no reply, are under review or overlap a benchmark are excluded. A reply that cannot be parsed
+    has no mentions. Raises UserError if the run has no recipe, no journal or no types by name.
     """
     path = run / "recipe.yaml"
     if not path.exists():

@@ -21,9 +21,9 @@ from .requests import Question, longest_reply, request_body, request_ceiling, re
 FIRST_SECONDS = 10.0  # longest time that the other workers wait for the first request
 # limits per question
 MOST_UNREAD = 4  # tries that may have been billed without a readable reply
-LIMITED, ALL_LIMITED = 10, 30  # 429s: if LIMITED others got a reply or none is left to ask, otherwise
+LIMITED, ALL_LIMITED = 10, 30  # 429s: LIMITED if as many others got a reply or none is left to ask, else ALL_LIMITED
 # limits that stop the run, beside MOST_ALIKE
-GIVE_UP, NEVER_ANSWERED = 20, 3  # consecutive failures after the first reply (at least `concurrency`), and before it
+GIVE_UP, NEVER_ANSWERED = 20, 3  # consecutive failures after the first reply (or `concurrency`, if larger), before it
 # before the first reply: 429s of one question, with about half a minute of waits, or seconds of nothing but 429s
 NEVER_LIMITED, NEVER_SECONDS = 6, 30.0
 
@@ -54,14 +54,14 @@ class Asking:
         self.unusable = 0  # unusable replies before the first usable one
         self.failures, self.failing_since = 0, 0.0  # failed questions in a row, and when the first of them failed
         self.rejections: list[tuple[float, Question, str]] = []  # in a row: time, question, the endpoint's words
-        self.warned: set[type] = set()  # kinds of faults
+        self.warned: set[type] = set()  # kinds of faults already shown
         self.stopping = self.interrupted = self.abandoned = self.cap_reached = False
         self.error: Exception | None = None  # the first one; it ends the run
 
     async def run(self) -> None:
         """Ask everything; raises UserError if a retry cannot help, KeyboardInterrupt after Ctrl-C."""
         loop, signals = asyncio.get_running_loop(), [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup, which ignores it
             signals.append(signal.SIGHUP)
         async with self.endpoint:
             count = min(self.config.concurrency, self.counts.to_ask)
@@ -211,7 +211,7 @@ class Asking:
             await self._wait(asyncio.sleep(pause))
 
     def _accept(self, record: JournalRecord, sent: float, tokens: int, ceiling: float) -> None:
-        """Journal a reply to a request sent at `sent`, for which this many tokens and dollars were reserved."""
+        """Journal a reply to a request sent at `sent`, for which `tokens` and `ceiling` dollars were reserved."""
         self._keep(record)
         used = sum(record["usage"].values()) or tokens
         self.pacer.answered(sent, min(1.0, used / tokens))
@@ -241,7 +241,7 @@ class Asking:
             raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later")
 
     def _pay_unread(self, ceiling: float, fault: TransientError) -> bool:
-        """Count a request that may be billed although its reply cannot be read; whether the cap allows another."""
+        """Count a request that may be billed although its reply cannot be read; return whether the cap allows more."""
         if ceiling:
             self.journal.note({"unread": ceiling})
         self.counts.count_unread(ceiling)

@@ -1,4 +1,4 @@
-"""Questions to the journal through the provider's Batch API, which replies within a day, usually at half the price.
+"""Ask questions through the provider's Batch API, which replies within a day, usually at half the price.
 
 As with single requests, a reply is journaled once and never paid twice. Every batch carries two names as metadata:
 the run (hash of the journal's header) and the part (hash of its keys). If the process dies before it records a new
@@ -51,7 +51,7 @@ class Batch:
     questions: dict[str, Question]
     ceiling: float
     done: int = 0
-    ceilings: dict[str, float] = field(default_factory=dict)  # of an earlier run's questions, under its limits
+    ceilings: dict[str, float] = field(default_factory=dict)  # by key, in batches of earlier runs, with their limits
 
 
 class AskingInBatches:
@@ -59,8 +59,8 @@ class AskingInBatches:
 
     Batches of earlier runs of this journal are collected first. The folder `batches` beside the journal holds the
     state and the input files of the batches under way. Questions that stay open because of the cap or after `ROUNDS`
-    are reported and left to the next run. `reuse` journals the reply to a question under another limit of its length
-    also as its own, and returns whether there is one.
+    are reported and left to the next run. `reuse` journals a copy of a question's reply under another limit of its
+    length, and returns whether there is one.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class AskingInBatches:
         self.queue: dict[str, Question] = {}
         self.tries: Counter[str] = Counter()
         self.part_requests = PART_REQUESTS
-        self.most_open: float = math.inf  # batches under way at once, after the account's queue was full
+        self.most_open: float = math.inf  # maximum batches under way; lowered when the account's queue was full
         self.cuts = 0  # times the cap ended the submission
         self.last_line = ""
 
     def run(self) -> None:
-        """Adopt what is under way, then submit, wait and collect; raises UserError if a retry cannot help."""
+        """Adopt the batches under way, then submit, wait and collect; raises UserError if a retry cannot help."""
         self.adopt()
         in_flight = {key for batch in self.open for key in batch.questions}
         self.queue = {key: question for key, question in self.todo.items() if key not in in_flight}
@@ -101,7 +101,7 @@ class AskingInBatches:
             print(f"{cap}; raise teacher.max_cost and run again to go on")
 
     def adopt(self) -> None:
-        """Take over the batches of earlier runs, whether the state names them or only the provider does."""
+        """Take over the batches of earlier runs, listed in the state or only at the provider."""
         state = self.folder.state
         listed = {batch.id: batch for batch in self.provider.listed()}
         for name in [name for name, entry in state.items() if not entry["collected"] and name not in listed]:
@@ -115,11 +115,11 @@ class AskingInBatches:
             self.folder.remember(batch.id, part)
         kept = {self.folder.part_path(batch.part) for batch in self.open}
         for path in self.folder.path.glob("part-*"):
-            if path not in kept:  # written by a run that stopped before it created their batch
+            if path not in kept:  # written by a run that stopped before it created its batch
                 path.unlink()
 
     def await_other_limits(self, in_flight: set[str]) -> None:
-        """If queued questions are under way under another limit of the reply's length, wait and use these replies."""
+        """If queued questions are in a batch with another limit of the reply's length, wait and use its replies."""
         limits = [asked["limits"] for asked in self.journal.asked]
         late = [q for q in self.queue.values() if not in_flight.isdisjoint(other_keys(q, self.config, limits))]
         if late:
@@ -130,7 +130,7 @@ class AskingInBatches:
                 del self.queue[question.key]
 
     def read_part(self, name: str, part: str, file_id: str) -> Batch:
-        """Build a batch of an earlier run from its input file; some of its questions may not be asked today."""
+        """Build a batch of an earlier run from its input file; some of its questions may not be asked in this run."""
         if not self.folder.part_path(part).exists():
             self.provider.download(file_id, self.folder.part_path(part))
         batch = Batch(name, part, {}, 0.0)
@@ -196,7 +196,7 @@ class AskingInBatches:
         return message
 
     def collect(self, batch: Batch, found: "types.Batch") -> None:
-        """Journal the replies of a batch that has ended; queue what it leaves open again, or count it as failed."""
+        """Journal the replies of a batch that has ended; queue unanswered questions again, or count them as failed."""
         faults: dict[str, Exception] = {}
         path = self.folder.path / "answers.jsonl"
         for file_id in (found.output_file_id, found.error_file_id):
@@ -241,7 +241,7 @@ class AskingInBatches:
         return faults
 
     def count_unread(self, batch: Batch, faults: dict[str, Exception]) -> None:
-        """Count the billed lines without a usable reply, once even if the batch is collected again after a kill."""
+        """Count billed lines without a usable reply, only once even if the batch is collected again after a kill."""
         unread = [key for key, fault in faults.items() if isinstance(fault, TransientError) and fault.billed]
         if unread and batch.id not in self.journal.counted_batches:
             ceilings = {key: request_ceiling(batch.questions[key], self.config) for key in unread} | batch.ceilings
@@ -273,7 +273,7 @@ class AskingInBatches:
         self.folder.part_path(batch.part).unlink(missing_ok=True)
 
     def report(self) -> None:
-        """Print how far the batches are, if that changed; on a terminal, in the same line as before."""
+        """Print the progress of the batches if it has changed; on a terminal, on the same line as before."""
         collected = sum(key in self.journal for key in self.todo)
         answered = collected + sum(batch.done for batch in self.open)
         line = f"{answered} of {len(self.todo)} answered, {collected} of them collected, {len(self.open)} batches "

@@ -1,4 +1,4 @@
-"""The folder of a run's batches: what is known of each batch, and the input files of those under way."""
+"""The folder of a run's batches: the state of each batch, and the input files of those under way."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def folder_of(journal: Path) -> Path:
 
 
 def has_batches(journal: Path) -> bool:
-    """Whether batches of a journal may be under way, so that replies are paid that it does not hold yet."""
+    """Whether batches of a journal may be under way, whose replies are paid but not yet in the journal."""
     return any(folder_of(journal).glob("part-*.jsonl"))
 
 

@@ -138,7 +138,7 @@ class Provider:
 
 
 def _checked(result: Result, **types: type) -> Result:
-    """Check for these attributes: the client builds its objects from any JSON, and leaves a proxy's page a string."""
+    """Check the types of attributes: the client builds objects from any JSON, and returns a proxy's page as text."""
     for name, expected in types.items():
         if not isinstance(getattr(result, name, None), expected):
             raise ValueError(f"no {name} in the response: {result!r:.2000}")
@@ -152,7 +152,7 @@ def request_line(question: Question, config: TeacherConfig) -> bytes:
 
 
 def read_line(row: Any, question: Question, config: TeacherConfig) -> JournalRecord:
-    """Read the reply in a line of an output or error file; without one, raise what `http_errors` makes of it."""
+    """Read the reply in a line of an output or error file; without one, raise what `exception_of` returns."""
     response = row.get("response")
     response = response if isinstance(response, dict) else {}
     status, body = response.get("status_code"), response.get("body")

@@ -15,18 +15,18 @@ from .journal import Asked, Journal
 from .records import JournalRecord, ReplyCounts
 from .requests import LIMITS, Question, address, other_keys, request_ceiling, request_parameters
 
-MOST_SEEN = 100_000  # keys in memory, to ask no question twice that is in flight
+MOST_SEEN = 100_000  # keys in memory, so that no question in flight is asked again
 
 
 class TeacherClient:
-    """Asks a recipe's teacher what its open journal does not hold yet, and journals every reply when it arrives.
+    """Asks a recipe's teacher the questions without a reply in its open journal, and journals each reply on arrival.
 
     `counts` holds what was asked and paid. Without a model, nothing is asked.
     """
 
     def __init__(self, config: TeacherConfig, journal: Journal) -> None:
         self.config, self.journal, self.counts = config, journal, ReplyCounts()
-        left = journal.unread + journal.in_flight  # a kill left requests in flight
+        left = journal.unread + journal.in_flight  # `in_flight` is what a killed run left
         self.counts.cost_before += journal.spent.cost + left
         self.counts.bound += journal.spent.bound + left
         self.asked: Asked = {
@@ -43,7 +43,7 @@ class TeacherClient:
             )
 
     def plan(self, questions: Iterable[Question]) -> tuple[int, float]:
-        """Requests that asking these questions would send, and the most they can cost in dollars. Sends nothing."""
+        """Number of requests that these questions need, and their maximum cost in dollars. Sends nothing."""
         ceilings = {
             question.key: request_ceiling(question, self.config)
             for question in questions
@@ -52,10 +52,10 @@ class TeacherClient:
         return len(ceilings), sum(ceilings.values())
 
     def fetch(self, questions: Iterable[Question], total: int) -> None:
-        """Ask `total` questions, few of them in memory at once, and journal the replies; `counts` says what got none.
+        """Ask `total` questions, few in memory at once, and journal the replies; `counts` has those without a reply.
 
-        Raises UserError if asking on is useless (a wrong key, no quota, an unknown model, an endpoint that is down),
-        and if batches are under way that this would pay for again.
+        Raises UserError if further requests would fail too (a wrong key, no quota, an unknown model, an endpoint that
+        is down), or if batches are under way whose replies would be paid for again.
         """
         self.counts.total += total
         if self.journal.in_flight:
@@ -82,7 +82,7 @@ class TeacherClient:
             else:
                 endpoint = open_endpoint(self.config, key)
                 asyncio.run(Asking(todo, self.journal, self.config, self.counts, endpoint).run())
-        for _ in todo:  # count what stays open: the cap was met, or there is no model
+        for _ in todo:  # count the questions that stay open because of the cap or without a model
             pass
 
     def _open(self, questions: Iterable[Question]) -> Iterator[Question]:
@@ -99,22 +99,22 @@ class TeacherClient:
                 yield question
 
     def _reuse(self, question: Question) -> bool:
-        """Journal a question's reply under another limit of its length also as its own; whether there is one."""
+        """Journal a copy of the question's reply under another limit of its length; return whether there is one."""
         reply = self._reply_under_another_limit(question)
         if reply:
             self.journal.append({
                 **reply, "key": question.key, "copy_of": reply["key"], "cost": 0.0,
-                "passage_id": question.passage_id, "variant": question.variant,  # a batch had neither
+                "passage_id": question.passage_id, "variant": question.variant,  # may be empty in a reply of a batch
             })  # fmt: skip
         return reply is not None
 
     def _reply_under_another_limit(self, question: Question) -> JournalRecord | None:
-        """The question's reply under another limit of its length, unless that limit cut it."""
+        """The question's reply under another limit of its length, unless it was cut at that limit."""
         found = map(self.journal.get, other_keys(question, self.config, self.others))
         return next((record for record in found if record and record["finish_reason"] != "length"), None)
 
 
 @cache
 def _say_once(line: str) -> None:
-    """Print a line, once: a pilot and a preview build two clients of the same journal."""
+    """Print a line only once, because a pilot and a preview build two clients of the same journal."""
     print(line)

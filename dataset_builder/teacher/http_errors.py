@@ -14,7 +14,7 @@ from open_ner.tools.errors import UserError
 from ..config import TeacherConfig
 from .parse import PASSAGE_CODES
 
-# rejections in a row, unusable replies or 429s: the reason is then the key or the request, not a passage
+# this many rejections in a row, unusable replies or 429s are caused by the key or the request, not by a passage
 MOST_ALIKE = 10
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 DENIED_CODES = ("invalid_api_key", "model_not_found")
@@ -33,7 +33,7 @@ class RateLimited(Exception):
 
 
 class TransientError(Exception):
-    """A fault that may pass. `billed`: a reply that could not be read may have been paid, as after a timeout."""
+    """A temporary fault. `billed`: a reply may have been billed although it could not be read, as after a timeout."""
 
     def __init__(self, message: str, billed: bool = False) -> None:
         super().__init__(message)
@@ -74,7 +74,7 @@ def exception_of(
 ) -> Exception:
     """Map an HTTP error to the exception to raise; UserError if every other request would meet the same error.
 
-    `status` is 0 if a batch ended without one; `unknown` replaces the message for status 404 if no model is concerned.
+    `status` is 0 if a batch ended without one; `unknown` is the message for status 404 if it is not about the model.
     """
     code, message = error[0], mask(error[1], config) or f"status {status}"
     wait = retry_after(headers)

@@ -1,4 +1,4 @@
-"""The journal: an append-only file of the teacher's verbatim replies, so that no reply is ever paid twice.
+"""The journal: an append-only file of the teacher's verbatim replies, so that no reply is ever paid for twice.
 
 Each line is a JSON object whose last field is a checksum of the rest; the first line is a header. The key of a reply
 is the SHA-256 of model, parameters and messages: a changed prompt asks again, changed parsing costs nothing.
@@ -26,7 +26,7 @@ SYNC_SECONDS = 0.1
 
 
 class Asked(TypedDict):
-    """What a run asked: a model by its name at an address, with its limits of the reply's length."""
+    """The teacher of a run: the name of the model, its address, and the limits of the reply's length."""
 
     model: str | None
     address: str
@@ -34,28 +34,28 @@ class Asked(TypedDict):
 
 
 class Note(TypedDict, total=False):
-    """A line of the journal that is not a reply, with one or more of these."""
+    """A line of the journal that is not a reply, with one or more of these fields."""
 
     journal: int  # FORMAT
     run: str  # in the first line: a name that no other journal has
     shard: str  # in the first line of the journal of a shard, such as 2/4
-    merged: str  # the `run` of a shard's journal, of which all lines are in this one
-    unread: float  # dollars at most, of requests that may have been billed without a readable reply
+    merged: str  # the `run` of a shard's journal, whose lines are all in this one
+    unread: float  # maximum dollars of requests that may have been billed without a readable reply
     batch: str  # with `unread`: id of the batch of these requests
-    in_flight: float  # dollars at most, of the requests in flight; still in the file after a kill
+    in_flight: float  # maximum dollars of the requests in flight; stays above 0 after a kill
     asked: Asked
 
 
 class Journal:
     """An open journal; a context manager that locks the file against other processes.
 
-    Of each reply, a hash of its key and its place in the file are in memory, about 120 bytes. `key in journal` says
+    For each reply, a hash of its key and its place in the file are in memory, about 120 bytes. `key in journal` says
     whether a question has a reply.
 
     Args:
         path: the file, which is created if it does not exist.
         shard: name of the shard in the header of a new file.
-        other: another open journal, of which `in` and `get` find the replies too.
+        other: another open journal, whose replies `in` and `get` find too.
         reading: only read; several processes may do so at a time, and none may write meanwhile.
 
     Attributes:
@@ -69,7 +69,7 @@ class Journal:
         self._places: dict[bytes, int] = {}  # of the last reply of each key, in the file
         self.damaged = 0
         self.spent = Spent()
-        self.unread = self.in_flight = 0.0  # the sum of these notes, and the last one
+        self.unread = self.in_flight = 0.0  # the sum of all notes `unread`, and the last note `in_flight`
         self.counted_batches: set[str] = set()  # batches whose unreadable replies are part of `unread`
         self.asked: list[Asked] = [] if other is None else list(other.asked)
         self.run = ""  # of the header
@@ -149,7 +149,7 @@ class Journal:
         self.run = note.get("run", self.run)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Open questions again that have a reply; the reply stays in the file."""
+        """Treat questions that have a reply as open again; the reply stays in the file."""
         for key in keys:
             self._places.pop(_short(key), None)
 

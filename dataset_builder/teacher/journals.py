@@ -1,7 +1,7 @@
-"""The journals of a run: `journal.jsonl`, and beside it those of the shards of the stage `annotate` until a merge.
+"""The journals of a run: `journal.jsonl`, and, until a merge, those of the shards of the stage `annotate` beside it.
 
 A shard pays for no reply that `journal.jsonl` has. All shards lock that file for reading and a merge locks it for
-writing, so that neither runs beside the other. Journals of another number of shards must be merged first.
+writing, so that shards never run during a merge. Journals of another number of shards must be merged first.
 """
 
 import re
@@ -48,7 +48,7 @@ def find_journals(folder: Path) -> dict[Shard, Path]:
 
 
 def is_blank(path: Path) -> bool:
-    """Whether a journal has nothing but its first line, as that of a shard that found all replies elsewhere."""
+    """Whether a journal has only its first line, for example because its shard found all replies elsewhere."""
     with path.open("rb") as lines:
         return not (lines.readline() and lines.readline())
 
@@ -61,14 +61,14 @@ def remove_journals(journals: Iterable[Path]) -> None:
 
 
 def require_merged(folder: Path) -> None:
-    """Raise UserError if a run has journals of shards, whose replies `journal.jsonl` lacks."""
+    """Raise UserError if a run has journals of shards with replies that `journal.jsonl` lacks."""
     if found := [path for path in find_journals(folder).values() if not is_blank(path)]:
         raise UserError(f"{found[0]} is the journal of a shard that is not merged ({len(found)} in all): {MERGE}")
 
 
 @contextmanager
 def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
-    """Open the journal of a run, or of one of its shards, which then also finds the replies of the run's journal.
+    """Open the journal of a run or of a shard; a shard's journal also finds the replies of the run's journal.
 
     Raises UserError if another process uses it, or if replies may be elsewhere: in journals of shards, of another
     number of shards, or in a batch that is under way.
@@ -85,7 +85,7 @@ def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
         path = folder / f"journal-{shard.suffix}.jsonl"
         with Journal(path, str(shard), whole) as journal:
             if others := [path for other, path in find_journals(folder).items() if other.count != shard.count]:
-                if is_blank(path):  # or this one would have to be merged too
+                if is_blank(path):  # otherwise this one would have to be merged too
                     path.unlink()
                 raise UserError(f"{others[0]} is of another number of shards than --shard {shard}: {MERGE}")
             if journal.run not in whole.merged:
@@ -100,7 +100,7 @@ def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
 
 
 def share_cost(config: TeacherConfig, journal: Journal, shard: Shard) -> TeacherConfig:
-    """Return the options of a shard: it may spend its part of what the run's journal leaves of `max_cost`."""
+    """Return the options of a shard, whose `max_cost` is its part of what the run's journal leaves of `max_cost`."""
     if config.max_cost is None or journal.other is None:
         return config
     whole = journal.other

@@ -25,7 +25,7 @@ from .stage import open_questions
 def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool = False) -> str | None:
     """Move all replies of the shards' journals into `journal.jsonl`.
 
-    The new file replaces the old one at once, and the journals of the shards are removed after that. A merge that was
+    The new file replaces the old one atomically, and then the journals of the shards are removed. A merge that was
     interrupted can be run again; no reply is lost or counted twice.
 
     Args:
@@ -45,7 +45,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
     with Journal(folder / WHOLE) as whole:
         found = find_journals(folder)  # again, because no shard can start or end now
         due = {shard: path for shard, path in found.items() if not _is_merged(shard, path, whole)}
-        if not allow_incomplete and not all(map(is_blank, due.values())):  # blank ones: shards run again after a merge
+        if not allow_incomplete and not all(map(is_blank, due.values())):  # blank: of shards run again after a merge
             _require_all(due, folder)
         if under_way := [shard for shard, path in found.items() if has_batches(path)]:
             why = "have batches that may be under way, and their replies are paid: run them again, then merge"
@@ -71,7 +71,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
 
 
 def _is_merged(shard: Shard, path: Path, whole: Journal) -> bool:
-    """Whether a merge that was interrupted has copied a journal. Raises UserError if it is not that of its shard."""
+    """Whether an interrupted merge has copied a journal. Raises UserError if the file is not the shard's journal."""
     with path.open("rb") as lines:
         line = lines.readline()
     header = read_line(line) or {}
@@ -91,8 +91,8 @@ def _require_all(due: dict[Shard, Path], folder: Path) -> None:
 
 
 def _append(shard: Shard, path: Path, whole: Journal, file: BinaryIO) -> None:
-    """Copy the lines of a shard's journal, and note that they are merged and what was billed without a reply."""
-    with Journal(path, str(shard)) as journal:  # which repairs its last line
+    """Copy the lines of a shard's journal, and note that it is merged and what was billed without a reply."""
+    with Journal(path, str(shard)) as journal:  # opening repairs a torn last line
         with path.open("rb") as lines:
             next(lines)
             for line in lines:

@@ -2,8 +2,8 @@
 
 A known limit is a token bucket with a burst of `SPARE` seconds. An unknown one is estimated by additive increase and
 multiplicative decrease: the rate grows by a constant with each answer, and falls to half the rate of answers when the
-share of 429s rises above its normal level. If that does not reduce it, the rate limit is removed, and that share is
-the new normal level.
+share of 429s rises above its normal level. If that does not reduce the share, the rate limit is removed, and the share
+becomes the new normal level.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from .http_errors import LONGEST_WAIT
 SHARE = 0.99  # fraction of a known limit to use, because clocks differ
 SPARE = 0.25  # seconds of unused rate that a burst may catch up
 SAMPLE, SECONDS = 20, 1.0  # minimum requests and seconds of a sample
-KNOWN = 0.95  # share of these requests whose outcome must be known
+KNOWN = 0.95  # share of a sample's requests whose outcome must be known
 MARGIN = 0.03  # tolerated increase of the share of 429s, in addition to two standard errors
 UNCHANGED = 0.6  # a cut has not helped if the share of 429s stays above this fraction of the earlier one
 NEAR, SLOW, FAST = 0.2, 0.02, 0.3  # an answer adds SLOW requests/s within a relative NEAR of the last limit, else FAST
@@ -86,7 +86,7 @@ class Pacer:
         The pause takes about `wait` seconds.
         """
         self.throttled += 1
-        self._in_a_row += sent >= self._paused_until  # those that were in flight before a pause count once
+        self._in_a_row += sent >= self._paused_until  # requests sent before a pause cannot cause another one
         self._limited += self._since <= sent <= self._until
         now = time.monotonic()
         if self._in_a_row >= PAUSE_AFTER and now >= self._answer_time + SECONDS:

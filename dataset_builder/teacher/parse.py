@@ -21,7 +21,7 @@ STRING = "|".join((DOUBLE, SINGLE, CURLY_DOUBLE, CURLY_SINGLE, *WIDE_QUOTED))
 WIDE = str.maketrans("（）［］【】｛｝，、：", "()[][]{},,:")  # Chinese and Japanese marks between strings
 TOKEN = re.compile(
     rf"\s*+(?:(?:([(（])|[\[［【])\s*+({STRING})\s*+[,，、]\s*+({STRING})\s*+(?:[,，、]\s*+)?"
-    rf"(?(1)[)）]|[\]］】])"  # most pairs in one match
+    rf"(?(1)[)）]|[\]］】])"  # matches most pairs at once
     rf"|([\[({{［【（｛])|([\])}}］】）｝])|([,:，、：])|({STRING})|(-?\d[\d.eE+-]*+)"
     r"|(true|false|null|True|False|None)\b)",
     re.DOTALL,
@@ -30,7 +30,7 @@ SPAN, TYPE, OPEN, CLOSE, SEPARATOR, TEXT, NUMBER, WORD = range(2, 10)  # groups 
 OPENING = re.compile(r"[\[{［【｛][\[({［【（｛\s]*+")
 # may follow the opening brackets of data; anything else is prose: "[of entities]"
 DATA = frozenset("\"'“„‘「『＂])}］】）｝")
-# a heading such as 【「会社」の一覧】: behind its quoted words comes neither a separator nor a bracket
+# a heading such as 【「会社」の一覧】: its quoted words are followed by neither a separator nor a bracket
 HEADING = re.compile(rf"(?:[［【｛]|[\[{{](?=\s*+[「『]))\s*+(?:{STRING})\s*+(?=[^\s,，、:：\])}}］】）｝])")
 CLOSING = {"[": "]", "(": ")", "{": "}"}
 MAX_DEPTH = 16
@@ -115,7 +115,7 @@ def plain_reason(finish_reason: str) -> str:
 
 
 def without_thoughts(reply: str) -> str:
-    """What follows the last thoughts of a reasoning model, which may hold drafts; thoughts without an end are cut."""
+    """Return the reply after the last thoughts of a reasoning model, which may contain drafts; cut unfinished ones."""
     reply = reply[max((match.end() for match in THOUGHT.finditer(reply)), default=0) :]
     draft = DRAFT.search(reply)
     return reply[: draft.start()] if draft else reply
@@ -124,7 +124,7 @@ def without_thoughts(reply: str) -> str:
 def _read_value(reply: str, position: int) -> tuple[Value, int]:
     """Read the value that opens at `position`; return it, or the reason to reject it, and its end.
 
-    Objects become tuples of (name, value), to keep repeated names; numbers become 0; true, false and null, None.
+    Objects become tuples of (name, value), to keep repeated names; numbers become 0; true, false and null become None.
     """
     outer: list[tuple[str, list[Value]]] = []
     items: list[Value] = []

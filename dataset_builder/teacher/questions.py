@@ -98,7 +98,7 @@ class Questioner:
                 raise UserError(f"prompt {prompt!r} does not use the variable `{unused}`: {how}")
 
     def _find_unused(self, prompt: str) -> str | None:
-        """Return the first variable that has a value and makes no difference to a prompt that must use it."""
+        """Return the first variable with a value that a prompt must use but does not."""
         given = {"passage": "Ada", **self.variables}
         messages = build_messages(prompt, "", given)
         words = " ".join(message["content"] for message in messages).casefold()

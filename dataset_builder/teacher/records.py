@@ -25,7 +25,7 @@ class JournalRecord(TypedDict):
     model: str | None  # as the endpoint names it
     cost: NotRequired[float]  # dollars, at the prices when it was paid; a reply without it cost nothing
     address: NotRequired[str]  # of the endpoint, without credentials
-    copy_of: NotRequired[str]  # key of the reply, under another limit of its length, that this one repeats
+    copy_of: NotRequired[str]  # key of the reply that this one repeats, asked with another limit of its length
     seconds: NotRequired[float]  # from request to reply
     time: NotRequired[str]  # UTC, ISO 8601; the journal sets it when the record is written
 
@@ -36,7 +36,7 @@ class Spent:
 
     paid: int = 0  # number of replies that were paid for
     cost: float = 0.0  # dollars
-    bound: float = 0.0  # dollars of these that are an upper bound, because the endpoint did not state the tokens
+    bound: float = 0.0  # the part of `cost` that is an upper bound, because the endpoint did not state the tokens
 
     def add(self, record: JournalRecord) -> None:
         """Add a reply."""
@@ -55,15 +55,15 @@ class ReplyCounts:
     recorded: int = 0  # replies from recorded files
     asked: int = 0  # replies paid for
     failed: int = 0  # questions without a reply after all retries
-    rejected: int = 0  # of the replies: passages that the endpoint rejects for good
+    rejected: int = 0  # passages that the endpoint rejects for good; the rejections count as replies
     unanswered: Counter[str] = field(default_factory=Counter)  # questions still without a reply, by variant
     prompt_tokens: int = 0
     reply_tokens: int = 0
     cost: float = 0.0
-    cost_before: float = 0.0  # of what was in the journal already
-    bound: float = 0.0  # dollars of these two that are an upper bound, not the exact cost
+    cost_before: float = 0.0  # dollars spent before this run, by the journal
+    bound: float = 0.0  # the part of `cost` and `cost_before` that is an upper bound, not the exact cost
     last_fault: str = ""  # why the last failed question got no reply
-    last_rejection: str = ""  # why the endpoint rejected the last of these passages
+    last_rejection: str = ""  # why the endpoint rejected the last rejected passage
 
     @property
     def missing(self) -> int:
@@ -96,7 +96,7 @@ class ReplyCounts:
         self.bound += record_bound(record)
 
     def count_unread(self, dollars: float) -> None:
-        """Add what requests cost at most that may be billed although their replies cannot be read."""
+        """Add the maximum cost of requests that may be billed although their replies cannot be read."""
         self.cost += dollars
         self.bound += dollars
 
@@ -116,7 +116,7 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
         message, fault = {}, "" if finish_reason == "content_filter" else f"not a chat completion: {response!r:.2000}"
     finish_reason = "refusal" if message.get("refusal") else finish_reason
     reply = message.get("content") or message.get("refusal") or ""
-    if isinstance(reply, list):  # parts, of which some may hold thoughts
+    if isinstance(reply, list):  # a list of parts, some of which may be the model's thoughts
         texts = [part.get("text") for part in reply if isinstance(part, dict) and part.get("type", "text") == "text"]
         reply = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(reply, str):
@@ -127,7 +127,7 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
         thoughts = " after reasoning" if message.get("reasoning_content") or message.get("reasoning") else ""
         fault = f"the completion is empty{thoughts}, finish_reason {given!r}"
     if fault:
-        # the error of a response of status 200 may give the status of an HTTP error as its code
+        # the code of an error in a response with status 200 may be the status of an HTTP error
         error = choice.get("error") or body.get("error") or fault
         found, number = find_error(error), str(error.get("code") if isinstance(error, dict) else "")
         status = int(number) if number.isdecimal() else 400 if found[0] in PASSAGE_CODES else 0
@@ -139,7 +139,7 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
     used = {"prompt_tokens": 0, "completion_tokens": 0}
     for name in ("prompt_tokens", "completion_tokens"):
         count = usage.get(name)
-        if isinstance(count, int | float) and 0 <= count < MOST_TOKENS:  # not inf or NaN: the reply is paid, keep it
+        if isinstance(count, int | float) and 0 <= count < MOST_TOKENS:  # ignore inf and NaN, but keep the paid reply
             used[name] = int(count)
     record = make_record(question, reply, finish_reason, model if isinstance(model, str) else None, used)
     total = usage.get("total_tokens")

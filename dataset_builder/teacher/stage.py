@@ -20,10 +20,10 @@ from .requests import Question
 def annotate(
     passages: Collection[Passage], journal: Journal, config: TeacherConfig, most: int | None = None
 ) -> ReplyCounts:
-    """Bring the journal up to date for these passages; can be resumed at any point, and pays nothing twice.
+    """Bring the journal up to date for these passages; can be resumed at any point, and pays for nothing twice.
 
-    `passages` is read as replies arrive and never held in memory. With `most`, ask that many of the open questions, a
-    seeded sample: the pilot of a dry run.
+    `passages` is read as replies arrive and never held in memory. With `most`, ask only a seeded sample of this many
+    open questions: the pilot of a dry run.
     """
     client = TeacherClient(config if most is None else replace(config, batch=False), journal)
     todo, total = _take_recorded(passages, journal, config, client.counts), len(passages) * len(config.variants)

@@ -40,7 +40,7 @@ class TypeSet:
         self._names = {type_key(name): name for name in self.definitions}
 
     def find(self, name: str) -> str | None:
-        """Return the type that a name means, in any case and with white space around it; None for other types."""
+        """Return the type with this name, ignoring case and white space around it; None if there is none."""
         return self._names.get(type_key(name))
 
 

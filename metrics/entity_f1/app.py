@@ -1,4 +1,4 @@
-"""The Space of the metric: predictions and references as JSON, and their scores."""
+"""The Space of the metric: enter predictions and references as JSON, and see their scores."""
 
 import json
 from html import escape
@@ -24,7 +24,7 @@ def compute(configuration: str, predictions: str, references: str) -> dict[str, 
     try:
         metric = evaluate.load(str(HERE / "entity_f1.py"), configuration)
         return metric.compute(predictions=json.loads(predictions), references=json.loads(references)) or {}
-    except (ValueError, TypeError, KeyError) as error:  # the notice shows HTML
+    except (ValueError, TypeError, KeyError) as error:  # escaped, because gradio renders it as HTML
         raise gr.Error(escape(f"{error!s:.500}"), title="Not scored", print_exception=False) from None
 
 

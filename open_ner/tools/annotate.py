@@ -1,13 +1,14 @@
-"""Annotate a dataset with a student: all its columns and one of entities, as a folder of Parquet files.
+"""Annotate a dataset with a student: write its columns and a new one of entities to a folder of Parquet files.
 
     open-ner annotate --dataset_name org/texts --types person,city --model org/student --output_dir runs/entities
     open-ner annotate --dataset_name texts.jsonl --text_column body --limit 1000 --model M --output_dir DIR
     accelerate launch --module open_ner annotate --dataset_name org/texts --model M --output_dir DIR
     open-ner annotate --dataset_name org/texts --model M --output_dir DIR --shard 3/8
 
-`accelerate launch` starts a process per GPU; each makes its own files of the folder. After an interruption the same
-command makes the files that are missing. `--shard I/N` makes a part of the files, for N jobs with one folder; the
-command without --shard makes what is missing and counts the entities. A row without a text gets null, not a list.
+`accelerate launch` starts one process per GPU; each writes its own files to the folder. After an interruption, run the
+same command again to write the missing files. `--shard I/N` writes one of N parts of the files, for N jobs with one
+folder; then run the command without --shard to write what is missing and count the entities. A row without a text
+gets null, not a list.
 """
 
 import os
@@ -37,7 +38,7 @@ FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parque
 
 @dataclass
 class Annotated:
-    """A finished folder: its files in order, and what is in them."""
+    """A finished folder: its files in order, and counts of their rows and entities."""
 
     files: list[Path]
     rows: int = 0
@@ -46,7 +47,7 @@ class Annotated:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Annotate, and say what is in the folder."""
+    """Annotate, and print a summary of the folder."""
     args = build_parser("open-ner annotate", __doc__ or "").parse_args(arguments)
     if done := annotate(args):
         print(f"{args.output_dir}: {describe(done)}")
@@ -70,20 +71,26 @@ def build_parser(name: str, description: str) -> ArgumentParser:
     add("--limit", type=int, metavar="N", help="annotate only the first N rows")
     add("--output_dir", type=Path, required=True, metavar="DIR", help="folder to write to; a run is continued there")
     add("--shard", metavar="I/N", help="make only the I-th of N parts of the files, such as 3/8")
-    add("--rows_per_file", type=int, default=2000, metavar="N", help="an interruption loses no more than these (2000)")
+    add(
+        "--rows_per_file",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="rows in each file, lost at most by an interruption (2000)",
+    )
     add("--batch_size", type=int, default=128, metavar="N", help="texts given to the student at once (128)")
     add("--device", help="cpu, cuda:0, mps; default: an accelerator if there is one, each process its own")
     return parser
 
 
 def annotate(args: Namespace) -> Annotated | None:
-    """Write the files of this process; the first process waits for all others and returns what is in the folder.
+    """Write the files of this process; the first process waits for the others and summarizes the folder.
 
     Args:
-        args: of `build_parser`.
+        args: options of `build_parser`.
 
     Returns:
-        What is in the folder; None in the other processes, and for a shard.
+        The files and counts of the folder; None in the other processes, and for a shard.
 
     Raises:
         UserError: an option is invalid, the dataset or the student cannot be read, or the folder has another run.
@@ -120,18 +127,18 @@ def annotate(args: Namespace) -> Annotated | None:
     if rank:
         return None
     due = [file for i, file in enumerate(files) if i // processes % shards == shard - 1]
-    while not all(file.exists() for file in due):  # made by other processes; their launcher ends all if one fails
+    while not all(file.exists() for file in due):  # other processes write them; if one fails, the launcher ends all
         time.sleep(1)
     if args.shard:
         print(f"{args.output_dir}: shard {args.shard} has its {len(due)} of the {number} files")
         return None
-    for leftover in (args.output_dir / "data").glob("*.partial"):  # of processes that were killed
+    for leftover in (args.output_dir / "data").glob("*.partial"):  # left by processes that were killed
         leftover.unlink(missing_ok=True)
     return read_folder(args.output_dir)
 
 
 def find_commit(name: str, kind: str, revision: str | None) -> str | None:
-    """Return the commit of a repository's revision, or offline the revision as given; None for a local path."""
+    """Return the commit of a repository's revision; offline, the revision as given; for a local path, None."""
     from httpx2 import TransportError
     from huggingface_hub import HfApi, constants
 
@@ -148,7 +155,7 @@ def find_commit(name: str, kind: str, revision: str | None) -> str | None:
 
 
 def load_rows(args: Namespace) -> "tuple[Dataset, str | None]":
-    """Load the rows to annotate, and the commit that they are from if they are on the Hub."""
+    """Return the rows to annotate, and the commit of the dataset if it is on the Hub."""
     try:
         import datasets
         from datasets.exceptions import DatasetsError
@@ -169,13 +176,13 @@ def load_rows(args: Namespace) -> "tuple[Dataset, str | None]":
     except (DatasetsError, OSError, ValueError) as error:
         where = f"dataset {args.dataset_name!r}, config {config!r}, split {split!r}"
         raise UserError(f"{where} cannot be read: {' '.join(str(error).split()):.300}") from None
-    datasets.disable_progress_bars()  # of writing each file
+    datasets.disable_progress_bars()  # one for each written file
     _check_columns(rows, args)
     return rows.select(range(min(args.limit or len(rows), len(rows)))), revision
 
 
 def _check_columns(rows: "Dataset", args: Namespace) -> None:
-    """Raise UserError unless there are rows, a column of texts, and room for a column of entities."""
+    """Raise UserError if there are no rows, no column of texts, or already a column of entities."""
     from datasets import Value
 
     texts = [name for name, kind in rows.features.items() if kind in (Value("string"), Value("large_string"))]
@@ -200,7 +207,7 @@ def _write(
     files: Sequence[Path], numbers: Sequence[int], rows: "Dataset", tagger: "OpenNERPipeline", args: Namespace,
     record: AnnotationRecord,
 ) -> None:  # fmt: skip
-    """Write those of the files that are missing; the rows of file `i` begin at `i * rows_per_file`."""
+    """Write the files that do not exist yet; the rows of file `i` begin at `i * rows_per_file`."""
     from datasets import Features, List, Value
     from tqdm import tqdm
 
@@ -209,7 +216,7 @@ def _write(
     size = args.rows_per_file
     places = [range(i * size, min((i + 1) * size, len(rows))) for i in numbers]
     there = sum(len(place) for place, file in zip(places, files, strict=True) if file.exists())
-    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; each update is a line of a log file
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds; in a log file each update is a new line
     bar = tqdm(total=sum(map(len, places)), initial=there, desc="annotate", unit=" rows", mininterval=interval)
     for place, file in zip(places, files, strict=True):
         if file.exists():
@@ -222,7 +229,7 @@ def _write(
             answers = iter(tagger(asked, types=record["types"], batch_size=args.batch_size, **record["options"]))
             found += [None if text is None else next(answers) for text in texts]
             bar.update(len(texts))
-        # a name of its own, because a process that lost its launcher may still be writing the same file
+        # a unique name, because a process that lost its launcher may still be writing the same file
         partial = file.with_name(f"{file.name}.{uuid4().hex}.partial")
         part.add_column(args.entities_column, found, feature=Features({"_": kind})["_"]).to_parquet(partial)
         with suppress(FileNotFoundError):  # removed by a process that found all files complete
@@ -231,7 +238,7 @@ def _write(
 
 
 def read_folder(folder: Path) -> Annotated:
-    """Count what is in a finished folder."""
+    """Count the rows and entities of a finished folder."""
     from pyarrow import parquet
 
     column = read_record(folder)["entities_column"]
@@ -245,7 +252,7 @@ def read_folder(folder: Path) -> Annotated:
 
 
 def describe(done: Annotated) -> str:
-    """Say in one line what is in a folder."""
+    """Summarize a folder in one line."""
     types = ", ".join(f"{number:,} {name}" for name, number in done.entities.most_common(10))
     line = f"{done.rows:,} rows, {done.entities.total():,} entities{f' ({types})' if types else ''}"
     return line + (f"; null in rows without a text: {done.without_text:,}" if done.without_text else "")

@@ -15,7 +15,7 @@ class UserError(Exception):
 
 @contextmanager
 def readable_weights() -> Iterator[None]:
-    """Raise OSError if weights cannot be read; safetensors and pickle raise exceptions of their own kind."""
+    """Raise OSError if weights cannot be read, in place of the errors of safetensors and pickle."""
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
@@ -30,7 +30,7 @@ def readable_weights() -> Iterator[None]:
 def run(main: Callable[[], None], resumes: bool = False) -> None:
     """Run a command's `main`; after a known error, print one line to stderr and exit with a status.
 
-    `resumes` tells whether the same command goes on after an interruption.
+    `resumes`: whether the same command, run again after an interruption, goes on from there.
     """
     try:
         return main()
@@ -52,5 +52,5 @@ def run(main: Callable[[], None], resumes: bool = False) -> None:
         else:
             raise
         status, line = 1, f"error: {cause}: {remedy}"
-    print(printable(line), file=sys.stderr)  # a message may have parts of the data
+    print(printable(line), file=sys.stderr)  # a message may contain parts of the data
     sys.exit(status)

@@ -17,7 +17,7 @@ Record = dict[str, Any]  # the object of a line; `text` and `types` are checked
 def answer_jsonl(lines: Iterable[bytes], name: str, ask: Ask, types: Any, batch_size: int) -> None:
     """Print the record of each line with `entities` added, as soon as its batch is answered; skip blank lines.
 
-    `types` is for records without `types`. `entities` and `error` in the input become `input_entities` and
+    `types` applies to records without `types`. `entities` and `error` in the input become `input_entities` and
     `input_error`, or `input_input_entities` if that name is taken, and so on. Raises UserError at the end if some
     lines could not be answered; their records have an `error`, which is also printed to stderr.
     """
@@ -63,7 +63,7 @@ def _answered(records: list[tuple[int, Record]], ask: Ask, types: Any) -> Iterat
         return types if record.get("types") is None else record["types"]
 
     def alike(numbered: tuple[int, Record]) -> tuple[bool, str]:
-        # as JSON: dicts that differ only in their order are equal, but the order of types decides ties
+        # compared as JSON, because equal dicts may differ in order, and the order of types decides ties
         return "error" in numbered[1], json.dumps(wanted(numbered[1]))
 
     for (broken, _), group in groupby(records, alike):

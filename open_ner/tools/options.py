@@ -1,4 +1,4 @@
-"""Options of the commands that ask a student, and the student that they name."""
+"""Options of the commands that ask a student, and the loading of that student."""
 
 import json
 import re
@@ -14,7 +14,7 @@ SHARD = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")  # at most 999,999 sh
 
 
 def add_answer_options(parser: ArgumentParser) -> None:
-    """Add what a call of a student can be given: types, and which spans it returns."""
+    """Add the options of a call of a student: the types, and which spans it returns."""
     add = parser.add_argument
     types = "entity types, separated by commas, each a name or name=definition; or a JSON list or object (for "
     add("--types", help=f"{types}definitions with commas); default: those saved with the model")
@@ -22,11 +22,15 @@ def add_answer_options(parser: ArgumentParser) -> None:
     overlaps = "flat: no two spans share a character, the surest is kept; nested: types compete only for the same span"
     add("--overlaps", choices=("flat", "nested", "all"), help=f"{overlaps}; all: every span")
     add("--best", action="store_true", help="keep only the surest span of each type")
-    add("--occurrences", choices=("all", "first"), help="of each answer: all, or the first")
+    add(
+        "--occurrences",
+        choices=("all", "first"),
+        help="keep all places of an answered string, or the first",
+    )
 
 
 def answer_options(args: Namespace) -> dict[str, Any]:
-    """Return the options of `add_answer_options` that were given, but for the types; a student has defaults."""
+    """Return the given options of `add_answer_options` except the types; the student has defaults for the rest."""
     options = {name: value for name in ("overlaps", "occurrences", "best") if (value := getattr(args, name))}
     return options | ({} if args.threshold is None else {"threshold": read_threshold(args.threshold)})
 

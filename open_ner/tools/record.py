@@ -1,4 +1,4 @@
-"""The record of a folder that `annotate` makes: what its rows depend on, so that no other run is mixed with it."""
+"""The record of a folder that `annotate` writes: what its rows depend on, so that runs are not mixed."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ DECISIVE = re.compile(
 
 
 class AnnotationRecord(TypedDict):
-    """What determines the rows of a folder, saved as `annotation.json`; a folder with another one is not continued.
+    """The settings that determine the rows of a folder, saved as `annotation.json`; a run must have the same ones.
 
-    Of a local dataset or student only the name of its file or folder is saved, with a hash of what is in it, and its
-    revision is null.
+    For a local dataset or student, the name of its file or folder is saved without the path, with a hash of the
+    contents, and its revision is null.
     """
 
     dataset: str
@@ -31,7 +31,7 @@ class AnnotationRecord(TypedDict):
     dataset_revision: str | None
     fingerprint: str
     rows: int
-    limit: int | None  # null if there are not so many rows
+    limit: int | None  # null without a limit, or if there are fewer rows
     text_column: str
     entities_column: str
     model: str
@@ -55,7 +55,7 @@ def hash_student(folder: Path) -> str:
 def claim(folder: Path, record: AnnotationRecord) -> None:
     """Save the record of a new folder, unless another process of this run has; check that the folder has this run."""
     path, data = folder / RECORD, folder / "data"
-    filled = data.exists() and any(data.iterdir())  # looked up first: other processes write after saving the record
+    filled = data.exists() and any(data.iterdir())  # first, because other processes write after saving the record
     if not path.exists():
         if filled:
             raise UserError(f"{data} has files of something else: choose another --output_dir")
@@ -63,7 +63,7 @@ def claim(folder: Path, record: AnnotationRecord) -> None:
         own = folder / f"{uuid4().hex}.json"
         write_json(own, record)
         own.replace(path)
-    saved = {"model_fingerprint": record["model_fingerprint"], **read_record(folder)}  # older records have none
+    saved = {"model_fingerprint": record["model_fingerprint"], **read_record(folder)}  # older records lack it
     other = [key for key, value in record.items() if saved.get(key) != value]
     if other:
         raise UserError(

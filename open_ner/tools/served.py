@@ -45,7 +45,7 @@ BYTES_A_TOKEN = 4  # bytes of English text; used without a tokenizer
 # markers of turns in common chat templates; neutralized if there is no tokenizer with its special tokens
 MARKER = re.compile(r"<[|｜][^<>\s]{1,64}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 ANSWER_SCHEMA = {"name": "answer", "schema": {"type": "array", "items": {"type": "string"}}}
-READ_AHEAD = 2  # requests that are prepared for each one that may be in flight
+READ_AHEAD = 2  # requests prepared for each request that may be in flight
 Asked = tuple[str, Window, list[Future[Answer]]]  # a window of a text, and the answer to each query
 
 
@@ -55,16 +55,16 @@ class ServedNER:
     Args:
         base_url: address of the server with its `/v1`. The API key is read from `OPENAI_API_KEY`, if it is set.
         model: name of the served model; may be omitted if the server has only one.
-        types: default of the calls.
+        types: default types of a call.
         tokenizer: the student's (folder, Hub id or object). Long texts are then cut exactly as in the pipeline, and
             its special tokens are neutralized; without it a token counts as four bytes, and common chat markers are
             neutralized. A folder or Hub id also gives the saved defaults: types, window, calibration of scores.
         window: tokens of text read at once.
         max_new_tokens: bound of one answer, in tokens.
-        concurrency: requests in flight.
+        concurrency: number of requests in flight.
         timeout: seconds for one request, which is tried three times in all.
         scores: ask for token probabilities. If a server gives none, spans have the score None.
-        structured: ask for a JSON list by `response_format`, for students that do not keep to it by themselves.
+        structured: require a JSON list with `response_format`, for students that do not always answer with one.
         extra_body: fields to add to each request, such as `{"chat_template_kwargs": {"enable_thinking": False}}`.
 
     Raises:
@@ -84,7 +84,7 @@ class ServedNER:
         self.defaults = DEFAULTS.copy()
         if isinstance(tokenizer, str | os.PathLike):
             tokenizer = os.fspath(tokenizer)
-            with suppress(OSError, ValueError):  # there may be only a tokenizer
+            with suppress(OSError, ValueError):  # a folder may have a tokenizer but no config
                 self.defaults = saved_defaults(AutoConfig.from_pretrained(tokenizer))
             try:
                 tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(tokenizer))
@@ -111,7 +111,7 @@ class ServedNER:
         with _explained(base_url, key):
             names = [model] if model else [served.id for served in self.client.models.list()]
         if len(names) != 1:
-            raise ValueError(f"{base_url} serves {', '.join(names) or 'no model'}: name one as model")
+            raise ValueError(f"{base_url} serves {', '.join(names) or 'no model'}: pass one of them as model")
         self.model = names[0]
 
     def __call__(
@@ -160,11 +160,11 @@ class ServedNER:
                 if scores and (unknown := [answer for answer in answers if answer.text and not answer.logprobs]):
                     what = f" for the answer {unknown[0].text!r:.60}" if self.scores else ""
                     raise ValueError(
-                        f"{self.base_url} gives no probabilities{what} to compare with a threshold: omit it"
+                        f"{self.base_url} gives no probabilities{what} to compare with a threshold: omit the threshold"
                     )
                 if unread := sum(_unread(answer.text) for answer in answers):
                     place = f"{unread} of {len(answers)} answers on characters {window.start} to {window.end}"
-                    logger.warning("%s are not whole lists of strings", place)
+                    logger.warning("%s are not complete lists of strings", place)
                 answered.append((window, dict(zip(queries, answers, strict=True))))
                 if window.after is None:  # the last one of its text
                     yield text, answered
@@ -194,12 +194,15 @@ class ServedNER:
         answer = _to_answer(completion, self.base_url)
         if self.scores and answer.text and not _tokens(completion):
             self.scores = False
-            logger.warning("%s gives no token probabilities: without scores, the longest one wins", self.base_url)
+            logger.warning(
+                "%s gives no token probabilities: the longest of overlapping spans is kept",
+                self.base_url,
+            )
         return answer
 
 
 def _ahead(asked: Iterator[Asked], size: int) -> Iterator[Asked]:
-    """Yield from an iterator, up to `size` items later than they are taken, so that requests are sent early."""
+    """Yield the items of an iterator, but take up to `size` items ahead, so that requests are sent early."""
     waiting: deque[Asked] = deque()
     for each in asked:
         waiting.append(each)
@@ -209,12 +212,12 @@ def _ahead(asked: Iterator[Asked], size: int) -> Iterator[Asked]:
 
 
 def _unread(raw: str) -> bool:
-    """Whether an answer is not a whole list of strings, nor ends at a repeated string as in the pipeline."""
+    """Whether an answer neither is a whole list of strings nor ends at a repeated string, as in the pipeline."""
     return read_answer(raw) is None and end_of_repeat(raw) is None
 
 
 def _tokens(completion: ChatCompletion) -> list[ChatCompletionTokenLogprob]:
-    """Return the tokens of an answer with their probabilities; none if the server gives none."""
+    """Return the tokens of an answer with their probabilities; empty if the server gives no probabilities."""
     logprobs = completion.choices[0].logprobs
     return (logprobs and logprobs.content) or []
 

@@ -1,6 +1,6 @@
 """The spaCy component `open_ner`: `nlp.add_pipe("open_ner", config={"model": "org/model", "types": ["person"]})`.
 
-spaCy finds it by the entry point of the installed package; in a checkout, import this module first.
+spaCy finds it through the entry point of the installed package; in a checkout, import this module first.
 """
 
 import warnings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..pipeline import OpenNERPipeline
 
 AlignmentMode = Literal["strict", "contract", "expand"]
-DONE = {"strict": "left out", "contract": "shortened or left out", "expand": "widened"}  # with unaligned spans
+DONE = {"strict": "left out", "contract": "shortened or left out", "expand": "widened"}  # fate of unaligned spans
 
 
 @Language.factory(
@@ -54,7 +54,7 @@ def make_component(
 
 
 def _is_saved_unchanged(config: Config) -> bool:
-    """Whether the file `config.cfg` of a pipeline can hold this; some keys are parsed as other keys or as comments."""
+    """Whether `config.cfg` of a pipeline keeps this unchanged; some keys are read as other keys or as comments."""
     try:
         return Config().from_str(config.to_str()) == config
     except ValueError:
@@ -70,7 +70,7 @@ class OpenNERComponent(Pipe):
 
     Args:
         name: the component's name in the pipeline.
-        model: folder or Hub id of a student; after `from_disk` the folder inside of the pipeline's.
+        model: folder or Hub id of a student; after `from_disk`, the student's folder in that of the pipeline.
         types: names of entity types, or `{name: definition}`.
         options: other options of `OpenNERPipeline`, such as `threshold` and `overlaps`.
         alignment_mode: of `Doc.char_span`: whether a span that begins or ends inside a token is widened ("expand"),
@@ -137,7 +137,7 @@ class OpenNERComponent(Pipe):
                 unaligned.append(entity)
             if span is not None and len(span):
                 spans.append(span)
-                scores.append(cast(float, entity["score"]))  # only a served model has none
+                scores.append(cast(float, entity["score"]))  # None only for a served model
         doc.spans[self.spans_key] = spans
         doc.spans[self.spans_key].attrs |= {"scores": np.array(scores), "unaligned": unaligned}
         if self.annotate_ents:
@@ -149,11 +149,11 @@ class OpenNERComponent(Pipe):
 
     def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
         """Save the student in the pipeline's folder, so that `spacy.load` needs no other one."""
-        if Path(self.model).resolve() != Path(path).resolve():  # else it is there, and perhaps memory-mapped
+        if Path(self.model).resolve() != Path(path).resolve():  # else it is already there, and may be memory-mapped
             self.tagger.save_pretrained(path)
 
     def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> "OpenNERComponent":
-        """Use the student in the pipeline's folder, or if it was not saved there, that of the config."""
+        """Use the student in the pipeline's folder, or that of the config if it was not saved there."""
         if Path(path).is_dir():
             self.model, self.loaded = str(path), None
         return self

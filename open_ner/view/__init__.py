@@ -2,8 +2,8 @@
 
     open-ner view runs/my-dataset/annotations.type.jsonl --output page.html
 
-`open_page` reads a file, `render_html` and `render_terminal` show what it returns. `render_fragment` is for pages of
-others, such as the demo. Nothing here imports torch.
+`open_page` reads a file, `render_html` and `render_terminal` show what it returns. `render_fragment` is for other
+pages, such as the demo. Nothing here imports torch.
 """
 
 from .html import render_fragment, render_html

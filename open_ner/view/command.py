@@ -21,7 +21,7 @@ from .html import render_html
 from .sources import open_page
 from .terminal import render_terminal
 
-ON_A_PAGE, IN_A_TERMINAL = 200, 10  # passages
+ON_A_PAGE, IN_A_TERMINAL = 200, 10  # passages shown by default
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Render passages as one HTML file that needs no server, no network, and no script to be read.
 
 Everything from the data is escaped text or an escaped attribute. The content security policy allows only the page's
-own style and script, by their hashes: neither a script in the data nor any request could run, even if it got through.
+own style and script, by their hashes, so even if escaping failed, no script in the data and no request could run.
 """
 
 import base64
@@ -16,10 +16,10 @@ from string import Template
 from ..tools.escapes import HIDDEN
 from .passages import Passage, RejectedSpan, lay_out, levels_of, marks_of
 
-COLORS = 8  # of the style sheet; further types have the same colors with dashed, then with dotted lines
-LEVELS = 4  # of underlines below each other
-LONG = 32  # characters of a type that are printed beside a span; the bubble has all of them
-ODD = re.compile(rf"({HIDDEN.pattern}|[\ud800-\udfff])")  # characters that are shown by their numbers
+COLORS = 8  # colors in the style sheet; further types have the same colors with dashed, then dotted lines
+LEVELS = 4  # underlines below each other
+LONG = 32  # characters; longer types are shortened beside a span, and are whole in its bubble
+ODD = re.compile(rf"({HIDDEN.pattern}|[\ud800-\udfff])")  # characters that are shown as code points
 
 
 def render_html(passages: Sequence[Passage], title: str, notes: Iterable[str] = (), noun: str = "reject") -> str:
@@ -55,10 +55,10 @@ def render_fragment(passage: Passage, types: Iterable[str]) -> str:
 
     Args:
         passage: its rejects and its id are not shown.
-        types: all types that were asked; each has the color of its place. The entities have no other types.
+        types: all types that were asked, including those of the entities; their order determines the colors.
     """
     numbers = {name: number for number, name in enumerate(dict.fromkeys(types))}
-    style = _part("css").replace(":root", ":scope")  # the page around it keeps its own
+    style = _part("css").replace(":root", ":scope")  # the surrounding page keeps its own `:root`
     text = f'<div class="text" dir="auto">{_marked({**passage, "rejects": []}, 1, numbers, {}, focusable=False)}</div>'
     return f'<style>@scope (.open-ner) {{{style}}}</style><div class="open-ner">{text}</div>'
 
@@ -78,7 +78,7 @@ def _text(text: str) -> str:
     def named(code: int) -> str:
         return f'<i class="odd" title="U+{code:04X}">{chr(0x2400 + code) if code < 0x20 else f"{code:04X}"}</i>'
 
-    pieces = ODD.split(text)  # the odd ones are at the odd places
+    pieces = ODD.split(text)  # matches of ODD have odd indices
     return "".join(named(ord(piece)) if n % 2 else escape(piece) for n, piece in enumerate(pieces))
 
 
@@ -123,7 +123,7 @@ def _article(passage: Passage, number: int, types: dict[str, int], reasons: dict
 def _marked(
     passage: Passage, number: int, types: dict[str, int], reasons: dict[str, int], focusable: bool = True
 ) -> str:
-    """The text of a passage with a `mark` for each span; one that is interrupted has several with the same key."""
+    """The text of a passage with a `mark` for each span; an interrupted span has several with the same key."""
     marks = marks_of(passage)
     levels, keys = levels_of(marks), {mark: f"{number}.{place}" for place, mark in enumerate(marks)}
     html: list[str] = []

@@ -17,7 +17,7 @@ except ModuleNotFoundError:
 
 COLUMNS = ("id", "text", "entities", "negatives", "types", "dataset", "source", "teacher", "error", "reason")
 BATCH = 1000  # rows that are decoded at once
-Opened = tuple[int, Any]  # the number of passages, and the function that yields those at sorted places
+Opened = tuple[int, Any]  # the number of passages, and a function that yields the passages at sorted places
 
 
 def open_dataset(path: Path, config: str | None) -> Opened:
@@ -65,7 +65,7 @@ def _shown_columns(file: Path) -> dict[str, str]:
 
 
 def _rows_at(files: Sequence[Path], places: Sequence[int], shown: Mapping[str, str]) -> Iterator[Row]:
-    """Yield the rows at these sorted places of the files together; row groups without any are not read.
+    """Yield the rows at sorted places, counted over all files; row groups without such rows are not read.
 
     `shown` maps the columns to read to their names in the rows.
     """
@@ -118,7 +118,7 @@ def rejects_beside(path: Path, config: str | None) -> tuple[Path, str] | None:
     variant = config or "annotations" if path.is_dir() else rest.partition(".")[0] if stem == "annotations" else ""
     if not variant or not (folder / "rejects.parquet").exists():
         return None
-    if variant == "annotations":  # the passages of the first variant
+    if variant == "annotations":  # this config has the passages of the first variant
         stats = folder.parent / "stats.json"
         variant = next(iter(parse(stats.read_bytes(), str(stats)).get("variants") or ()), None)
         if variant is None:
@@ -144,7 +144,7 @@ def _about(folder: Path, ids: set[str]) -> list[dict[str, list[Row]]]:
 
 
 def _add_rejects(passage: Passage, tables: Sequence[dict[str, list[Row]]], variant: str) -> None:
-    """Add rejects and the reply; the config `supervised` has the rejects of all its sets, `supervised: name`."""
+    """Add rejects and the reply; `supervised` stands for the variants of all its sets, `supervised: name`."""
     rejects, replies = (
         [row for row in table.get(passage["id"], []) if f"{row['variant']}:".startswith(f"{variant}:")]
         for table in tables

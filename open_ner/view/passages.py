@@ -50,7 +50,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Edge:
-    """An edge of a mark in a text; not `whole` where the mark is only interrupted by another one that crosses it."""
+    """An edge of a mark in a text; `whole` is False where a crossing mark only interrupts it."""
 
     mark: Mark
     opens: bool
@@ -69,7 +69,7 @@ def marks_of(passage: Passage) -> list[Mark]:
 
 
 def is_span(text: str, start: Any, end: Any) -> bool:
-    """Whether these offsets are those of a span of the text that is not empty."""
+    """Whether these are the offsets of a non-empty span of the text."""
     return type(start) is int and type(end) is int and 0 <= start < end <= len(text)
 
 
@@ -98,7 +98,7 @@ def lay_out(text: str, marks: Iterable[Mark]) -> Iterator[str | Edge]:
 
 
 def levels_of(marks: Sequence[Mark]) -> dict[Mark, int]:
-    """Return a level for each mark, from 0, so that marks that share characters have different ones, inner ones first.
+    """Return a level for each mark, from 0: marks that share characters have different ones, lower for shorter marks.
 
     `marks` are sorted by start.
     """

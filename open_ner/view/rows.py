@@ -8,7 +8,7 @@ from ..tools.errors import UserError
 from ..tools.files import replace_surrogates
 from .passages import Passage, RejectedSpan, Span, is_span
 
-Row = dict[str, Any]  # as in the file; the fields that are shown are checked here
+Row = dict[str, Any]  # as in the file; this module checks the fields that are shown
 
 
 def parse(line: bytes, where: str) -> Row:
@@ -25,9 +25,9 @@ def parse(line: bytes, where: str) -> Row:
 def from_row(row: Row, number: int, where: str) -> Passage:
     """Return the passage of a row with a `text`.
 
-    Also read are `id`, `entities` with `start`, `end` and `type` (or `entity_group`, as in the results of the
-    pipeline) and their `score`, the `types` that were asked or the `negatives` among them, and the `reason` or `error`
-    of a row that was rejected. A text that is null, or that is not a string in a row with an `error`, is shown as "".
+    Other fields are optional: `id`; `entities` with `start`, `end`, `type` (or `entity_group`, as the pipeline returns
+    it) and `score`; the `types` that were asked, or the `negatives` among them; the `reason` or `error` of a rejected
+    row. A text that is null, or that is not a string in a row with an `error`, is shown as "".
     """
     text = row.get("text")
     if not isinstance(text, str):
@@ -50,7 +50,7 @@ def from_row(row: Row, number: int, where: str) -> Passage:
 
 
 def new_passage(name: Any, text: str, number: int) -> Passage:
-    """Return a passage without spans; without an id it is called by its number."""
+    """Return a passage without spans; its number replaces a missing id."""
     shown = f"#{number}" if name is None else replace_surrogates(str(name))
     return {"id": shown, "text": replace_surrogates(text), "entities": [], "rejects": []}
 
@@ -89,9 +89,9 @@ def passage_of(row: Row) -> tuple[Any, Any]:
 
 
 def from_predictions(rows: Sequence[Row], number: int, where: str) -> Passage:
-    """Return the passage of its predictions, one row per query.
+    """Return the passage of some predictions, one row per query.
 
-    The rejects are the errors: `not_in_gold` and `not_predicted` where the benchmark has offsets, `not_in_text` for
+    Its rejects are the errors: `not_in_gold` and `not_predicted` where the benchmark has offsets, `not_in_text` for
     an answered string without a span, and `unreadable_answer`.
     """
     text = rows[0].get("text")

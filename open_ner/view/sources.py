@@ -1,6 +1,6 @@
 """Open what a view shows: files of annotated passages, predictions, rejects, and folders of datasets.
 
-Only the passages that are shown are read whole: a source first finds where each passage is.
+Opening a source only finds where each passage is; a passage is read when it is shown.
 """
 
 import gzip
@@ -16,13 +16,13 @@ from ..tools.errors import UserError
 from .passages import Passage
 from .rows import from_predictions, from_row, is_prediction, parse, passage_of
 
-PAGE_CHARACTERS = 3_000_000  # of text on a page; a browser shows more only slowly
+PAGE_CHARACTERS = 3_000_000  # characters of text on a page; browsers are slow with more
 Read = Callable[[Sequence[int]], Iterator[Passage]]  # yields the passages at these places, which are sorted
 
 
 @dataclass
 class Source:
-    """An opened file or folder: the number of its passages, and how to read those at given places, from 0."""
+    """An opened file or folder: the number of its passages, and a function that reads those at places, from 0."""
 
     name: str
     size: int
@@ -124,16 +124,16 @@ def _join_rejects(path: Path, config: str | None, page: Page) -> None:
 
             if beside := rejects_beside(path, config):
                 join_rejects(page.passages, *beside)
-                note = f"Rejects are those of {beside[0]}; passages without any entity left are only there."
+                note = f"Rejects are those of {beside[0]}; passages that lost all entities are listed only there."
                 page.notes.append(note)
     except UserError as error:  # JSONL is shown without pyarrow too
         page.notes.append(f"Rejects are not shown. {error}")
 
 
 def _open_lines(path: Path) -> Source:
-    """Open JSONL: a passage per line, or predictions, where the adjacent lines of a passage are its queries."""
+    """Open JSONL: one passage per line, or predictions, with one line per query and adjacent lines per passage."""
     opener = gzip.open if path.suffix == ".gz" else open
-    offsets, numbers = array("q"), array("q")  # of the first line of each passage: bytes, and its number
+    offsets, numbers = array("q"), array("q")  # byte offset and number of each passage's first line
     at, grouped, before = 0, False, None
     with opener(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
