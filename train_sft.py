@@ -236,7 +236,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     with config.main_process_first(local=False, desc="run"):
         finished = claim(folder, identity, script.overwrite_output_dir, main_process)
     if finished:
-        print(f"{folder}: finished before; --overwrite_output_dir trains it anew")
+        print(f"{folder}: already trained; give --overwrite_output_dir to train it again")
         if main_process and (repo_id or not (folder / "README.md").exists()):
             present(folder, repo_id, config)
         return
@@ -272,7 +272,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     except KeyboardInterrupt:
         if main_process:
             newest = find_checkpoint(folder)
-            anew = "starts anew, because no checkpoint was saved: see --save_strategy"
+            anew = "starts again, because no checkpoint was saved (see --save_strategy)"
             print(f"the same command {f'goes on from {newest}' if newest else anew}", file=sys.stderr)
         raise
     record: TrainingRecord = {

@@ -70,7 +70,7 @@ def run_step(executor: Any, waits: bool, logs: Path) -> None:
     except CommandError as error:
         why = str(error)
     if why:
-        sys.exit(f"error: {logs.name}: {why}; logs are in {logs}; the same command goes on with what is missing")
+        sys.exit(f"error: {logs.name}: {why}; logs are in {logs}; run the same command again to do the rest")
 
 
 def parse_arguments() -> tuple[argparse.Namespace, dict[str, str], Engine]:

@@ -175,17 +175,17 @@ def parse_arguments() -> tuple[argparse.Namespace, BuildConfig]:
             raise UserError(f"--{name} {number}: give at least 1 {unit}")
     if args.preview and (args.dry_run or args.push_to_hub or args.stage == "build"):
         other = "--dry_run" if args.dry_run else "--push_to_hub" if args.push_to_hub else "--stage build"
-        raise UserError(f"--preview beside {other}: a preview only asks and shows, so give one of them")
+        raise UserError(f"--preview cannot be combined with {other}: give one of them")
     if args.shard is not None:
         args.shard = Shard(*read_shard(args.shard))
         if args.stage not in ("passages", "annotate"):
             raise UserError(f"--shard {args.shard} with --stage {args.stage}: give --stage passages or annotate")
         if args.dry_run or args.preview or args.push_to_hub:
             other = "--dry_run" if args.dry_run else "--preview" if args.preview else "--push_to_hub"
-            raise UserError(f"--shard {args.shard} beside {other}: run {other} alone, on all passages")
+            raise UserError(f"--shard {args.shard} cannot be combined with {other}: run {other} alone")
     if args.push_to_hub and (args.dry_run or args.stage in ("passages", "annotate")):
         other = "--dry_run" if args.dry_run else f"--stage {args.stage}"
-        raise UserError(f"--push_to_hub beside {other}, which builds no dataset to upload: give one of them")
+        raise UserError(f"--push_to_hub cannot be combined with {other}, which builds no dataset: give one of them")
     return args, read_config(args, rest)
 
 

@@ -124,7 +124,7 @@ class TeacherConfig:
         self.types = read_types(self.types)
         self.variants = list(dict.fromkeys(self.variants)) or (["closed"] if self.types else ["type"])
         if "closed" in self.variants and not self.types:
-            raise UserError("teacher.variants: closed asks the types of teacher.types: set them, or remove closed")
+            raise UserError("teacher.variants: closed needs teacher.types: set the types, or remove closed")
         if self.types and self.variants != ["closed"]:
             others = ", ".join(name for name in self.variants if name != "closed")
             raise UserError(f"teacher.variants: {others} cannot be used with teacher.types: remove one of the two")
@@ -145,7 +145,7 @@ class TeacherConfig:
             raise UserError(f"{unknown[0]!r} is not a variant: name files by {', '.join(get_args(Variant))}")
         if unused := [name for name in self.prompts if name not in self.variants]:
             known = ", ".join(self.variants)
-            raise UserError(f"teacher.prompts: {unused[0]} is not asked, only {known}: rename it, or remove it")
+            raise UserError(f"teacher.prompts: {unused[0]} is not one of the variants {known}: rename or remove it")
         least = {"price_input": 0, "price_output": 0, "max_cost": 0, "max_retries": 0, "batch_poll_seconds": 0}
         least |= {"concurrency": 1, "timeout": 1e-3, "requests_per_minute": 1e-3, "tokens_per_minute": 1e-3}
         require_at_least("teacher", self, least)

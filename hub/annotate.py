@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--push_to_hub", metavar="ORG/NAME", help="publish as this dataset, private if it is new")
     args = parser.parse_args()
     if args.push_to_hub and args.shard:
-        raise UserError(f"--shard {args.shard} makes a part only: publish by the command without it, after all shards")
+        raise UserError(f"--shard {args.shard} annotates a part: after all shards, publish by the command without it")
     if args.push_to_hub:
         require_upload(args.push_to_hub)
     if (done := annotate(args)) is None:

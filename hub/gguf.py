@@ -62,7 +62,12 @@ def main() -> None:
     parser.add_argument(
         "--quantize", choices=QUANTIZATIONS, default="q8_0", help="form of the weights (default: q8_0)"
     )
-    parser.add_argument("--llama_cpp", type=Path, metavar="FOLDER", help="llama.cpp's sources (default: the PATH)")
+    parser.add_argument(
+        "--llama_cpp",
+        type=Path,
+        metavar="FOLDER",
+        help="llama.cpp's sources (default: on the PATH)",
+    )
     parser.add_argument("--output_dir", type=Path, help="default: the student's folder with -GGUF at the end")
     parser.add_argument(
         "--push_to_hub", metavar="ORG/NAME", help="the student's repository; the file goes to ORG/NAME-GGUF"

@@ -8,6 +8,7 @@
 
 A new repository is private. Running the same command again sends what changed, and completes an interrupted upload.
 `--push_to_hub` of the other commands does the same. docs/publish.md lists the files that are uploaded.
+No other module writes to the Hub.
 """
 
 import argparse
@@ -177,7 +178,7 @@ def require_free_tag(tags: "Iterable[GitRefInfo]", repo_id: str, tag: str, head:
     for existing in tags:
         if existing.name == tag and existing.target_commit != head:
             raise UserError(f"{repo_id} has a tag {tag!r} already, of revision {existing.target_commit}: "
-                            "choose another --tag, so that what people pinned stays")  # fmt: skip
+                            "choose another --tag, because users may have pinned this one")  # fmt: skip
 
 
 def is_same(path: Path, remote: "RepoFile | None") -> bool:

@@ -56,7 +56,7 @@ class AnnotatedSetConfig(SetConfig):
         False, "the column `types` of a row lists what it was annotated with: ask these types and no others"
     )
     duplicates: Literal["reject", "keep"] = option(
-        "reject", "passages whose text occurs before; keep them to evaluate"
+        "reject", "passages whose text occurred before; keep is for evaluation sets"
     )
     source_column: str | None = option(None, "column with the source of a passage; default: the name of the set")
     license_column: str | None = option(None, "column with the license of a passage; default: by its source")
@@ -70,7 +70,7 @@ class BenchmarkConfig(SetConfig):
     split: str = option("test", "Hub: the dataset's split")
     version: int = option(1, "to be increased with every change to this file that changes scores")
     spans: str | None = option(None, "official: file with the offsets of the same texts; null: no strict score")
-    protocols: dict[str, dict[str, Any]] = option(dict, "protocol -> options that have another value under it")
+    protocols: dict[str, dict[str, Any]] = option(dict, "protocol -> options that the protocol overrides")
     wordings: dict[str, list[str]] = option(dict, "type -> other wordings, for the paraphrase suite")
     domain: str = option("", "domain, as grouped in the paper")
     dataset: str = option("", "name in the line `Dataset:` of the dialogue, for students trained on that set")

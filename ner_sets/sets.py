@@ -39,7 +39,7 @@ def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
     pattern = str(Path(data_dir) / config.path)
     files = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
     if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
-        raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir it starts from")
+        raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir above it")
     sources = [open_rows(config, file) for file in files or [config.path]]
     shape = None
     if config.format != "offsets":  # the shape depends on all tags of the set

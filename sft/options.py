@@ -43,7 +43,7 @@ class ScriptArguments:
     after: str | None = option(None, "recipe of the previous stage; it is trained first unless its student exists")
     license: str | None = option(None, "license of the student, in the Hub's spelling; default: the dataset's")
     overwrite_output_dir: bool = option(
-        False, "delete the run that output_dir holds and train anew; to resume, leave it out"
+        False, "delete the earlier run in output_dir and train from the start; leave it out to resume"
     )
     cpu_threads: int | None = option(None, "threads per process on CPU; default: cores divided by processes")
     max_conversations: int | None = option(None, "train on the first N conversations only, for a trial")
@@ -86,6 +86,6 @@ def check_options(script: ScriptArguments, config: "SFTConfig", model_config: "M
         raise UserError(f"branches need sdpa, flex_attention or eager, not {model_config.attn_implementation!r}")
     if script.early_stopping_patience is not None and not (config.load_best_model_at_end and config.save_total_limit):
         raise UserError(
-            "early_stopping_patience goes back to the best checkpoint: set load_best_model_at_end: true, "
+            "early_stopping_patience needs the best checkpoint: set load_best_model_at_end: true, "
             "metric_for_best_model: entity_f1 and a save_total_limit"
         )

@@ -81,7 +81,7 @@ def choose_checkpoint(folder: Path, given: str | None) -> Path | None:
     if given in (None, "true", "True"):
         return find_checkpoint(folder)
     if not is_complete(Path(given)):
-        why = "is not a complete checkpoint; without it the newest one is used"
+        why = "is not a complete checkpoint; leave the option out to use the newest one"
         raise UserError(f"resume_from_checkpoint {given!r} {why}")
     return Path(given)
 

@@ -91,7 +91,7 @@ def test_a_prompt_of_ones_own_has_the_same_variables_and_an_open_one_has_none_of
     ]
     with pytest.raises(UserError, match="'types' is undefined; the variables are `passage`"):
         list(questions(passages(1), TeacherConfig(prompts={"type": str(own)})))
-    with pytest.raises(UserError, match="teacher.prompts: type is not asked, only closed"):
+    with pytest.raises(UserError, match="teacher.prompts: type is not one of the variants closed"):
         TeacherConfig(types=TYPES, prompts={"type": str(own)})
 
 

@@ -271,7 +271,7 @@ def tiny_bert(folder: Path, texts: list[str]) -> Path:
     ("form", "options", "message"),
     [
         ("gliner", ["--types", "persn"], "'persn' does not occur in .*: person, city"),
-        ("gliner", ["--language", "de"], "--language de is for --to spacy"),
+        ("gliner", ["--language", "de"], "--language de has an effect with --to spacy only"),
         ("gliner", ["--dataset_config", "closed"], "cannot be read as a dataset: .*closed"),
         ("gliner", ["--types", ","], "names no type"),
         ("gliner", ["--types", "[]"], r"--types is empty .*'\[\]'"),

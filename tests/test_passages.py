@@ -168,7 +168,7 @@ def test_files_of_a_folder_that_are_not_read_are_named(
 def test_a_corpus_without_a_passage_gives_a_one_line_error(options: dict, tmp_path: Path, tiny_student: Path) -> None:
     with pytest.raises(UserError, match="no rows"):
         write_passages(corpus(tmp_path, [], tiny_student, **options), tmp_path / "out")
-    with pytest.raises(UserError, match=r"no passage left of this corpus; rejected: \{'not_unicode': 1\}"):
+    with pytest.raises(UserError, match=r"no passage of this corpus is left; rejected: \{'not_unicode': 1\}"):
         write_passages(corpus(tmp_path, [{"text": "a \ud800"}], tiny_student, **options), tmp_path / "out")
 
 

@@ -130,13 +130,19 @@ def test_recorded_replies_cost_nothing_and_ask_nobody(preview: Run) -> None:
     ("options", "said"),
     [
         (["--preview", "0"], "--preview 0: give at least 1 passage"),
-        (["--preview", "--dry_run"], "--preview beside --dry_run"),
-        (["--preview", "--stage", "build"], "--preview beside --stage build"),
-        (["--preview", "--push_to_hub", "org/name"], "--preview beside --push_to_hub"),
+        (["--preview", "--dry_run"], "--preview cannot be combined with --dry_run"),
+        (["--preview", "--stage", "build"], "--preview cannot be combined with --stage build"),
+        (["--preview", "--push_to_hub", "org/name"], "--preview cannot be combined with --push_to_hub"),
         (["--dry_run", "--pilot", "-5"], "--pilot -5: give at least 1 question"),
-        (["--dry_run", "--push_to_hub", "org/name"], "--push_to_hub beside --dry_run"),
-        (["--stage", "annotate", "--push_to_hub", "org/name"], "--push_to_hub beside --stage annotate"),
-        (["--stage", "passages", "--push_to_hub", "org/name"], "--push_to_hub beside --stage passages"),
+        (["--dry_run", "--push_to_hub", "org/name"], "--push_to_hub cannot be combined with --dry_run"),
+        (
+            ["--stage", "annotate", "--push_to_hub", "org/name"],
+            "--push_to_hub cannot be combined with --stage annotate",
+        ),
+        (
+            ["--stage", "passages", "--push_to_hub", "org/name"],
+            "--push_to_hub cannot be combined with --stage passages",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_errors(options: list[str], said: str, preview: Run) -> None:

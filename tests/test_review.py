@@ -132,7 +132,7 @@ def test_a_review_is_drawn_once_and_the_next_one_has_other_passages(run: Path, c
     )
     rows = list(read_jsonl(run / "two" / "tasks.jsonl"))
     assert len(rows) == len(TEXTS) - 5 and not {row["id"] for row in rows} & {*ids}
-    assert "9 passages are all there are; not drawn by reason: {'under_review': 5}" in printed
+    assert "9 passages are all that can be drawn; excluded: {'under_review': 5}" in printed
     assert all(row["entities"] == [] for row in rows)
     assert len(list(read_jsonl(run / "review" / "held_out.jsonl"))) == len(TEXTS)
 

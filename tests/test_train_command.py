@@ -201,7 +201,7 @@ def test_a_finished_student_is_never_lost(
     with monkeypatch.context() as patch:
         patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: pytest.fail("loaded"))
         command(patch, recipe, *sparse)
-        assert "finished before" in capsys.readouterr().out
+        assert "already trained" in capsys.readouterr().out
         assert f"loss was {history[0]['loss']:.3f}" in " ".join((out / "README.md").read_text().split())
         before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
         command(patch, recipe, *sparse)
@@ -239,7 +239,7 @@ def test_options_of_trl_that_change_the_conversation_work(
     assert saved["chat_template_path"] == "t.jinja" and saved["assistant_only_loss"] is True
     monkeypatch.setattr(chat_template_utils, "datetime", SimpleNamespace(now=lambda: datetime(2031, 1, 1)))
     command(monkeypatch, recipe, *options)  # on another day it is the same run
-    assert "finished before" in capsys.readouterr().out
+    assert "already trained" in capsys.readouterr().out
 
 
 def test_the_card_says_what_a_dataset_outside_of_the_working_directory_says(
@@ -275,7 +275,7 @@ def test_the_folder_of_another_run_is_not_touched(
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("step", "said"), [(None, "starts anew"), (2, "goes on from ")])
+@pytest.mark.parametrize(("step", "said"), [(None, "starts again"), (2, "goes on from ")])
 def test_an_interruption_says_where_the_same_command_goes_on(
     step: int | None, said: str, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -88,7 +88,7 @@ def merge_shards(
         _print_unread_files(config)
         if not decided.sources:
             what = f"rejected: {dict(decided.rejected)}" if decided.rejected else "it has no rows"
-            raise UserError(f"{config.path or 'corpus.sources'}: no passage left of this corpus; {what}")
+            raise UserError(f"{config.path or 'corpus.sources'}: no passage of this corpus is left; {what}")
         counts = _count(config, origin, reports, decided)
         if config.sample and (kept := decided.sources.total()) < config.sample:
             print(f"passages: the corpus has {kept} of the {config.sample} passages of corpus.sample")

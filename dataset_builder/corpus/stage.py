@@ -105,7 +105,7 @@ def merge_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
     config, origin = _origin_of(config, make_screen())
     if len(counts) > 1:
         several = " and ".join(map(str, counts))
-        raise UserError(f"{path} has shards of {several}: delete those of the numbers that you do not use")
+        raise UserError(f"{path} has shards of {several}: keep those of one number, and delete the others")
     if not (merged := load_counts(folder, origin)):
         shards = all_shards(counts[0])
         reports = _check(path, shards, origin)
@@ -116,8 +116,8 @@ def merge_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
             spare = 2 * max(report.spare for report in reports)
             write_jsonl(path / "spare.jsonl", [spare])
             few = [one for one, report in zip(shards, reports, strict=True) if report.horizons[error.group]]
-            named, why = name_shards(few), "most of their passages are near duplicates, so they hold too few"
-            raise UserError(f"run the shards {named} again, then merge: {why}; they will hold {spare} times the "
+            named, why = name_shards(few), "they hold too few passages, because most are near duplicates"
+            raise UserError(f"run the shards {named} again, then merge: {why}; they will then store {spare} times the "
                             "sample") from None  # fmt: skip
     shutil.rmtree(path)
     return merged

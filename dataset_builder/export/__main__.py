@@ -40,7 +40,7 @@ EXPLANATIONS = {  # explanations of the counts that a user may want to act on
     "spans_over_max_width": "have more than 12 words: GLiNER ignores them unless max_width of its config is higher",
     "passages_over_max_len": "have more than 384 words: GLiNER cuts them unless max_len of its config is higher",
     "passages_over_max_types": "ask more than 25 types: GLiNER draws 25 unless max_types of its config is higher",
-    "absent_types": "are known to be absent from a passage; this form takes every type without a mark for absent",
+    "absent_types": "are known to be absent from a passage; this format takes every unmarked type for absent",
 }
 Write = Callable[[Iterable[Passage], Path, Alignment, Tally], None]
 
@@ -159,7 +159,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--language", help="with --to spacy: code of the tokenizer's language, as in spacy.blank (en)")
     args = parser.parse_args()
     if args.language and args.to != "spacy":
-        raise UserError(f"--language {args.language} is for --to spacy: the words of {args.to} have no language")
+        raise UserError(f"--language {args.language} has an effect with --to spacy only: remove it")
     return args
 
 

@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     draw.add_argument("--predictions", type=Path, help="JSONL of texts with entities, or an evaluation's predictions")
     draw.add_argument("--other_run", type=Path, help="folder of another run over the same passages")
     draw.add_argument("--show", choices=["teacher", "other"], help="whose spans the tasks have (default: teacher)")
-    draw.add_argument("--blank", action="store_true", help="tasks without spans, so that the gold favors nobody")
+    draw.add_argument("--blank", action="store_true", help="tasks without spans, so that the gold favors no model")
     default = f"default: teacher.types, or the {MOST_TYPES} most frequent ones"
     types = f"types to review, separated by commas or as a JSON list ({default})"
     draw.add_argument("--types", help=types)
@@ -68,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     draw.add_argument("--seed", type=int, help="seed of the random order (default: 42)")
     take.add_argument("file", type=Path, help="JSON or JSON_MIN of Label Studio, or the corrected tasks.jsonl")
     take.add_argument("--annotator", help="read only the corrections of this person, by the id in the file")
-    part = "train on one in N passages and score on the others; default: all passages for either use"
+    part = "train on one in N passages and score on the others; default: both files have all, so use one"
     take.add_argument("--train_one_in", type=int, default=0, metavar="N", help=part)
     take.add_argument("--output_dir", type=Path, help="where to write (default: gold/ in the folder of the review)")
     take.add_argument("--name", help="name of the benchmark and of the set (default: that of the run, and -review)")

@@ -133,7 +133,7 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     if not passages:
         raise UserError(f"{options.run}: no passage to draw; not drawn by reason: {dict(run.excluded)}")
     if len(passages) < options.sample:
-        print(f"{len(passages)} passages are all there are; not drawn by reason: {dict(run.excluded) or 'none'}")
+        print(f"{len(passages)} passages are all that can be drawn; excluded: {dict(run.excluded) or 'none'}")
     chosen = passages[: options.sample]
     hidden = sum(len(run.mentions.get(p["id"], [])) - len(p["teacher"]) for p in chosen)
     if hidden:

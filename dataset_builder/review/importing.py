@@ -19,7 +19,7 @@ COUNTS = {
     "not_corrected": "passages in the file are not corrected: they are not part of the gold",
     "moved": "spans were found by their text, because their offsets do not count characters",
     "trimmed": "spans lost white space at their ends",
-    "repeated": "spans were there twice",
+    "repeated": "spans were repeated; one of each was kept",
 }
 
 

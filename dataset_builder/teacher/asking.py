@@ -97,7 +97,7 @@ class Asking:
         if not self.interrupted:
             self.interrupted = True
             self._stop()
-            self.progress.say(f"finishing {self.in_flight} requests in flight; Ctrl-C again leaves them, paid or not")
+            self.progress.say(f"finishing {self.in_flight} requests; Ctrl-C again abandons them, paid or not")
         elif number == signal.SIGINT:
             self.abandoned = True
             for worker in self.workers:
@@ -238,7 +238,7 @@ class Asking:
         seconds = time.monotonic() - self.progress.started
         too_long = seconds > NEVER_SECONDS and self.pacer.throttled > MOST_ALIKE
         if not self.counts.asked and (too_long or limited >= NEVER_LIMITED):
-            raise UserError(f"{self.endpoint.address} answers nothing: {limit}; run again later")
+            raise UserError(f"{self.endpoint.address} sends only status 429: {limit}; run again later")
 
     def _pay_unread(self, ceiling: float, fault: TransientError) -> bool:
         """Count a request that may be billed although its reply cannot be read; return whether the cap allows more."""

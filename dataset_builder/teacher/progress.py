@@ -18,7 +18,7 @@ class Progress:
     def __init__(self, counts: ReplyCounts, name: str, pacer: Pacer) -> None:
         self.counts, self.pacer, self.started = counts, pacer, time.monotonic()
         self.terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=counts.to_ask, unit=" answers", desc=name, disable=not self.terminal, smoothing=0.05)
+        self.bar = tqdm(total=counts.to_ask, unit=" replies", desc=name, disable=not self.terminal, smoothing=0.05)
 
     async def keep_showing(self) -> None:
         """Update the display until cancelled."""
@@ -31,7 +31,7 @@ class Progress:
         counts = self.counts
         state = f"{counts.prompt_tokens + counts.reply_tokens:,} tokens, ${counts.cost_before + counts.cost:.4f}, "
         state += f"{counts.failed} failed"
-        state += f", {self.pacer.throttled} times over the rate limit" if self.pacer.throttled else ""
+        state += f", {self.pacer.throttled} rate-limit errors (429)" if self.pacer.throttled else ""
         state += f", waiting {self.pacer.waiting:.0f} s" if self.pacer.waiting > 2 else ""
         done, total = counts.asked + counts.failed, counts.to_ask
         if self.terminal:
@@ -40,8 +40,8 @@ class Progress:
             self.bar.update(done - self.bar.n)
             return
         rate = done / max(1e-9, time.monotonic() - self.started)
-        left = f"{(total - done) / rate:.0f} s left" if rate else "no answer yet"
-        print(f"{done}/{total} answers, {rate:.1f} a second, {left}; {state}", file=sys.stderr, flush=True)
+        left = f"{(total - done) / rate:.0f} s left" if rate else "no reply yet"
+        print(f"{done}/{total} replies, {rate:.1f} a second, {left}; {state}", file=sys.stderr, flush=True)
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -58,7 +58,7 @@ def request_parameters(config: TeacherConfig) -> Parameters:
     longest_reply(parameters)
     for name, only in (("n", 1), ("best_of", 1), ("stream", False), ("model", None), ("messages", None)):
         if parameters.get(name, only) != only:
-            raise UserError(f"teacher.parameters: {name} is {parameters[name]!r}: it is not an option here; remove it")
+            raise UserError(f"teacher.parameters: {name} is {parameters[name]!r}: not supported here; remove it")
     return parameters
 
 
