@@ -328,7 +328,7 @@ def test_recorded_replies_and_batches_work_as_for_other_prompts(
         ({"teacher.types": "[no]"}, "False is not a text.*quote names"),
         ({"teacher.types": "[{drug: a substance}]"}, "is not a text.*a mapping {name: definition}"),
         ({"teacher.types": "[]"}, "teacher.types is an empty list: name the types to ask"),
-        ({"teacher.types": "{}", "teacher.variants": "[closed]"}, "set them, or remove closed"),
+        ({"teacher.types": "{}", "teacher.variants": "[closed]"}, "set the types, or remove closed"),
         ({"teacher.types": "{}", "teacher.guidelines": "guide.md"}, "teacher.guidelines needs teacher.types"),
         ({"teacher.types": "{}", "teacher.overlaps": "nested"}, "teacher.overlaps needs teacher.types"),
         ({"teacher.variants": "[closed, type]"}, "teacher.variants: type cannot be used with teacher.types"),
