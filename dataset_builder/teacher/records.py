@@ -79,7 +79,7 @@ class ReplyCounts:
         taken = f"{self.known + self.recorded} replies came from the journal and recorded files"
         paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked or self.cost else "nothing was paid"
         paid += f", ${self.cost_before:.4f} in earlier runs" if self.cost_before else ""
-        paid += f" (${self.bound:.4f} of it an upper bound, for replies without stated tokens)" if self.bound else ""
+        paid += f" (${self.bound:.4f} of it is an upper bound: unread replies, unstated tokens)" if self.bound else ""
         rejected = f"; {self.rejected} rejected by the endpoint, the last one: {self.last_rejection}"
         rest = rejected if self.rejected else ""
         rest += f"; {self.failed} failed, the last one: {self.last_fault}" if self.failed else ""
