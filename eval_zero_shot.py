@@ -107,11 +107,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--model", nargs="+", help="folders, Hub ids, baselines' YAMLs, or names at --base_url")
     parser.add_argument("--base_url", help="OpenAI-compatible endpoint; the key is read from the environment")
     parser.add_argument("--max_cost", type=float, help="dollars, for all endpoint models together; needs prices")
-    parser.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="print how many requests are made and their maximum cost",
-    )
+    parser.add_argument("--dry_run", action="store_true", help="print the number of requests and their maximum cost")
     parser.add_argument("--data_dir", help="folder that the benchmarks' paths are relative to")
     parser.add_argument("--limit", type=int, help="seeded sample of this many passages per benchmark")
     parser.add_argument("--decoding", choices=["free", "flat"], help="how answers are read (default: the suite's)")

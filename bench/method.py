@@ -99,12 +99,11 @@ def branches() -> str:
         rows.append([words, tokens, f"{free['f1']:.1f}", gains[0], f"{fitted['f1']:.1f}", gains[1]])
     size, earlier = arms["multi_turn"]["trained_on"], _read("bench/branches.json")
     shown = table(["training", "tokens", "official F1", "gain [95 %]", "fitted: strict F1", "gain [95 %]"], rows)
-    other = {key: [100 * bound for bound in value] if isinstance(value, list) else 100 * value
-             for key, value in earlier["gain of branches"]["all: strict"].items()}  # fmt: skip
+    gain = _gain(earlier["gain of branches"]["all: strict"], 100)  # stored as a fraction
     return (
         f"{shown}\n\nTrained on {size['conversations']} conversations with {size['queries']:,} queries. In an earlier "
         f"comparison, on {earlier['ways']['branched']['trained_on']['conversations']} conversations\n"
-        f"with fewer absent types, branches had the higher strict F1: {_gain(other)}."
+        f"with fewer absent types, branches had the higher strict F1: {gain}."
     )
 
 
@@ -148,9 +147,9 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
     return f"| {' | '.join(head)} |\n|---|{'--:|' * (len(head) - 1)}\n{body}"
 
 
-def _gain(measured: dict[str, Any]) -> str:
+def _gain(measured: dict[str, Any], scale: float = 1) -> str:
     low, high = measured["interval"]
-    return f"{measured['gain']:+.1f} [{low:.1f}, {high:.1f}]"
+    return f"{scale * measured['gain']:+.1f} [{scale * low:.1f}, {scale * high:.1f}]"
 
 
 def _read(name: str) -> Any:

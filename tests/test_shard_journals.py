@@ -162,20 +162,23 @@ def test_a_journal_under_the_name_of_another_shard_is_not_merged(run: tuple[Path
     assert not records(folder)
 
 
+def annotate_shards(command: Command, teacher: FakeTeacher, *options: str) -> None:
+    for shard in ("1/2", "2/2"):
+        command("--stage", "annotate", "--shard", shard, *options, endpoint=teacher)
+
+
 def test_what_shards_ask_after_an_interrupted_merge_is_not_lost(
     run: tuple[Path, Command], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, command = run
     with FakeTeacher(lambda request: REPLY) as teacher:
-        for shard in ("1/2", "2/2"):
-            command("--stage", "annotate", "--shard", shard, endpoint=teacher)
+        annotate_shards(command, teacher)
         with monkeypatch.context() as patch:  # killed after the new journal has its name
             patch.setattr(Path, "unlink", lambda *_, **__: sys.exit(9))
             with pytest.raises(SystemExit):
                 command()
         other = ["--teacher.temperature", "0.5"]  # asks all again
-        for shard in ("1/2", "2/2"):
-            command("--stage", "annotate", "--shard", shard, *other, endpoint=teacher)
+        annotate_shards(command, teacher, *other)
         command(*other)
     keys = records(folder)
     assert len(teacher.requests) == len(keys) == len(set(keys)) == 2 * COUNT
@@ -186,8 +189,7 @@ def test_a_review_reads_the_recipe_of_merged_shards(
 ) -> None:
     folder, command = run
     with FakeTeacher(lambda request: REPLY) as teacher:
-        for shard in ("1/2", "2/2"):
-            command("--stage", "annotate", "--shard", shard, "--teacher.temperature", "0.5", endpoint=teacher)
+        annotate_shards(command, teacher, "--teacher.temperature", "0.5")
         command("--teacher.temperature", "0.5", endpoint=teacher)
     monkeypatch.setattr(sys, "argv", ["", "export", "--run", str(folder), "--to", "jsonl", "--sample", "3"])
     review.main()

@@ -57,7 +57,7 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
             fresh, saved = compare(lines, predictions[0], None, run["seed"]), run.get("gains", {})
             same = all(saved.get(name) == gain for name, gain in fresh.items())
             run["gains"] = {**fresh, **saved} if same else fresh
-        elif not is_over(run, runs[0]):
+        elif not has_gains_over(run, runs[0]):
             run.pop("gains", None)
     table = f"{markdown_table(runs)}\n\nMeasured on: {runs[0]['hardware']}."
     if published := read_published(runs):
@@ -71,7 +71,7 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     write_atomic(readme, f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
-def is_over(run: RunResults, baseline: RunResults) -> bool:
+def has_gains_over(run: RunResults, baseline: RunResults) -> bool:
     """Whether the saved gains of a run were measured against this baseline: each then equals the difference in F1."""
 
     def pooled_f1(results: RunResults, scorer: Scorer) -> float:
