@@ -59,9 +59,9 @@ def main() -> None:
     students = [model.name for model in models if model.record["kind"] == "student"]
     seen_types = None
     if source := args.seen_types or (students[-1] if students else None):
-        from sft.origin import read_types  # `types.json` is kept with a training set and the students trained on it
+        from sft.origin import read_type_counts  # a training set has `types.json`, and so have students trained on it
 
-        seen_types = {name.lower() for name in read_types(source)} or None
+        seen_types = {name.lower() for name in read_type_counts(source)} or None
         if args.seen_types and not seen_types:
             why = "no types.json there, or the Hub cannot be reached"
             raise UserError(f"--seen_types {source}: {why}; give a training set or a student")

@@ -121,7 +121,7 @@ class TeacherConfig:
         """Raise UserError for a value out of range, or for options that need another one."""
         if self.types == []:
             raise UserError("teacher.types is an empty list: name the types to ask, or write {} to ask for any type")
-        self.types = read_types(self.types)
+        self.types = read_definitions(self.types)
         self.variants = list(dict.fromkeys(self.variants)) or (["closed"] if self.types else ["type"])
         if "closed" in self.variants and not self.types:
             raise UserError("teacher.variants: closed needs teacher.types: set the types, or remove closed")
@@ -263,7 +263,7 @@ def type_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
-def read_types(types: list[Any] | dict[Any, Any]) -> dict[str, str]:
+def read_definitions(types: list[Any] | dict[Any, Any]) -> dict[str, str]:
     """Return the definitions of `teacher.types` by name; a type without a definition has an empty one.
 
     Raises UserError for a type that is empty, too long, not a text, or named twice.

@@ -22,7 +22,7 @@ from typing import IO, Any
 from .answers import Entity
 from .tools.errors import UserError, run
 from .tools.jsonl import Ask, answer_jsonl
-from .tools.options import add_answer_options, answer_options, load_student, read_types
+from .tools.options import add_answer_options, answer_options, load_student, parse_types
 
 
 def cli() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     args = _arguments()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a lone surrogate is escaped as in JSON
-    types = read_types(args.types)
+    types = parse_types(args.types)
     try:
         if args.jsonl:
             [name] = args.file
@@ -111,7 +111,8 @@ def _tagger(args: Namespace, types: Any) -> Ask:
             from .tools.served import ServedNER
         except ModuleNotFoundError as error:
             raise UserError(f"--base_url needs the package {error.name}: pip install {error.name}") from None
-        tagger = ServedNER(args.base_url, args.model, tokenizer=args.tokenizer)
+        longest = options.pop("max_new_tokens", None)
+        tagger = ServedNER(args.base_url, args.model, tokenizer=args.tokenizer, max_new_tokens=longest)
     else:
         tagger = load_student(args.model, args.device)
         options["batch_size"] = args.batch_size

@@ -113,7 +113,7 @@ class OpenNERPipeline(Pipeline):
             raise ValueError(f"unknown option {unknown[0]!r}: {hint or f'choose from {sorted(known)}'}")
         given = {name: value for name, value in options.items() if value is not None}
         if types is not None:
-            given["queries"] = read_types(types)
+            given["queries"] = read_queries(types)
         if "expected_present" in given:
             logit(given["expected_present"])  # checks only; this result and those of the next two calls are not used
         check_options(**{name: given[name] for name in ("window", "max_new_tokens", "token_budget") if name in given})
@@ -138,11 +138,11 @@ class OpenNERPipeline(Pipeline):
             if not isinstance(inputs, list) or len(inputs) != len(types):
                 size = f"{len(inputs)} texts" if isinstance(inputs, list) else "an input that is not a list of texts"
                 raise ValueError(f"types has {len(types)} lists of types for {size}: give one for each text")
-            inputs = [_TypedText(text, read_types(own)) for text, own in zip(inputs, types, strict=True)]
+            inputs = [_TypedText(text, read_queries(own)) for text, own in zip(inputs, types, strict=True)]
             types, asked = None, dict.fromkeys(name for text in inputs for name in text.queries)
         else:
             types = self._preprocess_params.get("queries", self.defaults["types"]) if types is None else types
-            types = asked = read_types(types)
+            types = asked = read_queries(types)
         threshold = kwargs.get("threshold")
         check_thresholds(self._postprocess_params.get("threshold") if threshold is None else threshold, asked)
         if self._batch_size is None:
@@ -155,7 +155,7 @@ class OpenNERPipeline(Pipeline):
             text, queries = text
         if not isinstance(text, str):
             raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
-        queries = read_types(self.defaults["types"]) if queries is None else queries
+        queries = read_queries(self.defaults["types"]) if queries is None else queries
         chosen = self.defaults | options
         dataset, longest = chosen.get("dataset"), chosen["max_new_tokens"]
         limit = fitting_window(chosen["window"], self.decoder, list(queries.values()), dataset, longest)
@@ -243,7 +243,7 @@ def logit(share: float) -> float:
     return math.log(share) - math.log1p(-share)
 
 
-def read_types(types: Any) -> dict[str, str]:
+def read_queries(types: Any) -> dict[str, str]:
     """Return `{entity group: type or definition}` for a list of names, or for a mapping from names to definitions."""
     if isinstance(types, str) or not isinstance(types, Iterable):
         raise ValueError(f"types={types!r}: give a list of names, or {{name: definition}}")

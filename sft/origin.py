@@ -22,7 +22,7 @@ class Origin(NamedTuple):
     types: dict[str, int]
 
 
-def read_types(name: str, kinds: Sequence[str] = ("dataset", "model")) -> dict[str, int]:
+def read_type_counts(name: str, kinds: Sequence[str] = ("dataset", "model")) -> dict[str, int]:
     """Read the entity types of a dataset or student (folder or Hub id) with their frequencies, from `types.json`."""
     return read_repository_file(name, "types.json", kinds) or {}
 
@@ -34,6 +34,6 @@ def read_origin(dataset: str, base: str) -> Origin:
     """
     card, stats = (read_repository_file(dataset, file, ["dataset"]) or {} for file in ("README.md", "stats.json"))
     license_, language = ([card[key]] if isinstance(card.get(key), str) else card.get(key) or [] for key in CARD_KEYS)
-    types = Counter(read_types(dataset)) + Counter(read_types(base, ["model"]))
+    types = Counter(read_type_counts(dataset)) + Counter(read_type_counts(base, ["model"]))
     window = stats.get("passage_options", {}).get("max_tokens")
     return Origin(license_[0] if len(license_) == 1 else None, language, window, dict(types.most_common()))

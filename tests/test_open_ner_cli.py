@@ -13,7 +13,7 @@ import pytest
 from transformers import pipeline
 
 from fake_teacher import MODEL, FakeTeacher
-from open_ner.__main__ import cli, main, read_types
+from open_ner.__main__ import cli, main, parse_types
 from open_ner.pipeline import OpenNERPipeline
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.escapes import printable
@@ -67,6 +67,10 @@ def test_json_is_the_result_of_the_pipeline(call: Call, tuned_student: Path, tag
     _, out, _ = call(TEXT, "--model", str(tuned_student), *given, "--json")
     expected = tagger(TEXT, types=["person", "city"], overlaps="all", best=True, threshold={"person": 0.1, "city": 1})
     assert json.loads(out) == expected and [entity["entity_group"] for entity in expected] == ["person"]
+    given = ["--types", "person,city", "--max_new_tokens", "2"]
+    _, out, _ = call(TEXT, "--model", str(tuned_student), *given, "--json")
+    short, full = (tagger(TEXT, types=["person", "city"], max_new_tokens=longest) for longest in (2, 256))
+    assert json.loads(out) == short != full
 
 
 def test_a_person_sees_the_text_marked_and_every_span(
@@ -233,6 +237,8 @@ def test_a_served_model_is_asked_with_the_same_options(call: Call) -> None:
         assert json.loads(out) == [{"entity_group": "city", "word": "Berlin", "start": 34, "end": 40, "score": None}]
         status, _, err = call(TEXT, *served, "--types", "city", "--threshold", "0.5")
         assert status == 2 and "no probabilities" in err
+        call(TEXT, *served, "--types", "city", "--max_new_tokens", "7")
+        assert server.requests[-1]["max_tokens"] == 7
         status, out, _ = call(TEXT, *served[:2], "--types", "city", "--model", MODEL)
         assert status == 0 and "[Berlin|city]" in out and " -  city" in out
     status, _, err = call(TEXT, "--base_url", "http://127.0.0.1:9/v1", "--model", MODEL)
@@ -270,6 +276,8 @@ def test_a_reader_that_exits_early_is_not_a_users_mistake(monkeypatch: pytest.Mo
         (["x", "--model", "STUDENT", "--threshold", "person"], "'person'"),
         (["x", "--model", "STUDENT", "--types", "city", "--threshold", "town=0.5"], "'town' is not one of the types"),
         (["x", "--model", "STUDENT", "--batch_size", "0"], "--batch_size 0"),
+        (["x", "--model", "STUDENT", "--max_new_tokens", "0"], "max_new_tokens=0"),
+        (["x", "--base_url", "http://127.0.0.1:1/v1", "--max_new_tokens", "0"], "max_new_tokens=0"),
         (["x", "--model", "STUDENT", "--device", "nowhere"], "nowhere"),
         (["x", "--model", "STUDENT", "--file", "a.txt"], "beside --file"),
         (["x", "--model", "STUDENT", "--jsonl"], "beside --jsonl"),
@@ -338,11 +346,11 @@ def test_without_input_on_a_terminal_it_does_not_wait(
 
 
 def test_types_are_names_definitions_or_json() -> None:
-    assert read_types(None) is None
-    assert read_types(" person , city,") == ["person", "city"]
-    assert read_types("person,town = a small city,x==y") == {"person": "person", "town": "a small city", "x": "=y"}
-    assert read_types('{"town": "a place, with = a mayor"}') == {"town": "a place, with = a mayor"}
-    assert read_types(' ["a,b"]') == ["a,b"]
+    assert parse_types(None) is None
+    assert parse_types(" person , city,") == ["person", "city"]
+    assert parse_types("person,town = a small city,x==y") == {"person": "person", "town": "a small city", "x": "=y"}
+    assert parse_types('{"town": "a place, with = a mayor"}') == {"town": "a place, with = a mayor"}
+    assert parse_types(' ["a,b"]') == ["a,b"]
 
 
 class Terminal(io.StringIO):

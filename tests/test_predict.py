@@ -18,6 +18,7 @@ import pytest
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
+from open_ner.tools.fingerprint import hash_student
 from zero_shot.predict import Todo, finish, predict
 from zero_shot.records import PredictionLine
 from zero_shot.student import fingerprint
@@ -230,3 +231,15 @@ def test_a_folder_is_known_by_what_decides_an_answer(tmp_path: Path) -> None:
         seen.add(fingerprint(str(first)))
         if name:
             (first / name).write_text("{}")
+
+
+def test_the_fingerprint_of_an_adapter_covers_its_local_base(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder in (base, adapter):
+        folder.mkdir()
+    (base / "model.safetensors").write_bytes(b"weights")
+    (adapter / "adapter_model.safetensors").write_bytes(b"adapter")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    before = fingerprint(str(adapter)), hash_student(adapter)
+    (base / "model.safetensors").write_bytes(b"others")
+    assert fingerprint(str(adapter)) != before[0] and hash_student(adapter) != before[1]

@@ -18,7 +18,7 @@ from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
 from sft import saving
 from sft.conversations import tokenize
-from sft.origin import Origin, read_origin, read_types
+from sft.origin import Origin, read_origin, read_type_counts
 from sft.recipe import used_recipe
 from sft.saving import gather_weights, save_student
 from sft.tokenizer import load_tokenizer
@@ -198,9 +198,9 @@ def test_zero3_that_does_not_gather_gives_a_one_line_error(tiny_student: Path) -
 
 
 def test_types_of_a_dataset_without_them_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert read_types(str(tmp_path)) == {}
+    assert read_type_counts(str(tmp_path)) == {}
     assert not capsys.readouterr().err
-    assert read_types("org/offline") == {}  # the tests are offline
+    assert read_type_counts("org/offline") == {}  # the tests are offline
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: types.json of org/offline cannot be read from the Hub and counts as empty: check")
 

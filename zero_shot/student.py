@@ -1,8 +1,5 @@
 """A student, or any chat model, that runs in this process; a passage is encoded once for all its types."""
 
-import hashlib
-import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,17 +22,13 @@ from open_ner.long_texts import Window, cut, fitting_window, read_entities, toke
 from open_ner.pipeline import saved_defaults
 from open_ner.selection import Selection
 from open_ner.tools.errors import UserError
+from open_ner.tools.fingerprint import hash_student
 
 from .predict import Todo
 from .records import PredictionLine, make_line
 from .suite import SuiteConfig
 
 SELECTION = ("threshold", "overlaps", "temperature", "bias")  # saved options that the decoding `flat` uses
-# files of a model folder that affect the answers: weights, tokenizer, template, generation config
-DECISIVE = re.compile(
-    r".+\.(?:safetensors|bin|pth?|model|jinja|txt|tiktoken)|(?:generation_|adapter_)?config\.json"
-    r"|.*(?:token|vocab|merges|index|template).*\.json"
-)
 
 
 class Student:
@@ -131,20 +124,8 @@ def load_model(kind: type, name: str, dtype: str | None = None) -> Any:
 
 
 def fingerprint(name: str) -> str:
-    """Return the commit of a Hub model, or a hash of all files of a folder that affect the answers."""
-    folder = Path(name)
-    if not folder.is_dir():
-        load_or_explain(AutoConfig, name)  # raises UserError if the Hub does not have it
-        return Path(hf_hub_download(name, "config.json")).parent.name  # the cache has a folder for each commit
-    parts: list[str] = []
-    for path in sorted(path for path in folder.iterdir() if DECISIVE.fullmatch(path.name)):
-        if path.name in ("config.json", "adapter_config.json"):
-            settings = json.loads(path.read_bytes())
-            settings.pop("open_ner", None)  # does not change free answers; `flat` has its settings in the record
-            base = settings.get("base_model_name_or_path") or "no folder"
-            parts += [path.name, json.dumps(settings, sort_keys=True)]
-            parts += [fingerprint(base)] if Path(base).is_dir() else []
-        elif path.name not in ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt"):
-            with path.open("rb") as file:
-                parts += [path.name, hashlib.file_digest(file, "sha256").hexdigest()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    """Return the commit of a Hub model, or a hash of the files of a folder that affect the answers."""
+    if Path(name).is_dir():
+        return hash_student(Path(name), with_defaults=False)  # `flat` has the defaults in the record
+    load_or_explain(AutoConfig, name)  # raises UserError if the Hub does not have it
+    return Path(hf_hub_download(name, "config.json")).parent.name  # the cache has a folder for each commit

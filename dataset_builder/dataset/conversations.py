@@ -20,7 +20,7 @@ from .token_budget import AnsweredQuery, TokenBudget
 BLOCK = 500  # passages whose conversations are tokenized at once, on all cores
 
 
-class Asked(NamedTuple):
+class WholeConversation(NamedTuple):
     """A passage with all of its queries in one conversation."""
 
     row: AnnotationRow
@@ -68,11 +68,11 @@ def to_conversations(
         passage and has the id `passage#2`; ids of the second draw are `passage@2` and `passage@2#2`.
     """
 
-    def ask(row: AnnotationRow) -> Asked:
+    def ask(row: AnnotationRow) -> WholeConversation:
         dataset = row.get("dataset", "")
         name, line = row["id"] if draw == 1 else f"{row['id']}@{draw}", dataset if dataset_line else None
         queries = choose_queries(row, name, samplers[dataset], options[dataset], counts)
-        return Asked(row, name, line, queries, build_conversation(row["text"], queries, line))
+        return WholeConversation(row, name, line, queries, build_conversation(row["text"], queries, line))
 
     asked = map(ask, rows)
     while block := list(islice(asked, BLOCK)):
@@ -81,7 +81,7 @@ def to_conversations(
             yield from _split(one, budget if budget and size > budget.limit else None, counts)
 
 
-def _split(one: Asked, budget: TokenBudget | None, counts: ConversationCounts) -> Iterator[dict[str, Any]]:
+def _split(one: WholeConversation, budget: TokenBudget | None, counts: ConversationCounts) -> Iterator[dict[str, Any]]:
     """Yield the conversations of a passage as rows: one, or several if `budget` is given, which one would exceed."""
     row, dataset = one.row, one.row.get("dataset", "")
     counts.rejects += [Reject(row["id"], "doubtful_type", type=kind) for kind in row.get("doubtful", [])]

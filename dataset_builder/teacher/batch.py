@@ -24,7 +24,7 @@ from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from .batch_files import BatchFolder, folder_of
-from .batch_provider import Provider, read_line
+from .batch_provider import Provider, read_result
 from .http_errors import MOST_ALIKE, Forbidden, RateLimited, RequestRejected, TransientError, mask
 from .journal import Journal
 from .records import JournalRecord, ReplyCounts, make_record
@@ -230,7 +230,7 @@ class AskingInBatches:
             if question is None or question.key in self.journal:
                 continue
             try:
-                record = read_line(row, question, self.config)
+                record = read_result(row, question, self.config)
             except (RequestRejected, UserError, RateLimited, TransientError, ValueError) as fault:
                 if not isinstance(fault, RequestRejected) or not fault.code:
                     faults[question.key] = fault

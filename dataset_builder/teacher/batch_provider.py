@@ -151,7 +151,7 @@ def request_line(question: Question, config: TeacherConfig) -> bytes:
     return json.dumps(row, ensure_ascii=True).encode() + b"\n"
 
 
-def read_line(row: Any, question: Question, config: TeacherConfig) -> JournalRecord:
+def read_result(row: Any, question: Question, config: TeacherConfig) -> JournalRecord:
     """Read the reply in a line of an output or error file; without one, raise what `exception_of` returns."""
     response = row.get("response")
     response = response if isinstance(response, dict) else {}

@@ -11,7 +11,7 @@ from ..config import TeacherConfig
 from .asking import Asking
 from .batch_files import folder_of, has_batches
 from .endpoint import open_endpoint, read_key
-from .journal import Asked, Journal
+from .journal import Journal, TeacherSettings
 from .records import JournalRecord, ReplyCounts
 from .requests import LIMITS, Question, address, other_keys, request_ceiling, request_parameters
 
@@ -29,7 +29,7 @@ class TeacherClient:
         left = journal.unread + journal.in_flight  # `in_flight` is what a killed run left
         self.counts.cost_before += journal.spent.cost + left
         self.counts.bound += journal.spent.bound + left
-        self.asked: Asked = {
+        self.asked: TeacherSettings = {
             "model": config.model,
             "address": address(config),
             "limits": {name: limit for name, limit in request_parameters(config).items() if name in LIMITS},

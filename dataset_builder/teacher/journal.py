@@ -25,7 +25,7 @@ FORMAT = 1
 SYNC_SECONDS = 0.1
 
 
-class Asked(TypedDict):
+class TeacherSettings(TypedDict):
     """The teacher of a run: the name of the model, its address, and the limits of the reply's length."""
 
     model: str | None
@@ -43,7 +43,7 @@ class Note(TypedDict, total=False):
     unread: float  # maximum dollars of requests that may have been billed without a readable reply
     batch: str  # with `unread`: id of the batch of these requests
     in_flight: float  # maximum dollars of the requests in flight; stays above 0 after a kill
-    asked: Asked
+    asked: TeacherSettings
 
 
 class Journal:
@@ -71,7 +71,7 @@ class Journal:
         self.spent = Spent()
         self.unread = self.in_flight = 0.0  # the sum of all notes `unread`, and the last note `in_flight`
         self.counted_batches: set[str] = set()  # batches whose unreadable replies are part of `unread`
-        self.asked: list[Asked] = [] if other is None else list(other.asked)
+        self.asked: list[TeacherSettings] = [] if other is None else list(other.asked)
         self.run = ""  # of the header
         self.merged: set[str] = set()
         self._unsynced = False

@@ -25,8 +25,9 @@ from uuid import uuid4
 
 from .. import __version__
 from .errors import UserError
-from .options import add_answer_options, answer_options, load_student, read_shard, read_types
-from .record import AnnotationRecord, claim, hash_student, read_record
+from .fingerprint import hash_student
+from .options import add_answer_options, answer_options, load_student, parse_types, read_shard
+from .record import AnnotationRecord, claim, read_record
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -100,7 +101,7 @@ def annotate(args: Namespace) -> Annotated | None:
             raise UserError(f"--{name} {value}: give at least 1")
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     shard, shards = read_shard(args.shard or "1/1")
-    types, options = read_types(args.types), answer_options(args)
+    types, options = parse_types(args.types), answer_options(args)
     rows, revision = load_rows(args)
     commit = find_commit(args.model, "model", args.revision)
     tagger = load_student(args.model, args.device or _device(processes), commit)

@@ -27,15 +27,18 @@ def add_answer_options(parser: ArgumentParser) -> None:
         choices=("all", "first"),
         help="keep all places of an answered string, or the first",
     )
+    add("--max_new_tokens", type=int, metavar="N", help="longest answer for one type, in tokens")
 
 
 def answer_options(args: Namespace) -> dict[str, Any]:
     """Return the given options of `add_answer_options` except the types; the student has defaults for the rest."""
     options = {name: value for name in ("overlaps", "occurrences", "best") if (value := getattr(args, name))}
+    if args.max_new_tokens is not None:
+        options["max_new_tokens"] = args.max_new_tokens
     return options | ({} if args.threshold is None else {"threshold": read_threshold(args.threshold)})
 
 
-def read_types(option: str | None) -> list[str] | dict[str, str] | None:
+def parse_types(option: str | None) -> list[str] | dict[str, str] | None:
     """Read `person,city` as a list, `person,town=a small city` as `{name: definition}`, and JSON of either."""
     if option is None:
         return None
@@ -58,7 +61,7 @@ def read_types(option: str | None) -> list[str] | dict[str, str] | None:
 
 def read_type_names(option: str | None) -> list[str] | None:
     """Read types by their names alone, as `person,city` or a JSON list; raise UserError for anything else."""
-    types = read_types(option)
+    types = parse_types(option)
     if isinstance(types, dict):
         hint = 'give the names alone, and names that contain "=" as a JSON list'
         raise UserError(f"--types {option!r:.80} has definitions, which this command does not read: {hint}")

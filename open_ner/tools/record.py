@@ -1,8 +1,6 @@
 """The record of a folder that `annotate` writes: what its rows depend on, so that runs are not mixed."""
 
-import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any, TypedDict
 from uuid import uuid4
@@ -11,11 +9,6 @@ from .errors import UserError
 from .files import write_json
 
 RECORD = "annotation.json"
-# files of a student's folder that its answers and defaults depend on; not training_args.bin or the card
-DECISIVE = re.compile(
-    r".*model.*\.(?:safetensors|bin)|(?:generation_|adapter_)?config\.json|.+\.(?:model|tiktoken|jinja)"
-    r"|.*(?:token|vocab|merges|template|index).*\.(?:json|txt)"
-)
 
 
 class AnnotationRecord(TypedDict):
@@ -41,15 +34,6 @@ class AnnotationRecord(TypedDict):
     options: dict[str, Any]
     rows_per_file: int
     open_ner: str
-
-
-def hash_student(folder: Path) -> str:
-    """Hash the names and contents of the files that a local student's answers and saved defaults depend on."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if DECISIVE.fullmatch(path.name)):
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def claim(folder: Path, record: AnnotationRecord) -> None:

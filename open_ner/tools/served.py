@@ -33,7 +33,7 @@ from ..pipeline import (
     check_options,
     check_thresholds,
     iterate,
-    read_types,
+    read_queries,
     saved_defaults,
     to_selection,
 )
@@ -46,7 +46,7 @@ BYTES_A_TOKEN = 4  # bytes of English text; used without a tokenizer
 MARKER = re.compile(r"<[|｜][^<>\s]{1,64}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>")
 ANSWER_SCHEMA = {"name": "answer", "schema": {"type": "array", "items": {"type": "string"}}}
 READ_AHEAD = 2  # requests prepared for each request that may be in flight
-Asked = tuple[str, Window, list[Future[Answer]]]  # a window of a text, and the answer to each query
+PendingWindow = tuple[str, Window, list[Future[Answer]]]  # a window of a text, and the answer to each query
 
 
 class ServedNER:
@@ -91,7 +91,7 @@ class ServedNER:
             except (OSError, ValueError) as error:
                 cause = " ".join(str(error).split())
                 raise ValueError(f"tokenizer {tokenizer!r} cannot be loaded ({cause:.150})") from None
-        self.types = read_types(self.defaults["types"] if types is None else types)
+        self.types = read_queries(self.defaults["types"] if types is None else types)
         self.window = window or self.defaults["window"]
         self.max_new_tokens = max_new_tokens or self.defaults["max_new_tokens"]
         self.base_url, self.concurrency, self.scores, self.structured = base_url, concurrency, scores, structured
@@ -125,7 +125,7 @@ class ServedNER:
             raise ValueError(f"unknown option {unknown[0]!r}: choose from {sorted(SPAN_OPTIONS)}")
         given = {name: value for name, value in options.items() if value is not None}
         selection = to_selection(self.defaults, given)
-        queries = self.types if types is None else read_types(types)
+        queries = self.types if types is None else read_queries(types)
         check_thresholds(given.get("threshold"), queries)
         dataset = self.defaults.get("dataset") if dataset is None else dataset
         refuse_surrogates(*queries.values(), dataset or "")
@@ -143,7 +143,7 @@ class ServedNER:
         """Yield each text with its answered windows, in order; `scores` requires probabilities."""
         pool = ThreadPoolExecutor(self.concurrency)
 
-        def asked() -> Iterator[Asked]:
+        def asked() -> Iterator[PendingWindow]:
             for text in iterate(texts):
                 if not isinstance(text, str):
                     raise ValueError(f"open-ner reads strings, not {type(text).__name__}: {text!r:.80}")
@@ -201,9 +201,9 @@ class ServedNER:
         return answer
 
 
-def _ahead(asked: Iterator[Asked], size: int) -> Iterator[Asked]:
+def _ahead(asked: Iterator[PendingWindow], size: int) -> Iterator[PendingWindow]:
     """Yield the items of an iterator, but take up to `size` items ahead, so that requests are sent early."""
-    waiting: deque[Asked] = deque()
+    waiting: deque[PendingWindow] = deque()
     for each in asked:
         waiting.append(each)
         if len(waiting) > size:
