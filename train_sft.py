@@ -182,7 +182,9 @@ def check_run(config: "SFTConfig") -> None:
         raise UserError("bf16 is several times slower than float32 on this CPU: set bf16: false")
 
 
-def present(folder: Path, repo_id: str | None, config: "SFTConfig", record: "TrainingRecord | None" = None) -> None:
+def describe_and_publish(
+    folder: Path, repo_id: str | None, config: "SFTConfig", record: "TrainingRecord | None" = None
+) -> None:
     """Write the card and learning curve of a finished student, and publish it. Only an upload error is raised.
 
     `record` has the contents of training.json with full paths, by which a dataset in another folder is found.
@@ -238,7 +240,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     if finished:
         print(f"{folder}: already trained; give --overwrite_output_dir to train it again")
         if main_process and (repo_id or not (folder / "README.md").exists()):
-            present(folder, repo_id, config)
+            describe_and_publish(folder, repo_id, config)
         return
     checkpoint = choose_checkpoint(folder, config.resume_from_checkpoint)
     origin = read_origin(script.dataset_name, base)
@@ -290,7 +292,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     if main_process:
         losses = [entry["loss"] for entry in record["history"] if "loss" in entry] or [metrics["train_loss"]]
         print(f"trained in {record['seconds']:.0f} s, loss {losses[0]:.3f} -> {losses[-1]:.3f}: {folder}")
-        present(folder, repo_id, config, record)
+        describe_and_publish(folder, repo_id, config, record)
 
 
 if __name__ == "__main__":

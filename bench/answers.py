@@ -25,7 +25,7 @@ from hub.records import MAIN, Scorer  # noqa: E402
 from metrics.entity_f1.entity_f1 import Counts  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
 from open_ner.tools.files import write_json  # noqa: E402
-from zero_shot.calibration import Decision, apply, cross_fitted, decide, flatten  # noqa: E402
+from zero_shot.calibration import Decision, apply_decision, cross_fitted, fit_decision, flatten  # noqa: E402
 from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
 from zero_shot.reliability import expected_error, scored_spans  # noqa: E402
 from zero_shot.scoring import CountsByPassage, counts_by_passage, f1, interval, resample  # noqa: E402
@@ -62,11 +62,16 @@ def readings(lines: list[PredictionLine], decision: Decision | None) -> dict[str
     if decision is None:
         return {**ways, "flat, fitted": cross_fitted(lines, passage_of)}
     present = flatten(lines, Selection(), decision["presence_bias"])
-    sure = apply(lines, {**decision, "presence_bias": None})
-    return {**ways, "flat, presence": present, "flat, threshold": sure, "flat, fitted": apply(lines, decision)}
+    sure = apply_decision(lines, {**decision, "presence_bias": None})
+    return {
+        **ways,
+        "flat, presence": present,
+        "flat, threshold": sure,
+        "flat, fitted": apply_decision(lines, decision),
+    }
 
 
-def tables(lines: list[PredictionLine], scorer: Scorer) -> CountsByPassage:
+def sum_by_passage(lines: list[PredictionLine], scorer: Scorer) -> CountsByPassage:
     """Return the counts of each passage, summed over its sentences."""
     passages = {(line["benchmark"], line["passage_id"]): passage_of(line) for line in lines}
     summed: CountsByPassage = {}
@@ -87,7 +92,7 @@ def compare(ways: dict[str, list[PredictionLine]], base: str = "free", seed: int
     """Score each way, with its gain over `base`: paired 95 % interval, and splits in which the gain is positive."""
     rows: dict[str, dict] = {name: {} for name in ways}
     for scorer in MAIN:
-        counts = {name: tables(lines, scorer) for name, lines in ways.items()}
+        counts = {name: sum_by_passage(lines, scorer) for name, lines in ways.items()}
         draws = dict(zip(counts, resample(list(counts.values()), seed), strict=True))
         places = sorted(counts[base])
         for name, own in counts.items():
@@ -127,21 +132,23 @@ def markdown(files: list[Path]) -> str:
         for way in WAYS:
             for student, sets in students.items():
                 if row := sets.get(name, {}).get(way):
-                    cells = [f"{x['f1']} ({x['gain']:+} {x['interval']}, {x['positive_splits']})" for x in row_of(row)]
+                    cells = [
+                        f"{x['f1']} ({x['gain']:+} {x['interval']}, {x['positive_splits']})" for x in main_scores(row)
+                    ]
                     rest = [row["strict"]["macro_f1"], row.get("ece", ""), row.get("precision_of_the_surest", "")]
                     lines.append(f"| {' | '.join(map(str, [name, way, student, *cells, *rest]))} |")
     common = set.intersection(*map(set, students.values()))
     common = {name for name in common if not name.startswith(("choosing", "reporting", "dev_"))}
     for way in WAYS:
         for student, sets in students.items():
-            if rows := [row_of(sets[name][way]) for name in sorted(common)]:
+            if rows := [main_scores(sets[name][way]) for name in sorted(common)]:
                 means = [[fmean(row[n][key] for row in rows) for key in ("f1", "gain")] for n in range(len(MAIN))]
                 cells = [f"{value:.1f} ({gain:+.1f})" for value, gain in means]
                 lines.append(f"| mean of {len(rows)} sets | {' | '.join([way, student, *cells])} | | | |")
     return "\n".join(lines) + "\n"
 
 
-def row_of(row: dict) -> list[dict]:
+def main_scores(row: dict) -> list[dict]:
     """Return the scores of a row by the main scorers."""
     return [row[scorer] for scorer in MAIN]
 
@@ -158,7 +165,7 @@ def main() -> None:
     args = parser.parse_args()
     lines = read_predictions(args.dev)
     choosing = [line for line in lines if is_choosing(passage_of(line))]
-    decision = decide(choosing)
+    decision = fit_decision(choosing)
     sets = {"choosing half": readings(choosing, None)}
     if args.report:
         sets["reporting half"] = readings([line for line in lines if not is_choosing(passage_of(line))], decision)

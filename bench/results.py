@@ -29,7 +29,7 @@ from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
 from hub.records import MAIN  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
 from open_ner.tools.files import read_jsonl, write_atomic, write_json, write_jsonl  # noqa: E402
-from zero_shot.calibration import apply, decide  # noqa: E402
+from zero_shot.calibration import apply_decision, fit_decision  # noqa: E402
 from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
 
 WORK, RESULTS = Path("runs/results"), Path("results/distilled")  # relative, as they are shown in cards and results
@@ -113,7 +113,9 @@ def report_development_set(quickstart: Path, sources: list[Path]) -> None:
     names = ["quickstart", *reversed(STUDENTS)]
     halves = {name: found for name in names if (found := read_halves(name, quickstart))}
     free = compare({name: reporting for name, (_, reporting) in halves.items()}, "quickstart")
-    fitted = {name: apply(reporting, decide(choosing)) for name, (choosing, reporting) in halves.items()}
+    fitted = {
+        name: apply_decision(reporting, fit_decision(choosing)) for name, (choosing, reporting) in halves.items()
+    }
     rows = {}
     for name, scores in compare(fitted, "quickstart").items():
         model = quickstart if name == "quickstart" else WORK / name / "model"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from open_ner.answers import calibrate
 from open_ner.selection import Selection
 from open_ner.tools.errors import UserError
-from zero_shot.calibration import apply, cross_fitted, decide, fit, flatten, main
+from zero_shot.calibration import apply_decision, cross_fitted, fit, fit_decision, flatten, main
 from zero_shot.reliability import describe, expected_error, plot, reliability, risk_coverage, scored_spans
 from zero_shot.student import fingerprint
 
@@ -102,16 +102,16 @@ def test_presence_and_threshold_are_those_of_the_best_f1() -> None:
         occurs, score = bool(rng.random() < 0.5), float(rng.uniform(0.2, 0.9))
         lines.append(typed("city", [(0, 4, round(score, 6))], [[0, 4]] if occurs else [], 2.0 if occurs else -2.0, n))
         lines[-1]["gold_spans"] = lines[-1]["gold_spans"] if rng.random() < 0.95 else []
-    decision = decide(lines)
+    decision = fit_decision(lines)
     assert decision["presence_bias"] is not None and -2.0 < decision["presence_bias"] <= 2.0
-    read = apply(lines, decision)
+    read = apply_decision(lines, decision)
     assert sum(bool(own["spans"]) for own in read) == sum(own["presence"] > 0 for own in lines)
     flat = [
         typed("city", [(0, 4, score)], [[0, 4]] if score > 0.4 else [], 1.0, n)
         for n, score in enumerate(rng.uniform(0.1, 0.9, 300).round(6).tolist())
     ]
-    decision = decide(flat)
-    kept = [own["spans"][0]["score"] for own in apply(flat, decision) if own["spans"]]
+    decision = fit_decision(flat)
+    kept = [own["spans"][0]["score"] for own in apply_decision(flat, decision) if own["spans"]]
     assert len(kept) == sum(own["gold_spans"] != [] for own in flat) and min(kept) >= decision["threshold"] > 0
 
 
@@ -179,7 +179,7 @@ def test_the_command_saves_its_fit_in_the_models_config(tmp_path: Path) -> None:
     run = command("--predictions", str(predictions), "--model", str(tmp_path), "--figure", str(tmp_path / "c.png"))
     assert run.returncode == 0, run.stderr
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **decide(lines)}}
+    assert saved == {"model_type": "llama", "open_ner": {"types": ["city"], **fit_decision(lines)}}
     assert "1 spans have no score" in run.stdout and run.stdout.count("400 spans, ") == 1
     assert f"temperature {saved['open_ner']['temperature']}" in run.stdout and (tmp_path / "c.png").exists()
     assert "calibrated (temperature and bias" in (tmp_path / "README.md").read_text()

@@ -100,7 +100,7 @@ def flatten(
     return result
 
 
-def decide(lines: list[PredictionLine]) -> Decision:
+def fit_decision(lines: list[PredictionLine]) -> Decision:
     """Fit presence bias and threshold for the best strict F1, then temperature and bias on the spans that remain.
 
     Raises UserError if the spans are all right or all wrong.
@@ -122,7 +122,7 @@ def decide(lines: list[PredictionLine]) -> Decision:
     return {**fitted, "presence_bias": presence_bias, "threshold": float(floor)}
 
 
-def apply(lines: list[PredictionLine], decision: Decision) -> list[PredictionLine]:
+def apply_decision(lines: list[PredictionLine], decision: Decision) -> list[PredictionLine]:
     """Convert free predictions to flat ones with the values of a decision."""
     selection = Selection(decision["threshold"], temperature=decision["temperature"], bias=decision["bias"])
     return flatten(lines, selection, decision["presence_bias"])
@@ -139,7 +139,7 @@ def cross_fitted(
     halves: list[list[PredictionLine]] = [[], []]
     for line in lines:
         halves[hashlib.sha256(unit(line).encode()).digest()[0] % 2].append(line)
-    return apply(halves[0], decide(halves[1])) + apply(halves[1], decide(halves[0]))
+    return apply_decision(halves[0], fit_decision(halves[1])) + apply_decision(halves[1], fit_decision(halves[0]))
 
 
 def check_run(results: RunResults, predictions: Path, model: Path) -> None:
@@ -179,7 +179,7 @@ def main() -> None:
     scores, right = scored_spans(lines)
     if not len(scores):
         raise UserError(f"{args.predictions}: no span has both a score and gold offsets to compare with")
-    decision, crossed = decide(lines), cross_fitted(lines)
+    decision, crossed = fit_decision(lines), cross_fitted(lines)
     values = ", ".join(f"{name} {value}" for name, value in decision.items())
     print(f"{len(scores)} spans, {100 * right.mean():.1f} % right; {values}")
     print("fitted on one half of the passages and measured on the other:")
