@@ -127,7 +127,7 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
     tokens: list[str] = []
     tags: list[str] = []
     sentences = 0
-    tagged: set[bool] = set()  # the values of bool(tag) over all rows
+    most = {True: 0, False: 0}  # columns of the rows with a tag, and of those with an empty one
     for number, content in enumerate(chain(read_lines(path), [b""]), 1):
         try:
             line = content.decode("utf-8")
@@ -146,14 +146,16 @@ def read_conll(path: Path, config: SetConfig) -> Iterator[Row]:
             tokens.append(columns[word] if 0 <= word < size else "")
             if mark >= 0 and size > max(1, word, mark):  # else the sentence is a reject, tags_do_not_match_tokens
                 tags.append(columns[mark].strip())
-                tagged.add(bool(tags[-1]))
+                most[bool(tags[-1])] = max(most[bool(tags[-1])], size)
         elif tokens:
             sentences += 1
             name = f"{path.name.split('.')[0]}_{sentences}"
             yield {config.id_column: name, config.tokens_column: tokens, config.tags_column: tags}
             tokens, tags = [], []
-    if tagged == {False} and config.tag_column < 0:  # in an explicit column, an empty tag means O
-        where = f"column {config.tag_column} of the tags is empty in every row, as after a tab at the end of each row"
+    # otherwise, and in an explicit column, an empty tag means O
+    if config.tag_column < 0 and most[False] > most[True]:
+        rows = "rows with more columns than the others" if most[True] else "every row"
+        where = f"column {config.tag_column} of the tags is empty in {rows}, as after a tab at the end of a row"
         raise UserError(f"{path}: {where}: set tag_column, counted from 0")
 
 

@@ -164,6 +164,9 @@ def test_a_tab_after_the_tags_of_a_conll_file_makes_no_tag_empty(tmp_path: Path)
     assert passage.entities == [{"start": 0, "end": 2, "type": "ORG"}]
     (tmp_path / "b.tsv").write_text("EU\tB-ORG\nsaid\t\n")  # no tag in place of O
     assert [p.entities for p in read_set(config("b.tsv", "conll"), str(tmp_path))] == [passage.entities]
+    (tmp_path / "c.tsv").write_text("EU\tB-ORG\t\nsaid\tO\n")
+    with pytest.raises(UserError, match=r"c\.tsv: column -1 of the tags is empty in rows with more columns"):
+        list(read_set(config("c.tsv", "conll"), str(tmp_path)))
 
 
 def tagged(tmp_path: Path, *sentences: list[str]) -> list[list[tuple[str, str]]]:
