@@ -114,7 +114,7 @@ def write_run(folder: Path, records: int) -> None:
         for number, (passage, reply) in enumerate(passages(records)):
             print(json.dumps(vars(passage)), file=file)
             if number < records - OPEN:
-                (question,) = asks.ask(passage)
+                (question,) = asks.about(passage)
                 journal.append(
                     {
                         "key": question.key, "passage_id": passage.id, "variant": "type", "reply": reply,

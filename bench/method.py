@@ -53,7 +53,7 @@ def parts() -> dict[str, str]:
     """Return the tables by their names."""
     return {
         "negatives": negatives(), "supervised": supervised(), "teacher": teacher(), "branches": branches(),
-        "speed": speed(), "answers": answers(),
+        "speed": speed(), "answers": answers(), "definitions": definitions(), "marks": marked_copies(),
     }  # fmt: skip
 
 
@@ -130,6 +130,40 @@ def answers() -> str:
         rows.append(row)
     head = [cell for words in STUDENTS.values() for cell in (words, "gain [95 %]")]
     return table(["official F1", *head], rows)
+
+
+def definitions() -> str:
+    """Compare students of names and of definitions, each asked names and definitions."""
+    measured, rows = _read("bench/definitions.json"), []
+    for pair, row in measured["pairs"].items():
+        trained, asked = pair.split(", asked ")
+        free, fitted = row["free"]["official"], row["fitted"]["strict"]
+        gains = ["", ""] if trained == asked == "names" else [_gain(free), _gain(fitted)]
+        scores = (f"{value:.1f}" for value in (free["precision"], free["recall"], free["f1"]))
+        rows.append([trained, asked, *scores, gains[0], f"{fitted['f1']:.1f}", gains[1]])
+    head = ["trained on", "asked", "precision", "recall", "official F1", "against the first row [95 %]"]
+    sizes = [student["trained_on"] for student in measured["students"].values()]
+    tokens = " and ".join(f"{size['tokens']:,}" for size in sizes)
+    passages = sizes[0]["conversations"]
+    shown = table([*head, "fitted: strict F1", "against the first row [95 %]"], rows)
+    return f"{shown}\n\nTrained on {passages} passages, {tokens} tokens."
+
+
+def marked_copies() -> str:
+    """Compare lists per type with a copy of the passage in which the entities of all types are marked."""
+    measured, rows = _read("bench/marks.json"), []
+    for name, row in measured["forms"].items():
+        cells = [f"{row['official'][key]:.1f}" for key in ("precision", "recall", "f1")]
+        gains = ["", ""] if name == "list, fitted" else [_gain(row[scorer]) for scorer in ("official", "strict")]
+        rows.append([name, *cells, gains[0], f"{row['strict']['f1']:.1f}", gains[1]])
+    difference = "against the fitted lists [95 %]"
+    head = ["form", "precision", "recall", "official F1", difference, "strict F1", difference]
+    passes = [*measured["passes"].values()]
+    return (
+        f"{table(head, rows)}\n\nTrained on {measured['trained_on']['conversations']} passages, "
+        f"{measured['trained_on']['tokens']:,} tokens. A sentence takes {passes[0]:.1f} forward passes\n"
+        f"without a bias, and {passes[-1]:.1f} with the largest."
+    )
 
 
 def teacher() -> str:

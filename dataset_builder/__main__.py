@@ -31,7 +31,7 @@ from .shards import Shard
 from .teacher.journal import Journal
 from .teacher.journals import PassagesOf, open_journal, share_cost
 from .teacher.questions import Questioner
-from .teacher.stage import annotate, estimate, extrapolate
+from .teacher.stage import estimate, extrapolate, fetch_replies
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_in
             passages, teacher = PassagesOf(passages, shard), share_cost(teacher, journal, shard)
             limit = "" if teacher.max_cost is None else f", for at most ${teacher.max_cost:.4f}: its part of max_cost"
             print(f"shard {shard}: {len(passages)} passages{limit}")
-        replies = annotate(passages, journal, teacher)
+        replies = fetch_replies(passages, journal, teacher)
         if journal.damaged:
             print(f"{journal.path}: ignored {journal.damaged} damaged lines and asked their questions again")
     print(f"replies: {replies}")
@@ -114,8 +114,8 @@ def dry_run(config: BuildConfig, folder: Path, pilot: int | None) -> None:
     with open_journal(folder) as journal:
         if pilot:
             started = time.monotonic()
-            counts = annotate(load_passages(folder), journal, config.teacher, most=pilot)
-            print(f"pilot: {counts.asked} replies for ${counts.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
+            counts = fetch_replies(load_passages(folder), journal, config.teacher, most=pilot)
+            print(f"pilot: {counts.paid} replies for ${counts.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
         print("dry run: " + "\n".join(what_is_left(config, folder, journal, paid=bool(pilot))))
 
 
@@ -129,7 +129,7 @@ def preview(config: BuildConfig, folder: Path, number: int) -> None:
         passages, counts = annotate_few(config, folder, journal, number)
         notes = [f"Replies: {counts}"]
         if config.teacher.model:
-            paid = counts.asked > 0 or (counts.known > 0 and not config.teacher.recorded)
+            paid = counts.paid > 0 or (counts.known > 0 and not config.teacher.recorded)
             notes += what_is_left(config, folder, journal, paid)
     page = folder / "preview.html"
     write_atomic(page, render_html(passages, f"Preview of {config.name}", notes))

@@ -15,7 +15,7 @@ from .dataset.parts import rules_of
 from .teacher.journal import Journal
 from .teacher.questions import questions
 from .teacher.records import ReplyCounts
-from .teacher.stage import annotate
+from .teacher.stage import fetch_replies
 from .teacher.type_set import load_type_set
 
 
@@ -31,7 +31,7 @@ def annotate_few(
         The passages of each variant with their spans and rejects, and the counts and cost of the replies.
     """
     chosen = heapq.nsmallest(number, load_passages(folder), key=lambda passage: text_sha256(passage.id))
-    counts = annotate(chosen, journal, replace(config.teacher, batch=False))  # a batch takes up to a day
+    counts = fetch_replies(chosen, journal, replace(config.teacher, batch=False))  # a batch takes up to a day
     replies: dict[str, dict[str, TeacherReply]] = {variant: {} for variant in config.teacher.variants}
     for question in questions(chosen, config.teacher):
         if record := journal.get(question.key):

@@ -94,7 +94,7 @@ class OpenNERPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        check_options(batch_size=self._batch_size)
+        check_positive(batch_size=self._batch_size)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -114,9 +114,10 @@ class OpenNERPipeline(Pipeline):
         given = {name: value for name, value in options.items() if value is not None}
         if types is not None:
             given["queries"] = read_queries(types)
+        # the next three calls only check: they raise ValueError for a value out of range
         if "expected_present" in given:
-            logit(given["expected_present"])  # checks only; this result and those of the next two calls are not used
-        check_options(**{name: given[name] for name in ("window", "max_new_tokens", "token_budget") if name in given})
+            logit(given["expected_present"])
+        check_positive(**{name: given[name] for name in ("window", "max_new_tokens", "token_budget") if name in given})
         to_selection(DEFAULTS, {name: given[name] for name in SPAN_OPTIONS if name in given})
         stages = ("queries", *WINDOW_OPTIONS), DECODING_OPTIONS, ("return_raw", *SPAN_OPTIONS)
         preprocess, forward, postprocess = ({name: given[name] for name in own if name in given} for own in stages)
@@ -128,7 +129,7 @@ class OpenNERPipeline(Pipeline):
         Options are those of the class; `types` may be the second argument.
         """
         self._prepare()
-        check_options(batch_size=kwargs.get("batch_size"))
+        check_positive(batch_size=kwargs.get("batch_size"))
         if isinstance(inputs, Iterable) and not isinstance(inputs, (str, bytes, Mapping, Dataset)):
             # a column of `datasets` is a sequence but not a list; a streamed column is not a generator
             inputs = list(inputs) if isinstance(inputs, Sequence) else (each for each in inputs)
@@ -223,7 +224,7 @@ def to_selection(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> Sel
     return Selection(**chosen)
 
 
-def check_options(**positive: int | None) -> None:
+def check_positive(**positive: int | None) -> None:
     """Raise ValueError unless each is a whole number of at least 1; None stands for the default."""
     for name, value in positive.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):

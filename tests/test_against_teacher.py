@@ -16,7 +16,7 @@ from hub.model_card import write_model_card
 from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
 from zero_shot import against_teacher
-from zero_shot.comparison import Contender, answer, disagreements, find_places
+from zero_shot.comparison import Contender, disagreements, find_places, verdict
 from zero_shot.records import read_results
 
 ROOT = Path(__file__).parent.parent
@@ -345,4 +345,4 @@ def test_few_disagreements_come_from_as_many_passages_as_possible() -> None:
 )
 def test_the_answer_follows_from_the_interval(bounds: list[float], said: str) -> None:
     gain: Any = {"gain": sum(bounds) / 2, "interval": bounds}
-    assert said in answer({"of": "s", "over": "t", "official": gain, "strict": gain}, 40)
+    assert said in verdict({"of": "s", "over": "t", "official": gain, "strict": gain}, 40)

@@ -115,5 +115,5 @@ def test_a_prompt_beyond_the_models_positions_counts_as_unread_and_stops_nothing
     data = Benchmark(BenchmarkConfig(name="b", path="b", format="offsets"), passages, 3)
     asker = LocalBaseline(config(where="causal", model=str(tiny_student)))
     lines = [line for own in asker.ask([(data, passage) for passage in passages], SUITE) for line in own]
-    assert asker.replies["too_long"] == 1 and lines[1]["parse_failure"] and lines[1]["raw"] == ""
+    assert asker.faults["too_long"] == 1 and lines[1]["parse_failure"] and lines[1]["raw"] == ""
     assert lines[0]["raw"] == lines[2]["raw"] != ""

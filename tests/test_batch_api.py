@@ -22,7 +22,7 @@ from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import questions
 from dataset_builder.teacher.records import ReplyCounts
 from dataset_builder.teacher.requests import request_ceiling
-from dataset_builder.teacher.stage import annotate
+from dataset_builder.teacher.stage import fetch_replies
 from fake_batch import EXPIRED, FakeBatch
 from fake_teacher import completion
 from open_ner.tools.errors import UserError
@@ -53,7 +53,7 @@ def ask(
         options = {"base_url": provider.base_url, "model": "fake-teacher"} | options
     config = TeacherConfig(**options, batch=True, batch_poll_seconds=0.01)
     with Journal(folder / "journal.jsonl") as journal:
-        counts = annotate(passages(count, start), journal, config)
+        counts = fetch_replies(passages(count, start), journal, config)
         return counts, list(journal.records())
 
 
@@ -76,7 +76,7 @@ def test_replies_arrive_once_with_their_usage_and_a_second_run_asks_nothing(
         provider.trouble = lambda route: routes.append(route)
         again, _ = ask(tmp_path, provider, **PRICES)
     once(provider, records)
-    assert (counts.asked, counts.failed, again.asked, routes) == (6, 0, 0, [])
+    assert (counts.paid, counts.failed, again.paid, routes) == (6, 0, 0, [])
     assert sorted(record["passage_id"] for record in records) == [f"p{i}" for i in range(6)]
     assert {(record["reply"], record["model"]) for record in records} == {("[bout Ada.\u2028]", "fake-teacher")}
     spent = sum(10 * r["usage"]["prompt_tokens"] + 50 * r["usage"]["completion_tokens"] for r in records) / 1e6
@@ -198,7 +198,7 @@ def test_a_kill_9_pays_for_nothing_twice(point: str, tmp_path: Path) -> None:
         children.clear()
         counts, records = ask(tmp_path, provider)
     once(provider, records)
-    assert len(provider.batches) == 1 and counts.asked == (6 if point == "created, not told" else 3)
+    assert len(provider.batches) == 1 and counts.paid == (6 if point == "created, not told" else 3)
 
 
 def test_a_lost_answer_to_create_is_looked_up_not_sent_again(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_replies_to_questions_no_longer_asked_are_kept(tmp_path: Path, monkeypat
         ask(tmp_path, provider, count=4, start=4)  # p4 and p5 are under way, p6 and p7 are new
         counts, records = ask(tmp_path, provider, count=8)
     once(provider, records, 8)
-    assert counts.asked == 0 and len(provider.batches) == 2
+    assert counts.paid == 0 and len(provider.batches) == 2
 
 
 def test_batches_under_way_under_another_limit_are_waited_for_and_used(
@@ -255,7 +255,7 @@ def test_batches_under_way_under_another_limit_are_waited_for_and_used(
         second, records = ask(tmp_path, provider, count=8, **raised)
         third, _ = ask(tmp_path, provider, count=8, **raised)
     assert provider.paid.total() == 9 and set(provider.paid.values()) == {1}  # 6, the cut one again, 2 new ones
-    assert (second.asked, second.missing, third.asked, third.missing) == (9, 0, 0, 0)
+    assert (second.paid, second.missing, third.paid, third.missing) == (9, 0, 0, 0)
     copies = [record for record in records if "copy_of" in record]
     assert {record["passage_id"] for record in copies} == {"p0", "p2", "p3", "p4", "p5"}
     assert len(records) == 9 + len(copies) and not any(record["cost"] for record in copies)
@@ -281,7 +281,7 @@ NO_COMPLETION = {"body": {"choices": []}}
 def test_error_and_expired_lines_are_asked_again(fault: Any, tmp_path: Path) -> None:
     with FakeBatch(some_fail(fault, 2)) as provider:
         counts, records = ask(tmp_path, provider)
-    assert (counts.asked, counts.failed, len(provider.batches)) == (6, 0, 3)
+    assert (counts.paid, counts.failed, len(provider.batches)) == (6, 0, 3)
     assert len(records) == 6 and {provider.paid[record["key"]] for record in records} == {1}
 
 
@@ -291,10 +291,10 @@ def test_what_keeps_failing_is_left_to_the_next_run(
 ) -> None:
     with FakeBatch(some_fail(fault, 3)) as provider:
         first, _ = ask(tmp_path, provider)
-        assert (first.asked, first.failed, len(provider.batches)) == (4, 2, batch_api.ROUNDS)
+        assert (first.paid, first.failed, len(provider.batches)) == (4, 2, batch_api.ROUNDS)
         assert "2 requests got no usable answer" in capsys.readouterr().out
         second, records = ask(tmp_path, provider)
-    assert (second.asked, second.failed, len(records), len(provider.batches)) == (2, 0, 6, 4)
+    assert (second.paid, second.failed, len(records), len(provider.batches)) == (2, 0, 6, 4)
 
 
 @pytest.mark.parametrize("lost_state", [False, True], ids=["", "state-lost"])
@@ -328,7 +328,7 @@ def test_a_repetition_that_could_not_be_created_is_not_found_in_the_part_before(
     with FakeBatch(lambda request: first.pop() if first else "[]", trouble=trouble) as provider:
         counts, records = ask(tmp_path, provider)
     once(provider, records)
-    assert (counts.asked, counts.failed, len(provider.batches)) == (6, 0, 2)
+    assert (counts.paid, counts.failed, len(provider.batches)) == (6, 0, 2)
 
 
 def test_final_replies_keep_their_reason(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_final_replies_keep_their_reason(tmp_path: Path) -> None:
         "p0": "length", "p1": "content_filter", "p2": "content_filter", "p3": "refusal",
     }  # fmt: skip
     assert {r["reply"] for r in records} == {'[("Ada", "per', "", "I will not."}
-    assert (counts.asked, counts.failed, len(provider.batches)) == (4, 0, 1)
+    assert (counts.paid, counts.failed, len(provider.batches)) == (4, 0, 1)
 
 
 def test_the_cap_holds_over_batches_and_runs(
@@ -367,8 +367,8 @@ def test_the_cap_holds_over_batches_and_runs(
         submitted = [json.loads(line)["custom_id"] for line in provider.files["file-16"].splitlines()]
         assert 0 < sum(ceilings[key] for key in submitted) <= cap
         second, _ = ask(tmp_path / "capped", provider, count=40, max_cost=cap, **PRICES)
-    assert 0 < first.asked < 40 and first.cost <= cap and second.cost_before + second.cost <= cap
-    assert f"{40 - first.asked} requests are not submitted" in capsys.readouterr().out
+    assert 0 < first.paid < 40 and first.cost <= cap and second.cost_before + second.cost <= cap
+    assert f"{40 - first.paid} requests are not submitted" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["", "collected-again-after-a-kill"])
@@ -427,11 +427,11 @@ def test_single_requests_do_not_pay_again_for_a_batch_under_way(
             ask(tmp_path, provider)
         config = TeacherConfig(base_url=provider.base_url, model="fake-teacher")
         with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(UserError, match="batches are under way"):
-            annotate(passages(6), journal, config)
+            fetch_replies(passages(6), journal, config)
         _, records = ask(tmp_path, provider)
         once(provider, records)
         with Journal(tmp_path / "journal.jsonl") as journal:
-            assert annotate(passages(6), journal, config).known == 6  # collected: nothing is left to ask
+            assert fetch_replies(passages(6), journal, config).known == 6  # collected: nothing is left to ask
 
 
 def test_a_message_about_a_batch_hides_the_password_of_the_address(tmp_path: Path) -> None:
@@ -581,7 +581,7 @@ def test_a_key_that_is_withdrawn_within_a_batch_rejects_no_passage_for_good(tmp_
     with FakeBatch(lambda request: next(answers)) as provider, Journal(tmp_path / "journal.jsonl") as journal:
         config = TeacherConfig(base_url=provider.base_url, model="m", batch=True, batch_poll_seconds=0.01)
         with pytest.raises(UserError, match="key disabled"):
-            annotate(passages(17), journal, config)
+            fetch_replies(passages(17), journal, config)
         assert len(journal) == 5
 
 
@@ -634,7 +634,7 @@ def test_a_cancelled_batch_gives_what_it_has_and_is_not_repeated(tmp_path: Path)
         real = provider.retrieve
         provider.retrieve = lambda name: real(name) | {"status": "cancelled"}
         counts, records = ask(tmp_path, provider)
-    assert (counts.asked, counts.failed, len(records), len(provider.batches)) == (4, 2, 4, 1)
+    assert (counts.paid, counts.failed, len(records), len(provider.batches)) == (4, 2, 4, 1)
 
 
 def test_a_batch_of_another_endpoint_and_a_broken_state_are_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dataset_builder.config import TeacherConfig
 from dataset_builder.teacher import asking as module
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.records import ReplyCounts
-from dataset_builder.teacher.stage import annotate, estimate
+from dataset_builder.teacher.stage import estimate, fetch_replies
 from fake_teacher import FakeTeacher, completion
 from made_up import passages
 from open_ner.tools.errors import UserError
@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def ask(folder: Path, endpoint: FakeTeacher, count: int = 40, **options: Any) -> tuple[ReplyCounts, list[Any]]:
     options = {"base_url": endpoint.base_url, "model": "m", **PRICES, **options}
     with Journal(folder / "journal.jsonl") as journal:
-        counts = annotate(passages(count), journal, TeacherConfig(**options))
+        counts = fetch_replies(passages(count), journal, TeacherConfig(**options))
         return counts, list(journal.records())
 
 
@@ -57,7 +57,7 @@ def test_a_reply_without_usage_costs_the_most_it_could(usage: dict[str, int], tm
     with FakeTeacher(answer_with(**usage)) as endpoint:
         counts, _ = ask(tmp_path, endpoint, max_cost=5.5 * most)
         again, _ = ask(tmp_path, endpoint, max_cost=5.5 * most)
-    assert len(endpoint.requests) == 5 and again.asked == 0
+    assert len(endpoint.requests) == 5 and again.paid == 0
     for said in (counts, again):
         assert said.cost_before + said.cost == pytest.approx(5 * most, rel=0.02)
         assert "is an upper bound" in str(said)
@@ -177,7 +177,7 @@ def test_an_answer_that_was_cut_is_asked_anew_and_the_others_are_kept(tmp_path: 
             assert estimate(passages(8), journal, raised)[0] == 1
         second, records = ask(tmp_path, endpoint, count=8, max_answer_tokens=400)
         third, _ = ask(tmp_path, endpoint, count=8, max_answer_tokens=400)
-    assert (first.asked, second.asked, second.known, third.asked, len(endpoint.requests)) == (8, 1, 7, 0, 9)
+    assert (first.paid, second.paid, second.known, third.paid, len(endpoint.requests)) == (8, 1, 7, 0, 9)
     assert second.cost_before == pytest.approx(first.cost) and third.cost_before < 1.2 * first.cost
     assert len({record["key"] for record in records}) == 16
 
@@ -188,7 +188,7 @@ def test_another_address_under_one_name_warns(tmp_path: Path, capsys: pytest.Cap
         ask(tmp_path, one, count=3, base_url=f"{one.base_url}/")
         assert "warning" not in capsys.readouterr().out
         again, _ = ask(tmp_path, two, count=2)
-        assert again.asked == 0 and two.requests == []
+        assert again.paid == 0 and two.requests == []
         with Journal(tmp_path / "journal.jsonl") as journal:  # as a dry run does after its pilot
             estimate(passages(2), journal, TeacherConfig(base_url=two.base_url, model="m", **PRICES))
         said = capsys.readouterr().out
@@ -269,4 +269,4 @@ def test_a_journal_without_one_whole_line_is_begun_anew(cut: int, tmp_path: Path
         pass
     (tmp_path / "journal.jsonl").write_bytes((tmp_path / "journal.jsonl").read_bytes()[:cut])
     with FakeTeacher(lambda request: PAIRS) as endpoint:
-        assert ask(tmp_path, endpoint, count=2)[0].asked == 2
+        assert ask(tmp_path, endpoint, count=2)[0].paid == 2

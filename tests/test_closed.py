@@ -28,7 +28,7 @@ from dataset_builder.teacher import batch_provider
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import questions
 from dataset_builder.teacher.requests import request_parameters
-from dataset_builder.teacher.stage import annotate
+from dataset_builder.teacher.stage import fetch_replies
 from dataset_builder.teacher.type_set import load_type_set
 from fake_batch import FakeBatch
 from fake_teacher import FakeTeacher, completion
@@ -314,8 +314,8 @@ def test_recorded_replies_and_batches_work_as_for_other_prompts(
         config = TeacherConfig(
             base_url=provider.base_url, model="fake-teacher", types=TYPES, batch=True, batch_poll_seconds=0.01
         )
-        assert annotate(passages(3), journal, config).asked == 3
-        assert annotate(passages(3), journal, config).known == 3
+        assert fetch_replies(passages(3), journal, config).paid == 3
+        assert fetch_replies(passages(3), journal, config).known == 3
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ assert answer[-1]["role"] == "assistant"
 
 @pytest.mark.usefixtures("student")
 def test_an_evaluation_names_the_commit_of_a_student_on_the_hub(hub: FakeHub, environment: dict[str, str]) -> None:
-    printed = run(environment, "-c", f"from zero_shot.student import fingerprint; print(fingerprint({MODEL!r}))")
+    printed = run(environment, "-c", f"from zero_shot.student import revision_of; print(revision_of({MODEL!r}))")
     assert printed.split()[-1] == hub.repos["model", MODEL].commits[-1].sha
 
 

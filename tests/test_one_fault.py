@@ -15,7 +15,7 @@ from dataset_builder.teacher import asking as module
 from dataset_builder.teacher import endpoint as endpoint_module
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.records import ReplyCounts
-from dataset_builder.teacher.stage import annotate
+from dataset_builder.teacher.stage import fetch_replies
 from fake_teacher import FakeTeacher, completion
 from made_up import passages
 from open_ner.tools.errors import UserError
@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(folder: Path, base_url: str, count: int = 40, **options: Any) -> ReplyCounts:
     with Journal(folder / "journal.jsonl") as journal:
-        return annotate(passages(count), journal, TeacherConfig(base_url=base_url, model="m", **options))
+        return fetch_replies(passages(count), journal, TeacherConfig(base_url=base_url, model="m", **options))
 
 
 def limited(message: str = "slow down", **headers: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_one_passage_that_is_always_limited_fails_alone(number: int, tmp_path: P
 
     with FakeTeacher(answer) as endpoint:
         counts = ask(tmp_path, endpoint.base_url, concurrency=8)
-    assert (counts.asked, counts.failed) == (39, 1) and "slow down" in str(counts)
+    assert (counts.paid, counts.failed) == (39, 1) and "slow down" in str(counts)
     assert len(endpoint.requests) <= 39 + module.ALL_LIMITED
 
 
@@ -82,7 +82,7 @@ def test_a_first_passage_that_hangs_does_not_hold_the_others(tmp_path: Path, mon
 
     with FakeTeacher(answer) as endpoint:
         counts = ask(tmp_path, endpoint.base_url, concurrency=8)
-    assert (counts.asked, counts.failed) == (39, 1) and len(endpoint.requests) == 39 + module.MOST_UNREAD
+    assert (counts.paid, counts.failed) == (39, 1) and len(endpoint.requests) == 39 + module.MOST_UNREAD
     assert sum("number 0 " in request["messages"][-1]["content"] for request in endpoint.requests[:40]) == 1
     assert "status 504: no answer in time" in str(counts)
 
@@ -96,7 +96,7 @@ def test_a_long_retry_after_is_bounded_said_and_holds_one_request(
     with FakeTeacher(lambda request: once.pop() if once else "[]") as endpoint:
         started = time.monotonic()
         counts = ask(tmp_path, endpoint.base_url)
-    assert counts.asked == 40 and time.monotonic() - started >= 0.5
+    assert counts.paid == 40 and time.monotonic() - started >= 0.5
     assert "rate limit for 0.5 s: slow down; waiting" in capsys.readouterr().err
 
 
@@ -130,7 +130,7 @@ def test_a_response_that_is_too_long_fails_its_passage_alone(tmp_path: Path, mon
     monkeypatch.setattr(endpoint_module, "LARGEST", 10_000)
     with FakeTeacher(only(3, lambda: "x" * 20_000)) as endpoint:
         counts = ask(tmp_path, endpoint.base_url, count=8)
-    assert (counts.asked, counts.failed) == (7, 1) and "more than 10,000 bytes" in str(counts)
+    assert (counts.paid, counts.failed) == (7, 1) and "more than 10,000 bytes" in str(counts)
 
 
 def test_a_netrc_and_proxy_variables_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,13 +138,13 @@ def test_a_netrc_and_proxy_variables_do_not_matter(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     with FakeTeacher(lambda request: "[]") as endpoint:
-        assert ask(tmp_path, endpoint.base_url, count=2).asked == 2
+        assert ask(tmp_path, endpoint.base_url, count=2).paid == 2
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with FakeTeacher(lambda request: "[]") as endpoint, pytest.raises(UserError, match="127.0.0.1:9|connect"):
         ask(tmp_path / "by-proxy", endpoint.base_url, count=2, max_retries=0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with FakeTeacher(lambda request: "[]") as endpoint:
-        assert ask(tmp_path / "no-proxy", endpoint.base_url, count=2).asked == 2
+        assert ask(tmp_path / "no-proxy", endpoint.base_url, count=2).paid == 2
 
 
 def test_credentials_in_an_address_are_sent_and_never_shown(

@@ -16,7 +16,7 @@ from dataset_builder.teacher.http_errors import RateLimited
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.pacing import Pacer
 from dataset_builder.teacher.records import ReplyCounts
-from dataset_builder.teacher.stage import annotate
+from dataset_builder.teacher.stage import fetch_replies
 from fake_teacher import completion
 from made_up import passages
 from simulated import Clock, SimulatedEndpoint
@@ -201,7 +201,7 @@ def annotated(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def run(endpoint: SimulatedEndpoint, count: int, **options: Any) -> ReplyCounts:
         monkeypatch.setattr(client, "open_endpoint", lambda config, key: endpoint)
         with Journal(tmp_path / "journal.jsonl") as journal:
-            return annotate(passages(count), journal, TeacherConfig(model="m", **options))
+            return fetch_replies(passages(count), journal, TeacherConfig(model="m", **options))
 
     return run
 
@@ -218,7 +218,7 @@ def test_a_run_keeps_the_limit_that_headers_state(clock: Clock, annotated: Run) 
 
     endpoint = SimulatedEndpoint(clock, answer)
     counts = annotated(endpoint, 150, concurrency=64)
-    assert (counts.asked, counts.failed) == (150, 0)
+    assert (counts.paid, counts.failed) == (150, 0)
     assert len(endpoint.sent) <= 150 + 5 and 149 / 50 - 0.3 <= endpoint.sent[-1] - endpoint.sent[0] <= 150 / 48
 
 
@@ -246,4 +246,4 @@ def test_short_waits_that_an_endpoint_asks_for_do_not_end_a_run_within_seconds(c
         return completion("[]", request), {}
 
     endpoint = SimulatedEndpoint(clock, answer)
-    assert annotated(endpoint, 5).asked == 5
+    assert annotated(endpoint, 5).paid == 5

@@ -21,7 +21,7 @@ from open_ner.tools.errors import UserError
 from open_ner.tools.fingerprint import hash_student
 from zero_shot.predict import Todo, finish, predict
 from zero_shot.records import PredictionLine
-from zero_shot.student import fingerprint
+from zero_shot.student import revision_of
 from zero_shot.suite import Benchmark, SuiteConfig
 
 CONFIG = BenchmarkConfig(name="b", path="b.jsonl", format="offsets")
@@ -43,14 +43,14 @@ class Echo:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.name, self.record, self.asked, self.stop_after = "echo", {"id": "echo", "kind": "student"}, [], stop_after
-        self.replies = Counter[str]()
+        self.faults = Counter[str]()
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         for own, passage in todo:
             if self.stop_after is not None and len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt
             self.asked.append(passage.id)
-            self.replies["length"] += 1
+            self.faults["length"] += 1
             head = {"benchmark": own.config.name, "passage_id": passage.id}
             yield [{**head, "type": query.type, "raw": passage.text} for query in passage.queries]
 
@@ -77,7 +77,7 @@ def test_a_killed_run_resumes_with_the_next_passage(tmp_path: Path, torn: bytes)
     asker = Echo()
     run = predict(asker, [benchmark(40)], SUITE, tmp_path)
     assert len(asker.asked) == 35 and run.lines == predict(Echo(), [benchmark(40)], SUITE, tmp_path / "whole").lines
-    assert asker.replies == {"length": 40}
+    assert asker.faults == {"length": 40}
 
 
 @pytest.mark.parametrize("option", [{"max_new_tokens": 7}, {"dtype": "float16"}])
@@ -218,17 +218,17 @@ def test_a_folder_is_known_by_what_decides_an_answer(tmp_path: Path) -> None:
         student("d", big[:-1] + b"\x01", {"vocab_size": 5}),
         student("e", big, {"vocab_size": 6}),
     ]
-    assert fingerprint(str(first)) == fingerprint(str(same))
-    assert len({fingerprint(str(folder)) for folder in [first, *others]}) == 4
-    seen = {fingerprint(str(first))}
+    assert revision_of(str(first)) == revision_of(str(same))
+    assert len({revision_of(str(folder)) for folder in [first, *others]}) == 4
+    seen = {revision_of(str(first))}
     (first / "README.md").write_text("a card")
-    assert fingerprint(str(first)) in seen
+    assert revision_of(str(first)) in seen
     with (first / "model.safetensors").open("r+b") as file:  # in the middle of the weights
         file.seek(3 << 19)
         file.write(b"\x01")
     for name in ("pytorch_model.bin", "tokenizer.json", "chat_template.jinja", "generation_config.json", None):
-        assert fingerprint(str(first)) not in seen
-        seen.add(fingerprint(str(first)))
+        assert revision_of(str(first)) not in seen
+        seen.add(revision_of(str(first)))
         if name:
             (first / name).write_text("{}")
 
@@ -240,6 +240,6 @@ def test_the_fingerprint_of_an_adapter_covers_its_local_base(tmp_path: Path) -> 
     (base / "model.safetensors").write_bytes(b"weights")
     (adapter / "adapter_model.safetensors").write_bytes(b"adapter")
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
-    before = fingerprint(str(adapter)), hash_student(adapter)
+    before = revision_of(str(adapter)), hash_student(adapter)
     (base / "model.safetensors").write_bytes(b"others")
-    assert fingerprint(str(adapter)) != before[0] and hash_student(adapter) != before[1]
+    assert revision_of(str(adapter)) != before[0] and hash_student(adapter) != before[1]

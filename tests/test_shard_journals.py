@@ -17,7 +17,7 @@ from dataset_builder.corpus.cutting import Passage
 from dataset_builder.review import __main__ as review
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.journals import find_journals
-from dataset_builder.teacher.stage import annotate
+from dataset_builder.teacher.stage import fetch_replies
 from fake_batch import FakeBatch
 from fake_teacher import FakeTeacher
 from open_ner.tools.errors import UserError
@@ -65,7 +65,7 @@ def test_shards_and_merge_pay_nothing_twice_and_lose_nothing(
         config = read_recipe(BuildConfig, folder.parent / "recipe.yaml").teacher
         config.base_url = teacher.base_url
         with Journal(folder / "journal.jsonl") as journal:  # of an earlier run without shards
-            annotate([Passage(**json.loads(line)) for line in first], journal, config)
+            fetch_replies([Passage(**json.loads(line)) for line in first], journal, config)
         for shard in ("1/3", "3/3"):
             command("--stage", "annotate", "--shard", shard, endpoint=teacher)
         with pytest.raises(UserError, match="shards 2/3 have no journal: run --stage annotate --shard 2/3"):

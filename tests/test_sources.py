@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from dataset_builder.config import CorpusConfig, SourceConfig
-from dataset_builder.corpus.sources import Document, fingerprint, read_documents, sources_of
+from dataset_builder.corpus.sources import Document, pin, read_documents, sources_of
 from dataset_builder.rejects import Reject
 from fake_hub import FakeHub
 from ner_sets import rows as ner_rows
@@ -228,7 +228,7 @@ def test_a_changed_file_or_folder_has_another_fingerprint(tmp_path: Path) -> Non
     path = jsonl(tmp_path / "d" / "c.jsonl", {"text": "a"})
     seen = set()
     for number in range(3):
-        seen |= {fingerprint(SourceConfig(path=str(p))) for p in (path, tmp_path / "d", tmp_path / "d" / "*.jsonl")}
+        seen |= {pin(SourceConfig(path=str(p))) for p in (path, tmp_path / "d", tmp_path / "d" / "*.jsonl")}
         jsonl(path, *[{"text": "a"}] * (number + 2))
     assert len(seen) == 3 and None not in seen  # one state a version: the three name the same file
 

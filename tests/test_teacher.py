@@ -23,7 +23,7 @@ from dataset_builder.teacher.pacing import Pacer
 from dataset_builder.teacher.questions import build_messages, questions
 from dataset_builder.teacher.records import ReplyCounts
 from dataset_builder.teacher.requests import request_ceiling
-from dataset_builder.teacher.stage import annotate, estimate, extrapolate
+from dataset_builder.teacher.stage import estimate, extrapolate, fetch_replies
 from fake_teacher import FakeTeacher, completion
 from made_up import passages
 from open_ner.tools.errors import UserError
@@ -39,7 +39,7 @@ def ask(folder: Path, endpoint: FakeTeacher | None, count: int = 4, **options: A
     if endpoint:
         options = {"base_url": endpoint.base_url, "model": "fake-teacher"} | options
     with Journal(folder / "journal.jsonl") as journal:
-        counts = annotate(passages(count), journal, TeacherConfig(**options))
+        counts = fetch_replies(passages(count), journal, TeacherConfig(**options))
         return counts, list(journal.records())
 
 
@@ -52,7 +52,7 @@ def test_replies_are_journaled_with_their_usage_and_paid_once(tmp_path: Path) ->
     with FakeTeacher(lambda request: "[]") as endpoint:
         counts, records = ask(tmp_path, endpoint, price_input=1.0, price_output=2.0)
         again, _ = ask(tmp_path, endpoint, price_input=1.0, price_output=2.0)
-    assert (counts.asked, again.asked, again.known, len(endpoint.requests)) == (4, 0, 4, 4)
+    assert (counts.paid, again.paid, again.known, len(endpoint.requests)) == (4, 0, 4, 4)
     assert {record["passage_id"] for record in records} == {"p0", "p1", "p2", "p3"}
     spent = sum(r["usage"]["prompt_tokens"] + 2 * r["usage"]["completion_tokens"] for r in records) / 1e6
     assert counts.cost == pytest.approx(spent) and again.cost_before == pytest.approx(spent) and spent > 0
@@ -70,14 +70,14 @@ def test_a_client_plans_asks_and_returns_replies_by_key(tmp_path: Path) -> None:
         assert client.plan(second)[0] == 1 and len(endpoint.requests) == 2
         client.fetch(second, len(second))
         assert [record["passage_id"] for record in client.journal.records()] == ["p0", "p1", "p2"]
-        assert len(endpoint.requests) == 3 and (client.counts.asked, client.counts.known) == (3, 2)
+        assert len(endpoint.requests) == 3 and (client.counts.paid, client.counts.known) == (3, 2)
 
 
 def test_the_same_prompt_is_asked_once(tmp_path: Path) -> None:
     with FakeTeacher(lambda request: "[]") as endpoint, Journal(tmp_path / "j.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="m")
-        counts = annotate(passages(1) * 3, journal, config)
-    assert len(endpoint.requests) == 1 and (counts.asked, counts.known) == (1, 2)
+        counts = fetch_replies(passages(1) * 3, journal, config)
+    assert len(endpoint.requests) == 1 and (counts.paid, counts.known) == (1, 2)
 
 
 def test_a_rate_limit_is_no_failure_and_faults_are_asked_again(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_rate_limit_is_no_failure_and_faults_are_asked_again(tmp_path: Path) -
 
     with FakeTeacher(answer) as endpoint:
         counts, records = ask(tmp_path, endpoint)
-    assert (counts.asked, counts.failed, len(records), len(endpoint.requests)) == (4, 0, 4, 9)
+    assert (counts.paid, counts.failed, len(records), len(endpoint.requests)) == (4, 0, 4, 9)
 
 
 def test_what_keeps_failing_is_counted_and_asked_by_the_next_run(tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_what_keeps_failing_is_counted_and_asked_by_the_next_run(tmp_path: Path)
 
     with FakeTeacher(answer) as endpoint:
         counts, records = ask(tmp_path, endpoint, max_retries=2)
-        assert (counts.asked, counts.failed, counts.unanswered) == (3, 1, {"type": 1})
+        assert (counts.paid, counts.failed, counts.unanswered) == (3, 1, {"type": 1})
     with FakeTeacher(lambda request: "[]") as endpoint:
         counts, records = ask(tmp_path, endpoint)
-    assert (counts.asked, counts.known, len(records)) == (1, 3, 4)
+    assert (counts.paid, counts.known, len(records)) == (1, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_400_about_one_passage_is_its_final_answer(code: str, tmp_path: Path) 
         _, records = ask(tmp_path, endpoint)
         again, _ = ask(tmp_path, endpoint)
     assert {r["passage_id"]: r["finish_reason"] for r in records}["p1"] == code
-    assert len(records) == 4 and again.asked == 0
+    assert len(records) == 4 and again.paid == 0
 
 
 def test_an_endpoint_that_is_not_there_gives_a_one_line_error(
@@ -181,7 +181,7 @@ def test_the_cap_is_never_exceeded_and_holds_over_runs(
         cap = free.cost / 2
         first, _ = ask(tmp_path / "capped", endpoint, count=12, max_cost=cap, **options)
         second, _ = ask(tmp_path / "capped", endpoint, count=12, max_cost=cap, **options)
-    assert 0 < first.asked < 12
+    assert 0 < first.paid < 12
     assert first.cost <= cap and second.cost_before + second.cost <= cap
     assert "stopped below max_cost" in capsys.readouterr().out
 
@@ -253,11 +253,11 @@ def test_a_pilot_asks_a_few_keeps_them_and_gives_an_expectation(tmp_path: Path) 
 
     with FakeTeacher(reply) as endpoint, Journal(tmp_path / "journal.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="fake-teacher", **options)
-        pilot = annotate(passages(30), journal, config, most=5)
-        assert (pilot.asked, len(endpoint.requests)) == (5, 5)
+        pilot = fetch_replies(passages(30), journal, config, most=5)
+        assert (pilot.paid, len(endpoint.requests)) == (5, 5)
         expected = extrapolate(journal, config, 25)
-        rest = annotate(passages(30), journal, config)
-    assert rest.asked == 25 and abs(rest.cost - expected.cost) <= max(expected.cost_margin, 0.05 * rest.cost)
+        rest = fetch_replies(passages(30), journal, config)
+    assert rest.paid == 25 and abs(rest.cost - expected.cost) <= max(expected.cost_margin, 0.05 * rest.cost)
     assert expected.seconds > 0 and expected.seconds_margin > 0
 
 
@@ -331,7 +331,7 @@ def test_what_ends_a_run_leaves_nothing_paid_unrecorded(tmp_path: Path) -> None:
     with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=8)
         with pytest.raises(UserError, match="quota is used up"):
-            annotate(passages(40), journal, config)
+            fetch_replies(passages(40), journal, config)
         assert len(journal) == len(endpoint.requests) - 1 >= 8
 
 
@@ -377,7 +377,7 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(tmp_path: Path, monk
         monkeypatch.undo()
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
         counts, records = ask(tmp_path, endpoint, count=40)
-    assert (counts.known, counts.asked, len(records)) == (3, 37, 40)
+    assert (counts.known, counts.paid, len(records)) == (3, 37, 40)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["", "with-a-late-reply"])
@@ -395,7 +395,7 @@ def test_an_endpoint_that_dies_stops_the_run_instead_of_failing_every_passage(la
     with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=4, max_retries=0)
         with pytest.raises(UserError, match="no usable answer to 20 requests in a row.*down; run again"):
-            annotate(passages(300), journal, config)
+            fetch_replies(passages(300), journal, config)
         assert len(journal) == 30 and len(endpoint.requests) < 60
 
 
@@ -408,7 +408,7 @@ def test_the_answer_of_one_passage_that_is_rejected_is_the_rejection(status: int
     with FakeTeacher(answer) as endpoint:
         counts, records = ask(tmp_path, endpoint, count=6)
         again, _ = ask(tmp_path, endpoint, count=6)
-    assert (counts.asked, counts.failed, counts.rejected, again.known, len(endpoint.requests)) == (6, 0, 1, 6, 6)
+    assert (counts.paid, counts.failed, counts.rejected, again.known, len(endpoint.requests)) == (6, 0, 1, 6, 6)
     assert "1 rejected by the endpoint, the last one: " in str(counts) and "not this" in str(counts)
     assert {r["passage_id"]: r["finish_reason"] for r in records}["p3"] == "refusal"
 
@@ -437,7 +437,7 @@ def test_a_key_that_is_withdrawn_stops_the_run_and_no_passage_is_refused_for_goo
     with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=4)
         with pytest.raises(UserError, match="key disabled"):
-            annotate(passages(100), journal, config)
+            fetch_replies(passages(100), journal, config)
         assert len(journal) == 20 and 30 <= len(endpoint.requests) <= 34
 
 
@@ -447,7 +447,7 @@ def test_custom_parameters_are_sent_and_ask_again(tmp_path: Path) -> None:
         own = {"max_tokens": None, "max_completion_tokens": 50, "temperature": None, "seed": 7}
         counts, _ = ask(tmp_path, endpoint, count=1, parameters=own)
         sent = endpoint.requests[-1]
-    assert counts.asked == 1 and {k: v for k, v in sent.items() if k not in ("model", "messages")} == {
+    assert counts.paid == 1 and {k: v for k, v in sent.items() if k not in ("model", "messages")} == {
         "max_completion_tokens": 50,
         "seed": 7,
     }
@@ -457,7 +457,7 @@ def test_custom_parameters_are_sent_and_ask_again(tmp_path: Path) -> None:
 
 def test_passages_are_counted_so_an_iterator_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Journal(tmp_path / "j.jsonl") as journal, pytest.raises(TypeError, match="no len"):
-        annotate(iter(passages(2)), journal, TeacherConfig(model="m"))
+        fetch_replies(iter(passages(2)), journal, TeacherConfig(model="m"))
 
 
 def test_passages_are_read_as_replies_arrive(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_passages_are_read_as_replies_arrive(tmp_path: Path) -> None:
     answer = lambda request: ahead.append(watched.read) or "[]"  # noqa: E731
     with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
         config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=2)
-        assert annotate(watched, journal, config).asked == 60
+        assert fetch_replies(watched, journal, config).paid == 60
     assert max(seen - number for number, seen in enumerate(ahead)) <= 5
 
 

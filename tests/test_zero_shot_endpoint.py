@@ -95,7 +95,7 @@ def test_rubbish_is_counted_and_scored_as_unread(tmp_path: Path) -> None:
         run = score(asker, options)
     assert [(line["parse_failure"], line["spans"]) for line in run.lines] == [(True, [])] * 3
     assert run.lines[2]["raw"] == "There are no rivers."
-    assert asker.replies == {"length": 1, "content_filter": 1}
+    assert asker.faults == {"length": 1, "content_filter": 1}
 
 
 def test_one_question_that_fails_does_not_stop_the_others_and_is_tried_again(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_one_question_that_fails_does_not_stop_the_others_and_is_tried_again(tmp
         options = suite(tmp_path, base_url=server.base_url, max_retries=0)
         asker = EndpointModel("gpt", options.endpoint)
         run = score(asker, options)
-        assert asker.replies == {"no_answer": 1} and [line["parse_failure"] for line in run.lines] == [0, 0, 1]
+        assert asker.faults == {"no_answer": 1} and [line["parse_failure"] for line in run.lines] == [0, 0, 1]
         broken[0] = False
         run = score(EndpointModel("gpt", options.endpoint), options)
     assert [line["parse_failure"] for line in run.lines] == [0, 0, 0]
@@ -161,7 +161,7 @@ def test_a_teacher_annotates_everything_in_one_request(tmp_path: Path) -> None:
     assert len(server.requests) == 1 and server.requests[0]["messages"][0]["content"] == f"{TEXT}|city,country,river"
     assert [line["raw"] for line in run.lines] == ['["Rome", "Oslo"]', '["Italy"]', "[]"]
     assert all(line["reply"] == reply for line in run.lines)
-    assert asker.replies == {"type_not_asked": 1}
+    assert asker.faults == {"type_not_asked": 1}
     assert asker.record["baseline"] == "mine" and asker.record["kind"] == "endpoint"
 
 

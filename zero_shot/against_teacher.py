@@ -26,7 +26,6 @@ from open_ner.tools.files import write_atomic, write_json
 
 from .comparison import (
     Contender,
-    answer,
     differences,
     disagreement_table,
     disagreements,
@@ -34,6 +33,7 @@ from .comparison import (
     print_table,
     tables,
     to_markdown,
+    verdict,
 )
 from .figures import plot_against_teacher
 from .journaled import JournaledTeacher
@@ -57,7 +57,7 @@ class TimedStudent(Student):
         """Yield the lines of each passage, in order; see `Student.ask`."""
         if self.decoder is None:
             started = time.monotonic()
-            yield from super().ask([], suite)
+            self.decoder = self._load(suite.dtype)
             self.loading = time.monotonic() - started
         yield from super().ask(todo, suite)
 
@@ -180,7 +180,7 @@ def compare_all(contenders: list[Contender], common: Benchmark, notes: list[str]
         "schema": SCHEMA, "benchmark": common.config.name, "version": common.config.version,
         "n_passages": len(common.passages), "roles": [each.role for each in contenders],
         "runs": [each.results for each in contenders], "differences": found,
-        "answer": answer(found[0], len(common.passages)),
+        "answer": verdict(found[0], len(common.passages)),
         "notes": [*filter(None, notes), *(f"{each.name}: {price['note']}." for each, price in prices if price)],
         "disagreements": shown[0], "n_disagreements": shown[1], "section": "",
     }  # fmt: skip
@@ -203,7 +203,7 @@ def notes_on(common: Benchmark, teachers: list[JournaledTeacher]) -> list[str]:
             if unknown := sorted(name for name in asked if normalize_type(name) not in known):
                 notes.append(f"{teacher.name}: not asked these types of the benchmark: {', '.join(unknown)}.")
         else:
-            others = teacher.replies["type_not_asked"]
+            others = teacher.faults["type_not_asked"]
             what = "asked open types, so a span counts if its type is one of the benchmark's, ignoring case and plural"
             notes.append(f"{teacher.name}: {what}; {others} spans do not.")
     return notes

@@ -24,7 +24,7 @@ from open_ner.tools.errors import UserError
 
 from .predict import Todo
 from .records import PredictedSpan, PredictionLine, make_line
-from .student import fingerprint, load_model
+from .student import load_model, revision_of
 from .suite import SuiteConfig
 
 BATCH = 8  # prompts in one generate()
@@ -133,9 +133,9 @@ class LocalBaseline:
     in_process = True
 
     def __init__(self, config: BaselineConfig, dtype: str | None = None) -> None:
-        self.config, self.name, self.replies, self.dtype = config, config.name, Counter[str](), dtype
+        self.config, self.name, self.faults, self.dtype = config, config.name, Counter[str](), dtype
         self.record: ModelRecord = {
-            "id": config.model, "revision": fingerprint(config.model), "kind": "baseline", "baseline": config.name,
+            "id": config.model, "revision": revision_of(config.model), "kind": "baseline", "baseline": config.name,
             "prompt": [config.system, config.user, config.per, config.reply, config.where],
         }  # fmt: skip
 
@@ -155,7 +155,7 @@ class LocalBaseline:
         replies = (next(generated) if prompt in held else ("", "too_long") for prompt in prompts)
         for benchmark, passage in todo:
             own = [next(replies) for _ in requests_of(self.config, passage)]
-            yield baseline_lines(self.config, benchmark.config.name, passage, own, self.replies, suite)
+            yield baseline_lines(self.config, benchmark.config.name, passage, own, self.faults, suite)
 
     def _generate(self, prompts: list[str], suite: SuiteConfig) -> list[tuple[str, str]]:
         """Return the reply and the finish reason of each prompt."""

@@ -144,13 +144,13 @@ def cross_fitted(
 
 def check_run(results: RunResults, predictions: Path, model: Path) -> None:
     """Raise UserError if predictions are not of the decoding `free`, or if the model's weights have changed since."""
-    from .student import fingerprint
+    from .student import revision_of
 
     if results["decoding"] != "free":
         raise UserError(f"{predictions}: the decoding is {results['decoding']}, but a fit needs predictions of free")
     # the revision of a Hub model is a commit, which cannot be compared with a folder
     made_by, revision = results["model"]["id"], results["model"].get("revision")
-    if revision and Path(made_by).is_dir() and revision != fingerprint(str(model)):
+    if revision and Path(made_by).is_dir() and revision != revision_of(str(model)):
         beside = predictions.parent.with_name(f"{predictions.parent.name}-<hash>")
         remedy = f"run eval_zero_shot.py again, and give the predictions of the folder that it names, such as {beside}"
         raise UserError(f"{predictions}: {made_by} had other weights than {model} has now: {remedy}")

@@ -61,7 +61,7 @@ def differences(contenders: list[Contender], seed: int) -> list[Difference]:
     return result
 
 
-def answer(difference: Difference, n_passages: int) -> str:
+def verdict(difference: Difference, n_passages: int) -> str:
     """Say in one sentence which of two models is better by strict F1, or that the passages do not show it."""
     low, high = (100 * bound for bound in difference["strict"]["interval"])
     of, over, points = difference["of"], difference["over"], 100 * difference["strict"]["gain"]

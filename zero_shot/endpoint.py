@@ -32,7 +32,7 @@ from .suite import SuiteConfig
 class EndpointModel:
     """An `EvaluatedModel` at `teacher.base_url`, asked in the student's dialogue or with the prompts of a baseline.
 
-    After `ask`, `record["served_as"]` holds the names the endpoint gives the model. `replies` counts replies that did
+    After `ask`, `record["served_as"]` holds the names the endpoint gives the model. `faults` counts replies that did
     not end normally (truncated, filtered), questions without a reply, and answers about types that were not asked.
 
     Args:
@@ -52,7 +52,7 @@ class EndpointModel:
     ) -> None:
         if teacher.batch or teacher.recorded:
             raise UserError("endpoint.batch and endpoint.recorded are for the dataset builder only: remove them")
-        self.name, self.baseline, self.replies = baseline.name if baseline else name, baseline, Counter[str]()
+        self.name, self.baseline, self.faults = baseline.name if baseline else name, baseline, Counter[str]()
         self.teacher, self.anew = replace(teacher, model=baseline.model if baseline else name), anew
         self.record: ModelRecord = {
             "id": baseline.model if baseline else name, "revision": None, "kind": "endpoint",
@@ -84,9 +84,9 @@ class EndpointModel:
         for benchmark, passage in todo:
             name, own = benchmark.config.name, [next(replies) for _ in requests_of(self.baseline, passage)]
             if self.baseline:
-                yield baseline_lines(self.baseline, name, passage, own, self.replies, suite)
+                yield baseline_lines(self.baseline, name, passage, own, self.faults, suite)
                 continue
-            self.replies.update(finish for _, finish in own if finish != "stop")
+            self.faults.update(finish for _, finish in own if finish != "stop")
             window, answers = Window(0, len(passage.text)), [Answer(reply) for reply, _ in own]
             yield passage_lines(name, passage, [(window, answers)], selection)
 
@@ -115,7 +115,7 @@ class EndpointModel:
         client = TeacherClient(config, journal)
         if self.anew:
             journal.forget(question.key for question in questions)
-            client.others = []  # do not reuse replies that had another length limit either
+            client.other_limits = []  # do not reuse replies that had another length limit either
         return client, questions
 
     def _journal(self, suite: SuiteConfig) -> Path:

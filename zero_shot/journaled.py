@@ -52,7 +52,7 @@ class JournaledTeacher:
         if not (run / "recipe.yaml").exists():
             hint = "run its --stage annotate again, which does not pay again for replies in the journal"
             raise UserError(f"{run}: no recipe.yaml there, because the run is of an earlier version: {hint}")
-        self.run, self.replies, self.passages = run, Counter[str](), passages
+        self.run, self.faults, self.passages = run, Counter[str](), passages
         self.recipe = read_recipe(BuildConfig, run / "recipe.yaml")
         config = self.recipe.teacher
         if not (variants := [name for name in config.variants if name != "definition"]):
@@ -61,7 +61,7 @@ class JournaledTeacher:
         questioner, self.records = Questioner(config), dict[str, JournalRecord]()
         with Journal(run / "journal.jsonl") as journal:
             for passage in passages:
-                asked = {question.variant: question.key for question in questioner.ask(_as_passage(passage))}
+                asked = {question.variant: question.key for question in questioner.about(_as_passage(passage))}
                 if record := journal.get(asked[self.variant]):
                     original = journal.get(record.get("copy_of", ""))
                     self.records[passage.id] = {**record, "cost": (original or record).get("cost", 0.0)}
@@ -77,7 +77,7 @@ class JournaledTeacher:
             language=config.corpus.language, type_language=self.type_language,
         )  # fmt: skip
         found = annotate_passages([_as_passage(passage) for _, passage in todo], replies, rules)
-        self.replies.update(one.reason for one in found.rejects if one.reason not in EMPTY)
+        self.faults.update(one.reason for one in found.rejects if one.reason not in EMPTY)
         read = {row["id"] for row in found.rows} | {one.id for one in found.rejects if one.reason in EMPTY}
         unread = {one.id: one.text for one in found.rejects if one.id not in read}
         mentions = {row["id"]: row["entities"] for row in found.rows}
@@ -107,7 +107,7 @@ class JournaledTeacher:
             if name := exact.get(words) or singular.get(merged.get(words, words)):
                 result[name].append(mention)
             else:
-                self.replies["type_not_asked"] += 1
+                self.faults["type_not_asked"] += 1
         return result
 
     @property

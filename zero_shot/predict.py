@@ -40,7 +40,7 @@ class EvaluatedModel(Protocol):
     name: str
     record: ModelRecord  # its entry in results.json
     in_process: bool  # whether it runs in this program, whose processes then share the passages
-    replies: Counter[str]  # number of replies that went wrong, by reason
+    faults: Counter[str]  # number of replies that went wrong, by reason
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
         """Yield the lines of each passage, in order."""
@@ -107,7 +107,7 @@ def predict(
             return finished
         write_jsonl(folder / "predictions.jsonl", lines)
         if model.in_process:  # count the replies of earlier runs and other processes too
-            model.replies = sum((Counter(passage.get("replies", {})) for passage in ordered), Counter[str]())
+            model.faults = sum((Counter(passage.get("replies", {})) for passage in ordered), Counter[str]())
     return PredictionRun(lines, sum(passage["seconds"] for passage in ordered), identity, folder)
 
 
@@ -160,12 +160,12 @@ def _ask(
     ):
         if rank:
             print(json.dumps({"run": identity}), file=file)
-        started, before = time.monotonic(), Counter(model.replies)
+        started, before = time.monotonic(), Counter(model.faults)
         for batch in batches:
             for lines in model.ask(batch, suite):
                 seconds = round((time.monotonic() - started) / world, 4)
-                passage: PassageLines = {"seconds": seconds, "lines": lines, "replies": model.replies - before}
-                before = Counter(model.replies)
+                passage: PassageLines = {"seconds": seconds, "lines": lines, "replies": model.faults - before}
+                before = Counter(model.faults)
                 print(json.dumps(passage, ensure_ascii=False), file=file, flush=True)
                 bar.update(len(lines))
                 started = time.monotonic()

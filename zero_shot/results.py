@@ -67,7 +67,7 @@ def describe_run(
         "benchmarks": results,
         "average": average(parts, suite.seed) if len(parts) > 1 else None,
         "by_domain": {name: average(own, suite.seed) for name, own in domains.items()} if has_several else None,
-        "replies": {reason: n for reason, n in model.replies.items() if n},
+        "replies": {reason: n for reason, n in model.faults.items() if n},
         "calibration": reliability.describe([line for part in parts.values() for line in part], **saved),
         "versions": {package: version(package) for package in PACKAGES},
         "hardware": hardware(),

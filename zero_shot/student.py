@@ -38,9 +38,9 @@ class Student:
 
     def __init__(self, name: str, decoding: str = "free") -> None:
         name = str(Path(name)) if Path(name).is_dir() else name  # runs/model/ and runs/model are the same run
-        self.name, self.replies = name, Counter[str]()
+        self.name, self.faults = name, Counter[str]()
         self.decoder: Decoder | None = None
-        self.record: ModelRecord = {"id": name, "revision": fingerprint(name), "kind": "student"}
+        self.record: ModelRecord = {"id": name, "revision": revision_of(name), "kind": "student"}
         self.types_compete = decoding == "flat"
         self.presence_bias, self.selection = None, Selection(overlaps="all")
         if self.types_compete:
@@ -123,7 +123,7 @@ def load_model(kind: type, name: str, dtype: str | None = None) -> Any:
     return load_or_explain(kind, name, dtype=inference_dtype(dtype)).to(PartialState().device).eval()
 
 
-def fingerprint(name: str) -> str:
+def revision_of(name: str) -> str:
     """Return the commit of a Hub model, or a hash of the files of a folder that affect the answers."""
     if Path(name).is_dir():
         return hash_student(Path(name), with_defaults=False)  # `flat` has the defaults in the record

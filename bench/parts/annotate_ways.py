@@ -34,13 +34,13 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
     from dataset_builder.config import TeacherConfig
     from dataset_builder.corpus.passages import load_passages
     from dataset_builder.teacher.journal import Journal
-    from dataset_builder.teacher.stage import annotate
+    from dataset_builder.teacher.stage import fetch_replies
 
     def ask() -> int:
         with Journal(Path(folder) / "journal.jsonl") as journal:
             config = TeacherConfig(base_url=base_url, model=MODEL, concurrency=in_flight, timeout=TIMEOUT)
             config = replace(config, **json.loads(os.environ.get("BENCH_OPTIONS", "{}")))
-            annotate(load_passages(Path(passages).parent), journal, config)
+            fetch_replies(load_passages(Path(passages).parent), journal, config)
             return len(journal)
 
     return ask

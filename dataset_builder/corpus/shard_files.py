@@ -31,7 +31,7 @@ class Origin:
 
     Attributes:
         options: the options of the corpus that decide the passages.
-        state: the fingerprint of each source; None if it was not available.
+        state: what `pin` returns for each source.
         revisions: the commit of each source on the Hub.
     """
 
@@ -40,7 +40,7 @@ class Origin:
     revisions: list[str | None]
 
     def fits(self, options: Any, state: list[str | None]) -> bool:
-        """Whether the options are the same and no source has changed, as far as its fingerprint is available now."""
+        """Whether the options are the same and no source has changed, as far as that is known now."""
         same = self.options == options and len(self.state) == len(state)
         return same and all(now in (None, then) for now, then in zip(state, self.state, strict=True))
 

@@ -263,13 +263,12 @@ def _read_dataset(rows: "IterableDataset", source: SourceConfig, part: Shard) ->
         yield from rows.shard(part.count, part.index - 1) if part.count > 1 else rows
 
 
-def fingerprint(source: SourceConfig) -> str | None:
-    """Return a string that changes with the source: its files' sizes and times, or the Hub's commit.
-
-    The commit is also set as `source.revision`, so that all of the corpus is read from it.
+def pin(source: SourceConfig) -> str | None:
+    """Set `source.revision` to the Hub's commit, and return a string that changes with the source.
 
     Returns:
-        The string, or None if the Hub cannot be reached or the source does not exist.
+        The commit, or for local files a hash of their sizes and times; None if the Hub cannot be reached or the
+        source does not exist.
     """
     assert source.path  # see sources_of
     path, files = Path(source.path), local_files(source)

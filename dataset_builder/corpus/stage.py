@@ -24,7 +24,7 @@ from .passages import PASSAGES, SHARDS, load_passages
 from .processes import Work, count_processes, run_shards
 from .sampling import TooFewHeldError
 from .shard_files import SPARE, Origin, ShardReport, ShardWriter, load_report
-from .sources import fingerprint, local_files, sources_of
+from .sources import local_files, pin, sources_of
 
 OWN = "passages.parts"  # folder of the shards of one run without --shard
 FINER = 4  # shards per process, because files differ in size
@@ -163,7 +163,7 @@ def _origin_of(config: CorpusConfig, screen: Screen | None) -> tuple[CorpusConfi
     del options["num_proc"]  # does not change the passages
     config = deepcopy(config)
     sources = sources_of(config)
-    state = [fingerprint(source) for source in sources]  # also sets the revisions
+    state = [pin(source) for source in sources]
     return config, Origin(options, state, [source.revision for source in sources])
 
 

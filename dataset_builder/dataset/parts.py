@@ -17,7 +17,7 @@ from ..config import ENGLISH, BuildConfig
 from ..corpus.passages import load_passages
 from ..rejects import RejectFiles
 from ..teacher.journal import Journal
-from ..teacher.journals import WHOLE, require_merged
+from ..teacher.journals import JOURNAL, require_merged
 from ..teacher.type_set import load_type_set
 from .contamination import Decontaminator
 from .mixture import DISTILLED, mix
@@ -67,7 +67,7 @@ class Parts:
 
         Raises UserError if the journal does not exist, if shards of it are not merged, or if a variant has no reply.
         """
-        teacher, passages, path = self.config.teacher, load_passages(self.folder), self.folder / WHOLE
+        teacher, passages, path = self.config.teacher, load_passages(self.folder), self.folder / JOURNAL
         require_merged(self.folder)
         if not path.exists():
             raise UserError(f"{path} does not exist; run --stage annotate first")

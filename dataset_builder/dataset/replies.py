@@ -35,7 +35,7 @@ class StoredReplies:
         found = cls(journal, passages, {variant: array("q") for variant in teacher.variants})
         questioner = Questioner(teacher)
         for passage in tqdm(passages, desc="replies", unit=" passages", disable=None):
-            for question in questioner.ask(passage):
+            for question in questioner.about(passage):
                 place = journal.place(question.key)
                 found.places[question.variant].append(NONE if place is None else place)
         for variant, places in found.places.items():

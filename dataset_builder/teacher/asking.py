@@ -21,10 +21,14 @@ from .requests import Question, longest_reply, request_body, request_ceiling, re
 FIRST_SECONDS = 10.0  # longest time that the other workers wait for the first request
 # limits per question
 MOST_UNREAD = 4  # tries that may have been billed without a readable reply
-LIMITED, ALL_LIMITED = 10, 30  # 429s: LIMITED if as many others got a reply or none is left to ask, else ALL_LIMITED
-# limits that stop the run, beside MOST_ALIKE
-GIVE_UP, NEVER_ANSWERED = 20, 3  # consecutive failures after the first reply (or `concurrency`, if larger), before it
-# before the first reply: 429s of one question, with about half a minute of waits, or seconds of nothing but 429s
+# 429s after which a question fails: LIMITED if the endpoint has meanwhile answered as many other questions, or none is
+# left to ask; ALL_LIMITED if it refuses the others too
+LIMITED, ALL_LIMITED = 10, 30
+# failed questions in a row that stop the run: GIVE_UP, or `concurrency` if that is more; NEVER_ANSWERED before the
+# first reply
+GIVE_UP, NEVER_ANSWERED = 20, 3
+# before the first reply, the run also stops after NEVER_LIMITED 429s of one question, which take about half a minute,
+# and after NEVER_SECONDS with nothing but 429s
 NEVER_LIMITED, NEVER_SECONDS = 6, 30.0
 
 
@@ -83,12 +87,12 @@ class Asking:
             raise KeyboardInterrupt
         if self.error:
             raise self.error
-        if self.rejections and self.counts.asked:
+        if self.rejections and self.counts.paid:
             self._settle_rejections()
         elif self.rejections:
             self._fail(self.rejections[-1][2], len(self.rejections))
-        if self.failures and not self.counts.asked:
-            raise self._down()
+        if self.failures and not self.counts.paid:
+            raise self._down_error()
         if self.cap_reached:
             print(f"stopped below max_cost ${self.config.max_cost:g}: raise teacher.max_cost and run again to go on")
 
@@ -164,7 +168,7 @@ class Asking:
         body = json.dumps(request_body(question, self.config)).encode()
         tokens = sum(len(message["content"]) for message in question.messages) // 4 + longest_reply(self.parameters)
         faults = unread = limited = 0
-        answered = self.counts.asked
+        answered = self.counts.paid
         while True:
             await self._wait(self.pacer.turn(tokens))
             sent = time.monotonic()
@@ -179,12 +183,12 @@ class Asking:
                 self.pacer.rate_limited(sent, limit.retry_after or 0.0)
                 limited += 1
                 self._check_limits(limit, limited)
-                others = self.upcoming is None or self.counts.asked - answered >= LIMITED
+                others = self.upcoming is None or self.counts.paid - answered >= LIMITED
                 if limited >= (LIMITED if others else ALL_LIMITED):
                     return self._fail(str(limit))
                 self._warn(limit, "waiting, at most a minute each time")
                 pause = limit.retry_after
-                if not self.counts.asked:
+                if not self.counts.paid:
                     pause = max(pause or 0.0, backoff(limited))
                 elif pause is None:
                     pause = backoff(limited) / 5
@@ -229,7 +233,7 @@ class Asking:
 
     def _warn(self, fault: Exception, then: str) -> None:
         """Show the endpoint's words, for the first fault of each kind."""
-        if type(fault) not in self.warned and (isinstance(fault, RateLimited) or not self.counts.asked):
+        if type(fault) not in self.warned and (isinstance(fault, RateLimited) or not self.counts.paid):
             self.warned.add(type(fault))
             self.progress.say(f"{self.endpoint.address}: {fault}; {then}")
 
@@ -237,7 +241,7 @@ class Asking:
         """Raise UserError if the endpoint has answered nothing but 429s for too long."""
         seconds = time.monotonic() - self.progress.started
         too_long = seconds > NEVER_SECONDS and self.pacer.throttled > MOST_ALIKE
-        if not self.counts.asked and (too_long or limited >= NEVER_LIMITED):
+        if not self.counts.paid and (too_long or limited >= NEVER_LIMITED):
             raise UserError(f"{self.endpoint.address} sends only status 429: {limit}; run again later")
 
     def _pay_unread(self, ceiling: float, fault: TransientError) -> bool:
@@ -245,15 +249,15 @@ class Asking:
         if ceiling:
             self.journal.note({"unread": ceiling})
         self.counts.count_unread(ceiling)
-        self.unusable += not self.counts.asked
-        if self.unusable >= MOST_ALIKE and not self.counts.asked:
+        self.unusable += not self.counts.paid
+        if self.unusable >= MOST_ALIKE and not self.counts.paid:
             raise UserError(f"none of the first {self.unusable} replies of {self.endpoint.address} is usable: {fault}")
         return self._cap_allows(0.0)
 
     def _reject(self, question: Question, why: RequestRejected | Forbidden) -> None:
         """Collect a rejection; it is journaled as final once the endpoint answers a later request."""
         self.rejections.append((time.monotonic(), question, str(why)))
-        if len(self.rejections) >= MOST_ALIKE or not (self.counts.asked or self.counts.known):
+        if len(self.rejections) >= MOST_ALIKE or not (self.counts.paid or self.counts.known):
             said = str(why) if isinstance(why, Forbidden) else f"{self.endpoint.address} rejects the request: {why}"
             raise UserError(said)
 
@@ -272,9 +276,9 @@ class Asking:
         if not self.failures:
             self.failing_since = time.monotonic()
         self.failures += questions
-        if self.failures >= (max(GIVE_UP, self.config.concurrency) if self.counts.asked else NEVER_ANSWERED):
-            raise self._down()
+        if self.failures >= (max(GIVE_UP, self.config.concurrency) if self.counts.paid else NEVER_ANSWERED):
+            raise self._down_error()
 
-    def _down(self) -> UserError:
+    def _down_error(self) -> UserError:
         why = f"gave no usable answer to {self.failures} requests in a row, the last one: {self.counts.last_fault}"
         return UserError(f"{self.endpoint.address} {why}; run again to go on from here")

@@ -93,7 +93,7 @@ class AskingInBatches:
             self.wait()
         if self.counts.failed:
             failed = f"{self.counts.failed} requests got no usable answer, the last one: {self.counts.last_fault}"
-            if not self.counts.asked:
+            if not self.counts.paid:
                 raise UserError(failed)
             print(failed)
         if self.queue:
@@ -120,7 +120,7 @@ class AskingInBatches:
 
     def await_other_limits(self, in_flight: set[str]) -> None:
         """If queued questions are in a batch with another limit of the reply's length, wait and use its replies."""
-        limits = [asked["limits"] for asked in self.journal.asked]
+        limits = [teacher["limits"] for teacher in self.journal.teachers]
         late = [q for q in self.queue.values() if not in_flight.isdisjoint(other_keys(q, self.config, limits))]
         if late:
             self.wait()
@@ -253,7 +253,7 @@ class AskingInBatches:
         """Journal rejected requests as their passages' answers, unless the endpoint rejects all or many in a row."""
         rejected = {key for key, fault in faults.items() if isinstance(fault, RequestRejected | Forbidden)}
         rows = (len([*keys]) for found, keys in groupby(batch.questions, rejected.__contains__) if found)
-        if max(rows, default=0) < MOST_ALIKE and (self.counts.asked or self.counts.known):
+        if max(rows, default=0) < MOST_ALIKE and (self.counts.paid or self.counts.known):
             for key in rejected:
                 self.counts.rejected += 1
                 self.counts.last_rejection = str(faults[key])

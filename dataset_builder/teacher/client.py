@@ -29,17 +29,17 @@ class TeacherClient:
         left = journal.unread + journal.in_flight  # `in_flight` is what a killed run left
         self.counts.cost_before += journal.spent.cost + left
         self.counts.bound += journal.spent.bound + left
-        self.asked: TeacherSettings = {
+        self.teacher: TeacherSettings = {
             "model": config.model,
             "address": address(config),
             "limits": {name: limit for name, limit in request_parameters(config).items() if name in LIMITS},
         }
-        self.others = [asked["limits"] for asked in journal.asked if asked["limits"] != self.asked["limits"]]
-        earlier = {asked["address"] for asked in journal.asked if asked["model"] == config.model}
-        if others := sorted(earlier - {self.asked["address"]}):
+        self.other_limits = [one["limits"] for one in journal.teachers if one["limits"] != self.teacher["limits"]]
+        earlier = {one["address"] for one in journal.teachers if one["model"] == config.model}
+        if others := sorted(earlier - {self.teacher["address"]}):
             _say_once(
                 f"warning: {journal.path} holds replies of {config.model} at {', '.join(others)} and uses "
-                f"them for {self.asked['address']}: if that is another model, choose another --output_dir"
+                f"them for {self.teacher['address']}: if that is another model, choose another --output_dir"
             )
 
     def plan(self, questions: Iterable[Question]) -> tuple[int, float]:
@@ -65,8 +65,8 @@ class TeacherClient:
         if first:
             todo = chain([first], todo)
             key = read_key(self.config, self.counts.to_ask)
-            if self.asked not in self.journal.asked:
-                self.journal.note({"asked": self.asked})
+            if self.teacher not in self.journal.teachers:
+                self.journal.note({"asked": self.teacher})
             if self.config.batch:
                 from .batch import AskingInBatches
 
@@ -110,7 +110,7 @@ class TeacherClient:
 
     def _reply_under_another_limit(self, question: Question) -> JournalRecord | None:
         """The question's reply under another limit of its length, unless it was cut at that limit."""
-        found = map(self.journal.get, other_keys(question, self.config, self.others))
+        found = map(self.journal.get, other_keys(question, self.config, self.other_limits))
         return next((record for record in found if record and record["finish_reason"] != "length"), None)
 
 

@@ -55,7 +55,7 @@ class Journal:
     Args:
         path: the file, which is created if it does not exist.
         shard: name of the shard in the header of a new file.
-        other: another open journal, whose replies `in` and `get` find too.
+        whole: for a shard, the open journal of the whole run, whose replies `in` and `get` find too.
         reading: only read; several processes may do so at a time, and none may write meanwhile.
 
     Attributes:
@@ -64,14 +64,14 @@ class Journal:
         merged: the `run` of the shards' journals whose lines are all in the file.
     """
 
-    def __init__(self, path: Path, shard: str = "", other: "Journal | None" = None, reading: bool = False) -> None:
-        self.path, self.shard, self.other, self.reading = path, shard, other, reading
+    def __init__(self, path: Path, shard: str = "", whole: "Journal | None" = None, reading: bool = False) -> None:
+        self.path, self.shard, self.whole, self.reading = path, shard, whole, reading
         self._places: dict[bytes, int] = {}  # of the last reply of each key, in the file
         self.damaged = 0
         self.spent = Spent()
         self.unread = self.in_flight = 0.0  # the sum of all notes `unread`, and the last note `in_flight`
         self.counted_batches: set[str] = set()  # batches whose unreadable replies are part of `unread`
-        self.asked: list[TeacherSettings] = [] if other is None else list(other.asked)
+        self.teachers: list[TeacherSettings] = [] if whole is None else list(whole.teachers)
         self.run = ""  # of the header
         self.merged: set[str] = set()
         self._unsynced = False
@@ -113,10 +113,10 @@ class Journal:
             file.close()  # a merge replaced or removed the file before it was locked here
 
     def __contains__(self, key: str) -> bool:
-        return _short(key) in self._places or (self.other is not None and key in self.other)
+        return _short(key) in self._places or (self.whole is not None and key in self.whole)
 
     def __len__(self) -> int:
-        return len(self._places) + (0 if self.other is None else len(self.other))
+        return len(self._places) + (0 if self.whole is None else len(self.whole))
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.set()
@@ -142,11 +142,14 @@ class Journal:
 
     def _read_note(self, note: Note) -> None:
         self.unread += note.get("unread", 0.0)
-        self.counted_batches |= {note["batch"]} if "batch" in note else set()
         self.in_flight = note.get("in_flight", self.in_flight)
-        self.asked += [note["asked"]] if "asked" in note else []
-        self.merged |= {note["merged"]} if "merged" in note else set()
         self.run = note.get("run", self.run)
+        if "batch" in note:
+            self.counted_batches.add(note["batch"])
+        if "asked" in note:
+            self.teachers.append(note["asked"])
+        if "merged" in note:
+            self.merged.add(note["merged"])
 
     def forget(self, keys: Iterable[str]) -> None:
         """Treat questions that have a reply as open again; the reply stays in the file."""
@@ -161,7 +164,7 @@ class Journal:
         """The last reply of a key."""
         place = self.place(key)
         if place is None:
-            return None if self.other is None else self.other.get(key)
+            return None if self.whole is None else self.whole.get(key)
         return self.read(place)
 
     def place(self, key: str) -> int | None:
@@ -186,12 +189,12 @@ class Journal:
                 if record is None:
                     self.damaged += 1
                 elif (number == 0 or "journal" in record) and record.get("journal") != FORMAT:
-                    raise self._foreign()
+                    raise self._foreign_error()
                 else:
                     yield place, record
                 place += len(line)
 
-    def _foreign(self) -> UserError:
+    def _foreign_error(self) -> UserError:
         return UserError(f"{self.path} is not a journal of this program; choose another --output_dir")
 
     def _write(self, line: Any) -> None:
@@ -220,7 +223,7 @@ class Journal:
             self._file.seek(position)
             tail = self._file.read(size - position)
         if size and b"\n" not in tail and not b'{"journal"'.startswith(tail[:10]):
-            raise self._foreign()
+            raise self._foreign_error()
         if size and not tail.endswith(b"\n"):
             self._file.truncate(position + tail.rfind(b"\n") + 1)
 

@@ -19,7 +19,7 @@ from ..shards import Shard
 from .batch_files import folder_of, has_batches
 from .journal import Journal
 
-WHOLE = "journal.jsonl"
+JOURNAL = "journal.jsonl"
 NAME = re.compile(r"journal-(\d+)-of-(\d+)\.jsonl")
 MERGE = "run `python -m dataset_builder.merge` with this recipe first"
 
@@ -74,11 +74,11 @@ def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
     number of shards, or in a batch that is under way.
     """
     if shard is None:
-        with Journal(folder / WHOLE) as journal:
+        with Journal(folder / JOURNAL) as journal:
             require_merged(folder)
             yield journal
         return
-    with Journal(folder / WHOLE, reading=True) as whole:
+    with Journal(folder / JOURNAL, reading=True) as whole:
         if has_batches(whole.path):
             why = "a batch of the run without shards may be under way, and its replies are paid"
             raise UserError(f"{folder}: {why}: run the command once without --shard")
@@ -101,8 +101,8 @@ def open_journal(folder: Path, shard: Shard | None = None) -> Iterator[Journal]:
 
 def share_cost(config: TeacherConfig, journal: Journal, shard: Shard) -> TeacherConfig:
     """Return the options of a shard, whose `max_cost` is its part of what the run's journal leaves of `max_cost`."""
-    if config.max_cost is None or journal.other is None:
+    if config.max_cost is None or journal.whole is None:
         return config
-    whole = journal.other
+    whole = journal.whole
     left = max(0.0, config.max_cost - whole.spent.cost - whole.unread - whole.in_flight)
     return replace(config, max_cost=left / shard.count)

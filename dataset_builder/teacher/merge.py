@@ -18,7 +18,7 @@ from ..corpus.passages import load_passages
 from ..shards import Shard, all_shards, name_shards
 from .batch_files import has_batches
 from .journal import FORMAT, Journal, read_line, write_line
-from .journals import WHOLE, find_journals, is_blank, remove_journals
+from .journals import JOURNAL, find_journals, is_blank, remove_journals
 from .stage import open_questions
 
 
@@ -42,7 +42,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
     """
     if not find_journals(folder):
         return None
-    with Journal(folder / WHOLE) as whole:
+    with Journal(folder / JOURNAL) as whole:
         found = find_journals(folder)  # again, because no shard can start or end now
         due = {shard: path for shard, path in found.items() if not _is_merged(shard, path, whole)}
         if not allow_incomplete and not all(map(is_blank, due.values())):  # blank: of shards run again after a merge
@@ -52,7 +52,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
             raise UserError(f"{folder}: shards {name_shards(under_way)} {why}")
         before = len(whole)
         if due:
-            partial = whole.path.with_name(f"{WHOLE}.partial")
+            partial = whole.path.with_name(f"{JOURNAL}.partial")
             with partial.open("wb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # so that no shard starts before the old journals are removed
                 with whole.path.open("rb") as lines:
@@ -65,7 +65,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
                     _require_replies(config, load_passages(folder), whole, next(iter(due)).count)
                 partial.replace(whole.path)
                 remove_journals(found.values())
-            return f"journals of {len(due)} shards -> {folder / WHOLE}, {len(whole) - before} replies more"
+            return f"journals of {len(due)} shards -> {folder / JOURNAL}, {len(whole) - before} replies more"
         remove_journals(found.values())
     return f"the journals of {len(found)} shards were merged already"
 

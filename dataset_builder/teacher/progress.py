@@ -33,7 +33,7 @@ class Progress:
         state += f"{counts.failed} failed"
         state += f", {self.pacer.throttled} rate-limit errors (429)" if self.pacer.throttled else ""
         state += f", waiting {self.pacer.waiting:.0f} s" if self.pacer.waiting > 2 else ""
-        done, total = counts.asked + counts.failed, counts.to_ask
+        done, total = counts.paid + counts.failed, counts.to_ask
         if self.terminal:
             self.bar.total = total
             self.bar.set_postfix_str(state, refresh=False)

@@ -112,7 +112,7 @@ class Questioner:
                     return name
         return None
 
-    def ask(self, passage: Passage) -> Iterator[Question]:
+    def about(self, passage: Passage) -> Iterator[Question]:
         """Yield the questions about one passage."""
         for variant, prompt in self.prompts.items():
             messages = build_messages(prompt, passage.text, self.variables)
@@ -123,7 +123,7 @@ def questions(passages: Iterable[Passage], config: TeacherConfig) -> Iterator[Qu
     """One question per passage and variant, in the order of the passages."""
     questioner = Questioner(config)
     for passage in passages:
-        yield from questioner.ask(passage)
+        yield from questioner.about(passage)
 
 
 def load_recorded(config: TeacherConfig) -> dict[tuple[str, str], RecordedReply]:

@@ -53,7 +53,7 @@ class ReplyCounts:
     total: int = 0  # questions
     known: int = 0  # replies that were in the journal already
     recorded: int = 0  # replies from recorded files
-    asked: int = 0  # replies paid for
+    paid: int = 0  # number of replies that were paid for
     failed: int = 0  # questions without a reply after all retries
     rejected: int = 0  # passages that the endpoint rejects for good; the rejections count as replies
     unanswered: Counter[str] = field(default_factory=Counter)  # questions still without a reply, by variant
@@ -77,7 +77,7 @@ class ReplyCounts:
 
     def __str__(self) -> str:
         taken = f"{self.known + self.recorded} replies came from the journal and recorded files"
-        paid = f"{self.asked} were paid for (${self.cost:.4f})" if self.asked or self.cost else "nothing was paid"
+        paid = f"{self.paid} were paid for (${self.cost:.4f})" if self.paid or self.cost else "nothing was paid"
         paid += f", ${self.cost_before:.4f} in earlier runs" if self.cost_before else ""
         paid += f" (${self.bound:.4f} of it is an upper bound: unread replies, unstated tokens)" if self.bound else ""
         rejected = f"; {self.rejected} rejected by the endpoint, the last one: {self.last_rejection}"
@@ -88,7 +88,7 @@ class ReplyCounts:
 
     def count(self, record: JournalRecord) -> None:
         """Add a reply that was just paid for."""
-        self.asked += 1
+        self.paid += 1
         self.unanswered[record["variant"]] -= 1
         self.prompt_tokens += record["usage"]["prompt_tokens"]
         self.reply_tokens += record["usage"]["completion_tokens"]

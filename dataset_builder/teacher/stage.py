@@ -17,7 +17,7 @@ from .records import ReplyCounts, make_record
 from .requests import Question
 
 
-def annotate(
+def fetch_replies(
     passages: Collection[Passage], journal: Journal, config: TeacherConfig, most: int | None = None
 ) -> ReplyCounts:
     """Bring the journal up to date for these passages; can be resumed at any point, and pays for nothing twice.
@@ -54,7 +54,7 @@ def _with_recorded(
     recorded, questioner = load_recorded(config), Questioner(config)
     for passage in passages:
         digest = text_sha256(passage.text) if recorded else ""
-        for question in questioner.ask(passage):
+        for question in questioner.about(passage):
             yield question, recorded.get((question.variant, digest))
 
 

@@ -30,7 +30,7 @@ from ..long_texts import Answered, Count, RawResult, Window, cut, read_entities,
 from ..pipeline import (
     DEFAULTS,
     SPAN_OPTIONS,
-    check_options,
+    check_positive,
     check_thresholds,
     iterate,
     read_queries,
@@ -80,7 +80,7 @@ class ServedNER:
     ) -> None:  # fmt: skip
         if not re.match(r"https?://[^/\s]", base_url):
             raise ValueError(f"base_url={base_url!r} is not an address: write http(s)://host/v1")
-        check_options(window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
+        check_positive(window=window, max_new_tokens=max_new_tokens, concurrency=concurrency)
         self.defaults = DEFAULTS.copy()
         if isinstance(tokenizer, str | os.PathLike):
             tokenizer = os.fspath(tokenizer)

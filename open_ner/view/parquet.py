@@ -41,7 +41,7 @@ def open_dataset(path: Path, config: str | None) -> Opened:
     except ArrowException as error:
         raise UserError(f"{folder} cannot be read as Parquet: {error!s:.200}") from None
     columns = _shown_columns(files[0])
-    if "text" not in map(columns.get, names):
+    if not any(columns.get(name) == "text" for name in names):
         others = ", ".join(map(repr, names))
         raise UserError(f'{folder} has no column "text", but {others}: rename the column of the texts to "text"')
 
@@ -113,9 +113,12 @@ def _open_rejects(folder: Path) -> Opened:
 
 def rejects_beside(path: Path, config: str | None) -> tuple[Path, str] | None:
     """The folder of rejects that belongs to a file of annotations or to a dataset's folder, and the variant in it."""
-    folder = path / "rejects" if path.is_dir() else path.parent / "dataset" / "rejects"
-    stem, _, rest = path.name.partition(".")
-    variant = config or "annotations" if path.is_dir() else rest.partition(".")[0] if stem == "annotations" else ""
+    if path.is_dir():
+        folder, variant = path / "rejects", config or "annotations"
+    else:  # annotations.<variant>.jsonl
+        stem, _, rest = path.name.partition(".")
+        folder = path.parent / "dataset" / "rejects"
+        variant = rest.partition(".")[0] if stem == "annotations" else ""
     if not variant or not (folder / "rejects.parquet").exists():
         return None
     if variant == "annotations":  # this config has the passages of the first variant

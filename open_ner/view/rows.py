@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..conversation import read_answer
 from ..tools.errors import UserError
 from ..tools.files import replace_surrogates
 from .passages import Passage, RejectedSpan, Span, is_span
@@ -108,7 +109,8 @@ def from_predictions(rows: Sequence[Row], number: int, where: str) -> Passage:
         if row.get("parse_failure"):
             passage["rejects"].append(reject("unreadable_answer", str(row.get("raw", "")), asked))
         elif not predicted:
-            passage["rejects"] += [reject("not_in_text", string, asked) for string in _answered(row.get("raw"))]
+            strings = [string for string in read_answer(str(row.get("raw"))) or [] if string.strip()]
+            passage["rejects"] += [reject("not_in_text", string, asked) for string in strings]
         if isinstance(gold := row.get("gold_spans"), list):
             pairs = [span for span in gold if isinstance(span, list) and len(span) == 2]
             expected = {(start, end) for start, end in pairs if is_span(text, start, end)}
@@ -125,12 +127,3 @@ def _spans_of(row: Row, key: str, where: str) -> list[Any]:
     if not isinstance(spans, list):
         raise UserError(f"{where}: `{key}` is not a list of spans: {spans!r:.60}")
     return spans
-
-
-def _answered(raw: Any) -> list[str]:
-    """The strings of an answer, each once; an answer that is not a JSON list has none."""
-    try:
-        answer = json.loads(raw)
-    except (TypeError, ValueError, RecursionError):
-        return []
-    return [one for one in dict.fromkeys(map(str, answer)) if one.strip()] if isinstance(answer, list) else []
