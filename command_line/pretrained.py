@@ -21,8 +21,10 @@ def load_or_explain(kind: type, name: str, **options: Any) -> Any:
         raise UserError(f"student {name!r} cannot be loaded ({str(error):.150}): {hint}") from None
 
 
-def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str, Any] | None:
-    """Read a JSON file or a card's metadata from a folder or a Hub repository of these kinds.
+def read_repository_file(
+    name: str, file: str, kinds: Sequence[str], revision: str | None = None
+) -> dict[str, Any] | None:
+    """Read a JSON file or a card's metadata from a folder, or from a revision of a Hub repository of these kinds.
 
     Returns {} if the file does not exist, and None with a warning if the Hub cannot be reached. Raises UserError if
     the file cannot be parsed.
@@ -41,7 +43,7 @@ def read_repository_file(name: str, file: str, kinds: Sequence[str]) -> dict[str
     path, fault = Path(name) / file, None
     for kind in [] if Path(name).is_dir() else kinds:
         try:
-            path = Path(hf_hub_download(name, file, repo_type=kind))
+            path = Path(hf_hub_download(name, file, repo_type=kind, revision=revision))
             break
         except (HFValidationError, RemoteEntryNotFoundError, RepositoryNotFoundError):
             continue

@@ -37,6 +37,15 @@ def read_config(args: Namespace, rest: list[str]) -> BuildConfig:
     return config
 
 
+def read_kept_recipe(folder: Path) -> BuildConfig:
+    """Read the recipe that `keep_recipe` wrote; raise UserError if the folder has none."""
+    path = folder / "recipe.yaml"
+    if not path.exists():
+        hint = "name the folder of a run; for one of an earlier version, run its --stage annotate again, which is free"
+        raise UserError(f"{path} does not exist: {hint}")
+    return read_recipe(BuildConfig, path)
+
+
 def keep_recipe(config: BuildConfig, folder: Path) -> None:
     """Write the options of the run, with those of the command line, to `recipe.yaml` in its folder."""
     import yaml

@@ -11,6 +11,7 @@ end. `jobs/run.py` runs it on HF Jobs.
 from pathlib import Path
 from typing import Any
 
+from command_line.pretrained import read_repository_file
 from command_line.public import public_value
 from open_ner.tools.annotate import Annotated, AnnotationRecord, annotate, build_parser, describe, read_record
 from open_ner.tools.errors import UserError, run
@@ -70,30 +71,13 @@ def write_card(folder: Path, done: Annotated) -> None:
 
 def source_metadata(record: AnnotationRecord) -> dict[str, Any]:
     """Read license and language from the source's card; empty if the source is not on the Hub or states neither."""
-    import yaml
-    from httpx2 import TransportError
-    from huggingface_hub import DatasetCard, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
-
-    if not record["dataset_revision"]:
+    name, revision = record["dataset"], record["dataset_revision"]
+    if not revision:
         return {}
-    try:
-        path = hf_hub_download(
-            record["dataset"], "README.md", repo_type="dataset", revision=record["dataset_revision"]
-        )
-        stated = DatasetCard(Path(path).read_text(encoding="utf-8")).data.to_dict()
-    except RemoteEntryNotFoundError:
-        return {}
-    except (HfHubHTTPError, LocalEntryNotFoundError, TransportError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"the card of {record['dataset']} cannot be fetched ({why:.120}): check the network and $HF_TOKEN, then "
-            "run the same command again"
-        ) from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(
-            f"the card of {record['dataset']} cannot be read ({error!s:.120}): see its README.md"
-        ) from None
+    stated = read_repository_file(name, "README.md", ["dataset"], revision)
+    if stated is None:
+        hint = "the warning above says why; check the network and $HF_TOKEN, then run the same command again"
+        raise UserError(f"the card of {name} cannot be fetched: {hint}")
     return public_value({key: stated[key] for key in FROM_SOURCE if stated.get(key)})
 
 

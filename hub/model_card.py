@@ -42,7 +42,10 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
         name = run_name(results["suite"], results["protocol"], results["decoding"])
         write_json(folder / "results" / f"{name}.json", public_value(results))
         beside = folder / "results" / f"{name}{BASELINE}"
-        write_json(beside, public_value(baseline)) if baseline else beside.unlink(missing_ok=True)
+        if baseline:
+            write_json(beside, public_value(baseline))
+        else:
+            beside.unlink(missing_ok=True)
     runs, data = read_runs(folder), read_training_data(folder, training)
     licenses, base = data["licenses"], hub_id(training["base_model"])
     license_ = str(training["recipe"]["license"] or derive(licenses))

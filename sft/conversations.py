@@ -85,22 +85,9 @@ def tokenize(
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         names = [_row_name(index, identity) for index, identity in zip(indices, batch.get("id", indices), strict=True)]
-        texts, spans, parts = [], [], []
         for name, messages in zip(names, batch["messages"], strict=True):
             check_conversation(messages, name)
-            messages = neutralize(messages, template.special_tokens)
-            own = single_queries(messages) if branches else [messages]
-            parts.append(len(own))
-            for text, answers in map(template.single if branches else template.spans, own):
-                texts.append(text)
-                spans.append(answers)
-        encoding = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        tokens = zip(encoding["input_ids"], encoding["offset_mapping"], spans, strict=True)
-        encoded = ((ids, _labels(ids, offsets, answers)) for ids, offsets, answers in tokens)
-        if branches:
-            rows = [lay_out(list(islice(encoded, number))) for number in parts]
-        else:
-            rows = [{"input_ids": ids, "labels": labels} for ids, labels in encoded]
+        rows = _encode(batch["messages"], tokenizer, template, branches)
         return {
             **{name: [row[name] for row in rows] for name in rows[0]},
             "length": [len(row["input_ids"]) for row in rows],
@@ -117,23 +104,48 @@ def tokenize(
         desc="tokenizing conversations",
     )  # fmt: skip
     lengths = encoded["length"][:]
-    longest = max(lengths)
-    for limit, what, remedy in (
-        (max_length, "max_length", "raise max_length"),
-        (max_positions, "the student's max_position_embeddings", "choose a student with more positions"),
-    ):
-        if limit and longest > limit:
-            index = lengths.index(longest)
-            raise UserError(
-                f"{_row_name(index, rows[index].get('id', index))} has {longest} tokens and {what} is {limit} ("
-                f"{sum(n > limit for n in lengths)} of {len(lengths)} are longer): {remedy}, or build the dataset "
-                "with a smaller dataset.max_conversation_tokens"
-            )
+    _refuse_too_long(rows, lengths, max_length, "max_length", "raise max_length")
+    what, remedy = "the student's max_position_embeddings", "choose a student with more positions"
+    _refuse_too_long(rows, lengths, max_positions, what, remedy)
     report = {
         "conversations": len(encoded), "queries": sum(encoded["queries"]), "present": sum(encoded["present"]),
         "answer_tokens": sum(encoded["answer_tokens"]), "tokens": sum(lengths),
     }  # fmt: skip
     return encoded.remove_columns(["queries", "present", "answer_tokens"]), report
+
+
+def _encode(
+    conversations: list[list[Message]], tokenizer: PreTrainedTokenizerBase, template: Template, branches: bool
+) -> list[dict[str, list]]:
+    """Return the token ids and labels of conversations, each laid out as branches or as it is."""
+    texts, spans, parts = [], [], []
+    for messages in conversations:
+        messages = neutralize(messages, template.special_tokens)
+        own = single_queries(messages) if branches else [messages]
+        parts.append(len(own))
+        for text, answers in map(template.single if branches else template.spans, own):
+            texts.append(text)
+            spans.append(answers)
+    encoding = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    tokens = zip(encoding["input_ids"], encoding["offset_mapping"], spans, strict=True)
+    encoded = ((ids, _labels(ids, offsets, answers)) for ids, offsets, answers in tokens)
+    if branches:
+        return [lay_out(list(islice(encoded, number))) for number in parts]
+    return [{"input_ids": ids, "labels": labels} for ids, labels in encoded]
+
+
+def _refuse_too_long(rows: datasets.Dataset, lengths: list[int], limit: int | None, what: str, remedy: str) -> None:
+    """Raise UserError, which names the longest row, if a row has more tokens than a limit."""
+    longest = max(lengths)
+    if not limit or longest <= limit:
+        return
+    index, number = lengths.index(longest), sum(length > limit for length in lengths)
+    name = _row_name(index, rows[index].get("id", index))
+    smaller = "build the dataset with a smaller dataset.max_conversation_tokens"
+    raise UserError(
+        f"{name} has {longest} tokens and {what} is {limit} ({number} of {len(lengths)} are longer): {remedy}, "
+        f"or {smaller}"
+    )
 
 
 def check_conversation(messages: list[Message], name: str = "a conversation") -> None:

@@ -93,11 +93,9 @@ def count_entities(answers: list[str], gold: list[str]) -> tuple[int, int, int]:
     return int(total.tp), total.n_pred, total.n_gold
 
 
-def f1(counts: list[int]) -> dict[str, float]:
+def entity_scores(counts: list[int]) -> dict[str, float]:
     """Return precision, recall and F1 from `[true positives, predicted, gold]`; 0 where a ratio is undefined."""
-    hits, predicted, gold = counts
-    return {
-        "entity_precision": hits / max(predicted, 1),
-        "entity_recall": hits / max(gold, 1),
-        "entity_f1": 2 * hits / max(predicted + gold, 1),
-    }
+    from metrics.entity_f1.entity_f1 import Counts, f1_strict
+
+    scores = f1_strict(Counts(*counts))
+    return {f"entity_{name}": scores[name] for name in ("precision", "recall", "f1")}

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
 UNINER = Path(open_ner.__file__).parent / "chat_templates" / "uniner.jinja"
-GENERATION_MARK = re.compile(
-    r"\{% (end)?generation %\}"
-)  # tags for `assistant_only_loss` of `trl sft`; inference servers may reject them
+# tags for `assistant_only_loss` of `trl sft`; inference servers may reject them
+GENERATION_MARK = re.compile(r"\{% (end)?generation %\}")
 TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 DATE = datetime(2024, 7, 26)  # the date in Llama 3.2's template if `strftime_now` is undefined
 

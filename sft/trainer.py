@@ -15,7 +15,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from . import IGNORED
 from .branches import BranchCollator, see_own_branch_only
-from .evaluation import HeldOut, dense_attention, f1, require_shared_passage
+from .evaluation import HeldOut, dense_attention, entity_scores, require_shared_passage
 from .sampler import EpochSampler
 
 # TRL rescales or caps the logits if a config sets one of these, which score_answers_only does not support
@@ -96,7 +96,8 @@ class AnswerTrainer(SFTTrainer):
         own = (0, 1) if sharded else (accelerator.process_index, accelerator.num_processes)
         with accelerator.autocast(), dense_attention(model):
             counts = held_out.evaluate(model, self.processing_class, *own).to(accelerator.device)
-        return f1(counts.tolist() if sharded else torch.as_tensor(accelerator.reduce(counts, "sum")).tolist())
+        total = counts if sharded else torch.as_tensor(accelerator.reduce(counts, "sum"))
+        return entity_scores(total.tolist())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write nothing: TRL would put a card of its own beside each checkpoint. Ours comes with the student."""

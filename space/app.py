@@ -118,9 +118,8 @@ def build(tagger: Any, name: str, on_gpu: Callable[[Any], Any]) -> Any:
             raise gr.Error(escape(str(error)), title="Not answered", print_exception=False) from None
 
     examples = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
-    choices = list(
-        dict.fromkeys([*SUGGESTED, *(name for _, types in examples for name in types)])
-    )  # the types of the examples must be choices
+    # the types of the examples must be choices
+    choices = list(dict.fromkeys([*SUGGESTED, *(name for _, types in examples for name in types)]))
     with gr.Blocks(title="Open NER", analytics_enabled=False) as page:
         gr.Markdown(
             f"# Open NER\nFinds entities of the types that you name, in texts of any domain. Student: `{name}`"
@@ -164,9 +163,8 @@ def main() -> None:
     import gradio as gr  # pyright: ignore[reportMissingImports] -- installed by `make demo`
 
     tagger = load_student(model, None, revision)
-    theme = gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )  # no web fonts
+    # fonts of the reader's machine, so that none is downloaded
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     name = Path(model).name if Path(model).is_absolute() else model  # hide the folders of this machine
     build(tagger, name, on_gpu).launch(theme=theme, head=f"<style>{STYLE}</style>", ssr_mode=False)
 

@@ -267,7 +267,7 @@ def test_passages_that_a_run_does_not_have_are_asked_in_a_run_of_their_own(
     [
         ({}, ["--run", "open"], "nothing to compare the teacher with: give --model"),
         ({}, ["--run", "nowhere", "--other_run", "closed"], "nowhere: no journal.jsonl there"),
-        ({}, ["--run", "old", "--other_run", "closed"], "old: no recipe.yaml there"),
+        ({}, ["--run", "old", "--other_run", "closed"], "old/recipe.yaml does not exist"),
         ({}, ["--run", "open", "--model", "no/student"], "student 'no/student' cannot be loaded"),
         ({}, ["--run", "open", "--other_run", "closed", "--max_new_tokens", "-1"], "--max_new_tokens -1"),
         ({"types": []}, ["--run", "open", "--other_run", "closed"], "benchmark mine has no type to ask"),

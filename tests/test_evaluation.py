@@ -11,7 +11,7 @@ from trl import SFTConfig
 
 from open_ner.conversation import build_conversation, read_conversation
 from sft.conversations import tokenize
-from sft.evaluation import HeldOut, count_entities, f1
+from sft.evaluation import HeldOut, count_entities, entity_scores
 from sft.learning_curve import plot_learning_curve
 from sft.trainer import AnswerTrainer
 
@@ -38,12 +38,12 @@ def test_replies_are_scored_against_the_conversations_answers(tiny_student: Path
 
 
 def test_f1_of_counts() -> None:
-    assert f1([1, 2, 4]) == {
+    assert entity_scores([1, 2, 4]) == {
         "entity_precision": 0.5,
         "entity_recall": 0.25,
         "entity_f1": pytest.approx(1 / 3),
     }
-    assert f1([0, 0, 0])["entity_f1"] == 0
+    assert entity_scores([0, 0, 0])["entity_f1"] == 0
 
 
 def test_reading_a_conversation_is_the_inverse_of_building_it() -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from command_line.public import public_path
-from command_line.recipes import read_recipe
 from dataset_builder.annotation.annotate import Rules, annotate_passages, to_reply
 from dataset_builder.annotation.types import merge_plurals, normalize_type
-from dataset_builder.config import ENGLISH, BuildConfig
+from dataset_builder.config import ENGLISH
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.passages import load_passages
+from dataset_builder.options import read_kept_recipe
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.questions import RECORDED, Questioner
 from dataset_builder.teacher.records import JournalRecord, record_bound
@@ -49,11 +49,8 @@ class JournaledTeacher:
     def __init__(self, run: Path, passages: list[BenchmarkPassage]) -> None:
         if not (run / "journal.jsonl").exists():
             raise UserError(f"{run}: no journal.jsonl there: give the folder of a run of `python -m dataset_builder`")
-        if not (run / "recipe.yaml").exists():
-            hint = "run its --stage annotate again, which does not pay again for replies in the journal"
-            raise UserError(f"{run}: no recipe.yaml there, because the run is of an earlier version: {hint}")
         self.run, self.faults, self.passages = run, Counter[str](), passages
-        self.recipe = read_recipe(BuildConfig, run / "recipe.yaml")
+        self.recipe = read_kept_recipe(run)
         config = self.recipe.teacher
         if not (variants := [name for name in config.variants if name != "definition"]):
             raise UserError(f"{run}: its teacher was asked for definitions only: use a run that asks for types")

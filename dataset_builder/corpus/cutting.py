@@ -20,10 +20,8 @@ from open_ner.tools.errors import UserError
 LONGEST_WORD = 50_000  # characters; a tokenizer may need minutes for a longer word
 BLOCK = 1_000_000  # characters tokenized at once, which take about 200 bytes of memory each
 MARGIN = 8  # a phrase alone may have this many more tokens than inside its document
-MARKS, CLOSING = (
-    "。｡．，、､；：！？",
-    "」』）】》〉〕”’",
-)  # marks that end a phrase in Chinese and Japanese, and closing characters that may follow them
+# marks that end a phrase in Chinese and Japanese, and closing characters that may follow them
+MARKS, CLOSING = "。｡．，、､；：！？", "」』）】》〉〕”’"
 WORD = re.compile(rf"[^\s{MARKS}]+(?:[{MARKS}]+[{CLOSING}]*)?|[{MARKS}]+[{CLOSING}]*")
 BREAK = re.compile(rf"\s|[{MARKS}](?![{MARKS}{CLOSING}])")  # where a document can be divided
 HAS_UNSPACED = re.compile(f"[{UNSPACED}]")

@@ -41,7 +41,6 @@ class Parts:
         self.cost: dict[str, float] = {"paid": 0, "cost": 0.0}
         self.human: dict[str, Annotations] = {}
         self.passages_outside_mixture = 0
-        self._reasons: dict[str, str] = {}  # id of a passage -> the reason to reject it
 
     def write(self, rejects: RejectFiles) -> None:
         """Write `annotations.<config>.jsonl` for each part of the recipe, and the rejects."""
@@ -63,7 +62,7 @@ class Parts:
 
     @contextmanager
     def _replies(self) -> Iterator[StoredReplies]:
-        """Find the journal's replies, and the reasons to reject some of the passages.
+        """Find the journal's replies, with the reasons to reject some of the passages.
 
         Raises UserError if the journal does not exist, if shards of it are not merged, or if a variant has no reply.
         """
@@ -77,12 +76,12 @@ class Parts:
             if journal.damaged:
                 print(f"{path}: ignored {journal.damaged} damaged lines; --stage annotate asks their questions again")
             replies = StoredReplies.find(journal, passages, teacher)
-            self._reasons = self.decontaminator.look_up((p.id, p.text) for p in replies.answered())
+            replies.reasons = self.decontaminator.look_up((p.id, p.text) for p in replies.answered())
             # the overlap also counts passages that were rejected before the teacher was paid
             contaminated = (item for item in passages.rejects() if item.reason.startswith("contaminated: "))
             self.decontaminator.look_up((item.id, item.text) for item in contaminated)
             if (under_review := UnderReview.read(self.folder)).ids:
-                self._reasons |= {passage.id: UNDER_REVIEW for passage in passages if passage in under_review}
+                replies.reasons |= {passage.id: UNDER_REVIEW for passage in passages if passage in under_review}
             yield replies
 
     def _annotate(self, variant: str, replies: StoredReplies, found: Annotations) -> Iterator[AnnotationRow | None]:
@@ -92,7 +91,7 @@ class Parts:
         def read() -> Iterator[Answered]:
             total = len(replies.places[variant])
             asked = tqdm(replies.of(variant), f"annotations: {variant}", total, unit=" passages", disable=None)
-            return ((passage, reply, self._reasons.get(passage.id)) for passage, reply in asked)
+            return ((passage, reply, replies.reasons.get(passage.id)) for passage, reply in asked)
 
         yield from annotate_replies(read, rules, found)
 

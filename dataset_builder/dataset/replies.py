@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
@@ -22,12 +22,14 @@ NONE = -1  # the place of a reply that does not exist
 class StoredReplies:
     """The replies of an open journal to the questions of a recipe.
 
-    `places` has, for each variant, the place of the reply to each passage, in the order of the passages.
+    `places` has, for each variant, the place of the reply to each passage, in the order of the passages; `reasons` has
+    the reason to reject a passage, by its id.
     """
 
     journal: Journal
     passages: StoredPassages
     places: dict[str, array]
+    reasons: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, journal: Journal, passages: StoredPassages, teacher: TeacherConfig) -> "StoredReplies":

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from command_line.public import public_path
-from command_line.recipes import read_recipe
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic, write_json, write_jsonl
 
-from ..config import BuildConfig
+from ..options import read_kept_recipe
 from .label_studio import labeling_config, to_task
 from .other import Opinions, ask_student, read_opinions, read_other_run, uncertainty
 from .passages import Review, ReviewPassage, RunAnnotations, ScoredMention, read_run
@@ -62,7 +61,7 @@ def export(options: ExportOptions, given: Sequence[str] = ()) -> None:
             other = f"draw other passages with --review {options.folder}-2"
             raise UserError(f"--{given[0]} has no effect: {why}; leave out --{given[0]}, or {other}")
         print(f"{options.folder} has a review of {len(review.passages)} passages: it is written in another form")
-        config = read_recipe(BuildConfig, options.run / "recipe.yaml")
+        config = read_kept_recipe(options.run)
     else:
         run = read_run(options.run)
         review, config = draw(options, run), run.config

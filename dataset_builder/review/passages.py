@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from command_line.recipes import read_recipe
 from ner_sets.mentions import Mention
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl, write_json, write_jsonl
@@ -15,6 +14,7 @@ from ..config import BuildConfig
 from ..corpus.passages import load_passages
 from ..dataset.parts import Parts
 from ..dataset.under_review import UNDER_REVIEW, add_under_review
+from ..options import read_kept_recipe
 from ..teacher.questions import RECORDED
 
 ASK_NO_TYPES = "definition"  # the variant whose types are sentences, which cannot be labels
@@ -102,14 +102,10 @@ def read_run(run: Path) -> RunAnnotations:
     Passages that have no reply, are under review or overlap a benchmark are excluded. A reply that cannot be parsed
     has no mentions. Raises UserError if the run has no recipe, no journal or no types by name.
     """
-    path = run / "recipe.yaml"
-    if not path.exists():
-        hint = "name the folder of a run; for one of an earlier version, run its --stage annotate again, which is free"
-        raise UserError(f"{path} does not exist: {hint}")
-    config = read_recipe(BuildConfig, path)
+    config = read_kept_recipe(run)
     wanted = next((variant for variant in config.teacher.variants if variant != ASK_NO_TYPES), None)
     if wanted is None:
-        raise UserError(f"{path}: a review needs types by name, and this run has only the variant {ASK_NO_TYPES}")
+        raise UserError(f"{run}: a review needs types by name, and this run has only the variant {ASK_NO_TYPES}")
     found = Parts(config, run).annotations(wanted)
     reasons = ("no_answer", UNDER_REVIEW)
     excluded = {
