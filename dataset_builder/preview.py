@@ -4,7 +4,7 @@ import heapq
 from dataclasses import replace
 from pathlib import Path
 
-from open_ner.view import Passage, RejectedSpan, Span
+from open_ner.view import RejectedSpan, ShownPassage, ShownSpan
 
 from .annotation.annotate import Annotations, TeacherReply, annotate_passages, to_reply
 from .config import BuildConfig
@@ -21,7 +21,7 @@ from .teacher.type_set import load_type_set
 
 def annotate_few(
     config: BuildConfig, folder: Path, journal: Journal, number: int
-) -> tuple[list[Passage], ReplyCounts]:
+) -> tuple[list[ShownPassage], ReplyCounts]:
     """Ask about `number` passages of a run, as the whole run would, and annotate them.
 
     The passages are those whose ids have the smallest hashes, so a second preview costs nothing, and a larger one only
@@ -37,13 +37,13 @@ def annotate_few(
         if record := journal.get(question.key):
             replies[question.variant][question.passage_id] = to_reply(record)
     types, decontaminator = load_type_set(config.teacher), Decontaminator(config.contamination)
-    shown: list[Passage] = []
+    shown: list[ShownPassage] = []
     for variant, of_variant in replies.items():
         found = annotate_passages(chosen, of_variant, rules_of(config, variant, decontaminator))
         spans, rejects = _spans(found), _rejects(found)
         for passage in chosen:
             name = passage.id
-            one: Passage = {
+            one: ShownPassage = {
                 "id": name, "text": passage.text, "about": variant, "entities": spans.get(name, []),
                 "rejects": rejects.get(name, []), "reply": of_variant[name]["reply"] if name in of_variant else "",
             }  # fmt: skip
@@ -53,8 +53,8 @@ def annotate_few(
     return shown, counts
 
 
-def _spans(found: Annotations) -> dict[str, list[Span]]:
-    return {row["id"]: [Span(**mention) for mention in row["entities"]] for row in found.rows}
+def _spans(found: Annotations) -> dict[str, list[ShownSpan]]:
+    return {row["id"]: [ShownSpan(**mention) for mention in row["entities"]] for row in found.rows}
 
 
 def _rejects(found: Annotations) -> dict[str, list[RejectedSpan]]:

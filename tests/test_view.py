@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from open_ner.__main__ import main
 from open_ner.tools.errors import run
-from open_ner.view import Passage, render_html
+from open_ner.view import ShownPassage, render_html
 from open_ner.view.passages import Mark, levels_of, marks_of
 from terminal import in_a_terminal
 
@@ -94,7 +94,7 @@ def read(html: str) -> Page:
     return page
 
 
-def passage(text: str, *spans: tuple[int, int, str], **more: Any) -> Passage:
+def passage(text: str, *spans: tuple[int, int, str], **more: Any) -> ShownPassage:
     entities = [{"start": a, "end": b, "text": text[a:b], "type": name, "score": 0.5} for a, b, name in spans]
     return {"id": "p", "text": text, "entities": entities, "rejects": [], **more}
 

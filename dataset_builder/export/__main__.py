@@ -22,7 +22,7 @@ from open_ner.tools.options import read_type_names
 
 from ..config import Variant
 from .forms import write_gliner, write_iob2, write_spacy
-from .passages import Alignment, Passage, Tally, read_passages
+from .passages import Alignment, ExportPassage, Tally, read_passages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,7 +42,7 @@ EXPLANATIONS = {  # explanations of the counts that a user may want to act on
     "passages_over_max_types": "ask more than 25 types: GLiNER draws 25 unless max_types of its config is higher",
     "absent_types": "are known to be absent from a passage; this format takes every unmarked type for absent",
 }
-Write = Callable[[Iterable[Passage], Path, Alignment, Tally], None]
+Write = Callable[[Iterable[ExportPassage], Path, Alignment, Tally], None]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from open_ner.borders import UNSPACED
 from open_ner.tools.files import write_atomic
 
 from ..rejects import Reject
-from .passages import Alignment, Offsets, Passage, Tally, flat, place
+from .passages import Alignment, ExportPassage, Offsets, Tally, flat, place
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -27,8 +27,8 @@ ROWS_PER_TABLE = 2000
 
 
 def split_words(
-    passages: Iterable[Passage], pattern: Any, tally: Tally
-) -> Iterator[tuple[Passage, Offsets, list[str]]]:
+    passages: Iterable[ExportPassage], pattern: Any, tally: Tally
+) -> Iterator[tuple[ExportPassage, Offsets, list[str]]]:
     """Yield each passage with the offsets and the texts of its words; passages of only white space are rejected."""
     for passage in passages:
         matches = list(pattern.finditer(passage.text))
@@ -39,7 +39,7 @@ def split_words(
             tally.rejects.append(Reject(passage.id, "no_words", passage.text))
 
 
-def write_gliner(passages: Iterable[Passage], path: Path, alignment: Alignment, tally: Tally) -> None:
+def write_gliner(passages: Iterable[ExportPassage], path: Path, alignment: Alignment, tally: Tally) -> None:
     """Write a JSON list of `{"id", "tokenized_text", "ner", "ner_negatives"}`, as GLiNER's `train_model` reads it.
 
     `ner` has `[first word, last word, type]`, which may overlap. GLiNER asks the types of `ner` and `ner_negatives`; a
@@ -65,7 +65,9 @@ def write_gliner(passages: Iterable[Passage], path: Path, alignment: Alignment, 
     write_atomic(path, elements())
 
 
-def write_spacy(passages: Iterable[Passage], path: Path, alignment: Alignment, tally: Tally, nlp: "Language") -> None:
+def write_spacy(
+    passages: Iterable[ExportPassage], path: Path, alignment: Alignment, tally: Tally, nlp: "Language"
+) -> None:
     """Write a DocBin: `doc.ents` has spans that share no token, `doc.spans["sc"]` all spans, `user_data` the id."""
     from spacy.tokenizer import Tokenizer
     from spacy.tokens import DocBin, Span
@@ -89,7 +91,7 @@ def write_spacy(passages: Iterable[Passage], path: Path, alignment: Alignment, t
 
 
 def write_iob2(
-    passages: Iterable[Passage], path: Path, alignment: Alignment, tally: Tally, types: Sequence[str]
+    passages: Iterable[ExportPassage], path: Path, alignment: Alignment, tally: Tally, types: Sequence[str]
 ) -> None:
     """Write Parquet with the columns `id`, `tokens` and `ner_tags`, a `ClassLabel` of `O`, `B-type`, `I-type`."""
     import pyarrow as pa

@@ -27,7 +27,7 @@ class WordSpan(NamedTuple):
 
 
 @dataclass
-class Passage:
+class ExportPassage:
     """A passage with its mentions; `negatives` are the types that are known to be absent, None if none were asked."""
 
     id: str
@@ -52,7 +52,7 @@ class Tally:
         return {**dict(self.counts), "rejected": dict(Counter(one.reason for one in self.rejects).most_common())}
 
 
-def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tally) -> Iterator[Passage]:
+def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tally) -> Iterator[ExportPassage]:
     """Yield the passages of a split; rows that continue a passage are joined to it.
 
     Args:
@@ -83,7 +83,7 @@ def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tal
                 else:
                     seen.add((start, end, kind))
                     mentions.append(mention)
-        yield Passage(name, text, mentions, None if negatives is None else list(negatives))
+        yield ExportPassage(name, text, mentions, None if negatives is None else list(negatives))
 
 
 def _rows_by_passage(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -102,7 +102,7 @@ def _rows_by_passage(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def place(
-    passage: Passage, words: Offsets, alignment: Alignment, tally: Tally, divides_unspaced: bool
+    passage: ExportPassage, words: Offsets, alignment: Alignment, tally: Tally, divides_unspaced: bool
 ) -> dict[WordSpan, Mention]:
     """Map spans of words of a passage to the mentions that cover them.
 

@@ -7,8 +7,16 @@ pages, such as the demo. Nothing here imports torch.
 """
 
 from .html import render_fragment, render_html
-from .passages import Passage, RejectedSpan, Span
+from .passages import RejectedSpan, ShownPassage, ShownSpan
 from .sources import open_page
 from .terminal import render_terminal
 
-__all__ = ["Passage", "RejectedSpan", "Span", "open_page", "render_fragment", "render_html", "render_terminal"]
+__all__ = [
+    "ShownPassage",
+    "RejectedSpan",
+    "ShownSpan",
+    "open_page",
+    "render_fragment",
+    "render_html",
+    "render_terminal",
+]

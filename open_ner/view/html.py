@@ -14,7 +14,7 @@ from pathlib import Path
 from string import Template
 
 from ..tools.escapes import HIDDEN
-from .passages import Passage, RejectedSpan, lay_out, levels_of, marks_of
+from .passages import RejectedSpan, ShownPassage, lay_out, levels_of, marks_of
 
 COLORS = 8  # colors in the style sheet; further types have the same colors with dashed, then dotted lines
 LEVELS = 4  # underlines below each other
@@ -22,7 +22,7 @@ LONG = 32  # characters; longer types are shortened beside a span, and are whole
 ODD = re.compile(rf"({HIDDEN.pattern}|[\ud800-\udfff])")  # characters that are shown as code points
 
 
-def render_html(passages: Sequence[Passage], title: str, notes: Iterable[str] = (), noun: str = "reject") -> str:
+def render_html(passages: Sequence[ShownPassage], title: str, notes: Iterable[str] = (), noun: str = "reject") -> str:
     """Return a page of passages with marked spans, filters of types and reasons, and rejects to step through.
 
     Args:
@@ -50,7 +50,7 @@ def render_html(passages: Sequence[Passage], title: str, notes: Iterable[str] = 
     )  # fmt: skip
 
 
-def render_fragment(passage: Passage, types: Iterable[str]) -> str:
+def render_fragment(passage: ShownPassage, types: Iterable[str]) -> str:
     """Return the marked text of a passage with its style, for a page that has a style of its own.
 
     Args:
@@ -100,7 +100,7 @@ def _choice(kind: str, number: int, name: str, count: int, color: str) -> str:
     return f"<li><label>{box}</label>{only}</li>"
 
 
-def _article(passage: Passage, number: int, types: dict[str, int], reasons: dict[str, int], noun: str) -> str:
+def _article(passage: ShownPassage, number: int, types: dict[str, int], reasons: dict[str, int], noun: str) -> str:
     """A passage: its id, its text with marks, its rejects, its types without a span, and the teacher's reply."""
     entities, rejects = passage["entities"], passage["rejects"]
     counts = _count(len(entities), "span") + (f" · {_count(len(rejects), noun)}" if rejects else "")
@@ -121,7 +121,7 @@ def _article(passage: Passage, number: int, types: dict[str, int], reasons: dict
 
 
 def _marked(
-    passage: Passage, number: int, types: dict[str, int], reasons: dict[str, int], focusable: bool = True
+    passage: ShownPassage, number: int, types: dict[str, int], reasons: dict[str, int], focusable: bool = True
 ) -> str:
     """The text of a passage with a `mark` for each span; an interrupted span has several with the same key."""
     marks = marks_of(passage)

@@ -7,7 +7,7 @@ from typing import Any
 from ..tools.errors import UserError
 from ..tools.files import replace_surrogates
 from ..tools.record import RECORD
-from .passages import Passage
+from .passages import ShownPassage
 from .rows import Row, from_row, new_passage, parse, reject
 
 try:
@@ -45,7 +45,7 @@ def open_dataset(path: Path, config: str | None) -> Opened:
         others = ", ".join(map(repr, names))
         raise UserError(f'{folder} has no column "text", but {others}: rename the column of the texts to "text"')
 
-    def read(places: Sequence[int]) -> Iterator[Passage]:
+    def read(places: Sequence[int]) -> Iterator[ShownPassage]:
         for place, row in zip(places, _rows_at(files, places, columns), strict=True):
             yield from_row(row, place + 1, f"{folder}: row {place + 1}")
 
@@ -96,7 +96,7 @@ def _open_rejects(folder: Path) -> Opened:
         raise UserError(f"{folder} cannot be read as rejects of a build: {error!s:.200}") from None
     found = table.group_by(keys, use_threads=False).aggregate([])  # without threads the order is kept
 
-    def read(places: Sequence[int]) -> Iterator[Passage]:
+    def read(places: Sequence[int]) -> Iterator[ShownPassage]:
         chosen = [found.slice(place, 1).to_pylist()[0] for place in places]
         ids = {key["passage_id"] for key in chosen}
         texts = _texts(folder.parent.parent / "passages.jsonl", ids)
@@ -129,7 +129,7 @@ def rejects_beside(path: Path, config: str | None) -> tuple[Path, str] | None:
     return folder, variant
 
 
-def join_rejects(passages: Collection[Passage], folder: Path, variant: str) -> None:
+def join_rejects(passages: Collection[ShownPassage], folder: Path, variant: str) -> None:
     """Add the rejects of a variant to the passages that they belong to."""
     tables = _about(folder, {passage["id"] for passage in passages})
     for passage in passages:
@@ -146,7 +146,7 @@ def _about(folder: Path, ids: set[str]) -> list[dict[str, list[Row]]]:
     return tables
 
 
-def _add_rejects(passage: Passage, tables: Sequence[dict[str, list[Row]]], variant: str) -> None:
+def _add_rejects(passage: ShownPassage, tables: Sequence[dict[str, list[Row]]], variant: str) -> None:
     """Add rejects and the reply; `supervised` stands for the variants of all its sets, `supervised: name`."""
     rejects, replies = (
         [row for row in table.get(passage["id"], []) if f"{row['variant']}:".startswith(f"{variant}:")]

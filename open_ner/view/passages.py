@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
 
-class Span(TypedDict):
+class ShownSpan(TypedDict):
     """A typed span of a text: offsets in characters (code points), `end` exclusive; `text` is `passage[start:end]`."""
 
     start: int
@@ -25,12 +25,12 @@ class RejectedSpan(TypedDict):
     end: NotRequired[int]
 
 
-class Passage(TypedDict):
+class ShownPassage(TypedDict):
     """A passage to show. `about` is shown beside the id, `absent` are asked types without a span."""
 
     id: str
     text: str
-    entities: list[Span]
+    entities: list[ShownSpan]
     rejects: list[RejectedSpan]
     about: NotRequired[str]
     absent: NotRequired[list[str]]
@@ -57,7 +57,7 @@ class Edge:
     whole: bool
 
 
-def marks_of(passage: Passage) -> list[Mark]:
+def marks_of(passage: ShownPassage) -> list[Mark]:
     """Return the marks of a passage: its entities, and the rejects with offsets that are not entities as well."""
     marks = [Mark(one["start"], one["end"], one["type"], one.get("score")) for one in passage["entities"]]
     places = {(mark.start, mark.end, mark.type) for mark in marks}

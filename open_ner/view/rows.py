@@ -7,7 +7,7 @@ from typing import Any
 from ..conversation import read_answer
 from ..tools.errors import UserError
 from ..tools.files import replace_surrogates
-from .passages import Passage, RejectedSpan, Span, is_span
+from .passages import RejectedSpan, ShownPassage, ShownSpan, is_span
 
 Row = dict[str, Any]  # as in the file; this module checks the fields that are shown
 
@@ -23,7 +23,7 @@ def parse(line: bytes, where: str) -> Row:
     return row
 
 
-def from_row(row: Row, number: int, where: str) -> Passage:
+def from_row(row: Row, number: int, where: str) -> ShownPassage:
     """Return the passage of a row with a `text`.
 
     Other fields are optional: `id`; `entities` with `start`, `end`, `type` (or `entity_group`, as the pipeline returns
@@ -50,13 +50,13 @@ def from_row(row: Row, number: int, where: str) -> Passage:
     return passage
 
 
-def new_passage(name: Any, text: str, number: int) -> Passage:
+def new_passage(name: Any, text: str, number: int) -> ShownPassage:
     """Return a passage without spans; its number replaces a missing id."""
     shown = f"#{number}" if name is None else replace_surrogates(str(name))
     return {"id": shown, "text": replace_surrogates(text), "entities": [], "rejects": []}
 
 
-def add_span(passage: Passage, found: Row) -> Span | None:
+def add_span(passage: ShownPassage, found: Row) -> ShownSpan | None:
     """Add a span to a passage and return it, or add a reject `invalid_offsets`."""
     start: Any = found.get("start")  # checked below
     end: Any = found.get("end")
@@ -67,7 +67,7 @@ def add_span(passage: Passage, found: Row) -> Span | None:
     if there is None or (isinstance(string, str) and there != replace_surrogates(string)):
         passage["rejects"].append(reject("invalid_offsets", f"{string or ''} [{start}:{end}]".strip(), name))
         return None
-    span: Span = {"start": start, "end": end, "text": there, "type": name}
+    span: ShownSpan = {"start": start, "end": end, "text": there, "type": name}
     if isinstance(score, int | float):
         span["score"] = float(score)
     passage["entities"].append(span)
@@ -89,7 +89,7 @@ def passage_of(row: Row) -> tuple[Any, Any]:
     return row.get("benchmark"), row.get("passage_id")
 
 
-def from_predictions(rows: Sequence[Row], number: int, where: str) -> Passage:
+def from_predictions(rows: Sequence[Row], number: int, where: str) -> ShownPassage:
     """Return the passage of some predictions, one row per query.
 
     Its rejects are the errors: `not_in_gold` and `not_predicted` where the benchmark has offsets, `not_in_text` for

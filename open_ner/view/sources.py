@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..tools.errors import UserError
-from .passages import Passage
+from .passages import ShownPassage
 from .rows import from_predictions, from_row, is_prediction, parse, passage_of
 
 PAGE_CHARACTERS = 3_000_000  # characters of text on a page; browsers are slow with more
-Read = Callable[[Sequence[int]], Iterator[Passage]]  # yields the passages at these places, which are sorted
+Read = Callable[[Sequence[int]], Iterator[ShownPassage]]  # yields the passages at these places, which are sorted
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Source:
 class Page:
     """The passages that are shown; `notes` say how to see the others."""
 
-    passages: list[Passage]
+    passages: list[ShownPassage]
     notes: list[str] = field(default_factory=list)
     noun: str = "reject"  # what the rejects are called: those of predictions are errors
 
@@ -148,7 +148,7 @@ def _open_lines(path: Path) -> Source:
             at += len(line)
     offsets.append(at)
 
-    def read(places: Sequence[int]) -> Iterator[Passage]:
+    def read(places: Sequence[int]) -> Iterator[ShownPassage]:
         with opener(path, "rb") as file:
             for place in places:
                 file.seek(offsets[place])

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from ..tools.escapes import in_a_cell, printable
 from ..tools.terminal import STYLES
-from .passages import Passage, lay_out, marks_of
+from .passages import ShownPassage, lay_out, marks_of
 
 
-def render_terminal(passages: Iterable[Passage]) -> None:
+def render_terminal(passages: Iterable[ShownPassage]) -> None:
     """Print each passage with its spans as `[word|type]`, nested ones within each other, then its rejects.
 
     An ellipsis shows where a span is interrupted by another one that crosses it.
@@ -33,7 +33,7 @@ def render_terminal(passages: Iterable[Passage]) -> None:
         console.print()
 
 
-def _marked(passage: Passage, colors: dict[str, str]) -> Text:
+def _marked(passage: ShownPassage, colors: dict[str, str]) -> Text:
     """The text with brackets around its spans; each type gets a color when it first occurs."""
     shown = Text()
     styles: list[str] = [""]
