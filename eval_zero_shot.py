@@ -18,7 +18,7 @@ from pathlib import Path
 from command_line.recipes import describe, parse_overrides, read_recipe
 from hub.records import RunResults, run_name
 from open_ner.tools.errors import UserError, run
-from zero_shot.predict import EvaluatedModel, finish, folder_name, predict
+from zero_shot.predict import EvaluatedModel, finish, folder_name, predict, public_ids
 from zero_shot.records import PredictionLine, is_sampled, read_results
 from zero_shot.suite import Benchmark, SuiteConfig, load_benchmarks
 
@@ -67,7 +67,10 @@ def main() -> None:
             raise UserError(f"--seen_types {source}: {why}; give a training set or a student")
     runs: list[RunResults] = []
     baseline: list[PredictionLine] = []
-    for model in (model for model in models if model.in_process or is_first):
+    ids = public_ids([model.record["id"] for model in models])
+    for model, public_id in zip(models, ids, strict=True):
+        if not (model.in_process or is_first):
+            continue
         folder = Path(suite.output_dir, folder_name(model.name), run_name(suite.name, suite.protocol, suite.decoding))
         predicted = predict(model, benchmarks, suite, folder, args.overwrite)
         if is_first:
@@ -75,6 +78,7 @@ def main() -> None:
             from zero_shot.scoring import compare
 
             results = describe_run(model, benchmarks, suite, predicted, seen_types)
+            results["model"]["id"] = public_id
             if runs:
                 results["gains"] = compare(predicted.lines, baseline, seen_types, suite.seed)
             baseline = baseline or predicted.lines

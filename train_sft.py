@@ -22,6 +22,7 @@ from command_line.pretrained import load_or_explain
 from command_line.recipes import read_yaml, refuse_unknown
 from open_ner.tools.errors import UserError, run
 from sft import FINISHED
+from sft.identity import SHOWN, run_identity
 from sft.options import ScriptArguments, check_options, check_types
 
 if TYPE_CHECKING:
@@ -34,21 +35,6 @@ if TYPE_CHECKING:
     from sft.evaluation import HeldOut
 
 DEFAULT_RECIPE = "recipes/sft/smollm2_135m/cpu.yaml"
-# options that determine the result of a run; a checkpoint made with other values belongs to another run
-SHOWN = (  # the model card shows these too
-    "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim",
-    "packing", "train_sampling_strategy", "seed",
-)  # fmt: skip
-IDENTITY = (
-    *SHOWN, "data_seed", "max_grad_norm", "loss_type", "label_smoothing_factor", "neftune_noise_alpha",
-    "lr_scheduler_kwargs", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "router_aux_loss_coef",
-)  # fmt: skip
-MODEL_IDENTITY = (
-    "model_revision", "use_peft", "lora_r", "lora_alpha", "lora_dropout", "load_in_4bit", "load_in_8bit", "dtype",
-    "use_rslora", "use_dora", "lora_modules_to_save",
-)  # fmt: skip
-CHOOSING = ("load_best_model_at_end", "metric_for_best_model")  # determine the result only if the run evaluates
-PACKING = ("packing_strategy", "max_length")  # determine the result only if rows are packed
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -118,23 +104,6 @@ def prepare_data(
         conversations = load_conversations(*source, script.dataset_eval_split, script.eval_passages, False)
         eval_rows, _ = tokenize(conversations, tokenizer, *options)
         return rows, report, eval_rows, HeldOut(conversations["messages"], count_entities)
-
-
-def run_identity(
-    script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig", data_hash: str
-) -> "dict[str, Scalar]":
-    """Collect what determines the result of a run."""
-    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    return {
-        "model_name_or_path": model_config.model_name_or_path, "data_hash": data_hash,
-        "branches": script.branches, "global_batch_size": batch * config.world_size,
-        **{name: getattr(config, name) for name in IDENTITY},
-        **{name: getattr(model_config, name) for name in MODEL_IDENTITY},
-        "lora_target_modules": str(model_config.lora_target_modules),
-        "early_stopping_patience": script.early_stopping_patience,
-        **{name: getattr(config, name) for name in PACKING if config.packing},
-        **{name: getattr(config, name) for name in CHOOSING if config.eval_strategy != "no"},
-    }  # fmt: skip
 
 
 def main_options(
@@ -216,6 +185,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     from trl import get_peft_config
 
     from command_line.hardware import hardware
+    from command_line.students import revision_of
     from sft.adapters import quantization
     from sft.disk import require_space
     from sft.origin import read_origin
@@ -233,7 +203,8 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     tokenizer = load_tokenizer(base, model_config.model_revision, config)
     rows, report, eval_rows, held_out = prepare_data(script, config, model_config, tokenizer)
     folder = Path(str(config.output_dir))
-    identity = run_identity(script, config, model_config, hash_tokens(rows))
+    revision = revision_of(base, model_config.model_revision)
+    identity = run_identity(script, config, model_config, hash_tokens(rows), revision)
     main_process = config.process_index == 0
     with config.main_process_first(local=False, desc="run"):
         finished = claim(folder, identity, script.overwrite_output_dir, main_process)

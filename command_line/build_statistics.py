@@ -51,7 +51,7 @@ class ConfigStatistics(AnnotationCounts):
     conversations: dict[str, int]
     queries: int
     negative_queries: int
-    types_not_asked: int  # (passage, type) pairs beyond `max_queries`
+    types_not_asked: int  # (passage, type) pairs beyond `max_queries` in all draws
     rejected: dict[str, int]  # of the conversations, by reason
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import UnionType
@@ -150,3 +151,11 @@ def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path,
     for key, value in data.items():
         if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
             _refuse_unknown_nested(known[key], value, path, f"{where}{key}.")
+
+
+def require_at_least(section: str, options: Any, least: Mapping[str, float]) -> None:
+    """Raise UserError for the first option of a recipe's section that is below its minimum or not finite."""
+    for name, minimum in least.items():
+        value = getattr(options, name)
+        if value is not None and not minimum <= value < math.inf:
+            raise UserError(f"{section}.{name} is {value}: it must be a number of at least {minimum}")

@@ -141,12 +141,13 @@ def what_is_left(config: BuildConfig, folder: Path, journal: Journal, paid: bool
     """The number of open requests and their maximum cost; with paid replies, also their expected cost and time."""
     requests, ceiling = estimate(load_passages(folder), journal, config.teacher)
     lines = [f"{requests} requests to send, at most ${ceiling:.4f}; nothing {'else ' if paid else ''}was sent"]
-    if paid:
-        e = extrapolate(journal, config.teacher, requests)
+    if paid and (e := extrapolate(load_passages(folder), journal, config.teacher, requests)):
         lines.append(
             f"expected from the replies paid so far (95 %): ${e.cost:.4f} +- ${e.cost_margin:.4f}, "
             f"{e.seconds:.0f} s +- {e.seconds_margin:.0f} s with {config.teacher.concurrency} in flight"
         )
+    elif paid:
+        lines.append("no expected cost: the teacher has not replied to a question of this recipe yet")
     return lines
 
 

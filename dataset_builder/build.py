@@ -41,6 +41,10 @@ def build(config: BuildConfig, folder: Path, finish: Callable[[Path], None]) -> 
     target = Path(config.dataset_dir) if config.dataset_dir else folder / "dataset"
     with replaced(target) as partial:
         parts = Parts(config, folder)
+        for benchmark in parts.decontaminator.benchmarks:
+            if benchmark.unread:
+                what = f"the annotations of some rows cannot be read: {benchmark.unread}"
+                print(f"benchmark {benchmark.name}: {what}; their texts are compared, their types are not")
         with RejectFiles(partial / "rejects") as rejects:
             parts.write(rejects)
             types = config.teacher.definitions

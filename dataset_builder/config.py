@@ -1,12 +1,10 @@
 """The options of a build recipe, with the help that `python -m dataset_builder --help` prints."""
 
-import math
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from command_line.recipes import option
+from command_line.recipes import option, require_at_least
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 
@@ -169,7 +167,9 @@ class DatasetConfig:
     )
     negative_ratio: float = option(1.0, "absent types to ask per present type")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
-    max_queries: int | None = option(None, "maximum number of types to ask per passage, chosen at random")
+    max_queries: int | None = option(
+        None, "maximum number of types to ask per passage, chosen at random; human-annotated sets have no maximum"
+    )
     draws: int = option(1, "conversations per passage of the training split, each with its own random choices")
     max_conversation_tokens: int = option(1024, "split conversations with more tokens (paper: 1024)")
     tokenizer: str | None = option(None, "student whose tokenizer measures conversations; default: corpus.tokenizer")
@@ -192,7 +192,7 @@ class SupervisedConfig:
     data_dir: str = option(".", "folder that the paths of sets are relative to")
     dataset_line: bool = option(True, "begin each conversation with the line `Dataset: {name of the set}`")
     negatives: Law = option("all", "absent types of the set to ask: all, or as in dataset.negatives")
-    negative_ratio: float = option(1.0, "absent types to ask per present type, unless negatives is all")
+    negative_ratio: float = option(1.0, "absent types to ask per present type, unless negatives is all or none")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
     empty_ratio: float | None = option(
         0.5, "maximum number of passages without mentions per passage with mentions; null keeps all"
@@ -204,9 +204,14 @@ class SupervisedConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raise UserError for a value out of range."""
+        """Raise UserError for a value out of range, or for a number of absent types that are not drawn."""
         names = ("negative_ratio", "negatives_per_passage", "empty_ratio", "max_passages")
         require_at_least("supervised", self, dict.fromkeys(names, 0))
+        drawn = {"negatives_per_passage": self.negatives_per_passage is not None}
+        drawn |= {"negative_ratio": self.negative_ratio != 1.0}
+        if self.negatives in ("all", "none") and (given := [name for name, is_set in drawn.items() if is_set]):
+            how = "set that to frequency, source or uniform, or remove it"
+            raise UserError(f"supervised.{given[0]} has no effect with supervised.negatives: {self.negatives}: {how}")
 
 
 @dataclass
@@ -245,14 +250,19 @@ class BuildConfig:
         if self.teacher.type_language in (None, ENGLISH):  # English passages need no language in the prompt
             english = closed or self.corpus.language in (None, "en")
             self.teacher.type_language = None if english else ENGLISH
+        drawn = {"negatives": data.negatives not in (None, "all"), "negative_ratio": data.negative_ratio != 1.0}
+        drawn |= {"negatives_per_passage": data.negatives_per_passage is not None}
+        given = [name for name, is_set in drawn.items() if is_set]
+        if not self.corpus.named and (given or data.max_queries):
+            how = "remove it; the absent types of sets are chosen by supervised.negatives"
+            name = given[0] if given else "max_queries"
+            raise UserError(f"dataset.{name} has no effect on human-annotated sets, and there is no corpus: {how}")
         if data.negatives == "all" and not closed:
             raise UserError("dataset.negatives: all needs teacher.types: set the types to ask, or another value")
         if closed and self.contamination.benchmarks and self.contamination.types == "remove":
             why = "would turn entities into negatives: remove the types of benchmarks from teacher.types instead"
             raise UserError(f"contamination.types: remove cannot be used with teacher.types, because it {why}")
-        drawn = {"negatives": data.negatives not in (None, "all"), "negative_ratio": data.negative_ratio != 1.0}
-        drawn |= {"negatives_per_passage": data.negatives_per_passage is not None}
-        if closed and (given := [name for name, is_set in drawn.items() if is_set]):
+        if closed and given:
             why = "asks all of its types of each passage: remove it; dataset.max_queries limits the number"
             raise UserError(f"dataset.{given[0]} cannot be used with teacher.types, which {why}")
         data.negatives = data.negatives or ("all" if closed else "frequency")
@@ -288,11 +298,3 @@ def read_definitions(types: list[Any] | dict[Any, Any]) -> dict[str, str]:
             raise UserError(f"teacher.types: {name!r} and {other!r} are the same type: remove one of them")
         definitions[name] = definition or ""
     return definitions
-
-
-def require_at_least(section: str, options: Any, least: Mapping[str, float]) -> None:
-    """Raise UserError for the first option of a recipe's section that is below its minimum or not finite."""
-    for name, minimum in least.items():
-        value = getattr(options, name)
-        if value is not None and not minimum <= value < math.inf:
-            raise UserError(f"{section}.{name} is {value}: it must be a number of at least {minimum}")

@@ -98,10 +98,12 @@ class UninerDistill(datasets.ArrowBasedBuilder):
                 law, seed = options[name].negatives, options[name].seed
                 samplers[name] = NegativeSampler(counts, law, seed, by_source if law == "source" else None)
             line = self.supervised.dataset_line
-            draws = range(1, (self.options.draws if split == "train" else 1) + 1)
+            draws = self.options.draws if split == "train" else 1
             rows = chain.from_iterable(
-                to_conversations(self.annotations.rows(split), samplers, options, self.budget, self.counts, line, draw)
-                for draw in draws
+                to_conversations(
+                    self.annotations.rows(split), samplers, options, self.budget, self.counts, line, draw, draws
+                )
+                for draw in range(1, draws + 1)
             )
         schema = features_of(self.config.name, self.annotations.closed).arrow_schema
         number = 0
@@ -127,7 +129,10 @@ def materialize(
         types: the types of a closed world; each distilled passage is asked all of them.
 
     Returns:
-        What was built, by config.
+        What was built, by config. A split without a row is left out, because `load_dataset` cannot read it.
+
+    Raises:
+        UserError: a config has no row to train on.
     """
     files = {path: AnnotationFile.read(path, options.validation_one_in) for path in sources.values()}
     budget = TokenBudget(tokenizer, options.max_conversation_tokens) if tokenizer else None
@@ -140,18 +145,35 @@ def materialize(
                 builder.download_and_prepare(f"{work}/parquet", file_format="parquet", max_shard_size=SHARD_SIZE)
             except DatasetGenerationError as error:
                 raise (error.__cause__ or error) from None
-            builder.info.download_size = _move_shards(Path(work) / "parquet", folder / name)
-        splits = {split: info.num_examples for split, info in (builder.info.splits or {}).items()}
+            splits = _leave_out_empty(builder)
+            builder.info.download_size = _move_shards(Path(work) / "parquet", folder / name, splits)
         built[name] = BuiltConfig(splits, builder.info._to_yaml_dict(), files[path], builder.counts)
     return built
 
 
-def _move_shards(written: Path, target: Path) -> int:
-    """Give the shards the names of the Hub, `train-00000-of-00001.parquet`, and return their size in bytes."""
+def _leave_out_empty(builder: UninerDistill) -> dict[str, int]:
+    """Return the number of rows by split, without the splits that have none, which the builder forgets."""
+    infos = builder.info.splits or {}
+    rows = {split: info.num_examples for split, info in infos.items()}
+    first, name = next(iter(rows)), builder.config.name  # the first split is `train`, if there is one
+    for split in [split for split, number in rows.items() if not number]:
+        if split == first:
+            why = dict(Counter(reject.reason for reject in builder.counts.rejects))
+            how = "raise dataset.max_conversation_tokens if they are too long, or ask absent types if nothing is asked"
+            raise UserError(f"{name}: all passages of the split {split} were rejected: {why}; {how}")
+        print(f"{name}: all passages of the split {split} were rejected, so it is left out")
+        del infos[split], rows[split]
+    return rows
+
+
+def _move_shards(written: Path, target: Path, splits: Collection[str]) -> int:
+    """Give the shards of these splits the names of the Hub, `train-00000-of-00001.parquet`; return their size."""
     target.mkdir()
     size = 0
     for path in sorted(written.glob("*.parquet")):
         _, split, *number = path.stem.split("-", 2)
+        if split not in splits:
+            continue
         size += path.stat().st_size
         path.rename(target / f"{split}-{number[0] if number else '00000-of-00001'}.parquet")
     return size

@@ -20,7 +20,7 @@ def markdown_table(runs: list[RunResults]) -> str:
         "model | benchmark | types", "official F1 [95 %] | strict F1 [95 %] | answers that do not parse"
     )
     for run in runs:
-        model = escape(run["model"]["id"])
+        model = escape(run_label(run, runs))
         for name, result in run["benchmarks"].items():
             for types, label in TYPES.items():
                 if scores_of(run, name, types, "official"):
@@ -29,7 +29,7 @@ def markdown_table(runs: list[RunResults]) -> str:
                     lines.append(table_row(model, escape(name), label, *cells, failures))
         if average := run.get("average"):
             lines.append(table_row(model, "average", "all types", *(percent(average.get(s)) for s in MAIN), ""))
-    sampled = [(f" of {escape(run['model']['id'])}", samples(run)) for run in runs]
+    sampled = [(f" of {escape(run_label(run, runs))}", samples(run)) for run in runs]
     if len({names for _, names in sampled}) == 1:  # all runs have the same samples
         sampled = [("", sampled[0][1])]
     for whose, names in sampled:
@@ -37,13 +37,19 @@ def markdown_table(runs: list[RunResults]) -> str:
             lines += ["", f"Seeded samples{whose}, not whole benchmarks (passages): {names}."]
     for run in runs[1:]:
         if gains := run.get("gains"):
-            models = f"{escape(run['model']['id'])} over {escape(runs[0]['model']['id'])}"
+            models = f"{escape(run_label(run, runs))} over {escape(run_label(runs[0], runs))}"
             lines += ["", f"Gain of {models} (points of F1, paired bootstrap):", ""]
             lines += table_head("queries: scorer", "gain | 95 % interval")
             for name, gain in gains.items():
                 low, high = gain["interval"]
                 lines.append(table_row(name, f"{100 * gain['gain']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"))
     return "\n".join(lines)
+
+
+def run_label(run: RunResults, runs: list[RunResults]) -> str:
+    """Return a run's name in a table: its model, with the protocol and the decoding if they are not those of all."""
+    names = [name for name in ("protocol", "decoding") if len({each[name] for each in runs}) > 1]
+    return run["model"]["id"] + (f" ({', '.join(f'{name} {run[name]}' for name in names)})" if names else "")
 
 
 def percent(scores: Scores | MeanScore | None) -> str:

@@ -55,7 +55,7 @@ def find_benchmark(name: str) -> Path:
 
 
 def read_passages(
-    config: BenchmarkConfig, data_dir: str, rejects: Rejects
+    config: BenchmarkConfig, data_dir: str, rejects: Rejects, other_texts: list[str] | None = None
 ) -> tuple[list[BenchmarkPassage], str | None]:
     """Return the passages of a benchmark, and the commit if they come from the Hub.
 
@@ -63,11 +63,14 @@ def read_passages(
         config: the options of the benchmark.
         data_dir: folder that local paths are relative to; a path that does not exist there is taken as a Hub id.
         rejects: counter to which the rejects are added, by reason.
+        other_texts: list to which the texts are added that become no passage: their annotations cannot be read, or
+            their type is not asked.
 
     Raises:
         UserError: the benchmark is missing, not in its `format`, or the Hub cannot be reached.
     """
     local, revision = Path(data_dir) / config.path, None
+    others = [] if other_texts is None else other_texts
     if not local.exists() and not glob.glob(str(local)):
         if config.path.count("/") != 1 or "." in config.path.split("/")[0] or config.path.endswith(FILE_SUFFIXES):
             raise UserError(f"{local}: no such file; give the folder that holds the benchmarks by --data_dir")
@@ -83,13 +86,15 @@ def read_passages(
                 "folder that holds the benchmarks by --data_dir, or check the name, the network and $HF_TOKEN"
             ) from None
     if config.format == "official":
-        return _read_official(config, local, data_dir, rejects), revision
+        return _read_official(config, local, data_dir, rejects, others), revision
     if config.format == "conversations":
         return _read_conversations(config, local, revision), revision
     passages: list[SetPassage] = []
     for number, passage in enumerate(read_set(replace(config, revision=revision), data_dir), 1):
         if problem := passage.problem or ("" if passage.text.strip() else "empty_text"):
             rejects[problem] += 1
+            if passage.text.strip():
+                others.append(passage.text)
         else:
             passage.id = passage.id or str(number)
             passages.append(passage)
@@ -167,10 +172,13 @@ def _read_conversations(config: BenchmarkConfig, local: Path, revision: str | No
     return passages
 
 
-def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects: Rejects) -> list[BenchmarkPassage]:
+def _read_official(
+    config: BenchmarkConfig, local: Path, data_dir: str, rejects: Rejects, others: list[str]
+) -> list[BenchmarkPassage]:
     """Read a file of the UniversalNER authors, which has one element per (sentence, type).
 
-    The elements of a sentence are consecutive; a repeated type starts another passage with the same text.
+    The elements of a sentence are consecutive; a repeated type starts another passage with the same text. `others`
+    receives the texts of elements whose type is not asked.
     """
     offsets: dict[str, dict[str, set[Span]]] = {}  # spans by text and type, from another file
     if config.spans:
@@ -188,6 +196,7 @@ def _read_official(config: BenchmarkConfig, local: Path, data_dir: str, rejects:
             raise UserError(f"{local}: element {number} is not in the format 'official': {element!r:.80}")
         text, name, gold = strings[0].removeprefix("Text: "), asked["type"], strings[3]
         if not _is_asked(config, name):
+            others.append(text)
             continue
         if not passages or passages[-1].text != text or any(query.type == name for query in passages[-1].queries):
             passages.append(BenchmarkPassage(str(element.get("id", number)), text, []))

@@ -15,6 +15,9 @@ from .config import SetConfig
 from .mentions import PLAIN, RawMention, Shape, decode_tags, tag_shape
 from .rows import Row, Source, open_rows
 
+# problems of a row: its text cannot be read, or only its annotations
+WITHOUT_TEXT = ("text_is_not_a_string", "tokens_are_not_strings")
+WITHOUT_ANNOTATIONS = ("entity_without_offsets", "tags_do_not_match_tokens", "tag_without_name")
 FILE_SUFFIXES = (".jsonl", ".json", ".parquet", ".conll", ".bio", ".iob", ".txt", ".tsv", ".gz", ".bz2", ".xz", ".zst")
 
 

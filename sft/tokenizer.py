@@ -1,17 +1,15 @@
 """Load the student's tokenizer for training, with a chat template, and refuse students that cannot be trained."""
 
-import json
 import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import cached_file
-from transformers.utils.peft_utils import find_adapter_config_file
 
 import open_ner
 from command_line.pretrained import load_or_explain
+from command_line.students import find_base
 from open_ner.packing import attention_kinds
 from open_ner.prompts import ChatTemplate
 from open_ner.tools.errors import UserError
@@ -94,13 +92,6 @@ def read_max_positions(name: str, revision: str = "main") -> int | None:
 
 def refuse_adapter(name: str, revision: str = "main") -> None:
     """Raise UserError if `name` is an adapter without a model; the message names the base model to use instead."""
-    try:
-        adapter = find_adapter_config_file(name, revision=revision)
-    except OSError:  # the folder or repository does not exist; loading the tokenizer gives a better message
-        return
-    if not adapter or cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False):
-        return
-    base = json.loads(Path(adapter).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    raise UserError(
-        f"{name} is an adapter, not a model: give its base, {base}, as model_name_or_path, or merge the adapter first"
-    )
+    if base := find_base(name, revision):
+        remedy = f"give its base, {base}, as model_name_or_path, or merge the adapter first"
+        raise UserError(f"{name} is an adapter, not a model: {remedy}")

@@ -9,6 +9,7 @@ from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
 from zero_shot.baseline import BaselineConfig, LocalBaseline, baseline_lines, read, render, requests_of
+from zero_shot.scoring import score
 from zero_shot.suite import Benchmark, SuiteConfig
 
 TEXT = "Rome met Oslo; Rome won."
@@ -69,6 +70,21 @@ def test_lines_keep_the_reply_and_give_the_scorer_a_list() -> None:
     [line] = baseline_lines(lines, "b", passage, [(reply, "stop")], Counter(), SUITE)
     assert line["raw"] == '["Rome", "Oslo", "Paris"]' and line["reply"] == reply
     assert [(span["start"], span["end"]) for span in line["spans"]] == [(0, 4), (9, 13), (15, 19)]
+
+
+@pytest.mark.parametrize("reply", ['["Oslo", "Rome"]', ' ["Oslo",\n"Rome"]\n'])
+def test_a_plain_list_is_given_to_the_scorer_word_for_word(reply: str) -> None:
+    passage = BenchmarkPassage("p", TEXT, [Query("city", '["Rome", "Oslo"]', [(0, 4), (9, 13), (15, 19)])])
+    [line] = baseline_lines(config(), "b", passage, [(reply, "stop")], Counter(), SUITE)
+    assert line["raw"] == reply and "reply" not in line
+
+
+@pytest.mark.parametrize("reply", ['```json\n["Oslo", "Rome"]\n```', '<think>Well.</think>["Oslo", "Rome"]'])
+def test_a_list_in_a_fence_or_after_thoughts_scores_the_same_with_every_scorer(reply: str) -> None:
+    passage = BenchmarkPassage("p", TEXT, [Query("city", '["Rome", "Oslo"]', [(0, 4), (9, 13), (15, 19)])])
+    [line] = baseline_lines(config(), "b", passage, [(reply, "stop")], Counter(), SUITE)
+    assert (line["raw"], line["reply"]) == ('["Oslo", "Rome"]', reply)
+    assert [score([line], scorer)["f1"] for scorer in ("official", "strict")] == [pytest.approx(1)] * 2
 
 
 def test_a_template_with_unknown_variables_is_a_one_line_error() -> None:

@@ -575,6 +575,14 @@ def test_the_command_takes_the_rejection_of_one_passage_for_its_answer(
     assert (run / "dataset" / "stats.json").exists()
 
 
+def test_replies_of_earlier_batches_show_that_a_rejection_is_about_the_passage(tmp_path: Path) -> None:
+    rejection = {"status": 403, "body": {"error": {"message": "not this", "code": None}}}
+    with FakeBatch(lambda request: rejection if "number 0" in content(request) else "[]") as provider:
+        ask(tmp_path, provider, count=2, start=1)
+        counts, records = ask(tmp_path, provider, count=1)
+    assert (counts.rejected, counts.failed, records[-1]["finish_reason"]) == (1, 0, "refusal")
+
+
 def test_a_key_that_is_withdrawn_within_a_batch_rejects_no_passage_for_good(tmp_path: Path) -> None:
     rejection = {"status": 403, "body": {"error": {"message": "key disabled", "code": None}}}
     answers = iter(["[]"] * 5 + [rejection] * 12)

@@ -136,16 +136,18 @@ def test_a_foreign_or_missing_journal_stops_a_build_and_damaged_lines_are_counte
 
 def test_what_exceeds_the_budget_is_a_reject_and_stands_on_the_card(run: tuple[BuildConfig, Path]) -> None:
     config, folder = run
-    config = replace(config, dataset=DatasetConfig(validation_one_in=0, max_conversation_tokens=20))
+    corpus = Path(str(config.corpus.path))
+    corpus.write_text(corpus.read_text().replace("day 7 of a", "day 7 of a long and" + " very" * 60))
+    write_passages(config.corpus, folder)
+    answer(folder)
+    config = replace(config, dataset=DatasetConfig(validation_one_in=0, max_conversation_tokens=200))
     dataset = finished(config, folder)
     stats = json.loads((dataset / "stats.json").read_text())
-    assert stats["variants"]["type"]["rejected"] == {"passage_too_long": 12}
-    assert stats["configs"]["type"]["splits"] == {"train": 0} and stats["configs"]["annotations"]["splits"] == {
-        "train": 12
-    }
+    assert stats["variants"]["type"]["rejected"] == {"passage_too_long": 1}
+    assert [stats["configs"][name]["splits"] for name in ("type", "annotations")] == [{"train": 11}, {"train": 12}]
     rejects = parquet.read_table(dataset / "rejects" / "rejects.parquet").to_pylist()
-    assert sum(r["reason"] == "passage_too_long" for r in rejects) == 24
-    assert "| type: conversations | passage\\_too\\_long | 12 |" in (dataset / "README.md").read_text()
+    assert sum(r["reason"] == "passage_too_long" for r in rejects) == 2
+    assert "| type: conversations | passage\\_too\\_long | 1 |" in (dataset / "README.md").read_text()
 
 
 def test_an_interrupted_build_leaves_the_dataset_of_before_and_the_next_one_no_old_file(

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command_line.students import revision_of
 from open_ner.answers import calibrate
 from open_ner.selection import Selection
 from open_ner.tools.errors import UserError
 from zero_shot.calibration import apply_decision, cross_fitted, fit, fit_decision, flatten, main
 from zero_shot.reliability import describe, expected_error, plot, reliability, risk_coverage, scored_spans
-from zero_shot.student import revision_of
 
 ROOT = Path(__file__).parent.parent
 SCORES = st.floats(0, 1)
@@ -194,7 +194,7 @@ def test_predictions_of_another_decoding_or_of_earlier_weights_are_refused(
         folder.mkdir()
     (model / "config.json").write_text("{}")
     predictions.write_text("\n".join(map(json.dumps, drawn_lines(2.0, -0.5, 40))))
-    given = {"id": str(model), "revision": revision_of(str(model)), "kind": "student"}
+    given = {"id": "model", "revision": revision_of(str(model)), "kind": "student"}  # of a folder that is elsewhere
     results = {"model": given, "suite": "held_out", "protocol": "p", "benchmarks": {}, "hardware": "CPU", "seed": 42}
     monkeypatch.setattr(sys, "argv", ["calibration", "--predictions", str(predictions), "--model", str(model)])
     for decoding, said in (("flat", "needs predictions of free"), ("free", None), ("free", "held_out-p-free-<hash>")):
@@ -204,6 +204,9 @@ def test_predictions_of_another_decoding_or_of_earlier_weights_are_refused(
         if not said:  # the student is trained again; its saved fit alone makes no other weights
             main()
             (model / "model.safetensors").write_bytes(b"trained again")
+    given["revision"] = "0123456789" * 4  # a commit of the Hub, which cannot be compared with a folder
+    predictions.with_name("results.json").write_text(json.dumps({**results, "decoding": "free"}))
+    main()
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,29 @@ def test_a_broken_benchmark_gives_a_one_line_error(content: str, message: str, t
         load_benchmarks(ContaminationConfig(benchmarks=["b.jsonl"], data_dir=str(tmp_path)))
 
 
+def test_texts_whose_annotations_cannot_be_read_are_compared_too(tmp_path: Path) -> None:
+    texts = [f"{LONG} number {i}" for i in range(6)]
+    rows = [{"text": text, "entities": [[4, 9, "animal"]] * (text != texts[5])} for text in texts]
+    path = tmp_path / "b.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in rows))
+    options = ContaminationConfig(benchmarks=["b.jsonl"], data_dir=str(tmp_path))
+    [benchmark] = load_benchmarks(options)
+    assert sorted(benchmark.texts) == texts and benchmark.unread == {"entity_without_offsets": 5}
+    screen = Decontaminator(options).screen()
+    assert [screen.why_reject(text) for text in texts] == ["contaminated: b"] * 6
+    path.write_text(path.read_text() + json.dumps({"text": None, "entities": []}))
+    with pytest.raises(UserError, match=r"b: the text of some rows cannot be read: \{'text_is_not_a_string': 1\}"):
+        load_benchmarks(options)
+
+
+def test_texts_whose_types_are_not_asked_are_compared_too(benchmarks: Path) -> None:
+    recipe = {"name": "food", "path": "food.json", "format": "official", "types": ["dish"], "drop": ["dish"]}
+    (benchmarks / "food.yaml").write_text(json.dumps(recipe))
+    options = ContaminationConfig(benchmarks=[str(benchmarks / "food.yaml")], data_dir=str(benchmarks))
+    [food] = load_benchmarks(options)
+    assert (food.types, food.texts) == ([], ["where may I find some cheap tacos near the old river"])
+
+
 def test_min_words_must_fit() -> None:
     with pytest.raises(UserError, match="min_words 9"):
         NgramIndex([LONG], 8, 9)

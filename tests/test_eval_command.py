@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import eval_zero_shot
 import tiny
@@ -19,6 +20,7 @@ from command_line.hardware import inference_dtype
 from open_ner.answers import Answer
 from open_ner.decoding import Decoder, Request
 from open_ner.tools.errors import UserError
+from zero_shot.predict import folder_name
 from zero_shot.student import load_model
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +73,7 @@ def finished(tuned_student: Path, learned: list[str], tmp_path_factory: pytest.T
 
 def test_results_and_predictions_say_what_was_run(finished: tuple[Path, str], tuned_student: Path) -> None:
     output, printed = finished
-    folder = output / str(tuned_student).strip("/").replace("/", "--") / "sample-sample-flat"
+    folder = output / folder_name(str(tuned_student)) / "sample-sample-flat"
     results = json.loads((folder / "results.json").read_text())
     benchmark = results["benchmarks"]["sample"]
     assert {"schema", "protocol", "decoding", "versions", "hardware", "seconds", "seed", "command", "commit"} <= set(
@@ -214,6 +216,31 @@ def test_nothing_private_is_in_the_files_of_a_run(tiny_student: Path, tmp_path: 
     for path in written:
         content = path.read_text(encoding="utf-8", errors="replace")
         assert not [word for word in private if word in content], path
+
+
+def test_an_adapter_is_scored_with_the_saved_defaults_of_its_base(
+    tuned_student: Path, learned: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    base, adapter = tmp_path / "base" / "model", tmp_path / "adapter" / "model"
+    shutil.copytree(tuned_student, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "open_ner": {"temperature": 2.0}}))
+    lora = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(adapter)
+    AutoTokenizer.from_pretrained(base).save_pretrained(adapter)
+    monkeypatch.chdir(ROOT)
+    for decoding in ("free", "flat"):
+        arguments = [*learned, "--limit", "2", "--max_new_tokens", "24", "--decoding", decoding]
+        arguments += ["--model", str(base), str(adapter), "--output_dir", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", ["eval_zero_shot.py", *arguments])
+        eval_zero_shot.main()
+        path = tmp_path / "out" / folder_name(str(adapter)) / f"sample-sample-{decoding}" / "results.json"
+        results = json.loads(path.read_text())
+        fitted = results["model"]["selection"] if decoding == "flat" else results["calibration"]
+        assert fitted["temperature"] == 2.0 and results["benchmarks"]["sample"]["strict"]["f1"] > 0.9
+        # both folders have the same name, and are outside of the working directory
+        assert "Gain of adapter/model over base/model" in capsys.readouterr().out
 
 
 def test_processes_share_the_work_and_give_the_same_predictions(tiny_student: Path, tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def test_the_evaluation_uses_of_the_builder_what_reads_the_teacher_alone() -> No
     """Its client and journal; and to read a run's replies as the builder does, its recipe, passages and annotation."""
     used = {module for name in modules() if room(name) == "zero_shot" for module in ours(name)}
     foreign = {module for module in used if room(module) == "dataset_builder"}
-    foreign -= {"dataset_builder.config", "dataset_builder.corpus.cutting", "dataset_builder.corpus.passages"}
+    recipe, passages = {"dataset_builder.config", "dataset_builder.options"}, {"cutting", "passages"}
+    foreign -= recipe | {f"dataset_builder.corpus.{name}" for name in passages}
     assert {module.split(".")[1] for module in foreign} == {"teacher", "annotation"}
 
 

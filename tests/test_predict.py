@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -15,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from command_line.students import revision_of
 from ner_sets.benchmarks import BenchmarkPassage, Query
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
 from open_ner.tools.fingerprint import hash_student
-from zero_shot.predict import Todo, finish, predict
+from zero_shot.predict import Todo, finish, folder_name, predict, public_ids
 from zero_shot.records import PredictionLine
-from zero_shot.student import revision_of
 from zero_shot.suite import Benchmark, SuiteConfig
 
 CONFIG = BenchmarkConfig(name="b", path="b.jsonl", format="offsets")
@@ -200,6 +201,31 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="--output_dir"):
             predict(Echo(), [benchmark(1)], SUITE, tmp_path)
+
+
+def test_a_models_folder_has_no_folders_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        folder_name("runs/quickstart/model")
+        == "runs--quickstart--model"
+        == folder_name(f"{tmp_path}/runs/quickstart/model")
+    )
+    assert (folder_name("org/model"), folder_name("gpt-4o")) == ("org--model", "gpt-4o")
+    outside = [folder_name(name) for name in ("/data/a/model", "/data/b/model", "../model", "~/model")]
+    assert len(set(outside)) == 4 and all(re.fullmatch("model-[0-9a-f]{8}", name) for name in outside)
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (["runs/a/model", "/data/b/model", "org/model"], ["runs/a/model", "model", "org/model"]),
+        (["/data/a/model", "/data/b/model"], ["a/model", "b/model"]),
+        (["/data/a/out/model", "/data/b/out/model", "model"], ["a/out/model", "b/out/model", "model"]),
+        (["/data/a/model", "/data/a/model"], ["model", "model"]),
+    ],
+)
+def test_models_that_would_look_alike_are_shown_with_their_parents(names: list[str], ids: list[str]) -> None:
+    assert public_ids(names) == ids
 
 
 def test_a_folder_is_known_by_what_decides_an_answer(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from dataset_builder.config import BuildConfig
 from dataset_builder.dataset.supervised import load_set_configs
 from ner_sets.config import BenchmarkConfig
 from open_ner.tools.errors import UserError
-from train_sft import parse_arguments, run_identity
+from sft.identity import run_identity
+from train_sft import parse_arguments
 from zero_shot.baseline import BaselineConfig, render
 from zero_shot.suite import SuiteConfig
 
@@ -44,14 +45,25 @@ def parse_on_cpu(path: Path) -> tuple:
     "given",
     [
         ["--seed", "1"], ["--data_seed", "1"], ["--max_grad_norm", "0.5"], ["--branches", "false"],
-        ["--model_revision", "v2"], ["--lora_dropout", "0.5"], ["--gradient_accumulation_steps", "2"],
+        ["--lora_dropout", "0.5"], ["--gradient_accumulation_steps", "2"], ["--bnb_4bit_quant_type", "fp4"],
+        ["--use_bnb_nested_quant", "true"], ["--lora_target_parameters", "experts"],
+        ["--optim_target_modules", "all-linear"], ["--bf16", "true", "--use_cpu", "true"],
     ],
     ids=lambda given: given[0],
 )  # fmt: skip
 def test_an_option_that_changes_the_weights_makes_another_run(given: list[str]) -> None:
     recipe = ["--config", str(RECIPES / "sft" / "smollm2_135m" / "cpu.yaml")]
-    runs = [run_identity(*parse_arguments([*recipe, *more]), "data") for more in ([], given)]
+    runs = [run_identity(*parse_arguments([*recipe, *more]), "data", "commit") for more in ([], given)]
     assert runs[0] != runs[1]
+
+
+@pytest.mark.parametrize("chooses", [False, True])
+def test_the_held_out_passages_make_another_run_if_they_choose_the_checkpoint(chooses: bool) -> None:
+    recipe = ["--config", str(RECIPES / "sft" / "smollm2_135m" / "cpu.yaml"), "--eval_strategy", "steps"]
+    recipe += ["--save_strategy", "steps", "--load_best_model_at_end", str(chooses)]
+    for given in (["--eval_passages", "7"], ["--dataset_eval_split", "test"]):
+        runs = [run_identity(*parse_arguments([*recipe, *more]), "data", "commit") for more in ([], given)]
+        assert (runs[0] != runs[1]) == chooses
 
 
 def commands(path: Path) -> list[list[str]]:

@@ -128,6 +128,38 @@ def test_compare_reads_todays_and_older_results_and_computes_gains(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("changes", "digest", "said"),
+    [
+        ({}, "new", "the gain of tuned over base is left out: b has other content (digest new, not old)"),
+        ({"decoding": "flat"}, "old", "is left out: decoding flat, not free"),
+        ({"protocol": "instructuie"}, "new", "left out: protocol instructuie, not uniner; b has other content"),
+        ({}, "old+wordings:1", None),
+    ],
+)
+@pytest.mark.parametrize("with_predictions", [True, False])
+def test_there_is_no_gain_over_a_run_that_was_asked_something_else(
+    changes: dict, digest: str, said: str | None, with_predictions: bool, tmp_path: Path, capsys: Any
+) -> None:
+    files = []
+    for name, right, content, other in (("base", 1, "old", {}), ("tuned", 5, digest, changes)):
+        (folder := tmp_path / name).mkdir()
+        run = results(name, right, ["b"], suite="mine", **other)
+        run["benchmarks"]["b"]["dataset"] = {"digest": content}
+        if name == "tuned":
+            run["gains"] = compare(lines("b", 5), lines("b", 1), None, 0)
+        if with_predictions:
+            (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines("b", right))))
+        (folder / "results.json").write_text(json.dumps(run))
+        files.append(folder / "results.json")
+    compare_files(files)
+    printed = capsys.readouterr().out
+    assert ("Gain of tuned over base" in printed) == (said is None) and (said or "") in printed
+    for name, value in changes.items():
+        assert f"| tuned ({name} {value}) | b |" in printed
+    assert ("| tuned | b |" in printed) == (not changes)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (None, "cannot be read: No such file or directory"),

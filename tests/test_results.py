@@ -114,15 +114,15 @@ def test_an_arm_is_compared_with_its_base_and_keeps_its_row_on_a_machine_that_ha
     training = {"seconds": 90.0, "trained_on": {"conversations": 3, "tokens": 1000}, "recipe": {"bf16": False}}
     data = root / "passages.jsonl.gz"
     data.write_bytes(b"passages")
-    for name, wrong in {"start": 12, "negatives_2": 3, "negatives_uniform": 3}.items():  # the last without its base
+    for name, wrong in {"start": 12, "negatives_4": 3, "negatives_uniform": 3}.items():  # the last without its base
         finish(root, ablations.WORK / name / "model", ablations.WORK / name, wrong, training)
     ablations.report([data])
     rows = json.loads((root / ablations.RESULTS / "arms.json").read_text())
     assert {name: row["base"] for name, row in rows.items()} == {
-        "start": "start", "negatives_2": "start", "negatives_uniform": "negatives_uniform"
+        "start": "start", "negatives_4": "start", "negatives_uniform": "negatives_uniform"
     }  # fmt: skip
-    assert rows["negatives_2"]["build"]["negative_ratio"] == 2.0 and rows["negatives_2"]["train"]["bf16"] is False
-    assert rows["negatives_2"]["free"]["strict"]["interval"][0] > 0 and rows["start"]["free"]["strict"]["gain"] == 0
+    assert rows["negatives_4"]["build"]["negative_ratio"] == 4.0 and rows["negatives_4"]["train"]["bf16"] is False
+    assert rows["negatives_4"]["free"]["strict"]["interval"][0] > 0 and rows["start"]["free"]["strict"]["gain"] == 0
     measured = (root / ablations.RESULTS / "table.md").read_text()
 
     (root / ablations.RESULTS / "arms.json").write_text(
@@ -132,15 +132,14 @@ def test_an_arm_is_compared_with_its_base_and_keeps_its_row_on_a_machine_that_ha
     again = json.loads((root / ablations.RESULTS / "arms.json").read_text())
     assert again == rows | {"negatives_uniform": {**rows["negatives_uniform"], "commit": "old"}}
 
-    rows["negatives_2"]["commit"] = "earlier"
+    rows["negatives_4"]["commit"] = "earlier"
     (root / ablations.RESULTS / "arms.json").write_text(json.dumps(rows))
     shutil.rmtree(root / ablations.WORK / "start")
     ablations.report([data])
     assert json.loads((root / ablations.RESULTS / "arms.json").read_text()) == rows
     assert (root / ablations.RESULTS / "table.md").read_text() == measured
 
-    for name in ("negatives_4", "bf16"):  # both in float32, so they do not differ
-        finish(root, ablations.WORK / name / "model", ablations.WORK / name, 3, training)
+    finish(root, ablations.WORK / "bf16" / "model", ablations.WORK / "bf16", 3, training)  # in float32, as its base
     ablations.report([data])
     assert "bf16" not in json.loads((root / ablations.RESULTS / "arms.json").read_text())
 

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,53 @@ def test_text_behind_a_comma_without_quotes_is_not_lost(tmp_path: Path) -> None:
     first, broken, last = read(path, skip_broken_lines=True)
     assert first.text == last.text == TEXT
     assert broken == Reject("c.csv:3", "broken_line", "2,Ada met Charles, in London.")
+
+
+def test_an_unbalanced_quotation_mark_swallows_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    lines = [f"1,{TEXT}", "", '2,"Never again" said Ada', '3,"open', f"4,{TEXT}", f'5,"{TEXT}"', '6,"end', f"7,{TEXT}"]
+    path.write_text("\n".join(["id,text", *lines]))
+    with pytest.raises(UserError, match=r"c\.csv: the row in line 4 cannot be read .*: quote texts .* the marks in"):
+        read(path)
+    items = read(path, skip_broken_lines=True)
+    assert [(item.id, item.text) for item in items if isinstance(item, Document)] == [(i, TEXT) for i in "1457"]
+    assert [item for item in items if isinstance(item, Reject)] == [
+        Reject("c.csv:4", "broken_line", '2,"Never again" said Ada'), Reject("c.csv:5", "broken_line", '3,"open'),
+        Reject("c.csv:8", "broken_line", '6,"end'),
+    ]  # fmt: skip
+    path.write_text(f'"id,text\n1,{TEXT}\n')
+    with pytest.raises(UserError, match="the row in line 1 cannot be read"):  # the names of the columns
+        read(path, skip_broken_lines=True)
+
+
+@pytest.mark.parametrize("kind", ["txt", "txt.gz", "jsonl", "csv"])
+def test_a_byte_order_mark_is_no_part_of_the_text(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"c.{kind}"
+    rows = {"jsonl": json.dumps({"text": TEXT}), "csv": f"text\n{TEXT}\n"}.get(kind, TEXT)
+    content = b"\xef\xbb\xbf" + rows.encode()
+    path.write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
+    assert [item.text for item in read(path)] == [TEXT]
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "said"),
+    [
+        ("c.jsonl", {"split": "test"}, "corpus.split 'test' has no effect on local json files: remove it"),
+        ("c.jsonl", {"name": "de"}, "corpus.name 'de'"),
+        ("c.jsonl", {"revision": "main"}, "corpus.revision 'main'"),
+        ("c.jsonl", {"data_files": "*.jsonl"}, "corpus.data_files"),
+        ("c.jsonl", {"sample_by": "line"}, "corpus.sample_by 'line' has no effect on local json files"),
+        ("*.jsonl", {"split": "test"}, "corpus.split 'test'"),
+        (".", {"revision": "main"}, "corpus.revision 'main' has no effect on this folder of json files"),
+        (".", {"data_files": "c.jsonl", "split": "test"}, "corpus.split 'test'"),
+    ],
+)
+def test_an_option_without_an_effect_on_the_source_is_named(
+    path: str, options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    jsonl(tmp_path / "c.jsonl", {"text": TEXT})
+    with pytest.raises(UserError, match=re.escape(said)):
+        read(tmp_path / path, **options)
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])

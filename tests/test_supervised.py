@@ -147,6 +147,13 @@ def test_texts_and_ids_are_unique() -> None:
     assert re.fullmatch(r"set/[0-9a-f]{16}", ids[2])
 
 
+def test_ids_stay_unique_if_duplicates_are_kept() -> None:
+    result = judge(*[raw(PER)] * 4, raw(LOC), raw(PER, text=TEXT + "!"), duplicates="keep")
+    first, second, *others, last = [row["id"] for row in result.rows]
+    assert first == "set/1" and re.fullmatch(r"set/1~[0-9a-f]{8}", second)
+    assert others == [f"{second}~{number}" for number in (2, 3, 4)] and last not in (first, second, *others)
+
+
 @given(
     st.lists(
         st.tuples(
@@ -346,6 +353,11 @@ def test_a_mixture_has_both_in_the_sizes_asked(
         ({"supervised": {"max_passages": -1}}, "supervised.max_passages is -1"),
         ({"supervised": {"empty_ratio": -0.5}}, "supervised.empty_ratio is -0.5"),
         ({"supervised": {"negative_ratio": -1.0}}, "supervised.negative_ratio is -1.0"),
+        ({"supervised": {"negatives_per_passage": 2}}, "supervised.negatives_per_passage has no effect with"),
+        ({"supervised": {"negative_ratio": 2.0}}, "no effect with supervised.negatives: all: set that to frequency"),
+        ({"supervised": {"negatives": "none", "negative_ratio": 2.0}}, "supervised.negative_ratio has no effect"),
+        ({"dataset": {"max_queries": 2}}, "dataset.max_queries has no effect on human-annotated sets"),
+        ({"dataset": {"negatives": "frequency"}}, "dataset.negatives has no effect on human-annotated sets"),
         ({"supervised": {"max_passages": 0}}, "set people: no passage with an entity is left"),
         ({"contamination": {"benchmarks": ["none"]}}, "'none' is neither a file nor one of"),
         (

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,10 +256,23 @@ def test_a_pilot_asks_a_few_keeps_them_and_gives_an_expectation(tmp_path: Path) 
         config = TeacherConfig(base_url=endpoint.base_url, model="fake-teacher", **options)
         pilot = fetch_replies(passages(30), journal, config, most=5)
         assert (pilot.paid, len(endpoint.requests)) == (5, 5)
-        expected = extrapolate(journal, config, 25)
+        expected = extrapolate(passages(30), journal, config, 25)
         rest = fetch_replies(passages(30), journal, config)
+    assert expected is not None
     assert rest.paid == 25 and abs(rest.cost - expected.cost) <= max(expected.cost_margin, 0.05 * rest.cost)
     assert expected.seconds > 0 and expected.seconds_margin > 0
+
+
+def test_an_expectation_is_that_of_the_recipes_own_questions_and_prices(tmp_path: Path) -> None:
+    with FakeTeacher(lambda request: "[]") as endpoint, Journal(tmp_path / "journal.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="cheap", price_input=0.1, price_output=0.1)
+        cheap = fetch_replies(passages(20), journal, config)
+        dear = replace(config, model="dear", price_input=10.0, price_output=10.0)
+        assert extrapolate(passages(20), journal, dear, 20) is None
+        assert fetch_replies(passages(20), journal, dear, most=2).paid == 2
+        for own in (dear, replace(dear, model="cheap")):  # the second one paid less for its replies at that time
+            expected = extrapolate(passages(20), journal, own, 20)
+            assert expected and expected.cost == pytest.approx(100 * cheap.cost, rel=0.05)
 
 
 def test_a_custom_prompt_and_a_schema_ask_again(tmp_path: Path) -> None:
@@ -411,6 +425,22 @@ def test_the_answer_of_one_passage_that_is_rejected_is_the_rejection(status: int
     assert (counts.paid, counts.failed, counts.rejected, again.known, len(endpoint.requests)) == (6, 0, 1, 6, 6)
     assert "1 rejected by the endpoint, the last one: " in str(counts) and "not this" in str(counts)
     assert {r["passage_id"]: r["finish_reason"] for r in records}["p3"] == "refusal"
+
+
+def test_replies_of_earlier_runs_show_that_a_rejection_is_about_the_passage(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        refused = number_in(request) == 0 or request["model"] == "other"
+        return {"status": 403, "body": {"error": {"message": "not this"}}} if refused else "[]"
+
+    with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=1)
+        fetch_replies(passages(3)[1:], journal, config)  # as a preview does
+        with pytest.raises(UserError, match="not this"):  # replies of another model show nothing
+            fetch_replies(passages(3), journal, replace(config, model="other"))
+        alone = fetch_replies(passages(1), journal, config)  # the only open question
+        assert (alone.rejected, alone.failed) == (1, 0)
+        again = fetch_replies(passages(4), journal, config)
+        assert (again.known, again.paid, again.rejected) == (3, 1, 0)
 
 
 def test_the_last_rejection_and_the_last_failure_are_both_said(tmp_path: Path) -> None:

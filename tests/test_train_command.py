@@ -21,7 +21,7 @@ import train_sft
 from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
 from sft.options import UNUSED
-from tiny import CHAT_TEMPLATE
+from tiny import CHAT_TEMPLATE, make_tiny_student
 
 GOOD = build_conversation("Ada met Alan in Rome.", [("person", ["Ada", "Alan"]), ("river", [])])
 RECIPE = """
@@ -273,6 +273,25 @@ def test_the_folder_of_another_run_is_not_touched(
     with pytest.raises(UserError, match=r"another run \(data_hash"):
         command(monkeypatch, recipe)
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+
+def test_a_base_model_with_other_weights_makes_another_run(
+    tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, copy, other = (tmp_path / name / "base" for name in ("one", "two", "three"))
+    for folder in (base, copy):
+        shutil.copytree(tiny_student, folder)
+    make_tiny_student(other, seed=1)
+    dataset, out = write_dataset(tmp_path / "data", *[{"messages": GOOD}] * 4), tmp_path / "out"
+    recipe = write_recipe(tmp_path / "r.yaml", base, dataset, out)
+    command(monkeypatch, recipe)
+    command(monkeypatch, recipe, "--model_name_or_path", str(copy))
+    assert "already trained" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"another run \(base_revision was '\w{16}', now it is '\w{16}'\)"):
+        command(monkeypatch, recipe, "--model_name_or_path", str(other))
+    shutil.copy(other / "model.safetensors", base)
+    with pytest.raises(UserError, match="base_revision"):
+        command(monkeypatch, recipe)
 
 
 @pytest.mark.parametrize(("step", "said"), [(None, "starts again"), (2, "goes on from ")])

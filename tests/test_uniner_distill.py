@@ -95,6 +95,28 @@ def test_each_draw_asks_every_training_passage_anew(tmp_path: Path) -> None:
     assert counts.rejects == [Reject("nothing", "nothing_to_ask")]
 
 
+def test_a_type_that_another_draw_asks_is_not_counted_as_not_asked(tmp_path: Path) -> None:
+    options = DatasetConfig(validation_one_in=5, negatives="none", max_queries=1)
+    missing = []
+    for draws in (1, 2, 12):
+        counts = materialized(tmp_path / str(draws), replace(options, draws=draws), type=corpus(30))["type"].counts
+        lines = parquet.read_table(tmp_path / str(draws) / "dataset" / "type").to_pylist()
+        asked = {(line["id"].partition("@")[0], e["type"]) for line in lines for e in line["entities"]}
+        assert counts.types_not_asked == 3 * 30 - len(asked)
+        missing.append(counts.types_not_asked)
+    held_out = sum(is_held_out(f"p{i}", 5) for i in range(30))
+    assert missing[0] == 60 > missing[1] > missing[2] >= 2 * held_out > 0  # the split for validation has one draw
+
+
+def test_a_split_without_a_conversation_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [line | {"entities": []} if is_held_out(line["id"], 10) else line for line in corpus(30)]
+    configs = materialized(tmp_path, replace(WHOLE, negatives="none"), type=rows)
+    assert [*configs["type"].splits] == ["train"] and [*configs["annotations"].splits] == ["train", "validation"]
+    assert "type: all passages of the split validation were rejected, so it is left out" in capsys.readouterr().out
+    assert [part["name"] for part in configs["type"].dataset_info["splits"]] == ["train"]
+    assert [*load(tmp_path / "dataset", "type", tmp_path / "fresh")] == ["train"]
+
+
 @pytest.mark.parametrize("config", ["type", "definition", "annotations"])
 def test_every_config_and_split_is_read_back(config: str, tmp_path: Path) -> None:
     rows = corpus(30)
@@ -220,5 +242,8 @@ def test_nothing_to_train_on_and_no_tokenizer_give_a_one_line_error(tmp_path: Pa
     one_in = next(number for number in range(2, 1000) if is_held_out(rows[0]["id"], number))
     with pytest.raises(UserError, match="validation_one_in"):
         built(tmp_path / "all", rows, DatasetConfig(validation_one_in=one_in))
+    empty = [line | {"entities": []} for line in corpus(3)]
+    with pytest.raises(UserError, match=r"type: all passages of the split train .* \{'nothing_to_ask': 3\}; raise"):
+        built(tmp_path / "empty", empty, replace(WHOLE, negatives="none"))
     with pytest.raises(UserError, match="no/such-tokenizer"):
         built(tmp_path / "none", corpus(3), WHOLE, "no/such-tokenizer")

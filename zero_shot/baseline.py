@@ -16,15 +16,16 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from command_line.pretrained import load_or_explain
 from command_line.recipes import option
+from command_line.students import revision_of
 from dataset_builder.teacher.parse import parse_reply, without_thoughts
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage, Query
-from open_ner.conversation import Message, find_spans, write_mentions
+from open_ner.conversation import Message, find_spans, read_answer, write_answer, write_mentions
 from open_ner.tools.errors import UserError
 
 from .predict import Todo
 from .records import PredictedSpan, PredictionLine, make_line
-from .student import load_model, revision_of
+from .student import load_model
 from .suite import SuiteConfig
 
 BATCH = 8  # prompts in one generate()
@@ -119,8 +120,10 @@ def baseline_lines(
             strings = list(dict.fromkeys(by_type[query.type]))
             places = sorted({span for string in strings for span in find_spans(text, string, suite.occurrences)})
             spans: list[PredictedSpan] = [{"start": start, "end": end, "score": None} for start, end in places]
-            if config.reply == "list":
+            if config.reply == "list" and read_answer(reply.strip()) is not None:
                 lines.append(make_line(benchmark, passage, query, reply, spans))
+            elif config.reply == "list":  # in a code fence, after thoughts or in prose
+                lines.append(make_line(benchmark, passage, query, write_answer(strings), spans, reply))
             else:  # strings that do not occur in the text come last
                 found = [(text.find(string) if string in text else len(text), string) for string in strings]
                 lines.append(make_line(benchmark, passage, query, write_mentions(found), spans, reply))

@@ -12,6 +12,7 @@ suite recipes/eval/held_out.yaml) or on a benchmark of your own, never on a benc
 import argparse
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
@@ -31,6 +32,7 @@ from .reliability import describe, expected_error, plot, scored_spans
 from .scoring import score
 
 LEAST = 1e-6  # scores are written with six decimals, so they are clipped to this distance from 0 and 1
+COMMIT = re.compile("[0-9a-f]{40}")  # revision of a Hub model; that of a folder is a shorter hash
 CUTS = 20  # number of presence bounds to try: quantiles over the answered queries
 
 
@@ -144,13 +146,13 @@ def cross_fitted(
 
 def check_run(results: RunResults, predictions: Path, model: Path) -> None:
     """Raise UserError if predictions are not of the decoding `free`, or if the model's weights have changed since."""
-    from .student import revision_of
+    from command_line.students import revision_of
 
     if results["decoding"] != "free":
         raise UserError(f"{predictions}: the decoding is {results['decoding']}, but a fit needs predictions of free")
-    # the revision of a Hub model is a commit, which cannot be compared with a folder
     made_by, revision = results["model"]["id"], results["model"].get("revision")
-    if revision and Path(made_by).is_dir() and revision != revision_of(str(model)):
+    # a commit cannot be compared with a folder
+    if revision and not COMMIT.fullmatch(revision) and revision != revision_of(str(model)):
         beside = predictions.parent.with_name(f"{predictions.parent.name}-<hash>")
         remedy = f"run eval_zero_shot.py again, and give the predictions of the folder that it names, such as {beside}"
         raise UserError(f"{predictions}: {made_by} had other weights than {model} has now: {remedy}")

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from command_line.plotting import COLORS, DARK_GREY, GREEN, GREY, LIGHT_GREY, ORANGE, PURPLE, RED, new_figure, save
 from hub.records import MAIN, Comparison, Published, RunResults, scores_of
+from hub.results_tables import run_label
 
 from .records import is_sampled
 
@@ -36,7 +37,7 @@ def plot_f1(runs: list[RunResults], path: Path, published: Published | None = No
     bars: list[tuple[str, list[float | None], bool]] = []  # label, values, whether published
     for run in runs:
         measured = "measured here, samples" if is_sampled(run) else "measured here"
-        label = f"{run['model']['id']} ({measured})" if published else run["model"]["id"]
+        label = f"{run_label(run, runs)} ({measured})" if published else run_label(run, runs)
         values = [100 * scores["f1"] if (scores := scores_of(run, *group)) else None for group in groups]
         bars.append((label, values, False))
     if published:
@@ -54,7 +55,8 @@ def plot_f1(runs: list[RunResults], path: Path, published: Published | None = No
         drawn = axes.bar(places, [value or 0 for value in values], width * 0.92, label=label, **style)
         axes.bar_label(drawn, ["" if value is None else f"{value:.1f}" for value in values], fontsize=7, padding=2)
     axes.set_xticks(range(len(groups)), labels, fontsize=8)
-    suite, protocol, decoding = (runs[0][name] for name in ("suite", "protocol", "decoding"))
+    options = ("suite", "protocol", "decoding")
+    suite, protocol, decoding = (" and ".join(dict.fromkeys(run[name] for run in runs)) for name in options)
     axes.set(ylabel="F1 (%)", title=f"Zero-shot F1, suite {suite}, protocol {protocol}, {decoding} decoding")
     axes.margins(y=0.15)
     axes.spines[["top", "right"]].set_visible(False)
@@ -103,7 +105,8 @@ def plot_pair(first: RunResults, second: RunResults, path: Path) -> None:
         sizes = [6 + 3 * theirs[kind]["official"]["n_gold"] ** 0.5 for kind in both]
         axes.scatter(x, y, s=sizes, color=RUN_COLORS[number % len(RUN_COLORS)], alpha=0.75, label=name)
         found = found or bool(both)
-    axes.set(xlabel=f"official F1 (%): {first['model']['id']}", ylabel=f"official F1 (%): {second['model']['id']}")
+    names = [f"official F1 (%): {run_label(run, [first, second])}" for run in (first, second)]
+    axes.set(xlabel=names[0], ylabel=names[1])
     axes.set(title="Type by type; larger: more gold entities", xlim=(-3, 103), ylim=(-3, 103))
     axes.spines[["top", "right"]].set_visible(False)
     if len(second["benchmarks"]) > 1:

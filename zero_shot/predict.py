@@ -7,6 +7,7 @@ because batches are formed before they are distributed.
 import fcntl
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 from tqdm import tqdm
 
 from command_line.hardware import inference_dtype
+from command_line.public import public_path
 from hub.records import ModelRecord, RunResults
 from ner_sets.benchmarks import BenchmarkPassage
 from open_ner.tools.errors import UserError
@@ -119,8 +121,37 @@ def finish(folder: Path, results: RunResults) -> None:
 
 
 def folder_name(name: str) -> str:
-    """Return the name of a model's folder under the results."""
-    return name.strip("/.").replace("/", "--")
+    """Return the name of a model's folder under the results, without folders of this machine.
+
+    A hash of the full path keeps apart two folders outside of the working directory.
+    """
+    folder = public_path(name).strip("/.").replace("/", "--")
+    if path := find_outside(name):
+        folder += f"-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+    return folder
+
+
+def find_outside(name: str) -> Path | None:
+    """Return the full path of a folder outside of the working directory; None for a folder in it, and other names."""
+    full = os.path.abspath(os.path.expanduser(name))
+    return None if full == os.path.abspath(public_path(name)) else Path(full)
+
+
+def public_ids(names: list[str]) -> list[str]:
+    """Return the models' ids in tables, without folders of this machine.
+
+    A folder outside of the working directory gets as many names of its parents as tell it apart from other models.
+    """
+    full = {name: Path(os.path.abspath(os.path.expanduser(name))) for name in names}
+    ids = []
+    for name in names:
+        path = find_outside(name)
+        rivals = {full[other] for other in names if public_path(other) == public_path(name)} - {path}
+        parts = 1
+        while path and any(rival.parts[-parts:] == path.parts[-parts:] for rival in rivals):
+            parts += 1
+        ids.append(Path(*path.parts[-parts:]).as_posix() if path and rivals else public_path(name))
+    return ids
 
 
 def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
@@ -172,12 +203,16 @@ def _ask(
 
 
 def _identity(model: EvaluatedModel, benchmarks: list[Benchmark], suite: SuiteConfig) -> str:
-    """Hash everything the predictions depend on: the model, the data, the options and the runtime's code."""
+    """Hash everything the predictions depend on: the model, the data, the options and the runtime's code.
+
+    The model's folder counts as `folder_name` writes it, so that a relative and an absolute path are the same run.
+    """
     code = [path.read_bytes() for path in runtime_files()]
     options = [suite.limit, suite.seed, suite.max_new_tokens, suite.token_budget, suite.occurrences, suite.decoding]
     dtype = inference_dtype(suite.dtype) if model.in_process else suite.dtype
     options += [dtype] if dtype and (suite.dtype or dtype != "float32") else []
-    parts = [model.record, [b.digest for b in benchmarks], options, hashlib.sha256(b"".join(code)).hexdigest()]
+    record = {**model.record, "id": public_path(model.record["id"])}
+    parts = [record, [b.digest for b in benchmarks], options, hashlib.sha256(b"".join(code)).hexdigest()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

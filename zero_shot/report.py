@@ -4,7 +4,15 @@ from pathlib import Path
 
 from hub.markdown import escape
 from hub.records import MAIN, SCORERS, RunResults, Scorer
-from hub.results_tables import beside_published, markdown_table, percent, read_published, table_head, table_row
+from hub.results_tables import (
+    beside_published,
+    markdown_table,
+    percent,
+    read_published,
+    run_label,
+    table_head,
+    table_row,
+)
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic
 
@@ -32,7 +40,7 @@ def write_report(runs: list[RunResults], folder: Path) -> str:
     figures.plot_paraphrases(runs, folder / "figures" / "paraphrases.png")
     if len(runs) > 1:
         figures.plot_pair(runs[0], runs[-1], folder / "figures" / "pair.png")
-    calibrations = [(run["model"]["id"], run.get("calibration")) for run in runs]
+    calibrations = [(run_label(run, runs), run.get("calibration")) for run in runs]
     reliability.plot(calibrations, folder / "figures" / "calibration.png")
     return table
 
@@ -41,8 +49,9 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     """Print the table of several results.json files.
 
     Args:
-        files: the first is the baseline. Gains are computed for files with a predictions.jsonl beside them, if the
-            baseline has one too; for other files, saved gains are shown if they were measured against this baseline.
+        files: the first is the baseline. Saved gains are shown if they were measured against this baseline; others
+            are computed if both files have a predictions.jsonl beside them. A run that differs from the baseline in
+            protocol, decoding or the content of a benchmark has no gain, and a line says why.
         readme: file with a begin and an end mark; the table is written between them instead of being printed.
         output_dir: folder to write tables and figures to.
     """
@@ -51,13 +60,15 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     paths = [file.with_name("predictions.jsonl") for file in files]
     predictions = [read_predictions(path) if path.exists() else [] for path in paths]
     for run, lines in zip(runs[1:], predictions[1:], strict=True):
-        if lines and predictions[0]:
-            # results.json does not list the types seen in training, so gains on them cannot be computed again; the
-            # saved ones are kept if all other gains are equal, which shows that the baseline was the same
-            fresh, saved = compare(lines, predictions[0], None, run["seed"]), run.get("gains", {})
-            same = all(saved.get(name) == gain for name, gain in fresh.items())
-            run["gains"] = {**fresh, **saved} if same else fresh
-        elif not has_gains_over(run, runs[0]):
+        if different := differences(run, runs[0]):
+            names = f"{run['model']['id']} over {runs[0]['model']['id']}"
+            print(f"the gain of {names} is left out: {'; '.join(different)}")
+            run.pop("gains", None)
+        elif has_gains_over(run, runs[0]):
+            continue  # with those on types seen in training, which results.json does not list
+        elif lines and predictions[0]:
+            run["gains"] = compare(lines, predictions[0], None, run["seed"])
+        else:
             run.pop("gains", None)
     table = f"{markdown_table(runs)}\n\nMeasured on: {runs[0]['hardware']}."
     if published := read_published(runs):
@@ -71,18 +82,36 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     write_atomic(readme, f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
+def differences(run: RunResults, baseline: RunResults) -> list[str]:
+    """Say in what the questions of two runs differ: protocol, decoding, or the content of a benchmark of both."""
+
+    def digest(results: RunResults, name: str) -> str:
+        # what follows the + is about other wordings, which gains do not cover; an older file has no digest
+        given = results["benchmarks"][name].get("dataset", {}).get("digest") or "unknown"
+        return given.partition("+")[0]
+
+    options = [name for name in ("protocol", "decoding") if run[name] != baseline[name]]
+    shared = [name for name in run["benchmarks"] if name in baseline["benchmarks"]]
+    changed = [(name, digest(run, name), digest(baseline, name)) for name in shared]
+    return [
+        *(f"{name} {run[name]}, not {baseline[name]}" for name in options),
+        *(f"{name} has other content (digest {new}, not {old})" for name, new, old in changed if new != old),
+    ]
+
+
 def has_gains_over(run: RunResults, baseline: RunResults) -> bool:
-    """Whether the saved gains of a run were measured against this baseline: each then equals the difference in F1."""
+    """Whether a run has saved gains over this baseline: each then equals the difference in F1."""
 
     def pooled_f1(results: RunResults, scorer: Scorer) -> float:
         found = [part for result in results["benchmarks"].values() if (part := result.get(scorer))]
         total = sum(part["n_pred"] + part["n_gold"] for part in found)
         return 2 * sum(part["tp"] for part in found) / total if total else 0.0
 
-    return all(
+    gains = run.get("gains", {})
+    return "all: official" in gains and all(
         abs(gain["gain"] - (pooled_f1(run, scorer) - pooled_f1(baseline, scorer))) < 1e-6
         for scorer in MAIN
-        if (gain := run.get("gains", {}).get(f"all: {scorer}"))
+        if (gain := gains.get(f"all: {scorer}"))
     )
 
 

@@ -8,11 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-from transformers import AutoConfig
-
 from command_line.hardware import hardware, inference_dtype
-from command_line.pretrained import load_or_explain
 from command_line.public import public_command, public_path, public_value
+from command_line.students import load_config
 from hub.records import BenchmarkResult, ModelRecord, RunResults
 from open_ner.pipeline import saved_defaults
 
@@ -55,7 +53,7 @@ def describe_run(
     has_several = len(domains) < len(parts)  # some domain has several benchmarks
     saved = {"temperature": 1.0, "bias": 0.0}
     if model.record["kind"] == "student" and suite.decoding == "free":  # the scores of `flat` are calibrated already
-        defaults = saved_defaults(load_or_explain(AutoConfig, model.name))
+        defaults = saved_defaults(load_config(model.name))
         saved = {"temperature": defaults["temperature"], "bias": defaults["bias"]}
     record = {name: value for name, value in model.record.items() if value is not None or name == "revision"}
     endpoint = model.record["kind"] == "endpoint"

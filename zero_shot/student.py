@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from huggingface_hub import hf_hub_download
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from command_line.hardware import inference_dtype
 from command_line.pretrained import load_or_explain
+from command_line.students import load_config, revision_of
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage
 from open_ner.answers import Answer, Entity
@@ -22,7 +22,6 @@ from open_ner.long_texts import Window, cut, fitting_window, read_entities, toke
 from open_ner.pipeline import saved_defaults
 from open_ner.selection import Selection
 from open_ner.tools.errors import UserError
-from open_ner.tools.fingerprint import hash_student
 
 from .predict import Todo
 from .records import PredictionLine, make_line
@@ -44,7 +43,7 @@ class Student:
         self.types_compete = decoding == "flat"
         self.presence_bias, self.selection = None, Selection(overlaps="all")
         if self.types_compete:
-            defaults: Any = saved_defaults(load_or_explain(AutoConfig, name))
+            defaults: Any = saved_defaults(load_config(name))
             saved = {option: defaults[option] for option in SELECTION}
             self.presence_bias, self.selection = defaults["presence_bias"], Selection(**saved)
             self.record["selection"] = {**saved, "presence_bias": self.presence_bias}
@@ -121,11 +120,3 @@ def passage_lines(
 def load_model(kind: type, name: str, dtype: str | None = None) -> Any:
     """Load a model for inference on this process's device; `dtype` is that of the suite."""
     return load_or_explain(kind, name, dtype=inference_dtype(dtype)).to(PartialState().device).eval()
-
-
-def revision_of(name: str) -> str:
-    """Return the commit of a Hub model, or a hash of the files of a folder that affect the answers."""
-    if Path(name).is_dir():
-        return hash_student(Path(name), with_defaults=False)  # `flat` has the defaults in the record
-    load_or_explain(AutoConfig, name)  # raises UserError if the Hub does not have it
-    return Path(hf_hub_download(name, "config.json")).parent.name  # the cache has a folder for each commit

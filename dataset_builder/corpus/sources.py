@@ -1,6 +1,5 @@
 """Read the documents of a corpus from local files, folders and datasets of the Hub, or from a mixture of them."""
 
-import csv
 import hashlib
 import random
 import re
@@ -12,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ner_sets.rows import LONGEST_LINE, Row, parse_json, read_lines, readable
+from ner_sets.rows import Row, readable
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
@@ -20,6 +19,7 @@ from open_ner.tools.files import replace_surrogates
 from ..config import CorpusConfig, SourceConfig
 from ..rejects import Reject
 from ..shards import WHOLE, Shard
+from .local_rows import LOCAL_READERS
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -97,6 +97,7 @@ def _open(source: SourceConfig, config: CorpusConfig) -> tuple[int, Callable[[Sh
     With `max_documents`, all files count as one, because this option limits the number of rows in all of them.
     """
     kind, files, _ = choose_files(source)
+    _refuse_unused(source, kind)
     number, most = len(files), config.max_documents
     if kind in LOCAL_READERS:  # `datasets` would cast a column to one type, and does not say which line is broken
         rows = partial(_read_local, LOCAL_READERS[kind], files, config)
@@ -104,8 +105,26 @@ def _open(source: SourceConfig, config: CorpusConfig) -> tuple[int, Callable[[Sh
         with readable(f"corpus.path {source.path!r}"):
             dataset = _load_dataset(source, config)
             number = dataset.num_shards
-        rows = partial(_read_dataset, dataset, source)
+        rows = partial(_read_dataset, dataset, source, kind == "text")
     return (number, rows) if most is None else (1, lambda part: islice(rows(part), most))
+
+
+def _refuse_unused(source: SourceConfig, kind: str | None) -> None:
+    """Raise UserError for an option that has no effect on a source, whose reader is `kind` (see `choose_files`)."""
+    path = Path(source.path or "")
+    is_folder, is_text, by_datasets = path.is_dir(), kind == "text", kind is None
+    has_effect = {
+        "split": by_datasets or (is_folder and not is_text and not source.data_files),
+        "name": by_datasets, "revision": by_datasets and not is_folder, "data_files": by_datasets or is_folder,
+        "sample_by": is_text,
+    }  # fmt: skip
+    what = f"local {kind} files" if kind else "a dataset"
+    if is_folder:
+        what = f"this folder of {kind} files" if kind else "this folder"
+    for name, known in has_effect.items():
+        value = getattr(source, name)
+        if not known and value != getattr(SourceConfig(), name):
+            raise UserError(f"{path}: corpus.{name} {value!r} has no effect on {what}: remove it")
 
 
 def _to_document(row: Row, is_first: bool, source: SourceConfig) -> Document | Reject:
@@ -193,34 +212,6 @@ def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     return [file for file in files if file.resolve() in names]
 
 
-def _read_json(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
-    """Yield the objects of a JSONL file or a JSON list."""
-    for number, row, fault, content in parse_json(path):
-        if fault and not skip_broken:
-            raise UserError(f"{path}: {fault}; to skip such lines, set corpus.skip_broken_lines")
-        yield Reject(f"{path.name}:{number}", "broken_line", content) if fault else row
-
-
-def _read_csv(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
-    """Yield the rows of a CSV file with a header; every value is text."""
-    csv.field_size_limit(LONGEST_LINE)
-    try:
-        rows = csv.DictReader(line.decode("utf-8") for line in read_lines(path))
-        for row in rows:
-            if "".join(rest := row.pop(None, [])).strip():  # the text contains a comma without quotes
-                if not skip_broken:
-                    how = "quote texts that contain commas; to skip such lines, set corpus.skip_broken_lines"
-                    raise UserError(f"{path}: line {rows.line_num} has more fields than the header: {how}")
-                yield Reject(f"{path.name}:{rows.line_num}", "broken_line", ",".join([*row.values(), *rest]))
-            else:
-                yield row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-LOCAL_READERS: dict[str | None, Callable[[Path, bool], Iterator[Any]]] = {"json": _read_json, "csv": _read_csv}
-
-
 def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
     """Shuffle a stream as `IterableDataset.shuffle` does: each row is chosen among the next `size` rows."""
     chooser = random.Random(seed)
@@ -257,10 +248,11 @@ def _load_dataset(source: SourceConfig, config: CorpusConfig) -> "IterableDatase
     return rows.shuffle(seed=config.seed, buffer_size=config.shuffle_buffer) if config.shuffle_buffer else rows
 
 
-def _read_dataset(rows: "IterableDataset", source: SourceConfig, part: Shard) -> Iterator[Row]:
-    """Yield the rows of a part of the files of a dataset."""
+def _read_dataset(rows: "IterableDataset", source: SourceConfig, are_text: bool, part: Shard) -> Iterator[Row]:
+    """Yield the rows of a part of the files of a dataset; those of text files without a byte order mark."""
     with readable(f"corpus.path {source.path!r}"):
-        yield from rows.shard(part.count, part.index - 1) if part.count > 1 else rows
+        for row in rows.shard(part.count, part.index - 1) if part.count > 1 else rows:
+            yield {**row, "text": row["text"].removeprefix("\ufeff")} if are_text else row
 
 
 def pin(source: SourceConfig) -> str | None:

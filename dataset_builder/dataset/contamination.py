@@ -18,6 +18,7 @@ from command_line.recipes import read_recipe
 from ner_sets.benchmarks import find_benchmark, read_passages
 from ner_sets.config import BenchmarkConfig
 from ner_sets.rows import read_json_rows
+from ner_sets.sets import WITHOUT_ANNOTATIONS, WITHOUT_TEXT
 from open_ner.tools.errors import UserError
 
 from ..annotation.annotate import AnnotationRow, Annotations
@@ -34,11 +35,16 @@ def make_screen(config: ContaminationConfig) -> Screen | None:
 
 
 class BenchmarkContents(NamedTuple):
-    """The distinct texts and types of a benchmark."""
+    """The distinct texts and types of a benchmark.
+
+    `unread` counts the rows, by reason, whose annotations cannot be read: their texts are among `texts`, but the types
+    that only they have are missing in `types`.
+    """
 
     name: str
     texts: list[str]
     types: list[str]
+    unread: dict[str, int]
 
 
 def normalize(text: str) -> str:
@@ -47,18 +53,27 @@ def normalize(text: str) -> str:
 
 
 def load_benchmarks(config: ContaminationConfig) -> list[BenchmarkContents]:
-    """Load the benchmarks of the recipe, by name or file. Raises UserError if one is missing or has no text."""
+    """Load the benchmarks of the recipe, by name or file.
+
+    Raises UserError if one is missing or has no text, or if the text of some rows cannot be read.
+    """
     loaded = []
     for name in config.benchmarks:
         file = Path(config.data_dir) / name
         is_file = file.is_file() and not name.endswith((".yaml", ".yml"))
         benchmark = _of_file(name, file) if is_file else read_recipe(BenchmarkConfig, find_benchmark(name))
-        passages, _ = read_passages(benchmark, config.data_dir, Counter())
-        if not passages:
+        problems: Counter[str] = Counter()
+        others: list[str] = []
+        passages, _ = read_passages(benchmark, config.data_dir, problems, others)
+        if lost := {reason: problems[reason] for reason in WITHOUT_TEXT if problems[reason]}:
+            why = f"the text of some rows cannot be read: {lost}; correct or remove these rows"
+            raise UserError(f"{benchmark.path}: benchmark {benchmark.name}: {why}")
+        texts = list(dict.fromkeys([*(passage.text for passage in passages), *others]))
+        if not texts:
             raise UserError(f"{benchmark.path}: benchmark {benchmark.name} has no text")
         types = {normalize_type(query.type) for passage in passages for query in passage.queries}
-        texts = list(dict.fromkeys(passage.text for passage in passages))
-        loaded.append(BenchmarkContents(benchmark.name, texts, sorted(types)))
+        unread = {reason: problems[reason] for reason in WITHOUT_ANNOTATIONS if problems[reason]}
+        loaded.append(BenchmarkContents(benchmark.name, texts, sorted(types), unread))
     return loaded
 
 

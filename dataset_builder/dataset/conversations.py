@@ -32,7 +32,10 @@ class WholeConversation(NamedTuple):
 
 @dataclass
 class ConversationCounts:
-    """Counters by human-annotated set ("" for distilled rows), types beyond `max_queries`, and rejects."""
+    """Counters by human-annotated set ("" for distilled rows), types beyond `max_queries`, and rejects.
+
+    `types_not_asked` counts the present types of each passage that are beyond `max_queries` in all draws.
+    """
 
     conversations: Counter[str] = field(default_factory=Counter)
     queries: Counter[str] = field(default_factory=Counter)
@@ -49,7 +52,7 @@ def count_types(rows: Iterable[AnnotationRow]) -> Counter[str]:
 
 def to_conversations(
     rows: Iterable[AnnotationRow], samplers: Mapping[str, NegativeSampler], options: Mapping[str, DatasetConfig],
-    budget: TokenBudget | None, counts: ConversationCounts, dataset_line: bool = True, draw: int = 1,
+    budget: TokenBudget | None, counts: ConversationCounts, dataset_line: bool = True, draw: int = 1, draws: int = 1,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Ask all present types of each passage and some absent ones, in a seeded random order.
 
@@ -62,6 +65,7 @@ def to_conversations(
             `nothing_to_ask`.
         dataset_line: open the conversations of a set with its name.
         draw: number of this pass over the rows, from 1; each has its own absent types, order and choice of queries.
+        draws: number of all passes; the first one counts the types that no pass asks.
 
     Yields:
         The rows of the dataset. A conversation that exceeds the budget is continued in another one, which repeats the
@@ -70,8 +74,14 @@ def to_conversations(
 
     def ask(row: AnnotationRow) -> WholeConversation:
         dataset = row.get("dataset", "")
-        name, line = row["id"] if draw == 1 else f"{row['id']}@{draw}", dataset if dataset_line else None
-        queries = choose_queries(row, name, samplers[dataset], options[dataset], counts)
+        sampler, own = samplers[dataset], options[dataset]
+        name, line = _name(row, draw), dataset if dataset_line else None
+        queries, not_asked = choose_queries(row, name, sampler, own)
+        if draw == 1:
+            for other in range(2, draws + 1):
+                if not_asked:  # the other draws choose again later, because keeping what is not asked takes memory
+                    not_asked &= choose_queries(row, _name(row, other), sampler, own)[1]
+            counts.types_not_asked += len(not_asked)
         return WholeConversation(row, name, line, queries, build_conversation(row["text"], queries, line))
 
     asked = map(ask, rows)
@@ -108,10 +118,15 @@ def _split(one: WholeConversation, budget: TokenBudget | None, counts: Conversat
         }  # fmt: skip
 
 
+def _name(row: AnnotationRow, draw: int) -> str:
+    """Return the id of a passage's conversation in a draw."""
+    return row["id"] if draw == 1 else f"{row['id']}@{draw}"
+
+
 def choose_queries(
-    row: AnnotationRow, name: str, sampler: NegativeSampler, options: DatasetConfig, counts: ConversationCounts
-) -> list[AnsweredQuery]:
-    """Return the queries of a row in the order asked, and count the present types beyond `max_queries`.
+    row: AnnotationRow, name: str, sampler: NegativeSampler, options: DatasetConfig
+) -> tuple[list[AnsweredQuery], set[str]]:
+    """Return the queries of a row in the order asked, and the present types beyond `max_queries`.
 
     All random choices depend on the `name` of the conversation. The doubtful types of a closed world are not asked.
     """
@@ -128,5 +143,5 @@ def choose_queries(
         queries += [(kind, []) for kind in sampler.draw(name, [*present, *doubtful], wanted, row["source"])]
     order = np.argsort(random_numbers(name, len(queries), ORDER, options.seed)).tolist()
     kept = order[: options.max_queries]
-    counts.types_not_asked += sum(bool(queries[place][1]) for place in order[len(kept) :])
-    return [queries[place] for place in kept]
+    beyond = {queries[place][0] for place in order[len(kept) :] if queries[place][1]}
+    return [queries[place] for place in kept], beyond

@@ -8,11 +8,11 @@ import bisect
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from command_line.recipes import read_recipe
+from command_line.recipes import read_recipe, require_at_least
 from ner_sets.config import AnnotatedSetConfig
 from ner_sets.mentions import Mention, RawMention, trim
 from ner_sets.sets import SetPassage, read_set
@@ -21,7 +21,7 @@ from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
 
 from ..annotation.annotate import AnnotationRow, Annotations
-from ..config import DatasetConfig, SupervisedConfig, require_at_least
+from ..config import DatasetConfig, SupervisedConfig
 from ..corpus.cutting import CHARACTER, HAS_UNSPACED, load_tokenizer
 from ..corpus.sources import text_sha256
 from .mixture import DISTILLED, cap_set
@@ -97,7 +97,7 @@ def annotate_set(
         result.counts["rows_read"] += 1
         digest = text_sha256(passage.text)
         name = replace_surrogates(f"{config.name}/{passage.id or digest[:16]}")
-        name = f"{name}~{digest[:8]}" if name in ids else name  # make a repeated id unique
+        name = _make_unique(name, digest, ids)
         asked = _asked_mentions(config, passage, name, result)
         mentions, problem, fault = _check(passage, asked)
         if not problem and config.closed and passage.types is None:
@@ -135,6 +135,16 @@ def annotate_set(
                 row["types"] = _own_types(config, passage)
             result.rows.append(row)
     return result
+
+
+def _make_unique(name: str, digest: str, ids: Collection[str]) -> str:
+    """Return an id that is not one of `ids`: with the hash of the text if it is repeated, and then with a number."""
+    unique = hashed = name if name not in ids else f"{name}~{digest[:8]}"
+    number = 1
+    while unique in ids:
+        number += 1
+        unique = f"{hashed}~{number}"
+    return unique
 
 
 def _origin(config: AnnotatedSetConfig, passage: SetPassage) -> tuple[str, str]:

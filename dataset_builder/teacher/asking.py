@@ -87,7 +87,7 @@ class Asking:
             raise KeyboardInterrupt
         if self.error:
             raise self.error
-        if self.rejections and self.counts.paid:
+        if self.rejections and (self.counts.paid or self.counts.paid_before):
             self._settle_rejections()
         elif self.rejections:
             self._fail(self.rejections[-1][2], len(self.rejections))
@@ -255,9 +255,13 @@ class Asking:
         return self._cap_allows(0.0)
 
     def _reject(self, question: Question, why: RequestRejected | Forbidden) -> None:
-        """Collect a rejection; it is journaled as final once the endpoint answers a later request."""
+        """Collect a rejection; it is journaled as final once the endpoint answers a later request.
+
+        If the endpoint has answered this model in an earlier run, it is also journaled at the end of the run.
+        """
         self.rejections.append((time.monotonic(), question, str(why)))
-        if len(self.rejections) >= MOST_ALIKE or not (self.counts.paid or self.counts.known):
+        answered = self.counts.paid or self.counts.paid_before or self.counts.known
+        if len(self.rejections) >= MOST_ALIKE or not answered:
             said = str(why) if isinstance(why, Forbidden) else f"{self.endpoint.address} rejects the request: {why}"
             raise UserError(said)
 

@@ -36,6 +36,9 @@ class TeacherClient:
         }
         self.other_limits = [one["limits"] for one in journal.teachers if one["limits"] != self.teacher["limits"]]
         earlier = {one["address"] for one in journal.teachers if one["model"] == config.model}
+        if self.teacher["address"] in earlier:
+            stores = [journal] if journal.whole is None else [journal, journal.whole]
+            self.counts.paid_before = sum(one.spent.addresses[self.teacher["address"]] for one in stores)
         if others := sorted(earlier - {self.teacher["address"]}):
             _say_once(
                 f"warning: {journal.path} holds replies of {config.model} at {', '.join(others)} and uses "

@@ -37,10 +37,13 @@ class Spent:
     paid: int = 0  # number of replies that were paid for
     cost: float = 0.0  # dollars
     bound: float = 0.0  # the part of `cost` that is an upper bound, because the endpoint did not state the tokens
+    addresses: Counter[str] = field(default_factory=Counter)  # completions that were paid for, by endpoint
 
     def add(self, record: JournalRecord) -> None:
         """Add a reply."""
         self.paid += record["model"] != RECORDED and "copy_of" not in record
+        if "address" in record and "copy_of" not in record:  # only a completion has an address, a rejection has none
+            self.addresses[record["address"]] += 1
         if "cost" in record:
             self.cost += record["cost"]
             self.bound += record_bound(record)
@@ -54,6 +57,7 @@ class ReplyCounts:
     known: int = 0  # replies that were in the journal already
     recorded: int = 0  # replies from recorded files
     paid: int = 0  # number of replies that were paid for
+    paid_before: int = 0  # completions at this address in the journal, if earlier runs asked this model there
     failed: int = 0  # questions without a reply after all retries
     rejected: int = 0  # passages that the endpoint rejects for good; the rejections count as replies
     unanswered: Counter[str] = field(default_factory=Counter)  # questions still without a reply, by variant
@@ -145,9 +149,14 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
     total = usage.get("total_tokens")
     if isinstance(total, int | float) and 0 <= total < MOST_TOKENS:  # thoughts may be missing in completion_tokens
         used["completion_tokens"] = max(used["completion_tokens"], int(total) - used["prompt_tokens"])
-    record["cost"] = price(**used, config=config) if _states_tokens(record) else request_ceiling(question, config)
+    record["cost"] = reply_cost(question, record, config)
     record["address"] = address(config)
     return record
+
+
+def reply_cost(question: Question, record: JournalRecord, config: TeacherConfig) -> float:
+    """Dollars of a completion at the recipe's prices; its upper bound if the endpoint did not state the tokens."""
+    return price(**record["usage"], config=config) if _states_tokens(record) else request_ceiling(question, config)
 
 
 def make_record(

@@ -6,6 +6,7 @@ Replies come from the files of `teacher.recorded`, or from the teacher.
 import random
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
 from ..config import TeacherConfig
 from ..corpus.cutting import Passage
@@ -13,7 +14,7 @@ from ..corpus.sources import text_sha256
 from .client import TeacherClient
 from .journal import Journal
 from .questions import RECORDED, Questioner, RecordedReply, load_recorded, questions
-from .records import ReplyCounts, make_record
+from .records import ReplyCounts, make_record, reply_cost
 from .requests import Question
 
 
@@ -82,15 +83,25 @@ class Expectation:
     seconds_margin: float
 
 
-def extrapolate(journal: Journal, config: TeacherConfig, remaining: int) -> Expectation:
-    """Return expected dollars and seconds of the remaining requests, from the replies paid so far.
+def extrapolate(
+    passages: Iterable[Passage], journal: Journal, config: TeacherConfig, remaining: int
+) -> Expectation | None:
+    """Return expected dollars and seconds of the remaining requests, from the replies to the recipe's other questions.
 
-    Without paid replies the cost is 0. The time assumes `concurrency` requests in flight, or the recipe's rate limit
-    if that is slower.
+    The dollars are those at the recipe's prices. The time assumes `concurrency` requests in flight, or the recipe's
+    rate limit if that is slower. None if the teacher has replied to no question of the recipe.
     """
-    paid = [record for record in journal.records() if record["model"] != RECORDED and "copy_of" not in record]
-    cost, cost_margin = _total([record.get("cost", 0.0) for record in paid], remaining)
-    latencies = [record["seconds"] for record in paid if "seconds" in record]
+    costs, latencies = list[float](), list[float]()
+    for question in questions(passages, config):
+        record = journal.get(question.key)
+        if record is None or record["model"] == RECORDED:
+            continue
+        costs.append(reply_cost(question, record, config) if "cost" in record else 0.0)  # a rejection costs nothing
+        if "seconds" in record:
+            latencies.append(record["seconds"])
+    if not costs:
+        return None
+    cost, cost_margin = _total(costs, remaining)
     seconds, margin = (value / config.concurrency for value in _total(latencies, remaining))
     duration = max(seconds, 60 * remaining / config.requests_per_minute if config.requests_per_minute else 0.0)
     return Expectation(cost, cost_margin, duration, margin)
@@ -100,7 +111,6 @@ def _total(values: list[float], remaining: int) -> tuple[float, float]:
     """Expected sum of `remaining` more values, and half the width of its 95 % interval."""
     if not values:
         return 0.0, 0.0
-    mean = sum(values) / len(values)
-    spread = (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5
+    spread = stdev(values) if len(values) > 1 else 0.0
     # variance of a sum of `remaining` draws, plus that of the estimated mean
-    return remaining * mean, 1.96 * spread * (remaining + remaining**2 / len(values)) ** 0.5
+    return remaining * fmean(values), 1.96 * spread * (remaining + remaining**2 / len(values)) ** 0.5
