@@ -32,7 +32,7 @@ CONFIGS = {"names": "type", "definitions": "definition"}  # of the dataset
 ASKED = ("names", "definitions")
 BASE = "names, asked names"  # the others are compared with it
 BUILD = {"negative_ratio": 4.0, "max_queries": 10}  # as the arm negatives_4 of bench/ablations.py
-TRAIN = {"learning_rate": 1.5e-4, "seed": 42}
+TRAIN = {"learning_rate": 1.5e-4, "seed": 42, "bf16": True}
 BENCHMARK = "dev_closed_sentences"
 
 
