@@ -141,10 +141,9 @@ def _refuse_too_long(rows: datasets.Dataset, lengths: list[int], limit: int | No
         return
     index, number = lengths.index(longest), sum(length > limit for length in lengths)
     name = _row_name(index, rows[index].get("id", index))
-    smaller = "build the dataset with a smaller dataset.max_conversation_tokens"
     raise UserError(
         f"{name} has {longest} tokens and {what} is {limit} ({number} of {len(lengths)} are longer): {remedy}, "
-        f"or {smaller}"
+        "or build the dataset with a smaller dataset.max_conversation_tokens"
     )
 
 

@@ -37,6 +37,7 @@ TOOLS = [
     "errors",
     "escapes",
     "files",
+    "fingerprint",
     "jsonl",
     "options",
     "record",
