@@ -27,14 +27,7 @@ def main() -> None:
     """Load the suite, ask each model, compare, and write results, tables, figures and cards."""
     args, rest = parse_arguments()
     if args.compare:
-        from zero_shot.report import compare_files
-
-        if rest:
-            raise UserError(f"unknown argument {rest[0]!r} with --compare: see --help")
-        for name, value in vars(args).items():
-            if name not in ("compare", "readme", "output_dir") and value is not None and value is not False:
-                raise UserError(f"--{name} has no effect with --compare: see --help")
-        compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
+        compare_saved(args, rest)
         return
     if args.readme:
         raise UserError("--readme has no effect without --compare: see --help")
@@ -56,15 +49,7 @@ def main() -> None:
     for benchmark in benchmarks:
         if is_first and benchmark.rejects:
             print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
-    students = [model.name for model in models if model.record["kind"] == "student"]
-    seen_types = None
-    if source := args.seen_types or (students[-1] if students else None):
-        from sft.origin import read_type_counts  # a training set has `types.json`, and so have students trained on it
-
-        seen_types = {name.lower() for name in read_type_counts(source)} or None
-        if args.seen_types and not seen_types:
-            why = "no types.json there, or the Hub cannot be reached"
-            raise UserError(f"--seen_types {source}: {why}; give a training set or a student")
+    seen_types = read_seen_types(args.seen_types, models)
     runs: list[RunResults] = []
     baseline: list[PredictionLine] = []
     ids = public_ids([model.record["id"] for model in models])
@@ -86,17 +71,7 @@ def main() -> None:
             runs.append(results)
             warn_of_silence(model.name, predicted.lines)
     if is_first:
-        from zero_shot.report import write_report
-
-        table = write_report(runs, Path(suite.output_dir))
-        print(f"\n{table}\n\nresults: {suite.output_dir}")
-        for name, results in zip(args.model, runs, strict=True):
-            if (Path(name) / "training.json").exists():
-                update_card(Path(name), results, runs[0] if results is not runs[0] else None, args.eval_results)
-        if args.push_to_hub:
-            from hub.publish import publish_folder
-
-            print(publish_folder(args.model[-1], args.push_to_hub))
+        report(runs, args, Path(suite.output_dir))
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -123,6 +98,18 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--compare", nargs="+", type=Path, metavar="RESULTS", help="show results.json files together")
     parser.add_argument("--readme", type=Path, help="with --compare: replace the table between the marks of this file")
     return parser.parse_known_args()
+
+
+def compare_saved(args: argparse.Namespace, rest: list[str]) -> None:
+    """Show saved results together; raise UserError for an option that has no effect on them."""
+    from zero_shot.report import compare_files
+
+    if rest:
+        raise UserError(f"unknown argument {rest[0]!r} with --compare: see --help")
+    for name, value in vars(args).items():
+        if name not in ("compare", "readme", "output_dir") and value is not None and value is not False:
+            raise UserError(f"--{name} has no effect with --compare: see --help")
+    compare_files(args.compare, args.readme, Path(args.output_dir) if args.output_dir else None)
 
 
 def read_suite(args: argparse.Namespace, rest: list[str]) -> SuiteConfig:
@@ -167,6 +154,22 @@ def require_unseen(models: list[EvaluatedModel], benchmarks: list[Benchmark], is
                     print(f"{benchmark.config.name}: {unknown}")
 
 
+def read_seen_types(given: str | None, models: list[EvaluatedModel]) -> set[str] | None:
+    """Return the types that count as seen in training, in lower case; None if they are not known.
+
+    They are those of `given`, a training set or a student, or else of the last student that is scored.
+    """
+    from sft.origin import read_type_counts  # a training set has `types.json`, and so have students trained on it
+
+    students = [model.name for model in models if model.record["kind"] == "student"]
+    source = given or (students[-1] if students else None)
+    seen = {name.lower() for name in read_type_counts(source)} if source else set()
+    if given and not seen:
+        why = "no types.json there, or the Hub cannot be reached"
+        raise UserError(f"--seen_types {given}: {why}; give a training set or a student")
+    return seen or None
+
+
 def show_plan(models: list[EvaluatedModel], benchmarks: list[Benchmark], suite: SuiteConfig) -> None:
     """Print how many queries and requests a run would make, and the most that the requests can cost."""
     from zero_shot.endpoint import EndpointModel
@@ -187,6 +190,21 @@ def warn_of_silence(name: str, lines: list[PredictionLine]) -> None:
     """Print a warning if a model answers `[]` to every query, because the table shows only an F1 of 0."""
     if lines and all(line["raw"] == "[]" for line in lines):
         print(f"{name} answers [] to each of {len(lines)} queries: docs/troubleshooting.md says what to change")
+
+
+def report(runs: list[RunResults], args: argparse.Namespace, folder: Path) -> None:
+    """Write tables and figures of all models, and the cards of those that are students' folders; publish the last."""
+    from zero_shot.report import write_report
+
+    table = write_report(runs, folder)
+    print(f"\n{table}\n\nresults: {folder}")
+    for name, results in zip(args.model, runs, strict=True):
+        if (Path(name) / "training.json").exists():
+            update_card(Path(name), results, runs[0] if results is not runs[0] else None, args.eval_results)
+    if args.push_to_hub:
+        from hub.publish import publish_folder
+
+        print(publish_folder(args.model[-1], args.push_to_hub))
 
 
 def update_card(folder: Path, results: RunResults, baseline: RunResults | None, eval_results: bool) -> None:

@@ -28,7 +28,7 @@ from sft.options import ScriptArguments, check_options, check_types
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
     from trl import ModelConfig, SFTConfig
 
     from hub.records import Scalar, TrainingRecord
@@ -178,10 +178,40 @@ def describe_and_publish(
         print(publish_folder(folder, repo_id, private=config.hub_private_repo is not False))
 
 
+def choose_license(given: str | None, of_dataset: str | None) -> str | None:
+    """Return the student's license; None if the card derives one from its sources' licenses."""
+    chosen = given or of_dataset
+    if of_dataset and chosen != of_dataset:
+        print(f"license {chosen} was given, but the dataset's is {of_dataset}: check that it allows {chosen}")
+    return chosen
+
+
+def load_base(
+    model_config: "ModelConfig", quantized: "BitsAndBytesConfig | None", allow_flex: bool
+) -> "PreTrainedModel":
+    """Load the model to train.
+
+    Args:
+        model_config: The options of the model.
+        quantized: How its weights are quantized; None: not at all.
+        allow_flex: Use flex_attention, which skips fully masked blocks, unless the options name an implementation.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = load_or_explain(
+        AutoModelForCausalLM, str(model_config.model_name_or_path), revision=model_config.model_revision,
+        quantization_config=quantized, dtype=model_config.dtype or "float32",
+        attn_implementation=model_config.attn_implementation,
+    )  # fmt: skip
+    if allow_flex and not model_config.attn_implementation and model._supports_flex_attn:
+        model.set_attn_implementation("flex_attention")
+    return model
+
+
 def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConfig") -> None:
     """Load, tokenize, train, save and push one stage."""
     import torch
-    from transformers import AutoModelForCausalLM, EarlyStoppingCallback, set_seed
+    from transformers import EarlyStoppingCallback, set_seed
     from trl import get_peft_config
 
     from command_line.hardware import hardware
@@ -215,20 +245,12 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         return
     checkpoint = choose_checkpoint(folder, config.resume_from_checkpoint)
     origin = read_origin(script.dataset_name, base)
-    license_ = script.license or origin.license  # None: the card derives one from its sources' licenses
-    if origin.license and license_ != origin.license:
-        print(f"license {license_} was given, but the dataset's is {origin.license}: check that it allows {license_}")
+    license_ = choose_license(script.license, origin.license)
     print(
         f"training on {report['conversations']:,} conversations, {report['queries']:,} queries, "
         f"{report['answer_tokens']:,} answer tokens of {report['tokens']:,}"
     )
-    model = load_or_explain(
-        AutoModelForCausalLM, base, revision=model_config.model_revision, quantization_config=quantized,
-        dtype=model_config.dtype or "float32", attn_implementation=model_config.attn_implementation,
-    )  # fmt: skip
-    faster = script.branches and config.device.type == "cuda" and not model_config.attn_implementation
-    if faster and model._supports_flex_attn:  # flex_attention skips fully masked blocks
-        model.set_attn_implementation("flex_attention")
+    model = load_base(model_config, quantized, script.branches and config.device.type == "cuda")
     model.generation_config = answering_config(tokenizer)  # same end token as in the saved student
     patience = script.early_stopping_patience
     trainer = AnswerTrainer(

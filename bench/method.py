@@ -25,6 +25,13 @@ SUPERVISED = {
     "without_line": "distilled, then the sets, without the line",
     "both": "distilled, then the sets",
 }  # students of bench/supervised.py
+FORMS = {
+    "list, each type by itself": "lists, each type by itself",
+    "list, flat": "lists, types compete",
+    "list, fitted": "lists, types compete, fitted",
+    "marks, without a bias": "marks",
+    "marks, fitted": "marks, fitted",
+}
 STEPS = {
     "free": "each type by itself, as in the paper",
     "in the text": "answers are strings of the text",
@@ -152,18 +159,18 @@ def definitions() -> str:
 def marked_copies() -> str:
     """Compare lists per type with a copy of the passage in which the entities of all types are marked."""
     measured, rows = _read("bench/marks.json"), []
-    for name, row in measured["forms"].items():
+    for name in FORMS:
+        row = measured["forms"][name]
         cells = [f"{row['official'][key]:.1f}" for key in ("precision", "recall", "f1")]
         gains = ["", ""] if name == "list, fitted" else [_gain(row[scorer]) for scorer in ("official", "strict")]
-        rows.append([name, *cells, gains[0], f"{row['strict']['f1']:.1f}", gains[1]])
+        rows.append([FORMS[name], *cells, gains[0], f"{row['strict']['f1']:.1f}", gains[1]])
     difference = "against the fitted lists [95 %]"
     head = ["form", "precision", "recall", "official F1", difference, "strict F1", difference]
-    passes = [*measured["passes"].values()]
-    return (
-        f"{table(head, rows)}\n\nTrained on {measured['trained_on']['conversations']} passages, "
-        f"{measured['trained_on']['tokens']:,} tokens. A sentence takes {passes[0]:.1f} forward passes\n"
-        f"without a bias, and {passes[-1]:.1f} with the largest."
-    )
+    chosen = {str(bias): measured["passes"][str(bias)] for bias in measured["bias"].values()}
+    biased = " or ".join(f"{passes:.1f} with the chosen bias of {bias}" for bias, passes in chosen.items())
+    trained = f"{measured['trained_on']['conversations']} passages, {measured['trained_on']['tokens']:,} tokens"
+    passes = f"A sentence takes {measured['passes']['0.0']:.1f} forward passes without a bias, and {biased}."
+    return f"{table(head, rows)}\n\nMarks: trained on {trained}. {passes}"
 
 
 def teacher() -> str:
