@@ -150,10 +150,9 @@ def definitions() -> str:
         rows.append([trained, asked, *scores, gains[0], f"{fitted['f1']:.1f}", gains[1]])
     head = ["trained on", "asked", "precision", "recall", "official F1", "against the first row [95 %]"]
     sizes = [student["trained_on"] for student in measured["students"].values()]
-    tokens = " and ".join(f"{size['tokens']:,}" for size in sizes)
-    passages = sizes[0]["conversations"]
+    sample = " and ".join(f"{size['conversations']} passages ({size['tokens']:,} tokens)" for size in sizes)
     shown = table([*head, "fitted: strict F1", "against the first row [95 %]"], rows)
-    return f"{shown}\n\nTrained on {passages} passages, {tokens} tokens."
+    return f"{shown}\n\nTrained on {sample}."
 
 
 def marked_copies() -> str:

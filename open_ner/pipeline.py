@@ -62,8 +62,8 @@ class OpenNERPipeline(Pipeline):
     pipeline is created; the defaults are those saved with the model.
 
     Args:
-        types: names, or `{name: definition}` to ask by definition. A list of these, one for each text of a list, asks
-            each text its own types.
+        types: names, or `{name: definition}` to ask a student that was trained on definitions. A list of these, one
+            for each text of a list, asks each text its own types.
         dataset: the `Dataset:` line of students tuned on several human-annotated sets.
         threshold: keep spans whose score is at least this, in [0, 1]; or `{type: number}`, where the other
             types keep the saved threshold. A text ignores those of types that only other texts are asked.
