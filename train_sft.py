@@ -11,7 +11,6 @@ checkpoint, or starts anew if none was saved. A finished run is not trained agai
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 from command_line.pretrained import load_or_explain
 from command_line.recipes import read_yaml, refuse_unknown
 from open_ner.tools.errors import UserError, run
+from open_ner.tools.files import read_json
 from sft import FINISHED
 from sft.identity import SHOWN, run_identity
 from sft.options import ScriptArguments, check_options, check_types
@@ -162,7 +162,7 @@ def describe_and_publish(
     from hub.publish import publish_folder
     from sft.learning_curve import plot_learning_curve
 
-    history = json.loads((folder / FINISHED).read_text(encoding="utf-8"))["history"]
+    history = read_json(folder / FINISHED)["history"]
     curve = folder / "figures" / "learning_curve.png"
     for write in (
         lambda: record and read_training_data(folder, record),  # now, while the full paths are known

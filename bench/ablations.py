@@ -11,7 +11,6 @@ arms that this machine has not trained keep their rows.
 """
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from bench.parts.provenance import provenance  # noqa: E402
 from command_line.plotting import BLUE, GREY, ORANGE, new_figure, save  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
-from open_ner.tools.files import write_json  # noqa: E402
+from open_ner.tools.files import read_json, write_json  # noqa: E402
 from zero_shot.calibration import cross_fitted, flatten  # noqa: E402
 from zero_shot.records import read_predictions  # noqa: E402
 
@@ -123,7 +122,7 @@ def report(sources: list[Path]) -> None:
     }
     known = {}
     if (ROOT / RESULTS / "arms.json").exists():
-        known = json.loads((ROOT / RESULTS / "arms.json").read_text(encoding="utf-8"))
+        known = read_json(ROOT / RESULTS / "arms.json")
     trained = {name: read_training(name) for name in files}
     for name, training in trained.items():
         base = ARMS[name].base or name
@@ -163,7 +162,7 @@ def report(sources: list[Path]) -> None:
 
 def read_training(arm: str) -> dict[str, Any]:
     """Return the training record of an arm, with the options of build and training that were used as `options`."""
-    training = json.loads((ROOT / WORK / arm / "model" / "training.json").read_text(encoding="utf-8"))
+    training = read_json(ROOT / WORK / arm / "model" / "training.json")
     for_build, for_training, _ = options(arm)
     used = {name: training["recipe"].get(name, value) for name, value in for_training.items()}
     return {**training, "options": {"build": for_build, "train": used}}

@@ -24,7 +24,7 @@ from bench.parts.provenance import provenance  # noqa: E402
 from hub.records import MAIN, Scorer  # noqa: E402
 from metrics.entity_f1.entity_f1 import Counts  # noqa: E402
 from open_ner.selection import Selection  # noqa: E402
-from open_ner.tools.files import write_json  # noqa: E402
+from open_ner.tools.files import read_json, write_json  # noqa: E402
 from zero_shot.calibration import Decision, apply_decision, cross_fitted, fit_decision, flatten  # noqa: E402
 from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
 from zero_shot.reliability import expected_error, scored_spans  # noqa: E402
@@ -127,7 +127,7 @@ def markdown(files: list[Path]) -> str:
     """Write the results of several students as one table, ending with means over the sets that all students have."""
     head = ["set", "answers", "student", "official F1 (gain [95 %], splits)", "strict F1 (gain [95 %], splits)"]
     lines = [f"| {' | '.join([*head, 'macro F1', 'ECE', 'surest'])} |", "|---|---|---|" + "--:|" * 5]
-    students = {file.stem: json.loads(file.read_text(encoding="utf-8"))["sets"] for file in files}
+    students = {file.stem: read_json(file)["sets"] for file in files}
     for name in dict.fromkeys(name for sets in students.values() for name in sets if not name.startswith("choosing")):
         for way in WAYS:
             for student, sets in students.items():

@@ -21,7 +21,7 @@ from bench.parts.provenance import provenance  # noqa: E402
 from bench.parts.steps import command  # noqa: E402
 from command_line.hardware import fast_bf16  # noqa: E402
 from open_ner.tools.errors import UserError, run  # noqa: E402
-from open_ner.tools.files import read_jsonl, write_json  # noqa: E402
+from open_ner.tools.files import read_json, read_jsonl, write_json  # noqa: E402
 
 TYPES = ("float32", "bfloat16")
 
@@ -66,7 +66,7 @@ def train(folder: Path, name: str, steps: int) -> float:
         "-m", "accelerate.commands.launch", "--quiet", "train_sft.py", "--config", "recipes/sft/smollm2_135m/cpu.yaml",
         "--output_dir", folder, "--max_steps", steps, "--bf16", bf16, "--use_cpu", "true",
     )  # fmt: skip
-    return json.loads((folder / "training.json").read_text(encoding="utf-8"))["steps_seconds"]
+    return read_json(folder / "training.json")["steps_seconds"]
 
 
 def evaluate(folder: Path, name: str, model: str, passages: int) -> tuple[float, list[str]]:
@@ -76,7 +76,7 @@ def evaluate(folder: Path, name: str, model: str, passages: int) -> tuple[float,
         "--dtype", name, "--output_dir", folder,
     )  # fmt: skip
     [results] = folder.glob("*/*/results.json")
-    seconds = json.loads(results.read_text(encoding="utf-8"))["seconds"]
+    seconds = read_json(results)["seconds"]
     return seconds, [line["raw"] for line in read_jsonl(results.with_name("predictions.jsonl"))]
 
 

@@ -22,7 +22,7 @@ from bench.answers import compare, passage_of  # noqa: E402
 from bench.parts import steps  # noqa: E402
 from bench.parts.provenance import provenance  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
-from open_ner.tools.files import read_jsonl, write_json, write_jsonl  # noqa: E402
+from open_ner.tools.files import read_json, read_jsonl, write_json, write_jsonl  # noqa: E402
 from zero_shot.calibration import cross_fitted  # noqa: E402
 from zero_shot.records import read_predictions  # noqa: E402
 
@@ -71,7 +71,7 @@ def write_passages(data: Path, dev: Path, target: Path, limit: int | None) -> No
 
 def write_questions(dev: Path, folder: Path, asked: str) -> None:
     """Write the sentences of the choosing half, with the names of their types or with short definitions."""
-    labels = json.loads((dev / "labels.json").read_text(encoding="utf-8"))
+    labels = read_json(dev / "labels.json")
     target = folder / "sentences.jsonl.gz"
     steps.write_choosing_half(dev / "sentences.jsonl.gz", target)
     if asked == "names":
@@ -97,7 +97,7 @@ def report(work: Path, sources: list[Path]) -> None:
     """
     free, training = {}, {}
     for name in CONFIGS:
-        training[name] = json.loads((ROOT / work / name / "training.json").read_text(encoding="utf-8"))
+        training[name] = read_json(ROOT / work / name / "training.json")
         for asked in ASKED:
             file = steps.predictions(work / name, work / f"asked_{asked}")
             assert file is not None  # main has asked

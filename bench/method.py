@@ -3,12 +3,11 @@
 python -m bench.method
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from open_ner.tools.files import write_atomic
+from open_ner.tools.files import read_json, write_atomic
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "method.md"
@@ -193,7 +192,7 @@ def _gain(measured: dict[str, Any], scale: float = 1) -> str:
 
 
 def _read(name: str) -> Any:
-    return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+    return read_json(ROOT / "results" / name)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from open_ner.tools.files import read_json
+
 RESULTS = Path("results/quickstart")
 LONGER = Path("results/distilled")  # the student that was trained for longer
 ANSWERS = Path("results/answers/distilled.json")  # scores of that student in each reading
@@ -98,7 +100,7 @@ def scores() -> str:
 
 def longer() -> str:
     """Write what the same model gains from more passages, on the reporting half of the development set."""
-    rows = json.loads((LONGER / "development.json").read_text(encoding="utf-8"))["students"]
+    rows = read_json(LONGER / "development.json")["students"]
     short, long = (rows[name] for name in ("quickstart", "distilled"))
     before, after = (part["free"]["official"]["f1"] for part in (short, long))
     fitted, hours = long["fitted"]["strict"], long["seconds"] / 3600

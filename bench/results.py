@@ -28,7 +28,7 @@ from bench.parts.sets import NGRAM, shared, write_sets  # noqa: E402
 from command_line.plotting import BLUE, GREY, new_figure, save  # noqa: E402
 from hub.records import MAIN  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
-from open_ner.tools.files import read_jsonl, write_atomic, write_json, write_jsonl  # noqa: E402
+from open_ner.tools.files import read_json, read_jsonl, write_atomic, write_json, write_jsonl  # noqa: E402
 from zero_shot.calibration import apply_decision, fit_decision  # noqa: E402
 from zero_shot.records import PredictionLine, read_predictions  # noqa: E402
 
@@ -119,7 +119,7 @@ def report_development_set(quickstart: Path, sources: list[Path]) -> None:
     rows = {}
     for name, scores in compare(fitted, "quickstart").items():
         model = quickstart if name == "quickstart" else WORK / name / "model"
-        training = json.loads((ROOT / model / "training.json").read_text(encoding="utf-8"))
+        training = read_json(ROOT / model / "training.json")
         rows[name] = {
             "passages": training["trained_on"]["conversations"] if name == "quickstart" else count_passages(name),
             "trained_on": training["trained_on"], "seconds": whole_seconds(training),
@@ -134,7 +134,7 @@ def report_development_set(quickstart: Path, sources: list[Path]) -> None:
 def copy_training() -> None:
     """Copy the final student's training record, with the number of passages, and its learning curve."""
     model = WORK / "distilled" / "model"
-    training = json.loads((ROOT / model / "training.json").read_text(encoding="utf-8"))
+    training = read_json(ROOT / model / "training.json")
     whole = {"passages": count_passages("distilled"), "seconds": whole_seconds(training)}
     write_json(ROOT / RESULTS / "training.json", training | whole)
     shutil.copy(ROOT / model / "figures" / "learning_curve.png", ROOT / RESULTS / "figures")
@@ -148,7 +148,7 @@ def whole_seconds(training: dict) -> float:
 
 def count_passages(name: str) -> int:
     """Return the number of passages that a student was trained on."""
-    report = json.loads((ROOT / WORK / name / "data" / "passages.report.json").read_text(encoding="utf-8"))
+    report = read_json(ROOT / WORK / name / "data" / "passages.report.json")
     return report["counts"]["kept"]
 
 
@@ -225,9 +225,9 @@ def write_table() -> None:
 
     The last column counts texts that share words with a training passage; in human-annotated sets these are not asked.
     """
-    rows = json.loads((ROOT / "results" / "answers" / "distilled.json").read_text(encoding="utf-8"))["sets"]
+    rows = read_json(ROOT / "results" / "answers" / "distilled.json")["sets"]
     files = ROOT / RESULTS / "zero_shot" / "shared_texts.json", ROOT / RESULTS / "human_sets.json"
-    seven, human = (json.loads(file.read_text(encoding="utf-8")) if file.exists() else {} for file in files)
+    seven, human = (read_json(file) if file.exists() else {} for file in files)
     names = {"seven sets": [*seven]} | ({"ten sets": [*human]} if human else {})
     lines = [
         f"| F1 in percent: official / strict | {' | '.join(READINGS)} | share {NGRAM} words with a training passage |",

@@ -27,7 +27,7 @@ from bench.parts.provenance import provenance  # noqa: E402
 from bench.parts.sets import write_sets  # noqa: E402
 from hub.records import MAIN  # noqa: E402
 from open_ner.tools.errors import run  # noqa: E402
-from open_ner.tools.files import write_json  # noqa: E402
+from open_ner.tools.files import read_json, write_json  # noqa: E402
 from zero_shot.records import read_predictions  # noqa: E402
 
 WORK = Path("runs/supervised_bench")  # relative, as it is shown in cards and results
@@ -118,7 +118,7 @@ def report(args: argparse.Namespace) -> None:
         scores[name] = compare(own, BASE)
     rows = {}
     for student, row in compare(lines, BASE).items():
-        training = json.loads((ROOT / model(student, args) / "training.json").read_text(encoding="utf-8"))
+        training = read_json(ROOT / model(student, args) / "training.json")
         sets = {name: {scorer: own[student][scorer] for scorer in MAIN} for name, own in scores.items()}
         rows[student] = {
             "trained_on": training["trained_on"], "seconds": training["seconds"], "all": row, "sets": sets,

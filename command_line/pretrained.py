@@ -1,12 +1,12 @@
 """Load models, tokenizers and files of repositories by name, with errors of one line."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from open_ner.tools.errors import UserError, readable_weights
+from open_ner.tools.files import read_json
 
 
 def load_or_explain(kind: type, name: str, **options: Any) -> Any:
@@ -55,7 +55,7 @@ def read_repository_file(
             print(f"warning: {what}: check the network and $HF_TOKEN ({fault:.120})", file=sys.stderr)
             return None
     try:
-        return (metadata_load(path) or {}) if file == "README.md" else json.loads(path.read_text(encoding="utf-8"))
+        return (metadata_load(path) or {}) if file == "README.md" else read_json(path)
     except FileNotFoundError:
         return {}
     except (ValueError, yaml.YAMLError) as error:

@@ -1,6 +1,5 @@
 """The config and the revision of a student: of a whole model, or of an adapter and its base model."""
 
-import json
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -8,6 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from open_ner.tools.files import read_json
 from open_ner.tools.fingerprint import hash_student
 
 from .pretrained import load_or_explain
@@ -21,7 +21,7 @@ def find_base(name: str, revision: str = "main") -> str | None:
         return None
     if not adapter or cached_file(name, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False):
         return None
-    return json.loads(Path(adapter).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return read_json(Path(adapter)).get("base_model_name_or_path")
 
 
 def load_config(name: str) -> PreTrainedConfig:

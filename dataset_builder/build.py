@@ -1,7 +1,6 @@
 """The stage `build`: passages, journal and human-annotated sets become the dataset's folder. It is free."""
 
 import dataclasses
-import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 from command_line.build_statistics import BuildStatistics
 from command_line.public import public_path
 from open_ner.tools.errors import UserError
-from open_ner.tools.files import write_json
+from open_ner.tools.files import read_json, write_json
 
 from .config import BuildConfig, ContaminationConfig, SupervisedConfig
 from .dataset.figures import plot_all
@@ -78,7 +77,7 @@ def _statistics(
     sets = _public_options(config.supervised) | {"passages_outside_mixture": parts.passages_outside_mixture}
     return {
         "name": config.name, "license": config.license,
-        "corpus": json.loads(report.read_text(encoding="utf-8"))["counts"] if config.corpus.named else {},
+        "corpus": read_json(report)["counts"] if config.corpus.named else {},
         "answers": parts.cost, "language": config.corpus.language,
         "passage_options": {"max_tokens": config.corpus.max_tokens, "tokenizer": public_path(config.corpus.tokenizer)},
         "negatives": {**dataclasses.asdict(config.dataset), "tokenizer": public_path(student)},

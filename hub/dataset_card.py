@@ -1,11 +1,11 @@
 """The dataset card: a template filled from the build's `stats.json`, so every number comes from the build."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from command_line.build_statistics import BuildStatistics, ConfigStatistics, CorpusCounts, rejects_by_stage
+from open_ner.tools.files import read_json
 
 from .licenses import conflicts
 from .markdown import code, escape
@@ -36,7 +36,7 @@ def write_dataset_card(folder: Path) -> None:
     """Write a dataset's `README.md` from its `stats.json`; an upload fills in the repository's name."""
     from huggingface_hub import DatasetCard
 
-    stats: BuildStatistics = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
+    stats: BuildStatistics = read_json(folder / "stats.json")
     configs, options = stats["configs"], stats["supervised_options"]
     splits = list(dict.fromkeys(split for part in configs.values() for split in part["splits"]))
     default, seed = next(iter(configs)), stats["negatives"]["seed"]

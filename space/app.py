@@ -7,7 +7,6 @@ The functions up to `build` do not need gradio. On ZeroGPU each call borrows a G
 first accelerator, or the CPU.
 """
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from html import escape
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from open_ner.tools.errors import UserError, run
+from open_ner.tools.files import read_json
 from open_ner.tools.options import load_student
 from open_ner.view import render_fragment
 from open_ner.view.rows import add_span, new_passage
@@ -117,7 +117,7 @@ def build(tagger: Any, name: str, on_gpu: Callable[[Any], Any]) -> Any:
         except ValueError as error:  # escaped, because gradio renders it as HTML
             raise gr.Error(escape(str(error)), title="Not answered", print_exception=False) from None
 
-    examples = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
+    examples = read_json(Path(__file__).with_name("examples.json"))
     # the types of the examples must be choices
     choices = list(dict.fromkeys([*SUGGESTED, *(name for _, types in examples for name in types)]))
     with gr.Blocks(title="Open NER", analytics_enabled=False) as page:

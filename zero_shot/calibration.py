@@ -25,7 +25,7 @@ from open_ner.answers import Entity, calibrate
 from open_ner.conversation import write_mentions
 from open_ner.selection import Selection
 from open_ner.tools.errors import UserError, run
-from open_ner.tools.files import write_atomic
+from open_ner.tools.files import read_json, write_atomic
 
 from .records import PredictedSpan, PredictionLine, read_predictions, read_results
 from .reliability import describe, expected_error, plot, scored_spans
@@ -168,7 +168,7 @@ def main() -> None:
     args = parser.parse_args()
 
     try:
-        config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
+        config = read_json(args.model / "config.json")
     except (OSError, ValueError) as error:
         raise UserError(f"--model {args.model}: not a student's folder ({error})") from None
     # leave out other wordings of a type, because they would count its gold again

@@ -1,6 +1,5 @@
 """The files of a run: predictions.jsonl, with one line per query, and results.json."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -9,7 +8,7 @@ from hub.records import RunResults
 from ner_sets.benchmarks import BenchmarkPassage, Query, Spans
 from open_ner.answers import Entity
 from open_ner.tools.errors import UserError
-from open_ner.tools.files import read_jsonl
+from open_ner.tools.files import read_json, read_jsonl
 
 
 class PredictedSpan(TypedDict):
@@ -81,7 +80,7 @@ def read_predictions(path: Path) -> list[PredictionLine]:
 def read_results(path: Path) -> RunResults:
     """Read a results.json of this or an earlier version; raises UserError with the names of missing fields."""
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a results.json: {error}") from None
     where = f"{path}: not a results.json of eval_zero_shot.py:"

@@ -1,12 +1,12 @@
 """Check if a student was trained on texts of a benchmark; its score would then say nothing about new texts."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from command_line.public import public_path
 from open_ner.conversation import read_conversation
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import read_json
 
 from .suite import Benchmark
 
@@ -60,7 +60,7 @@ def _training_sets(model: Path) -> Iterator[tuple[str, str | None, str]]:
     seen = set[Path]()
     while (file := model / "training.json").exists() and model.resolve() not in seen:
         seen.add(model.resolve())
-        training = json.loads(file.read_text(encoding="utf-8"))
+        training = read_json(file)
         recipe = training.get("recipe", {})
         yield training["dataset"], recipe.get("dataset_config"), recipe.get("dataset_train_split", "train")
         model = Path(training["base_model"])

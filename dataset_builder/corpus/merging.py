@@ -14,7 +14,7 @@ from tqdm import tqdm
 from command_line.build_statistics import CorpusCounts
 from command_line.public import public_path
 from open_ner.tools.errors import UserError
-from open_ner.tools.files import write_json
+from open_ner.tools.files import read_json, write_json
 
 from ..config import CorpusConfig
 from .cutting import Passage
@@ -30,7 +30,7 @@ REPORT = "passages.report.json"
 def load_counts(folder: Path, origin: Origin) -> CorpusCounts | None:
     """Return the counts of the stored passages, or None if no passages of the same origin are stored."""
     with suppress(FileNotFoundError, ValueError):  # the report is missing, or incomplete
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        report = read_json(folder / REPORT)
         stored = Origin(report["origin"]["options"], report["origin"].get("state", []), [])
         if stored.fits(origin.options, origin.state) and (folder / PASSAGES).exists() and not is_outdated(folder):
             if None in origin.state:
@@ -42,7 +42,7 @@ def load_counts(folder: Path, origin: Origin) -> CorpusCounts | None:
 def changed_option(config: CorpusConfig, folder: Path) -> str | None:
     """Return the first option of the corpus that has changed since the stored passages were made; None if unknown."""
     with suppress(OSError, ValueError, KeyError):  # the report is missing, incomplete, or of an older version
-        made = json.loads((folder / REPORT).read_text(encoding="utf-8"))["origin"]["options"]
+        made = read_json(folder / REPORT)["origin"]["options"]
         # the report leaves out `num_proc`, which does not change the passages
         return next((name for name, value in asdict(config).items() if made.get(name, value) != value), None)
     return None

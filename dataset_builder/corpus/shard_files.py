@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from open_ner.tools.errors import UserError
-from open_ner.tools.files import write_json
+from open_ner.tools.files import read_json, write_json
 
 from ..config import CorpusConfig
 from ..rejects import Reject
@@ -155,7 +155,7 @@ def order(candidate: Candidate) -> tuple[Any, ...]:
 def load_report(path: Path) -> ShardReport | None:
     """Return the report of a shard's folder; None if it is missing, damaged or of another version."""
     try:
-        data = json.loads((path / REPORT).read_text(encoding="utf-8"))
+        data = read_json(path / REPORT)
         if set(data) != {one.name for one in fields(ShardReport)}:
             return None
         data["origin"] = Origin(**data["origin"])

@@ -1,6 +1,5 @@
 """The passages of a review: their files in the folder of the run, and the annotations of a run."""
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import NotRequired, TypedDict
 
 from ner_sets.mentions import Mention
 from open_ner.tools.errors import UserError
-from open_ner.tools.files import read_jsonl, write_json, write_jsonl
+from open_ner.tools.files import read_json, read_jsonl, write_json, write_jsonl
 
 from ..config import BuildConfig
 from ..corpus.passages import load_passages
@@ -63,9 +62,7 @@ class Review:
         """Read a review. Raises UserError if the folder has none or a file was changed."""
         path = folder / "review.json"
         try:
-            return cls(
-                **json.loads(path.read_text(encoding="utf-8")), passages=[*read_jsonl(folder / "exported.jsonl")]
-            )
+            return cls(**read_json(path), passages=[*read_jsonl(folder / "exported.jsonl")])
         except FileNotFoundError as error:
             raise UserError(
                 f"{error.filename} does not exist: export a review first, or name its folder by --review"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from open_ner.tools.errors import UserError
+from open_ner.tools.files import read_json
 
 from ..config import TeacherConfig
 from .batch_provider import request_line
@@ -33,7 +34,7 @@ class BatchFolder:
         self.state: dict[str, dict[str, Any]] = {}
         if (state := path / "state.json").exists():
             try:
-                data = json.loads(state.read_text(encoding="utf-8"))
+                data = read_json(state)
             except ValueError:
                 data = None
             found = data.get("batches") if isinstance(data, dict) else None

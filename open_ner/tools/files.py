@@ -1,4 +1,4 @@
-"""Write files atomically, read and write JSON lines."""
+"""Read and write JSON and JSON lines; files are written atomically."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,11 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines([text] if isinstance(text, str) else text)
     partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in UTF-8. Raises OSError or ValueError if it cannot be read."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:

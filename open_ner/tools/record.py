@@ -1,12 +1,11 @@
 """The record of a folder that `annotate` writes: what its rows depend on, so that runs are not mixed."""
 
-import json
 from pathlib import Path
 from typing import Any, TypedDict
 from uuid import uuid4
 
 from .errors import UserError
-from .files import write_json
+from .files import read_json, write_json
 
 RECORD = "annotation.json"
 
@@ -58,4 +57,4 @@ def claim(folder: Path, record: AnnotationRecord) -> None:
 
 def read_record(folder: Path) -> AnnotationRecord:
     """Read the record of a folder."""
-    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return read_json(folder / RECORD)
