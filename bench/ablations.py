@@ -56,7 +56,7 @@ ARMS = {
     "bf16": Arm("negatives_4", train={"bf16": True}),
     "rate_4e-4": Arm("bf16", train={"learning_rate": 4e-4}),
     "negatives_source": Arm("bf16", {"negatives": "source"}),
-    # a third of the tokens: claims of the paper, and factors for which the larger arms had no time
+    # with a third of the tokens: claims of the paper, and factors that there was no time to test with all of them
     "frequency": Arm("negatives_4", tokens=130_000),
     "negatives_uniform": Arm("frequency", {"negatives": "uniform"}),
     "negatives_none": Arm("frequency", {"negatives": "none"}),

@@ -167,8 +167,8 @@ def marked_copies() -> str:
     chosen = {str(bias): measured["passes"][str(bias)] for bias in measured["bias"].values()}
     biased = " or ".join(f"{passes:.1f} with the chosen bias of {bias}" for bias, passes in chosen.items())
     trained = f"{measured['trained_on']['conversations']} passages, {measured['trained_on']['tokens']:,} tokens"
-    passes = f"A sentence takes {measured['passes']['0.0']:.1f} forward passes without a bias, and {biased}."
-    return f"{table(head, rows)}\n\nMarks: trained on {trained}. {passes}"
+    cost = f"A sentence takes {measured['passes']['0.0']:.1f} forward passes without a bias, and {biased}."
+    return f"{table(head, rows)}\n\nMarks: trained on {trained}. {cost}"
 
 
 def teacher() -> str:

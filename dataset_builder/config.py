@@ -167,9 +167,7 @@ class DatasetConfig:
     )
     negative_ratio: float = option(1.0, "absent types to ask per present type")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
-    max_queries: int | None = option(
-        None, "maximum number of types to ask per passage, chosen at random; human-annotated sets have no maximum"
-    )
+    max_queries: int | None = option(None, "maximum number of types to ask per distilled passage, chosen at random")
     draws: int = option(1, "conversations per passage of the training split, each with its own random choices")
     max_conversation_tokens: int = option(1024, "split conversations with more tokens (paper: 1024)")
     tokenizer: str | None = option(None, "student whose tokenizer measures conversations; default: corpus.tokenizer")
@@ -184,6 +182,12 @@ class DatasetConfig:
         require_at_least("dataset", self, least)
 
 
+def numbers_of_absent_types(options: "DatasetConfig | SupervisedConfig") -> list[str]:
+    """Return the names of the given options that say how many absent types to ask."""
+    defaults = {"negative_ratio": 1.0, "negatives_per_passage": None}
+    return [name for name, default in defaults.items() if getattr(options, name) != default]
+
+
 @dataclass
 class SupervisedConfig:
     """Human-annotated sets, in addition to distilled passages or without them (paper, section 3.3)."""
@@ -194,9 +198,7 @@ class SupervisedConfig:
     negatives: Law = option("all", "absent types of the set to ask: all, or as in dataset.negatives")
     negative_ratio: float = option(1.0, "absent types to ask per present type, unless negatives is all or none")
     negatives_per_passage: int | None = option(None, "absent types to ask per passage; replaces negative_ratio")
-    empty_ratio: float | None = option(
-        0.5, "maximum number of passages without mentions per passage with mentions; null keeps all"
-    )
+    empty_ratio: float | None = option(0.5, "most passages without mentions per passage with mentions; null keeps all")
     max_passages: int | None = option(10_000, "random sample of this many passages per set (paper: 10,000)")
     long_passages: Literal["window", "reject"] = option("window", "window cuts passages above corpus.max_tokens")
     mixture: dict[str, float] | None = option(
@@ -207,9 +209,7 @@ class SupervisedConfig:
         """Raise UserError for a value out of range, or for a number of absent types that are not drawn."""
         names = ("negative_ratio", "negatives_per_passage", "empty_ratio", "max_passages")
         require_at_least("supervised", self, dict.fromkeys(names, 0))
-        drawn = {"negatives_per_passage": self.negatives_per_passage is not None}
-        drawn |= {"negative_ratio": self.negative_ratio != 1.0}
-        if self.negatives in ("all", "none") and (given := [name for name, is_set in drawn.items() if is_set]):
+        if self.negatives in ("all", "none") and (given := numbers_of_absent_types(self)):
             how = "set that to frequency, source or uniform, or remove it"
             raise UserError(f"supervised.{given[0]} has no effect with supervised.negatives: {self.negatives}: {how}")
 
@@ -250,9 +250,8 @@ class BuildConfig:
         if self.teacher.type_language in (None, ENGLISH):  # English passages need no language in the prompt
             english = closed or self.corpus.language in (None, "en")
             self.teacher.type_language = None if english else ENGLISH
-        drawn = {"negatives": data.negatives not in (None, "all"), "negative_ratio": data.negative_ratio != 1.0}
-        drawn |= {"negatives_per_passage": data.negatives_per_passage is not None}
-        given = [name for name, is_set in drawn.items() if is_set]
+        given = ["negatives"] if data.negatives not in (None, "all") else []
+        given += numbers_of_absent_types(data)
         if not self.corpus.named and (given or data.max_queries):
             how = "remove it; the absent types of sets are chosen by supervised.negatives"
             name = given[0] if given else "max_queries"

@@ -13,6 +13,7 @@ from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.passages import load_passages
 from dataset_builder.options import read_kept_recipe
 from dataset_builder.teacher.journal import Journal
+from dataset_builder.teacher.journals import JOURNAL
 from dataset_builder.teacher.questions import RECORDED, Questioner
 from dataset_builder.teacher.records import JournalRecord, record_bound
 from dataset_builder.teacher.type_set import load_type_set
@@ -47,8 +48,8 @@ class JournaledTeacher:
     in_process = False
 
     def __init__(self, run: Path, passages: list[BenchmarkPassage]) -> None:
-        if not (run / "journal.jsonl").exists():
-            raise UserError(f"{run}: no journal.jsonl there: give the folder of a run of `python -m dataset_builder`")
+        if not (run / JOURNAL).exists():
+            raise UserError(f"{run}: no {JOURNAL} there: give the folder of a run of `python -m dataset_builder`")
         self.run, self.faults, self.passages = run, Counter[str](), passages
         self.recipe = read_kept_recipe(run)
         config = self.recipe.teacher
@@ -56,7 +57,7 @@ class JournaledTeacher:
             raise UserError(f"{run}: its teacher was asked for definitions only: use a run that asks for types")
         self.variant, self.name = variants[0], config.model or "recorded replies"
         questioner, self.records = Questioner(config), dict[str, JournalRecord]()
-        with Journal(run / "journal.jsonl") as journal:
+        with Journal(run / JOURNAL) as journal:
             for passage in passages:
                 asked = {question.variant: question.key for question in questioner.about(_as_passage(passage))}
                 if record := journal.get(asked[self.variant]):
@@ -149,7 +150,7 @@ class JournaledTeacher:
             yield f"{run}: passages without a reply: {_count(ids)}; this command asks them:"
             yield f"  {command} --stage annotate"
         if ids := [passage.id for passage in missing if passage.text not in own]:
-            new, journal, file = map(shlex.quote, (f"{run}-asked", f"{run}/journal.jsonl", public_path(data)))
+            new, journal, file = map(shlex.quote, (f"{run}-asked", f"{run}/{JOURNAL}", public_path(data)))
             asks = f"{command} --corpus.path {file} --corpus.sources null --output_dir {new} --stage"
             yield f"{run}: passages that it does not have: {_count(ids)}; ask them so, and give {new} instead:"
             yield f"  mkdir -p {new} && cp {journal} {new}  # what is paid stays paid"

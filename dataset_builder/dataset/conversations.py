@@ -75,12 +75,12 @@ def to_conversations(
     def ask(row: AnnotationRow) -> WholeConversation:
         dataset = row.get("dataset", "")
         sampler, own = samplers[dataset], options[dataset]
-        name, line = _name(row, draw), dataset if dataset_line else None
+        name, line = _conversation_id(row, draw), dataset if dataset_line else None
         queries, not_asked = choose_queries(row, name, sampler, own)
         if draw == 1:
             for other in range(2, draws + 1):
                 if not_asked:  # the other draws choose again later, because keeping what is not asked takes memory
-                    not_asked &= choose_queries(row, _name(row, other), sampler, own)[1]
+                    not_asked &= choose_queries(row, _conversation_id(row, other), sampler, own)[1]
             counts.types_not_asked += len(not_asked)
         return WholeConversation(row, name, line, queries, build_conversation(row["text"], queries, line))
 
@@ -118,7 +118,7 @@ def _split(one: WholeConversation, budget: TokenBudget | None, counts: Conversat
         }  # fmt: skip
 
 
-def _name(row: AnnotationRow, draw: int) -> str:
+def _conversation_id(row: AnnotationRow, draw: int) -> str:
     """Return the id of a passage's conversation in a draw."""
     return row["id"] if draw == 1 else f"{row['id']}@{draw}"
 

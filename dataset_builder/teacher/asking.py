@@ -260,8 +260,7 @@ class Asking:
         If the endpoint has answered this model in an earlier run, it is also journaled at the end of the run.
         """
         self.rejections.append((time.monotonic(), question, str(why)))
-        answered = self.counts.paid or self.counts.paid_before or self.counts.known
-        if len(self.rejections) >= MOST_ALIKE or not answered:
+        if len(self.rejections) >= MOST_ALIKE or not self.counts.has_answer:
             said = str(why) if isinstance(why, Forbidden) else f"{self.endpoint.address} rejects the request: {why}"
             raise UserError(said)
 

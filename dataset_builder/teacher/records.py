@@ -70,6 +70,11 @@ class ReplyCounts:
     last_rejection: str = ""  # why the endpoint rejected the last rejected passage
 
     @property
+    def has_answer(self) -> bool:
+        """Whether the endpoint has answered a question of this run, now or before, or this model in earlier runs."""
+        return bool(self.paid or self.paid_before or self.known)
+
+    @property
     def missing(self) -> int:
         """Number of questions that still have no reply."""
         return sum(number for number in self.unanswered.values() if number > 0)
