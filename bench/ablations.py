@@ -63,10 +63,12 @@ ARMS = {
     "multi_turn": Arm("frequency", train={"branches": False}),
     "queries_20": Arm("frequency", {"max_queries": 20}),
     "queries_6": Arm("frequency", {"max_queries": 6}),
+    "queries_all": Arm("frequency", {"max_queries": None}),
     "seed_7": Arm("frequency", {"seed": 7}, {"seed": 7}),
     "negatives_1_seed_7": Arm("seed_7", {"negative_ratio": 1.0}),  # the largest gain once more, with another seed
     "rate_5e-5": Arm("frequency", train={"learning_rate": 5e-5}),
     "negatives_2": Arm("frequency", {"negative_ratio": 2.0}),
+    "negatives_half": Arm("frequency", {"negative_ratio": 0.5}),
 }
 
 

@@ -47,9 +47,16 @@ def markdown_table(runs: list[RunResults]) -> str:
 
 
 def run_label(run: RunResults, runs: list[RunResults]) -> str:
-    """Return a run's name in a table: its model, with the protocol and the decoding if they are not those of all."""
-    names = [name for name in ("protocol", "decoding") if len({each[name] for each in runs}) > 1]
-    return run["model"]["id"] + (f" ({', '.join(f'{name} {run[name]}' for name in names)})" if names else "")
+    """Return a run's name in a table: its model, and what sets it apart from the others.
+
+    This is its protocol and its decoding if they are not those of all, and the revision of its weights if others have
+    the same name.
+    """
+    model = run["model"]
+    apart = [f"{name} {run[name]}" for name in ("protocol", "decoding") if len({each[name] for each in runs}) > 1]
+    if len({each["model"].get("revision") for each in runs if each["model"]["id"] == model["id"]}) > 1:
+        apart.append(f"revision {(model.get('revision') or 'unknown')[:8]}")
+    return model["id"] + (f" ({', '.join(apart)})" if apart else "")
 
 
 def percent(scores: Scores | MeanScore | None) -> str:

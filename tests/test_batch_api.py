@@ -579,8 +579,8 @@ def test_replies_of_earlier_batches_show_that_a_rejection_is_about_the_passage(t
     rejection = {"status": 403, "body": {"error": {"message": "not this", "code": None}}}
     with FakeBatch(lambda request: rejection if "number 0" in content(request) else "[]") as provider:
         ask(tmp_path, provider, count=2, start=1)
-        counts, records = ask(tmp_path, provider, count=1)
-    assert (counts.rejected, counts.failed, records[-1]["finish_reason"]) == (1, 0, "refusal")
+        counts, records = ask(tmp_path, provider, count=3)
+    assert (counts.known, counts.rejected, counts.failed, records[-1]["finish_reason"]) == (2, 1, 0, "refusal")
 
 
 def test_a_key_that_is_withdrawn_within_a_batch_rejects_no_passage_for_good(tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def test_samples_are_named_for_the_models_that_were_scored_on_them() -> None:
     assert same.count("Seeded samples") == same.count("Seeded samples, not whole") == 1
 
 
+def test_students_of_one_name_are_told_apart_by_the_revision_of_their_weights() -> None:
+    first, second = (results("model", 3, ["b"]) for _ in range(2))
+    first["model"]["revision"], second["model"]["revision"] = "0123456789ab", "ba9876543210"
+    table = markdown_table([first, second])
+    assert "| model (revision 01234567) |" in table and "| model (revision ba987654) |" in table
+    assert "revision" not in markdown_table([first, first])
+
+
 def test_published_averages_are_those_of_their_rows() -> None:
     rows = read_yaml(PUBLISHED)["rows"]
     assert all(len(row["f1"]) == len(NAMES) == 7 and row["source"] for row in rows)

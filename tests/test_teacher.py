@@ -437,10 +437,23 @@ def test_replies_of_earlier_runs_show_that_a_rejection_is_about_the_passage(tmp_
         fetch_replies(passages(3)[1:], journal, config)  # as a preview does
         with pytest.raises(UserError, match="not this"):  # replies of another model show nothing
             fetch_replies(passages(3), journal, replace(config, model="other"))
-        alone = fetch_replies(passages(1), journal, config)  # the only open question
-        assert (alone.rejected, alone.failed) == (1, 0)
+        alone = fetch_replies(passages(3), journal, config)  # the only open question
+        assert (alone.known, alone.rejected, alone.failed) == (2, 1, 0)
         again = fetch_replies(passages(4), journal, config)
         assert (again.known, again.paid, again.rejected) == (3, 1, 0)
+
+
+def test_replies_with_other_parameters_do_not_show_that_a_rejection_is_about_the_passage(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        wrong = request.get("temperature") == 9
+        return {"status": 400, "body": {"error": {"message": "temperature > 2"}}} if wrong else "[]"
+
+    with FakeTeacher(answer) as endpoint, Journal(tmp_path / "j.jsonl") as journal:
+        config = TeacherConfig(base_url=endpoint.base_url, model="m", concurrency=1)
+        fetch_replies(passages(3), journal, config)
+        with pytest.raises(UserError, match="temperature > 2"):
+            fetch_replies(passages(2), journal, replace(config, parameters={"temperature": 9}))
+        assert len(journal) == 3  # no passage is refused for good
 
 
 def test_the_last_rejection_and_the_last_failure_are_both_said(tmp_path: Path) -> None:

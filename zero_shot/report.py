@@ -61,7 +61,7 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     predictions = [read_predictions(path) if path.exists() else [] for path in paths]
     for run, lines in zip(runs[1:], predictions[1:], strict=True):
         if different := differences(run, runs[0]):
-            names = f"{run['model']['id']} over {runs[0]['model']['id']}"
+            names = f"{run_label(run, runs)} over {run_label(runs[0], runs)}"
             print(f"the gain of {names} is left out: {'; '.join(different)}")
             run.pop("gains", None)
         elif has_gains_over(run, runs[0]):

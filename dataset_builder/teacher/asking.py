@@ -87,7 +87,7 @@ class Asking:
             raise KeyboardInterrupt
         if self.error:
             raise self.error
-        if self.rejections and (self.counts.paid or self.counts.paid_before):
+        if self.rejections and self.counts.accepts_parameters:
             self._settle_rejections()
         elif self.rejections:
             self._fail(self.rejections[-1][2], len(self.rejections))
@@ -257,7 +257,7 @@ class Asking:
     def _reject(self, question: Question, why: RequestRejected | Forbidden) -> None:
         """Collect a rejection; it is journaled as final once the endpoint answers a later request.
 
-        If the endpoint has answered this model in an earlier run, it is also journaled at the end of the run.
+        If the endpoint is known to accept the parameters, it is also journaled at the end of the run.
         """
         self.rejections.append((time.monotonic(), question, str(why)))
         if len(self.rejections) >= MOST_ALIKE or not self.counts.has_answer:

@@ -253,7 +253,7 @@ class AskingInBatches:
         """Journal rejected requests as their passages' answers, unless the endpoint rejects all or many in a row."""
         rejected = {key for key, fault in faults.items() if isinstance(fault, RequestRejected | Forbidden)}
         rows = (len([*keys]) for found, keys in groupby(batch.questions, rejected.__contains__) if found)
-        if max(rows, default=0) < MOST_ALIKE and self.counts.has_answer:
+        if max(rows, default=0) < MOST_ALIKE and self.counts.accepts_parameters:
             for key in rejected:
                 self.counts.rejected += 1
                 self.counts.last_rejection = str(faults[key])

@@ -75,6 +75,14 @@ class ReplyCounts:
         return bool(self.paid or self.paid_before or self.known)
 
     @property
+    def accepts_parameters(self) -> bool:
+        """Whether the endpoint has answered with these parameters, so that a rejection is about its passage.
+
+        Replies that are `known` were asked with the same parameters, those of `paid_before` perhaps with others.
+        """
+        return bool(self.paid or (self.paid_before and self.known))
+
+    @property
     def missing(self) -> int:
         """Number of questions that still have no reply."""
         return sum(number for number in self.unanswered.values() if number > 0)
