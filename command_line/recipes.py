@@ -19,6 +19,18 @@ def option(default: Any, help: str) -> Any:  # noqa: A002  (the word argparse us
     return dataclasses.field(**given, metadata={"help": help})
 
 
+def find_recipe(name: str, shipped: Path, what: str) -> Path:
+    """Return the YAML file `name`, or the one of this name in the folder `shipped`.
+
+    Raises UserError for an unknown name; the message begins with `what` it is a name of.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(recipe.stem for recipe in shipped.glob("*.yaml")))
+        raise UserError(f"{what} {name!r} is neither a file nor one of {known}")
+    return path
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that contains a mapping; raise UserError for anything else."""
     import yaml

@@ -22,7 +22,7 @@ from open_ner.tools.options import read_shard
 
 from .config import BuildConfig
 from .corpus.merging import changed_option
-from .corpus.passages import PASSAGES, load_passages
+from .corpus.passages import PASSAGES, StoredPassages
 from .corpus.stage import describe_passages, write_passages, write_shard
 from .dataset.contamination import make_screen
 from .dataset.supervised import load_set_configs
@@ -80,7 +80,7 @@ def main() -> None:
 
 def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_incomplete: bool) -> None:
     """Run the stage `annotate` for all passages or those of a shard; exit with status 1 if a question stays open."""
-    passages, teacher = load_passages(folder), config.teacher
+    passages, teacher = StoredPassages(folder), config.teacher
     with open_journal(folder, shard) as journal:
         if shard:
             passages, teacher = PassagesOf(passages, shard), share_cost(teacher, journal, shard)
@@ -97,7 +97,7 @@ def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_in
 def require_complete(config: BuildConfig, folder: Path) -> None:
     """Exit with status 1 if a question has no reply, because of the budget or of failed requests."""
     with open_journal(folder) as journal:
-        if left := estimate(load_passages(folder), journal, config.teacher)[0]:
+        if left := estimate(StoredPassages(folder), journal, config.teacher)[0]:
             sys.exit(incomplete(left))
 
 
@@ -114,7 +114,7 @@ def dry_run(config: BuildConfig, folder: Path, pilot: int | None) -> None:
     with open_journal(folder) as journal:
         if pilot:
             started = time.monotonic()
-            counts = fetch_replies(load_passages(folder), journal, config.teacher, most=pilot)
+            counts = fetch_replies(StoredPassages(folder), journal, config.teacher, most=pilot)
             print(f"pilot: {counts.paid} replies for ${counts.cost:.4f} in {time.monotonic() - started:.1f} s, kept")
         print("dry run: " + "\n".join(what_is_left(config, folder, journal, paid=bool(pilot))))
 
@@ -139,9 +139,9 @@ def preview(config: BuildConfig, folder: Path, number: int) -> None:
 
 def what_is_left(config: BuildConfig, folder: Path, journal: Journal, paid: bool) -> list[str]:
     """The number of open requests and their maximum cost; with paid replies, also their expected cost and time."""
-    requests, ceiling = estimate(load_passages(folder), journal, config.teacher)
+    requests, ceiling = estimate(StoredPassages(folder), journal, config.teacher)
     lines = [f"{requests} requests to send, at most ${ceiling:.4f}; nothing {'else ' if paid else ''}was sent"]
-    if paid and (e := extrapolate(load_passages(folder), journal, config.teacher, requests)):
+    if paid and (e := extrapolate(StoredPassages(folder), journal, config.teacher, requests)):
         lines.append(
             f"expected from the replies paid so far (95 %): ${e.cost:.4f} +- ${e.cost_margin:.4f}, "
             f"{e.seconds:.0f} s +- {e.seconds_margin:.0f} s with {config.teacher.concurrency} in flight"

@@ -8,7 +8,7 @@ from open_ner.view import RejectedSpan, ShownPassage, ShownSpan
 
 from .annotation.annotate import Annotations, TeacherReply, annotate_passages, to_reply
 from .config import BuildConfig
-from .corpus.passages import load_passages
+from .corpus.passages import StoredPassages
 from .corpus.sources import text_sha256
 from .dataset.contamination import Decontaminator
 from .dataset.parts import rules_of
@@ -30,7 +30,7 @@ def annotate_few(
     Returns:
         The passages of each variant with their spans and rejects, and the counts and cost of the replies.
     """
-    chosen = heapq.nsmallest(number, load_passages(folder), key=lambda passage: text_sha256(passage.id))
+    chosen = heapq.nsmallest(number, StoredPassages(folder), key=lambda passage: text_sha256(passage.id))
     counts = fetch_replies(chosen, journal, replace(config.teacher, batch=False))  # a batch takes up to a day
     replies: dict[str, dict[str, TeacherReply]] = {variant: {} for variant in config.teacher.variants}
     for question in questions(chosen, config.teacher):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from command_line.recipes import find_recipe
 from open_ner.conversation import QUERY, Span, read_answer, read_conversation, write_mentions
 from open_ner.tools.errors import UserError
 
@@ -47,11 +48,7 @@ def find_benchmark(name: str) -> Path:
 
     Raises UserError for an unknown name.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
-        raise UserError(f"benchmark {name!r} is neither a file nor one of {known}")
-    return path
+    return find_recipe(name, RECIPES, "benchmark")
 
 
 def read_passages(

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from dataset_builder.annotation.annotate import Annotations
 from dataset_builder.build import build, replaced
 from dataset_builder.config import BuildConfig, ContaminationConfig, CorpusConfig, DatasetConfig, TeacherConfig
-from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.passages import StoredPassages
 from dataset_builder.corpus.stage import write_passages
 from dataset_builder.dataset.contamination import make_screen
 from dataset_builder.dataset.parts import Parts
@@ -52,7 +52,7 @@ def answer(folder: Path, skip: set[tuple[str, str]] = frozenset(), **record: Any
     """Write a new journal with a reply to each question except those of `skip`, `(variant, passage)`."""
     (folder / "journal.jsonl").unlink(missing_ok=True)
     with Journal(folder / "journal.jsonl") as journal:
-        for question in questions(load_passages(folder), TEACHER):
+        for question in questions(StoredPassages(folder), TEACHER):
             if (question.variant, question.passage_id) not in skip:
                 usage = {"prompt_tokens": 1000, "completion_tokens": 500}
                 given = {"reply": REPLIES[question.variant], "finish_reason": "stop", "usage": usage, "model": "m-1"}
@@ -306,7 +306,7 @@ def test_passages_of_a_benchmark_are_rejected_before_the_teacher_is_paid(
     config.contamination = benchmark
     counts = write_passages(config.corpus, folder, partial(make_screen, config.contamination))
     assert counts["kept"] == 11 and counts["rejected"] == {"contaminated: bench": 1}
-    (reject,) = load_passages(folder).rejects()
+    (reject,) = StoredPassages(folder).rejects()
     assert (reject.id, reject.reason) == ("p3", "contaminated: bench")
     answer(folder)
     stats = json.loads((finished(config, folder) / "stats.json").read_text())

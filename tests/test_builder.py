@@ -19,7 +19,7 @@ from huggingface_hub import DatasetCard
 from pyarrow import parquet
 
 from dataset_builder.__main__ import main
-from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.passages import StoredPassages
 from fake_batch import FakeBatch
 from fake_teacher import FakeTeacher, completion
 from open_ner.conversation import order_strings
@@ -358,7 +358,7 @@ def test_an_interrupted_passages_stage_never_mixes_two_runs(workplace: Path, mon
 
     def left() -> tuple[int, int] | None:
         try:
-            stored = load_passages(folder)
+            stored = StoredPassages(folder)
         except UserError as error:
             assert "run --stage passages again" in str(error)
             return None
@@ -380,7 +380,7 @@ def test_an_interrupted_passages_stage_never_mixes_two_runs(workplace: Path, mon
     with (folder / "rejected_passages.jsonl").open("a") as file:
         file.write('{"id": "a')
     with pytest.raises(UserError, match=r"rejected_passages\.jsonl is damaged .*: delete it and run --stage passages"):
-        list(load_passages(folder).rejects())
+        list(StoredPassages(folder).rejects())
 
 
 def test_the_batch_api_is_one_flag_away(workplace: Path) -> None:

@@ -18,7 +18,7 @@ import dataset_builder.__main__
 import dataset_builder.merge
 from dataset_builder.config import CorpusConfig, SourceConfig
 from dataset_builder.corpus import processes
-from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.passages import StoredPassages
 from dataset_builder.corpus.processes import count_processes, run_shards
 from dataset_builder.corpus.stage import merge_passages, write_passages, write_shard
 from dataset_builder.shards import Shard
@@ -174,7 +174,7 @@ def test_shards_that_do_not_belong_together_are_named(corpus: Path, tiny_student
     config = config_of(corpus, tiny_student, path=str(path), sample=5)
     write_shard(config, tmp_path / "run", Shard(1, 2))
     with pytest.raises(UserError, match="does not exist: run python -m dataset_builder.merge first"):
-        load_passages(tmp_path / "run")
+        StoredPassages(tmp_path / "run")
     write_shard(replace(config, sample=6), tmp_path / "run", Shard(2, 2))
     with pytest.raises(UserError, match="shards 2/2 are of another recipe"):
         merge_passages(config, tmp_path / "run")

@@ -10,7 +10,7 @@ import pytest
 from dataset_builder.config import CorpusConfig, SourceConfig
 from dataset_builder.corpus.cutting import Passage
 from dataset_builder.corpus.filters import Screen
-from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.passages import StoredPassages
 from dataset_builder.corpus.stage import write_passages
 from dataset_builder.rejects import Reject
 from open_ner.tools.errors import UserError
@@ -26,7 +26,7 @@ def corpus(tmp_path: Path, rows: list[dict[str, Any]], tiny_student: Path, **opt
 
 def made(config: CorpusConfig, folder: Path) -> list[Passage | Reject]:
     write_passages(config, folder)
-    return [*load_passages(folder), *load_passages(folder).rejects()]
+    return [*StoredPassages(folder), *StoredPassages(folder).rejects()]
 
 
 def test_each_reject_has_its_reason(tmp_path: Path, tiny_student: Path) -> None:
@@ -84,7 +84,7 @@ def test_passages_are_reused_until_corpus_or_options_change(tmp_path: Path, tiny
     write_passages(config, out)
     assert (out / "passages.jsonl").stat().st_mtime_ns == written
     config.limit = 2
-    assert write_passages(config, out)["kept"] == 2 and len(list(load_passages(out))) == 2
+    assert write_passages(config, out)["kept"] == 2 and len(list(StoredPassages(out))) == 2
     more = [*rows, {"text": "one more passage of words"}]
     assert write_passages(corpus(tmp_path, more, tiny_student, **OFF), out)["kept"] == 4
 
@@ -180,7 +180,7 @@ def test_a_screen_is_the_last_filter_and_a_sample_stays_whole(
     config = corpus(tmp_path, rows, tiny_student, sample=sample, **OFF)
     odd = Screen("odd", lambda text: "odd" if int(text.split()[2]) % 2 else None)
     counts = write_passages(config, tmp_path / "out", lambda: odd)
-    kept, rejects = list(load_passages(tmp_path / "out")), list(load_passages(tmp_path / "out").rejects())
+    kept, rejects = list(StoredPassages(tmp_path / "out")), list(StoredPassages(tmp_path / "out").rejects())
     assert counts["kept"] == len(kept) == (sample or 30) and all(int(p.id[1:]) % 2 == 0 for p in kept)
     assert counts["rejected"] == {"odd": len(rejects)} and {item.reason for item in rejects} == {"odd"}
     assert counts["candidates"] == 60 == len(kept) + len(rejects) + counts.get("not_sampled", 0)

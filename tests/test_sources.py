@@ -285,12 +285,12 @@ HUB = """
 import json, sys
 from pathlib import Path
 from dataset_builder.config import CorpusConfig
-from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.passages import StoredPassages
 from dataset_builder.corpus.stage import write_passages
 out = Path(sys.argv[1])
 config = CorpusConfig(path="org/corpus", tokenizer=sys.argv[2], **json.loads(sys.argv[3]))
 counts = write_passages(config, out)
-print(json.dumps([counts["revisions"], sorted(passage.text for passage in load_passages(out))]))
+print(json.dumps([counts["revisions"], sorted(passage.text for passage in StoredPassages(out))]))
 """
 
 

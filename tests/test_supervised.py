@@ -234,7 +234,7 @@ def test_recipes_of_sets_parse(path: Path) -> None:
 
 
 def test_sets_are_named_once_and_exist() -> None:
-    with pytest.raises(UserError, match=r"'no_set' is neither a \.yaml file nor one of .*wikigold"):
+    with pytest.raises(UserError, match=r"'no_set' is neither a file nor one of .*wikigold"):
         load_set_configs(SupervisedConfig(sets=["no_set"]))
     with pytest.raises(UserError, match="2 parts have the name 'wikigold'"):
         load_set_configs(SupervisedConfig(sets=["wikigold", str(RECIPES / "wikigold.yaml")]))
@@ -348,7 +348,7 @@ def test_a_mixture_has_both_in_the_sizes_asked(
     [
         ({"supervised": {"sets": []}}, "nothing to build from"),
         ({"supervised": {"mixture": {}}}, "supervised.mixture needs distilled passages and sets"),
-        ({"supervised": {"sets": ["nothing"]}}, "'nothing' is neither a .yaml file nor one of"),
+        ({"supervised": {"sets": ["nothing"]}}, "'nothing' is neither a file nor one of"),
         ({"supervised": {"data_dir": "nowhere"}}, "nowhere/people.conll: no such file"),
         ({"supervised": {"max_passages": -1}}, "supervised.max_passages is -1"),
         ({"supervised": {"empty_ratio": -0.5}}, "supervised.empty_ratio is -0.5"),

@@ -10,7 +10,7 @@ from dataset_builder.annotation.annotate import Rules, annotate_passages, to_rep
 from dataset_builder.annotation.types import merge_plurals, normalize_type
 from dataset_builder.config import ENGLISH
 from dataset_builder.corpus.cutting import Passage
-from dataset_builder.corpus.passages import load_passages
+from dataset_builder.corpus.passages import StoredPassages
 from dataset_builder.options import read_kept_recipe
 from dataset_builder.teacher.journal import Journal
 from dataset_builder.teacher.journals import JOURNAL
@@ -144,7 +144,7 @@ class JournaledTeacher:
         if not missing:
             return
         run, texts = public_path(self.run), {passage.text for passage in missing}
-        own = {stored.text for stored in load_passages(self.run) if stored.text in texts}
+        own = {stored.text for stored in StoredPassages(self.run) if stored.text in texts}
         command = f"python -m dataset_builder --config {shlex.quote(f'{run}/recipe.yaml')}"
         if ids := [passage.id for passage in missing if passage.text in own]:
             yield f"{run}: passages without a reply: {_count(ids)}; this command asks them:"

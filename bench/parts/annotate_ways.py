@@ -32,7 +32,7 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
     import openai  # noqa: F401
 
     from dataset_builder.config import TeacherConfig
-    from dataset_builder.corpus.passages import load_passages
+    from dataset_builder.corpus.passages import StoredPassages
     from dataset_builder.teacher.journal import Journal
     from dataset_builder.teacher.stage import fetch_replies
 
@@ -40,7 +40,7 @@ def uniner_distill(base_url: str, passages: str, in_flight: int, folder: str):
         with Journal(Path(folder) / "journal.jsonl") as journal:
             config = TeacherConfig(base_url=base_url, model=MODEL, concurrency=in_flight, timeout=TIMEOUT)
             config = replace(config, **json.loads(os.environ.get("BENCH_OPTIONS", "{}")))
-            fetch_replies(load_passages(Path(passages).parent), journal, config)
+            fetch_replies(StoredPassages(Path(passages).parent), journal, config)
             return len(journal)
 
     return ask

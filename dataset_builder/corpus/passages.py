@@ -32,7 +32,10 @@ def is_outdated(folder: Path) -> bool:
 
 
 class StoredPassages(Collection[Passage]):
-    """The passages of a run, in their order; each iteration reads the file again."""
+    """The passages of a run's folder, in their order; each iteration reads the file again.
+
+    Raises UserError if the stage `passages` must run first.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path, self.rejects_path = folder / PASSAGES, folder / REJECTED
@@ -56,8 +59,3 @@ class StoredPassages(Collection[Passage]):
     def rejects(self) -> Iterator[Reject]:
         """Yield the rejects of the stage `passages`."""
         return (Reject(**row) for row in _read_rows(self.rejects_path))
-
-
-def load_passages(folder: Path) -> StoredPassages:
-    """Return the passages of a run's folder. Raises UserError if the stage `passages` must run first."""
-    return StoredPassages(folder)

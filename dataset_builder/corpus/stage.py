@@ -20,7 +20,7 @@ from ..shards import Shard, all_shards, name_shards
 from .cutting import load_tokenizer
 from .filters import Screen
 from .merging import load_counts, merge_shards
-from .passages import PASSAGES, SHARDS, load_passages
+from .passages import PASSAGES, SHARDS, StoredPassages
 from .processes import Work, count_processes, run_shards
 from .sampling import TooFewHeldError
 from .shard_files import SPARE, Origin, ShardReport, ShardWriter, load_report
@@ -129,7 +129,7 @@ def describe_passages(config: BuildConfig, folder: Path, counts: CorpusCounts) -
     made = f"passages: {kept} kept, rejected {rejected} -> {folder / PASSAGES}"
     name = config.dataset.tokenizer or config.corpus.tokenizer
     tokenizer = load_tokenizer(name)
-    texts = [passage.text for passage in islice(load_passages(folder), SAMPLE)]
+    texts = [passage.text for passage in islice(StoredPassages(folder), SAMPLE)]
 
     def count(texts: list[str]) -> int:
         return sum(map(len, tokenizer.encode_batch_fast(texts, add_special_tokens=False)))

@@ -14,7 +14,7 @@ from open_ner.tools.files import write_jsonl
 
 from ..annotation.annotate import AnnotationRow, Annotations, Answered, Rules, annotate_replies
 from ..config import ENGLISH, BuildConfig
-from ..corpus.passages import load_passages
+from ..corpus.passages import StoredPassages
 from ..rejects import RejectFiles
 from ..teacher.journal import Journal
 from ..teacher.journals import JOURNAL, require_merged
@@ -66,7 +66,7 @@ class Parts:
 
         Raises UserError if the journal does not exist, if shards of it are not merged, or if a variant has no reply.
         """
-        teacher, passages, path = self.config.teacher, load_passages(self.folder), self.folder / JOURNAL
+        teacher, passages, path = self.config.teacher, StoredPassages(self.folder), self.folder / JOURNAL
         require_merged(self.folder)
         if not path.exists():
             raise UserError(f"{path} does not exist; run --stage annotate first")

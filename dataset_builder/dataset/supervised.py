@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from command_line.recipes import read_recipe, require_at_least
+from command_line.recipes import find_recipe, read_recipe, require_at_least
 from ner_sets.config import AnnotatedSetConfig
 from ner_sets.mentions import Mention, RawMention, trim
 from ner_sets.sets import SetPassage, read_set
@@ -35,11 +35,7 @@ def load_set_configs(config: SupervisedConfig) -> list[AnnotatedSetConfig]:
     """Read the recipes of the sets. Raises UserError for an unknown set or two sets with the same name."""
     sets = []
     for name in config.sets:
-        path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
-            raise UserError(f"supervised.sets: {name!r} is neither a .yaml file nor one of {known}")
-        sets.append(read_recipe(AnnotatedSetConfig, path))
+        sets.append(read_recipe(AnnotatedSetConfig, find_recipe(name, RECIPES, "supervised.sets:")))
         require_at_least(f"set {sets[-1].name}", sets[-1], {"max_passages": 0})
     for name, times in Counter([DISTILLED, *(one.name for one in sets)]).items():
         if times > 1:

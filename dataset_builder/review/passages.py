@@ -10,7 +10,7 @@ from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_json, read_jsonl, write_json, write_jsonl
 
 from ..config import BuildConfig
-from ..corpus.passages import load_passages
+from ..corpus.passages import StoredPassages
 from ..dataset.parts import Parts
 from ..dataset.under_review import UNDER_REVIEW, add_under_review
 from ..options import read_kept_recipe
@@ -110,7 +110,7 @@ def read_run(run: Path) -> RunAnnotations:
         for reject in found.rejects
         if reject.reason in reasons or reject.reason.startswith("contaminated: ")
     }
-    texts = {passage.id: passage.text for passage in load_passages(run) if passage.id not in excluded}
+    texts = {passage.id: passage.text for passage in StoredPassages(run) if passage.id not in excluded}
     mentions = {row["id"]: row["entities"] for row in found.rows}
     models = Counter(row["teacher"] for row in found.rows if row["teacher"] not in ("", RECORDED))
     teacher = config.teacher.model or config.teacher.recorded_by

@@ -14,7 +14,7 @@ from open_ner.tools.errors import UserError
 
 from ..config import TeacherConfig
 from ..corpus.cutting import Passage
-from ..corpus.passages import load_passages
+from ..corpus.passages import StoredPassages
 from ..shards import Shard, all_shards, name_shards
 from .batch_files import has_batches
 from .journal import FORMAT, Journal, read_line, write_line
@@ -62,7 +62,7 @@ def merge_journals(config: TeacherConfig, folder: Path, allow_incomplete: bool =
                 file.flush()
                 os.fsync(file.fileno())
                 if not allow_incomplete:
-                    _require_replies(config, load_passages(folder), whole, next(iter(due)).count)
+                    _require_replies(config, StoredPassages(folder), whole, next(iter(due)).count)
                 partial.replace(whole.path)
                 remove_journals(found.values())
             return f"journals of {len(due)} shards -> {folder / JOURNAL}, {len(whole) - before} replies more"
