@@ -118,5 +118,6 @@ space:
 	cp -r space/*.* open_ner runs/space/
 	find runs/space -name __pycache__ -prune -exec rm -rf {} +
 
+# What `make quickstart` and `make space` made; the other folders of runs/ may hold paid replies and corrections.
 clean:
-	rm -rf runs
+	rm -rf $(RUN) runs/space

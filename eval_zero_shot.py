@@ -1,13 +1,13 @@
 """Score students, chat models and endpoints on open-NER benchmarks they were not trained on.
 
-    python eval_zero_shot.py --config recipes/eval/sample.yaml --model BASELINE runs/quickstart/model
+    python eval_zero_shot.py --config recipes/eval/sample.yaml --model REFERENCE runs/quickstart/model
     accelerate launch eval_zero_shot.py --config recipes/eval/uniner.yaml --data_dir DATA --model org/model
     python eval_zero_shot.py --config recipes/eval/sample.yaml --base_url URL --model gpt-4o-mini runs/my-model
     python eval_zero_shot.py --config recipes/eval/sample.yaml --model recipes/eval/baselines/chatgpt.yaml --dry_run
     python eval_zero_shot.py --compare untrained/results.json tuned/results.json [--readme README.md]
 
 A model is a folder, a Hub id or a baseline's YAML. With --base_url, every name that is neither a folder nor a YAML is
-asked at that address. If several models are given, the first is the baseline of the others. A killed run resumes with
+asked at that address. If several models are given, the first is the reference of the others. A killed run resumes with
 the next passage.
 """
 
@@ -51,7 +51,7 @@ def main() -> None:
             print(f"{benchmark.config.name}: " + ", ".join(f"{n} {reason}" for reason, n in benchmark.rejects.items()))
     seen_types = read_seen_types(args.seen_types, models)
     runs: list[RunResults] = []
-    baseline: list[PredictionLine] = []
+    reference: list[PredictionLine] = []
     ids = public_ids([model.record["id"] for model in models])
     for model, public_id in zip(models, ids, strict=True):
         if not (model.in_process or is_first):
@@ -65,8 +65,8 @@ def main() -> None:
             results = describe_run(model, benchmarks, suite, predicted, seen_types)
             results["model"]["id"] = public_id
             if runs:
-                results["gains"] = compare(predicted.lines, baseline, seen_types, suite.seed)
-            baseline = baseline or predicted.lines
+                results["gains"] = compare(predicted.lines, reference, seen_types, suite.seed)
+            reference = reference or predicted.lines
             finish(predicted.folder, results)
             runs.append(results)
             warn_of_silence(model.name, predicted.lines)
@@ -207,7 +207,7 @@ def report(runs: list[RunResults], args: argparse.Namespace, folder: Path) -> No
         print(publish_folder(args.model[-1], args.push_to_hub))
 
 
-def update_card(folder: Path, results: RunResults, baseline: RunResults | None, eval_results: bool) -> None:
+def update_card(folder: Path, results: RunResults, reference: RunResults | None, eval_results: bool) -> None:
     """Add results to a student's card, unless samples (`--limit`) would replace results on whole benchmarks."""
     from hub.model_card import write_eval_results, write_model_card
 
@@ -215,7 +215,7 @@ def update_card(folder: Path, results: RunResults, baseline: RunResults | None, 
     if is_sampled(results) and kept.exists() and not is_sampled(read_results(kept)):
         print(f"model card: not changed, because {kept} has the results on whole benchmarks")
         return
-    write_model_card(folder, results, baseline)
+    write_model_card(folder, results, reference)
     print(f"model card: {folder / 'README.md'}")
     if eval_results:
         written = write_eval_results(folder, results)

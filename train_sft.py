@@ -216,7 +216,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
 
     from command_line.hardware import hardware
     from command_line.students import revision_of
-    from sft.adapters import quantization
+    from sft.adapters import check_targets, quantization
     from sft.disk import require_space
     from sft.origin import read_origin
     from sft.resume import choose_checkpoint, claim, find_checkpoint, hash_tokens
@@ -231,6 +231,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
     set_seed(config.seed)
     base, quantized = str(model_config.model_name_or_path), quantization(model_config)
     tokenizer = load_tokenizer(base, model_config.model_revision, config)
+    check_targets(model_config)
     rows, report, eval_rows, held_out = prepare_data(script, config, model_config, tokenizer)
     folder = Path(str(config.output_dir))
     revision = revision_of(base, model_config.model_revision)
@@ -277,6 +278,7 @@ def train(script: ScriptArguments, config: "SFTConfig", model_config: "ModelConf
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "name": (config.hub_model_id or f"{base}-open-ner").rstrip("/").split("/")[-1], "base_model": base,
         "dataset": script.dataset_name, "language": origin.language, "trained_on": report,
+        "on_hub": {"base_model": not Path(base).exists(), "dataset": not Path(script.dataset_name).exists()},
         "hardware": hardware(config.world_size),
         "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
         "run": identity, "recipe": main_options(script, config, model_config, license_),

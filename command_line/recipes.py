@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,6 +11,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from open_ner.tools.errors import UserError
 
 Recipe = TypeVar("Recipe")
+KINDS: dict[Any, str] = {
+    list: "a list", dict: "a mapping {NAME: VALUE}", str: "text", int: "a whole number", float: "a number",
+    bool: "true or false",
+}  # fmt: skip
 
 
 def option(default: Any, help: str) -> Any:  # noqa: A002  (the word argparse uses)
@@ -88,7 +92,7 @@ def read_recipe(cls: type[Recipe], path: str | Path, overrides: Mapping[str, Any
                 raise UserError(f"{path}: unknown option {dotted}: {last} has no options of its own")
             last = name
         target[last] = _parse_value(dotted, value, kinds) if isinstance(value, str) else value
-    _refuse_unknown_nested(cls, data, path)
+    _check(data, [cls], path, [*_dotted_names(cls)])
     hooks: dict[Any, Any] = {float: lambda value: float(value) if type(value) is int else value}  # YAML's 5 is an int
     try:
         return dacite.from_dict(cls, data, dacite.Config(strict=True, type_hooks=hooks))
@@ -130,8 +134,13 @@ def _option_types(kinds: Iterable[Any], name: str) -> list[Any]:
         if dataclasses.is_dataclass(kind):  # an unknown name is an error later, in read_recipe
             found = get_type_hints(kind).get(name, Any)
         if found is not None:
-            return [*get_args(found)] if get_origin(found) in (UnionType, Union) else [found]
+            return _alternatives(found)
     return []
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """Return the types of a union, or the type itself."""
+    return [*get_args(kind)] if get_origin(kind) in (UnionType, Union) else [kind]
 
 
 def _parse_value(dotted: str, value: str, kinds: list[Any]) -> Any:
@@ -148,21 +157,84 @@ def _parse_value(dotted: str, value: str, kinds: list[Any]) -> Any:
         raise UserError(f"--{dotted} {value}: not readable as YAML: {error}") from None
 
 
-def refuse_unknown(data: Iterable[str], known: Collection[str], path: str | Path, where: str = "") -> None:
-    """Raise UserError for the first option of `data` that is not `known`, naming the nearest one that is."""
+def refuse_unknown(
+    data: Iterable[str], known: Collection[str], path: str | Path, where: str = "", dotted: Collection[str] = ()
+) -> None:
+    """Raise UserError for the first option of `data` that is not `known`, naming the nearest one.
+
+    Args:
+        data: the names of options that were given.
+        known: the names that may be given.
+        path: what the message begins with.
+        where: what the message has before these names.
+        dotted: names of options elsewhere in the recipe, with their sections, which are suggested too.
+    """
     for key in data:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {where}{near[0]}?" if near else "--help lists the options"
+            last = {name: name.rpartition(".")[2] for name in dotted}
+            near = difflib.get_close_matches(str(key), {*known, *last.values()}, n=1)
+            found = [where + name for name in near if name in known]
+            found = found or [name for name in last if last[name] in near]
+            hint = f"did you mean {' or '.join(found)}?" if found else "--help lists the options"
             raise UserError(f"{path}: unknown option {where}{key!s}: {hint}")
 
 
-def _refuse_unknown_nested(cls: type, data: Mapping[str, Any], path: str | Path, where: str = "") -> None:
-    known = get_type_hints(cls)
-    refuse_unknown(data, known, path, where)
-    for key, value in data.items():
-        if dataclasses.is_dataclass(known[key]) and isinstance(value, Mapping):
-            _refuse_unknown_nested(known[key], value, path, f"{where}{key}.")
+def _dotted_names(cls: type, where: str = "") -> Iterator[str]:
+    """Yield the names of all options of a recipe's dataclass with their sections, such as `corpus.path`."""
+    for name, kind in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            yield from _dotted_names(kind, f"{where}{name}.")
+        else:
+            yield where + name
+
+
+def _check(value: Any, kinds: Collection[Any], path: str | Path, dotted: Collection[str], name: str = "") -> None:
+    """Raise UserError for an unknown option in a value, or for a value that is of none of these kinds.
+
+    dacite checks this too, but its messages do not say what to write instead.
+
+    Args:
+        value: the value of an option, or the whole recipe.
+        kinds: the types that the option may have.
+        path: the recipe, for the message.
+        dotted: the names of all options of the recipe.
+        name: the name of the option; empty for the whole recipe.
+    """
+    for kind in kinds:
+        form, inner = get_origin(kind), get_args(kind)
+        plain = kind is Any or type(value) is kind or (kind is float and type(value) is int)
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            where = f"{name}." if name else ""
+            refuse_unknown(value, get_type_hints(kind), path, where, dotted)
+            parts = [(where + key, _option_types([kind], key), item) for key, item in value.items()]
+        elif form is list and isinstance(value, list):
+            parts = [(f"{name}[{number}]", _alternatives(inner[0]), item) for number, item in enumerate(value)]
+        elif form is dict and isinstance(value, dict):
+            parts = [(f"{name}.{key}", _alternatives(inner[1]), item) for key, item in value.items()]
+        elif plain or (form is Literal and value in inner):
+            parts = []
+        else:
+            continue
+        for part, types, item in parts:
+            _check(item, types, path, dotted, part)
+        return
+    raise UserError(f"{path}: {name}: {value!r:.60} is not {_what_to_write(value, kinds)}")
+
+
+def _what_to_write(value: Any, kinds: Collection[Any]) -> str:
+    """Say what values of these types look like, and how to write one in place of a wrong value."""
+    forms = dict.fromkeys(dict if dataclasses.is_dataclass(kind) else get_origin(kind) or kind for kind in kinds)
+    wanted = [KINDS[form] for form in forms if form in KINDS]
+    wanted += [f"one of {', '.join(get_args(kind))}" for kind in kinds if get_origin(kind) is Literal]
+    remedy = ""
+    if value is None:
+        remedy = ": remove it to have the default"
+    elif list in forms:
+        remedy = ": begin each item with a hyphen and a space" if isinstance(value, dict) else f": write [{value}]"
+    elif str in forms and not isinstance(value, list | dict):
+        remedy = ": put it in quotes"
+        remedy += ", because YAML reads yes as True and no as False" if isinstance(value, bool) else ""
+    return " or ".join(wanted) + remedy
 
 
 def require_at_least(section: str, options: Any, least: Mapping[str, float]) -> None:

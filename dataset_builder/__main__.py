@@ -16,6 +16,7 @@ from pathlib import Path
 
 from command_line.recipes import describe
 from hub.publish import publish_folder, require_upload
+from ner_sets.sets import files_of
 from open_ner.tools.errors import UserError, run
 from open_ner.tools.files import write_atomic
 from open_ner.tools.options import read_shard
@@ -31,6 +32,7 @@ from .shards import Shard
 from .teacher.journal import Journal
 from .teacher.journals import PassagesOf, open_journal, share_cost
 from .teacher.questions import Questioner
+from .teacher.records import ReplyCounts
 from .teacher.stage import estimate, extrapolate, fetch_replies
 
 
@@ -39,7 +41,10 @@ def main() -> None:
     args, config = parse_arguments()
     if args.push_to_hub:
         require_upload(args.push_to_hub)
-    load_set_configs(config.supervised)  # report mistakes before the teacher is paid
+    sets = load_set_configs(config.supervised)  # report mistakes before the teacher is paid
+    if args.stage in ("build", "all") and not args.dry_run and not args.preview:
+        for one in sets:
+            files_of(one, config.supervised.data_dir)
     Questioner(config.teacher)
     folder = Path(config.output_dir)
     if not config.corpus.named and (args.dry_run or args.preview or args.stage in ("passages", "annotate")):
@@ -60,8 +65,6 @@ def main() -> None:
     if args.preview:
         preview(config, folder, args.preview)
         return
-    if config.corpus.named and args.stage != "passages" and not args.shard:  # shards would all write the same file
-        keep_recipe(config, folder)
     if args.stage in ("annotate", "all") and config.corpus.named:
         ask_teacher(config, folder, args.shard, args.allow_incomplete)
     elif args.push_to_hub and config.corpus.named and config.teacher.model and not args.allow_incomplete:
@@ -72,6 +75,8 @@ def main() -> None:
         from .build import build  # imported here, because the other stages do not need pyarrow and datasets
 
         dataset = build(config, folder, finish=write_dataset_card)
+        if config.corpus.named:
+            keep_recipe(config, folder)
         print(f'dataset: {dataset}, read it with load_dataset("{dataset}")')
     if args.push_to_hub:
         dataset = Path(config.dataset_dir or folder / "dataset")
@@ -79,14 +84,25 @@ def main() -> None:
 
 
 def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_incomplete: bool) -> None:
-    """Run the stage `annotate` for all passages or those of a shard; exit with status 1 if a question stays open."""
+    """Run the stage `annotate` for all passages or those of a shard; exit with status 1 if a question stays open.
+
+    Whatever ends the stage, the recipe is kept if there is a reply to it. One that fails before that does not replace
+    the recipe of the replies in the journal. Shards keep none, because they would all write the same file.
+    """
     passages, teacher = StoredPassages(folder), config.teacher
+    if not shard and not (folder / "recipe.yaml").exists():
+        keep_recipe(config, folder)  # even if this process is killed
     with open_journal(folder, shard) as journal:
         if shard:
             passages, teacher = PassagesOf(passages, shard), share_cost(teacher, journal, shard)
             limit = "" if teacher.max_cost is None else f", for at most ${teacher.max_cost:.4f}: its part of max_cost"
             print(f"shard {shard}: {len(passages)} passages{limit}")
-        replies = fetch_replies(passages, journal, teacher)
+        before, replies = len(journal), ReplyCounts()
+        try:
+            replies = fetch_replies(passages, journal, teacher)
+        finally:
+            if not shard and (replies.known or len(journal) > before):
+                keep_recipe(config, folder)
         if journal.damaged:
             print(f"{journal.path}: ignored {journal.damaged} damaged lines and asked their questions again")
     print(f"replies: {replies}")

@@ -15,6 +15,7 @@ from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_json, write_json
 
 from .config import BuildConfig, ContaminationConfig, SupervisedConfig
+from .corpus.passages import REPORT
 from .dataset.figures import plot_all
 from .dataset.parts import Parts
 from .dataset.statistics import PAPER, BuiltConfig, describe_set, describe_types, summarize
@@ -65,7 +66,7 @@ def _statistics(
     config: BuildConfig, folder: Path, parts: Parts, built: dict[str, BuiltConfig], student: str
 ) -> BuildStatistics:
     """Return the content of stats.json: everything the card shows, without paths of this machine."""
-    report = folder / "passages.report.json"
+    report = folder / REPORT
     if config.corpus.named and not report.exists():
         raise UserError(f"{report} does not exist; run --stage passages again")
     asked = config.teacher.variants if config.corpus.named else []

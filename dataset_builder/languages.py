@@ -26,9 +26,9 @@ SCRIPTS = {
 SCRIPTS_OF = {code: names.split() for names, codes in SCRIPTS.items() for code in codes.split()}
 CHARACTERS_PER_WORD = 2  # in scripts without spaces; Chinese has fewer on average, Thai more
 
-CHARACTER = regex.compile(rf"(?=[{UNSPACED}])(?=[\p{{L}}\p{{N}}])\X")  # of a script without spaces
+UNSPACED_LETTER = regex.compile(rf"(?=[{UNSPACED}])(?=[\p{{L}}\p{{N}}])\X")  # of a script without spaces
 WORD = regex.compile(
-    rf"{CHARACTER.pattern}|(?![{UNSPACED}])[\p{{L}}\p{{N}}_](?:(?![{UNSPACED}])[\p{{L}}\p{{N}}\p{{M}}_])*"
+    rf"{UNSPACED_LETTER.pattern}|(?![{UNSPACED}])[\p{{L}}\p{{N}}_](?:(?![{UNSPACED}])[\p{{L}}\p{{N}}\p{{M}}_])*"
 )
 PLAIN_WORD = re.compile(r"\w+")  # the same words in texts without SPECIAL characters, but faster
 SPECIAL = re.compile("[\u0300-\u1fff\u2e80-\U0010ffff]")
@@ -49,7 +49,7 @@ def count_words(text: str) -> int:
     """Count the words of a text; where the script has no spaces, two characters count as one word."""
     if not SPECIAL.search(text):
         return len(text.split())
-    rest, characters = CHARACTER.subn(" ", text)
+    rest, characters = UNSPACED_LETTER.subn(" ", text)
     words = len(rest.split()) if not characters else len(WORD.findall(rest))
     return words + -(-characters // CHARACTERS_PER_WORD)
 
@@ -61,7 +61,7 @@ def split_words(text: str) -> list[str]:
 
 def words_in_units(words: Sequence[str], number: int) -> int:
     """Convert a number of words to items of `split_words`: twice as many if most of `words` are characters."""
-    characters = sum(map(bool, map(CHARACTER.match, words))) if SPECIAL.search("".join(words)) else 0
+    characters = sum(map(bool, map(UNSPACED_LETTER.match, words))) if SPECIAL.search("".join(words)) else 0
     return number * CHARACTERS_PER_WORD if 2 * characters > len(words) else number
 
 

@@ -12,7 +12,7 @@ from open_ner.tools.files import read_json, write_atomic, write_json
 
 from .licenses import conflicts, derive
 from .markdown import code, escape
-from .records import SCORERS, Comparison, RunResults, TrainingData, TrainingRecord, run_name
+from .records import SCORERS, Comparison, RunResults, Source, TrainingData, TrainingRecord, run_name
 from .results_tables import calibration_table, seen_types_table, suite_section
 from .training_tables import contamination_table, training_table
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 AGAINST_TEACHER = "results/against_teacher.json"  # in a student's folder
-BASELINE = ".baseline.json"  # suffix of the file of a baseline's results in a student's folder
+REFERENCE = ".baseline.json"  # suffix of the file of the reference's results in a student's folder
 TRAINING_DATA = "results/training_data.json"
 SECTION = "## Against the teacher\n\n"
 MODEL_TEMPLATE = Path(__file__).parent.parent / "model_card.md"
 
 
-def write_model_card(folder: Path, results: RunResults | None = None, baseline: RunResults | None = None) -> None:
+def write_model_card(folder: Path, results: RunResults | None = None, reference: RunResults | None = None) -> None:
     """Write a student's `README.md` from its training.json, types.json and all results in `results/`.
 
     Args:
         folder: the student's folder.
         results: results to add to `results/` first; they replace those of the same suite, protocol and decoding.
-        baseline: results of the model that `results` are compared with.
+        reference: results of the model that `results` are compared with.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -41,18 +41,18 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
         (folder / "results").mkdir(exist_ok=True)
         name = run_name(results["suite"], results["protocol"], results["decoding"])
         write_json(folder / "results" / f"{name}.json", public_value(results))
-        beside = folder / "results" / f"{name}{BASELINE}"
-        if baseline:
-            write_json(beside, public_value(baseline))
+        beside = folder / "results" / f"{name}{REFERENCE}"
+        if reference:
+            write_json(beside, public_value(reference))
         else:
             beside.unlink(missing_ok=True)
     runs, data = read_runs(folder), read_training_data(folder, training)
-    licenses, base = data["licenses"], hub_id(training["base_model"])
+    licenses, base, dataset = data["licenses"], hub_id(training, "base_model"), hub_id(training, "dataset")
     license_ = str(training["recipe"]["license"] or derive(licenses))
     metadata = ModelCardData(
         model_name=training["name"], license=license_, language=training.get("language") or None,
         library_name="transformers", pipeline_tag="text-generation",  # token-classification would load a random head
-        base_model=base, base_model_relation="finetune" if base else None, datasets=hub_id(training["dataset"]),
+        base_model=base, base_model_relation="finetune" if base else None, datasets=dataset,
         tags=["named-entity-recognition", "open-ner", "universal-ner"], metrics=["f1"],
         eval_results=[entry for run, _ in runs for entry in _eval_results(run)] or None,
     )  # fmt: skip
@@ -62,11 +62,11 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
     query = build_query("Marie Curie was born in Warsaw.", "city")
     card = ModelCard.from_template(
         metadata, template_path=str(MODEL_TEMPLATE),
-        name=escape(training["name"]), base_model=_link(training["base_model"], ""),
-        dataset=_link(training["dataset"], "datasets/"),
+        name=escape(training["name"]), base_model=_link(training["base_model"], base, ""),
+        dataset=_link(training["dataset"], dataset, "datasets/"),
         first_loss=losses[0], last_loss=losses[-1], language=escape(", ".join(training.get("language", []))),
         recipe=json.dumps(training["recipe"], indent=1), query=json.dumps(query, indent=4),
-        suites="\n\n".join(suite_section(run, baseline) for run, baseline in runs),
+        suites="\n\n".join(suite_section(run, reference) for run, reference in runs),
         calibration=calibration_table([run for run, _ in runs]), against_teacher=_against_teacher(folder),
         types=", ".join(escape(name) for name in options["types"]),
         training=training_table(training, data, len(types)),
@@ -79,12 +79,12 @@ def write_model_card(folder: Path, results: RunResults | None = None, baseline: 
 
 
 def read_runs(folder: Path) -> list[tuple[RunResults, RunResults | None]]:
-    """Return the results in a student's folder, each with those of its baseline if there are any."""
+    """Return the results in a student's folder, each with those of its reference if there are any."""
     runs = []
     for path in sorted((folder / "results").glob("*.json")):
         run = read_json(path)
-        if "benchmarks" in run and not path.name.endswith(BASELINE):
-            beside = path.with_name(f"{path.stem}{BASELINE}")
+        if "benchmarks" in run and not path.name.endswith(REFERENCE):
+            beside = path.with_name(f"{path.stem}{REFERENCE}")
             runs.append((run, read_json(beside) if beside.exists() else None))
     return runs
 
@@ -99,10 +99,17 @@ def read_training_data(folder: Path, training: TrainingRecord) -> TrainingData:
     path = folder / TRAINING_DATA
     if path.exists():
         return read_json(path)
+    wanted: list[tuple[Source, str, str]] = [
+        ("dataset", "stats.json", "dataset"),
+        ("base_model", "README.md", "model"),
+        ("dataset", "README.md", "dataset"),
+    ]
+    # a folder that is elsewhere now is not looked up on the Hub, where its name is somebody else's
+    local = [source for source, on_hub in training.get("on_hub", {}).items() if not on_hub]
+    gone = [source for source in local if not Path(training[source]).is_dir()]
     read = [
-        read_repository_file(training["dataset"], "stats.json", ["dataset"]),
-        read_repository_file(training["base_model"], "README.md", ["model"]),
-        read_repository_file(training["dataset"], "README.md", ["dataset"]),
+        None if source in gone else read_repository_file(training[source], file, [kind])
+        for source, file, kind in wanted
     ]
     stats, base, dataset = (part or {} for part in read)
     found: TrainingData = public_value({
@@ -132,9 +139,9 @@ def _license_text(license_name: str, data: TrainingData) -> str:
     return " ".join(parts)
 
 
-def _link(name: str, kind: str) -> str:
+def _link(name: str, repo_id: str | None, kind: str) -> str:
     """Return a link to a repository of the Hub, or the name of a local folder."""
-    return f"[{escape(name)}](https://huggingface.co/{kind}{name})" if hub_id(name) else f"`{code(name)}`"
+    return f"[{escape(name)}](https://huggingface.co/{kind}{repo_id})" if repo_id else f"`{code(name)}`"
 
 
 def write_against_teacher(folder: Path, comparison: Comparison, figure: Path) -> Path:
@@ -223,6 +230,16 @@ def _eval_results(results: RunResults) -> "list[EvalResult]":
     return entries
 
 
-def hub_id(name: str) -> str | None:
-    """Return a Hub id as it is, or None for a local folder, which the Hub's metadata must not contain."""
-    return None if Path(name).exists() or name.count("/") != 1 or name.startswith(("models/", "runs/")) else name
+def hub_id(training: TrainingRecord, source: Source) -> str | None:
+    """Return the Hub id of a student's dataset or base model; None for a local folder, which metadata must not name.
+
+    `on_hub` of training.json says which it is. Older files do not have it: what is no folder now counts as an id.
+    """
+    name = training[source]
+    on_hub = training["on_hub"][source] if "on_hub" in training else is_hub_id(name)
+    return name if on_hub else None
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is that of a repository of the Hub and not of a local folder."""
+    return not (Path(name).exists() or name.count("/") != 1 or name.startswith(("models/", "runs/")))

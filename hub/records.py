@@ -8,6 +8,7 @@ Scorer = Literal["official", "strict", "partial", "type-only", "boundary-only"]
 SCORERS: tuple[Scorer, ...] = get_args(Scorer)
 MAIN: tuple[Literal["official", "strict"], ...] = ("official", "strict")
 Scalar = str | int | float | bool | None
+Source = Literal["base_model", "dataset"]  # of a student
 
 
 class Scores(TypedDict):
@@ -31,7 +32,7 @@ class MeanScore(TypedDict):
 
 
 class Gain(TypedDict):
-    """Difference in F1 from a baseline with its 95 % paired bootstrap interval."""
+    """Difference in F1 from a reference with its 95 % paired bootstrap interval."""
 
     gain: float
     interval: list[float]
@@ -92,6 +93,7 @@ class ModelRecord(TypedDict):
     base_url: NotRequired[str | None]
     baseline: NotRequired[str | None]
     prompt: NotRequired[list[str | None] | None]
+    parameters: NotRequired[dict[str, Any]]  # of the requests to an endpoint, beside the length limit
     served_as: NotRequired[list[str]]
     selection: NotRequired[dict[str, float | str | None]]  # saved options of the decoding `flat`
 
@@ -206,6 +208,7 @@ class TrainingRecord(TypedDict):
     name: str
     base_model: str
     dataset: str
+    on_hub: NotRequired[dict[Source, bool]]  # whether each was read from the Hub and not from a folder
     language: NotRequired[list[str]]  # of the dataset, from its card
     hardware: NotRequired[str]
     trained_on: dict[str, int]

@@ -1,5 +1,6 @@
 """Results as Markdown tables: scores of runs, beside published ones, and their calibration."""
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import cast
@@ -49,12 +50,17 @@ def markdown_table(runs: list[RunResults]) -> str:
 def run_label(run: RunResults, runs: list[RunResults]) -> str:
     """Return a run's name in a table: its model, and what sets it apart from the others.
 
-    This is its protocol and its decoding if they are not those of all, and the revision of its weights if others have
-    the same name.
+    This is its protocol and its decoding if they are not those of all. If others have the same name, it is how the
+    model was asked, if they were asked in another way, and the revision of its weights, if they have other ones.
     """
     model = run["model"]
     apart = [f"{name} {run[name]}" for name in ("protocol", "decoding") if len({each[name] for each in runs}) > 1]
-    if len({each["model"].get("revision") for each in runs if each["model"]["id"] == model["id"]}) > 1:
+    namesakes = [each["model"] for each in runs if each["model"]["id"] == model["id"]]
+    for name in ("baseline", "base_url", "parameters"):
+        if model.get(name) and any(other.get(name) != model.get(name) for other in namesakes):
+            shown = json.dumps(model.get(name)) if name == "parameters" else model.get(name)
+            apart.append(f"{name} {shown}")
+    if len({other.get("revision") for other in namesakes}) > 1:
         apart.append(f"revision {(model.get('revision') or 'unknown')[:8]}")
     return model["id"] + (f" ({', '.join(apart)})" if apart else "")
 
@@ -90,7 +96,7 @@ def beside_published(runs: list[RunResults], published: Published) -> str:
         known = [value for value in found if value is not None]
         mean = sum(known) / len(known) if len(known) == len(names) else None
         note = "measured here" + (", on samples" if samples(run) else "")
-        rows.append((escape(run["model"]["id"]), [*found, mean], note))
+        rows.append((escape(run_label(run, runs)), [*found, mean], note))
     for row in published["rows"]:
         note = f"published, {row['source']}" + (f"; {row['note']}" if "note" in row else "")
         rows.append((row["model"], [*row["f1"], row.get("average")], note))
@@ -109,9 +115,9 @@ def table_row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def suite_section(run: RunResults, baseline: RunResults | None) -> str:
-    """Write the results of one run under a heading, beside those of its baseline and the published ones."""
-    runs = [baseline, run] if baseline else [run]
+def suite_section(run: RunResults, reference: RunResults | None) -> str:
+    """Write the results of one run under a heading, beside those of its reference and the published ones."""
+    runs = [reference, run] if reference else [run]
     parts = [
         f"### {escape(run['suite'])}, protocol {escape(run['protocol'])}, {escape(run['decoding'])} decoding",
         markdown_table(runs),

@@ -34,15 +34,27 @@ class SetPassage:
     row: Row = field(default_factory=dict)  # as in the file
 
 
+def find_files(path: str, folder: str | Path) -> list[Path]:
+    """Return the file of this path in a folder, or the files of a glob pattern."""
+    pattern = str(Path(folder) / path)
+    return [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
+
+
+def files_of(config: SetConfig, data_dir: str) -> list[Path]:
+    """Return the files of a set in `data_dir`, none for a dataset of the Hub. Raises UserError if they are missing."""
+    files = find_files(config.path, data_dir)
+    if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
+        pattern = Path(data_dir) / config.path
+        raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir above it")
+    return files
+
+
 def read_set(config: SetConfig, data_dir: str) -> Iterator[SetPassage]:
     """Yield the passages of a set: from its files in `data_dir`, or from the Hub if there are none.
 
     Raises UserError if the set cannot be read.
     """
-    pattern = str(Path(data_dir) / config.path)
-    files = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
-    if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
-        raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir above it")
+    files = files_of(config, data_dir)
     sources = [open_rows(config, file) for file in files or [config.path]]
     shape = None
     if config.format != "offsets":  # the shape depends on all tags of the set

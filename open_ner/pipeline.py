@@ -140,10 +140,12 @@ class OpenNERPipeline(Pipeline):
                 size = f"{len(inputs)} texts" if isinstance(inputs, list) else "an input that is not a list of texts"
                 raise ValueError(f"types has {len(types)} lists of types for {size}: give one for each text")
             inputs = [_TypedText(text, read_queries(own)) for text, own in zip(inputs, types, strict=True)]
-            types, asked = None, dict.fromkeys(name for text in inputs for name in text.queries)
+            types = None
+            asked: Collection[str] = dict.fromkeys(name for text in inputs for name in text.queries)
         else:
             types = self._preprocess_params.get("queries", self.defaults["types"]) if types is None else types
-            types = asked = read_queries(types)
+            types = read_queries(types)
+            asked = types
         threshold = kwargs.get("threshold")
         check_thresholds(self._postprocess_params.get("threshold") if threshold is None else threshold, asked)
         if self._batch_size is None:
@@ -205,9 +207,15 @@ class OpenNERPipeline(Pipeline):
 
 
 def iterate(inputs: Any) -> Iterator[Any]:
-    """Iterate over inputs; a torch Dataset with a length is read by index, because its iterator does not stop."""
+    """Iterate over inputs. Those with a length but no iterator of their own, as torch Datasets, are read by index.
+
+    Python's iterator over these would not stop. What has an iterator is not read by index, because it may have other
+    keys than 0, 1, 2, ...: a pandas Series keeps its keys when it is filtered or sorted.
+    """
     get = getattr(inputs, "__getitem__", None)
-    return map(get, range(len(inputs))) if get and isinstance(inputs, Sized) else iter(inputs)
+    if get and isinstance(inputs, Sized) and not isinstance(inputs, Iterable):
+        return map(get, range(len(inputs)))
+    return iter(inputs)
 
 
 def saved_defaults(config: object) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """LoRA and QLoRA options of TRL's ModelConfig: quantize the base model, merge the adapter into full weights."""
 
+import re
 from copy import deepcopy
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+import torch
+from torch.nn import Linear
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from trl import ModelConfig, get_quantization_config
 
 from command_line.pretrained import load_or_explain
 from open_ner.tools.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
 
 
@@ -32,7 +34,31 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
     return get_quantization_config(model_config)
 
 
-def merge_adapter(model: "PeftModel", state: dict[str, "torch.Tensor"], model_config: ModelConfig) -> PreTrainedModel:
+def check_targets(model_config: ModelConfig) -> None:
+    """Raise UserError if `lora_target_modules` names modules that the student does not have; loads no weights.
+
+    As in peft, a list has the ends of modules' names, and a single string is a regular expression of whole names.
+    """
+    targets = model_config.lora_target_modules
+    if not model_config.use_peft or not targets or targets == "all-linear":
+        return
+    name = str(model_config.model_name_or_path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            load_or_explain(AutoConfig, name, revision=model_config.model_revision)
+        )
+    modules = [module for module, _ in model.named_modules() if module]
+    if isinstance(targets, str):
+        unknown = [] if any(re.fullmatch(targets, module) for module in modules) else [targets]
+    else:
+        unknown = [end for end in targets if not any(f".{module}".endswith(f".{end}") for module in modules)]
+    if unknown:
+        linear = {module.rpartition(".")[2] for module, kind in model.named_modules() if isinstance(kind, Linear)}
+        hint = f"give several of {', '.join(sorted(linear))}, or all-linear, or a regular expression of whole names"
+        raise UserError(f"lora_target_modules {unknown[0]!r}: {name} has no such module: {hint}")
+
+
+def merge_adapter(model: "PeftModel", state: dict[str, torch.Tensor], model_config: ModelConfig) -> PreTrainedModel:
     """Load the base model again, on CPU in the training dtype, and merge a trained adapter into it.
 
     The base weights in `model` cannot be used, because they may be quantized or sharded.

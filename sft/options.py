@@ -25,6 +25,7 @@ UNUSED = {  # options of SFTConfig that would have no effect, and what to do ins
     "hub_strategy": "the finished student is uploaded",
     "hub_always_push": "the finished student is uploaded",
 }
+METRICS = ("entity_f1", "entity_precision", "entity_recall", "loss")  # what an evaluation during training measures
 
 
 @dataclass
@@ -74,6 +75,10 @@ def check_options(script: ScriptArguments, config: "SFTConfig", model_config: "M
     for name in ("max_conversations", "eval_passages", "early_stopping_patience", "cpu_threads"):
         if (number := getattr(script, name)) is not None and number < 1:
             raise UserError(f"{name} {number}: give a number of at least 1, or leave it out")
+    check_numbers(config, model_config)
+    metric = config.metric_for_best_model
+    if config.eval_strategy != "no" and metric and metric.removeprefix("eval_") not in METRICS:
+        raise UserError(f"metric_for_best_model {metric}: choose from {', '.join(METRICS)}")
     if config.completion_only_loss is False:
         raise UserError("completion_only_loss: the loss covers answers only; remove it")
     if script.branches and (config.packing or config.eval_packing):
@@ -89,3 +94,14 @@ def check_options(script: ScriptArguments, config: "SFTConfig", model_config: "M
             "early_stopping_patience needs the best checkpoint: set load_best_model_at_end: true, "
             "metric_for_best_model: entity_f1 and a save_total_limit"
         )
+
+
+def check_numbers(config: "SFTConfig", model_config: "ModelConfig") -> None:
+    """Raise UserError for a number out of range, which the Trainer would notice late or not at all."""
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if (number := getattr(config, name)) < 1:
+            raise UserError(f"{name} {number}: give a number of at least 1")
+    if config.num_train_epochs <= 0 and config.max_steps <= 0:
+        raise UserError(f"num_train_epochs {config.num_train_epochs:g}: give a number above 0, or max_steps")
+    if model_config.use_peft and model_config.lora_r < 1:
+        raise UserError(f"lora_r {model_config.lora_r}: give a number of at least 1")

@@ -175,7 +175,7 @@ def test_a_protocol_changes_what_is_asked(tmp_path: Path) -> None:
     assert [query.type for query in load(tmp_path, recipe).passages[0].queries] == ["city", "country", "misc"]
     with pytest.raises(UserError, match=r"protocols\.p\.color"):
         load(tmp_path, "path: b.jsonl\nformat: offsets\nprotocols: {p: {color: red}}\n")
-    with pytest.raises(UserError, match='"drop" - should be "list"'):
+    with pytest.raises(UserError, match=r"drop: 'misc' is not a list: write \[misc\]"):
         load(tmp_path, "path: b.jsonl\nformat: offsets\nprotocols: {p: {drop: misc}}\n")
 
 

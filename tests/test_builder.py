@@ -447,9 +447,9 @@ def test_replies_of_todays_models_are_read_or_named(workplace: Path) -> None:
             choice["message"]["content"] = [{"type": "thinking", "thinking": []}, {"type": "text", "text": pairs}]
         return {"body": body}
 
-    broke = {"error": {"message": "Insufficient credits for k-9", "code": 402}}
+    broke = {"error": {"message": "Insufficient credits for key-of-nobody", "code": 402}}
     with FakeTeacher(lambda request: {"body": broke}) as endpoint:
-        ended = build(*your_recipe(workplace, endpoint.base_url), "--stage", "all", cwd=workplace, key="k-9")
+        ended = build(*your_recipe(workplace, endpoint.base_url), "--stage", "all", cwd=workplace, key="key-of-nobody")
     assert ended.returncode == 2 and ended.stderr.strip().endswith("is used up: Insufficient credits for ***")
     assert len(endpoint.requests) == 1
     with FakeTeacher(answer) as endpoint:

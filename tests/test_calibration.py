@@ -209,6 +209,24 @@ def test_predictions_of_another_decoding_or_of_earlier_weights_are_refused(
     main()
 
 
+def test_a_fit_on_a_sample_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    predictions = tmp_path / "held_out-p-free" / "predictions.jsonl"
+    predictions.parent.mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    predictions.write_text("\n".join(map(json.dumps, drawn_lines(2.0, -0.5, 40))))
+    part = {"official": {"f1": 0.5}, "strict": None, "n_queries": 40, "parse_failures": 0}
+    part["sampled"] = {"passages": 40, "of": 300, "seed": 42}
+    results = {"model": {"id": "m"}, "suite": "held_out", "protocol": "p", "decoding": "free", "hardware": "CPU"}
+    predictions.with_name("results.json").write_text(
+        json.dumps({**results, "seed": 42, "benchmarks": {"held_out": part}})
+    )
+    monkeypatch.setattr(sys, "argv", ["calibration", "--predictions", str(predictions), "--model", str(tmp_path)])
+    main()
+    assert "has samples only (held_out: 40 of 300 passages): a run without --limit" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [

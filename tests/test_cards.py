@@ -64,6 +64,19 @@ def test_a_license_that_was_given_stands_and_without_one_it_is_derived(
     assert ModelCard.load(student / "README.md").data.license == stated
 
 
+@pytest.mark.parametrize("on_hub", [True, False, None])
+def test_a_folder_that_was_renamed_is_no_repository_of_somebody_else(on_hub: bool | None, student: Path) -> None:
+    training = json.loads((student / "training.json").read_text())
+    if on_hub is not None:  # older files do not say it
+        training["on_hub"] = {"base_model": True, "dataset": on_hub}
+    (student / "training.json").write_text(json.dumps(training))
+    write_model_card(student)
+    card = (student / "README.md").read_text()
+    assert ("https://huggingface.co/datasets/org/data" in card) == (on_hub is not False)
+    data = ModelCard.load(student / "README.md").data
+    assert data.base_model == "org/base" and data.datasets == (None if on_hub is False else "org/data")
+
+
 def test_what_an_unreachable_hub_did_not_say_is_read_for_the_next_card(
     student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from open_ner.tools.errors import UserError, run
+from open_ner.tools.errors import UserError, readable_weights, run
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,6 +28,12 @@ def raising(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "No space left on device at /x/y"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "denied at /x: check its permissions or write"),
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"),
+            1,
+            "Not a directory at /x/y: a file is where a",
+        ),
+        (FileExistsError(errno.EEXIST, "File exists", "/x"), 1, "File exists at /x: a file is where a folder"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left on the disk"),
     ],
 )
@@ -39,6 +45,13 @@ def test_each_end_has_its_status_and_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert left.value.code == status
     assert len(lines) == 1 and said in lines[0]
+
+
+def test_a_device_that_torch_was_not_built_for_is_a_wrong_value() -> None:
+    with pytest.raises(ValueError, match="choose another device, such as cpu"), readable_weights():
+        raise AssertionError("Torch not compiled with CUDA enabled")
+    with pytest.raises(AssertionError), readable_weights():
+        raise AssertionError("a bug")
 
 
 def test_a_bug_keeps_its_traceback() -> None:

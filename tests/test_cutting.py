@@ -85,7 +85,7 @@ def test_pieces_cover_the_document_in_whole_words_within_the_limit(
             text = document[start:end]
             assert text == text.strip() and all(may_cut(document, position) for position in (start, end))
             assert tokens == len(tokenizer.encode(text, add_special_tokens=False))
-            assert tokens <= limit or len(cutting.CHARACTER.findall(text)) == 1 or not UNSPACED.search(text)
+            assert tokens <= limit or len(cutting.SMALLEST_PART.findall(text)) == 1 or not UNSPACED.search(text)
             assert tokens <= limit or len(text.split()) == 1
 
 
@@ -113,12 +113,12 @@ THAI = "ผู้ว่าราชการกรุงเทพมหานค
 
 @pytest.mark.parametrize("text", [CHINESE, JAPANESE, THAI])
 def test_scripts_without_spaces_are_cut_between_phrases(text: str) -> None:
-    phrases = [match[0] for match in cutting.WORD.finditer(text)]
+    phrases = [match[0] for match in cutting.PHRASE.finditer(text)]
     longest = max(len(GPT2.encode(phrase, add_special_tokens=False)) for phrase in phrases) + cutting.MARGIN
     document = f"{text} " * 20
     found = cut(GPT2, longest, document)
     assert len(found) > 10 and max(tokens for *_, tokens in found) <= longest
-    whole = [match.span() for match in cutting.WORD.finditer(document)]
+    whole = [match.span() for match in cutting.PHRASE.finditer(document)]
     assert {start for start, _, _ in found} <= {start for start, _ in whole}
 
 

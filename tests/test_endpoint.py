@@ -21,6 +21,7 @@ from dataset_builder.teacher.http_errors import (
     RateLimited,
     RequestRejected,
     TransientError,
+    mask,
     read_error,
     retry_after,
 )
@@ -55,6 +56,12 @@ def complete(answer: Any, **options: Any) -> Any:
 
 def error(message: Any, code: Any = None) -> dict[str, Any]:
     return {"error": {"message": message, "code": code}}
+
+
+def test_a_key_that_is_no_secret_masks_no_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mask(f"{KEY} has no  proxy", TeacherConfig()) == "*** has no proxy"
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    assert mask("no proxy", TeacherConfig()) == "no proxy"
 
 
 @pytest.mark.parametrize(

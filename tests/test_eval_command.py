@@ -218,8 +218,9 @@ def test_nothing_private_is_in_the_files_of_a_run(tiny_student: Path, tmp_path: 
         assert not [word for word in private if word in content], path
 
 
+@pytest.mark.parametrize("with_tokenizer", [True, False])
 def test_an_adapter_is_scored_with_the_saved_defaults_of_its_base(
-    tuned_student: Path, learned: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    with_tokenizer: bool, tuned_student: Path, learned: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     base, adapter = tmp_path / "base" / "model", tmp_path / "adapter" / "model"
@@ -228,7 +229,8 @@ def test_an_adapter_is_scored_with_the_saved_defaults_of_its_base(
     (base / "config.json").write_text(json.dumps({**config, "open_ner": {"temperature": 2.0}}))
     lora = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora).save_pretrained(adapter)
-    AutoTokenizer.from_pretrained(base).save_pretrained(adapter)
+    if with_tokenizer:  # else it is that of the base
+        AutoTokenizer.from_pretrained(base).save_pretrained(adapter)
     monkeypatch.chdir(ROOT)
     for decoding in ("free", "flat"):
         arguments = [*learned, "--limit", "2", "--max_new_tokens", "24", "--decoding", decoding]
@@ -281,7 +283,7 @@ def test_an_endpoint_and_a_student_are_scored_side_by_side(tiny_student: Path, t
     results = json.loads((tmp_path / "gpt--teacher" / "sample-sample-free" / "results.json").read_text())
     assert results["model"] == {
         "id": "gpt/teacher", "revision": None, "kind": "endpoint", "base_url": server.base_url,
-        "served_as": ["gpt/teacher"],
+        "parameters": {"temperature": 0.0}, "served_as": ["gpt/teacher"],
     }  # fmt: skip
     assert results["benchmarks"]["sample"]["parse_failures"] == 0 and results["calibration"] is None
     assert not any("sk-secret" in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())

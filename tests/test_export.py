@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, load_dataset
 
 from dataset_builder.export.__main__ import main
-from dataset_builder.export.passages import Tally, read_passages
+from dataset_builder.export.passages import Tally, find_passages, read_passages
 from dataset_builder.uniner_distill import features_of
 from ner_sets.mentions import decode_tags
 from open_ner.tools.errors import UserError
@@ -156,8 +156,23 @@ def test_human_annotated_passages_are_not_left_out_in_silence(
 def test_ids_with_a_number_sign_stay_as_they_are() -> None:
     given = [("x#1", "a"), ("x#2", "b"), ("x#3", "b"), ("p@2", "c"), ("p@2#2", "c"), ("p@2#3", "c"), ("p@2#4", "d")]
     rows = [{"id": name, "text": text, "entities": [], "negatives": [name]} for name, text in given]
-    found = {passage.id: passage.negatives for passage in read_passages(rows, None, Tally())}
+    found = {passage.id: passage.negatives for passage in read_passages(rows, find_passages(rows), None, Tally())}
     assert found == {name: [name] for name in ("x#1", "x#2", "x#3", "p@2#4")} | {"p@2": ["p@2", "p@2#2", "p@2#3"]}
+
+
+def test_the_draws_of_a_passage_are_one_passage() -> None:
+    ada, paris = mentions(NESTED, ("Ada", "person"), ("Paris", "city"))
+    given = [
+        ("p", NESTED, [ada], ["date"]), ("p#2", NESTED, [], ["river"]), ("mail@2", INSIDE, [], ["drug"]),
+        ("p@2", NESTED, [ada, paris], ["river", "food"]), ("p@2#2", NESTED, [{**paris, "text": "Rome"}], []),
+        ("p@3", INSIDE, [], ["another text"]),
+    ]  # fmt: skip
+    rows = [{"id": name, "text": text, "entities": e, "negatives": n} for name, text, e, n in given]
+    tally = Tally()
+    first, second, third = read_passages(rows, find_passages(rows), None, tally)
+    assert (first.id, first.mentions, first.negatives) == ("p", [ada, paris], ["date", "river", "food"])
+    assert (second.id, second.negatives, third.id, third.negatives) == ("mail@2", ["drug"], "p@3", ["another text"])
+    assert tally.counts["entities_read"] == 3 and [one.reason for one in tally.rejects] == ["span_not_in_text"]
 
 
 def test_gliner_trains_a_step(export: Any, tmp_path: Path) -> None:

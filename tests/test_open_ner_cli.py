@@ -279,6 +279,7 @@ def test_a_reader_that_exits_early_is_not_a_users_mistake(monkeypatch: pytest.Mo
         (["x", "--model", "STUDENT", "--max_new_tokens", "0"], "max_new_tokens=0"),
         (["x", "--base_url", "http://127.0.0.1:1/v1", "--max_new_tokens", "0"], "max_new_tokens=0"),
         (["x", "--model", "STUDENT", "--device", "nowhere"], "nowhere"),
+        (["x", "--model", "STUDENT", "--device", "cuda:99"], "check name, files and device"),
         (["x", "--model", "STUDENT", "--file", "a.txt"], "beside --file"),
         (["x", "--model", "STUDENT", "--jsonl"], "beside --jsonl"),
         (["--model", "STUDENT", "--jsonl", "--file", "a", "b"], "reads one file"),

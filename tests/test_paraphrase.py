@@ -8,6 +8,8 @@ from zero_shot.figures import plot_paraphrases
 from zero_shot.report import paraphrase_table
 from zero_shot.scoring import compare, paraphrases
 
+RUN = {"protocol": "uniner", "decoding": "free"}
+
 
 def line(passage: int, kind: str, wording: int, right: bool) -> dict:
     asked = {"asked": f"{kind} {wording}", "wording": wording} if wording else {}
@@ -53,7 +55,7 @@ def test_nothing_paraphrased_is_none_and_types_without_wordings_are_left_out() -
 
 
 def test_the_table_and_the_figure_show_the_spread(tmp_path: Path) -> None:
-    run = {"model": {"id": "m|n"}, "benchmarks": {"b": {"paraphrases": paraphrases(lines())}, "c": {}}}
+    run = {**RUN, "model": {"id": "m|n"}, "benchmarks": {"b": {"paraphrases": paraphrases(lines())}, "c": {}}}
     table = paraphrase_table(run)
     assert "m\\|n" in table and "| b | strict | 100.0 | 75.0 | 20.4 | 50.0 | 100.0 | city |" in table
     plot_paraphrases([run], tmp_path / "p.png")
@@ -66,7 +68,7 @@ def test_the_table_and_the_figure_show_the_spread(tmp_path: Path) -> None:
 def test_two_runs_of_one_name_have_places_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr("zero_shot.figures.save", lambda figure, path: drawn.append(figure))
-    run = {"model": {"id": "m"}, "benchmarks": {"b": {"paraphrases": paraphrases(lines())}}}
+    run = {**RUN, "model": {"id": "m"}, "benchmarks": {"b": {"paraphrases": paraphrases(lines())}}}
     plot_paraphrases([run, run], tmp_path / "p.png")
     [axes] = drawn[0].axes
     assert len({line.get_xdata()[0] for line in axes.get_lines()}) == 2

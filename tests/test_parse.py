@@ -148,6 +148,21 @@ def test_only_the_passage_tells_entities_from_types_between_single_strings() -> 
     assert parse_reply('{"company": "Acme", "city": "Rome"}', passage="A company: Acme.") == "malformed_list"
 
 
+def test_names_of_fields_are_no_types() -> None:
+    passage = "Ada took Aspirin in Rome."
+    for reply in (
+        '{"drug": [{"text": "Aspirin"}]}', '[{"type": "drug", "entity": ["Aspirin"]}]',
+        '{"drug": [{"name": "Aspirin", "start": 9}], "person": []}',
+    ):  # fmt: skip
+        assert parse_reply(reply, passage=passage) == [("Aspirin", "drug")]
+    for reply in (
+        '[{"text": "Ada", "label": null}]', '[{"text": "Ada"}]', '[{"entity": null, "type": "person"}]',
+        '{"entity": ["Ada"], "type": ["person"]}', '{"entities": [{"text": "Ada"}]}',
+    ):  # fmt: skip
+        assert parse_reply(reply, passage=passage) == "malformed_list"
+    assert parse_reply('{"name": ["Ada"], "category": []}', passage=passage) == [("Ada", "name")]
+
+
 def test_code_in_a_reply_is_text() -> None:
     code = "__import__('os').abort()"
     assert parse_reply(f'[("{code}", "code")]') == [(code, "code")]

@@ -123,6 +123,13 @@ def test_another_run_overwrites_nothing_unless_told(tmp_path: Path, is_finished:
     assert predict(Echo(), [benchmark(3)], replacing, folder, overwrite=True).folder == folder
 
 
+def test_a_run_that_failed_before_its_first_passage_keeps_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        predict(Echo(stop_after=0), [benchmark(3)], SUITE, tmp_path / "s")
+    other = SuiteConfig(name="s", benchmarks=["b"], protocol="p", seed=1)
+    assert predict(Echo(), [benchmark(3)], other, tmp_path / "s").folder == tmp_path / "s"
+
+
 def test_predictions_outlive_a_failure_before_the_results_are_written(tmp_path: Path) -> None:
     run = predict(Echo(), [benchmark(3)], SUITE, tmp_path)
     asker = Echo()

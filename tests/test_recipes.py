@@ -294,6 +294,37 @@ def test_wrong_values_are_named(content: str, message: str, tmp_path: Path) -> N
         read_recipe(BuildConfig, recipe)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("corpus: {sources: {path: a.jsonl}}", "corpus.sources: {'path': 'a.jsonl'} is not a list: begin each item"),
+        ("corpus: {sources: [a.jsonl]}", "corpus.sources[0]: 'a.jsonl' is not a mapping"),
+        (
+            "corpus: {sources: [{paht: a}]}",
+            "unknown option corpus.sources[0].paht: did you mean corpus.sources[0].path",
+        ),
+        ("supervised: {sets: wikigold}", "supervised.sets: 'wikigold' is not a list: write [wikigold]"),
+        ("teacher: {variants: [typo]}", "teacher.variants[0]: 'typo' is not one of type, definition, closed"),
+        ("teacher: {prompts: my.jinja}", "teacher.prompts: 'my.jinja' is not a mapping {NAME: VALUE}"),
+        (
+            "corpus: {path: x, language: no}",
+            "corpus.language: False is not text: put it in quotes, because YAML",
+        ),
+        ("corpus: {path: 3}", "corpus.path: 3 is not text: put it in quotes"),
+        ("corpus: {path: x, max_tokens: yes}", "corpus.max_tokens: True is not a whole number"),
+        ("corpus: {path: x, max_markup: true}", "corpus.max_markup: True is not a number"),
+        ("corpus: {path: x, max_tokens: null}", "corpus.max_tokens: None is not a whole number: remove it"),
+        ("sample: 3", "unknown option sample: did you mean corpus.sample?"),
+        ("seed: 3", "unknown option seed: did you mean corpus.seed or dataset.seed?"),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_what_to_write(content: str, said: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(content)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_recipe(BuildConfig, recipe)
+
+
 def test_options_on_the_command_line_have_the_last_word(tmp_path: Path) -> None:
     overrides = parse_overrides(["--corpus.path", "mine.jsonl", "--dataset.negative_ratio=2"])
     config = read_recipe(BuildConfig, RECIPES / "build" / "sample.yaml", overrides)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from command_line.recipes import read_yaml
+from hub.markdown import escape
 from hub.model_card import write_eval_results
 from hub.results_tables import PUBLISHED, beside_published, markdown_table, read_published
 from open_ner.tools.errors import UserError
@@ -79,6 +80,25 @@ def test_students_of_one_name_are_told_apart_by_the_revision_of_their_weights() 
     table = markdown_table([first, second])
     assert "| model (revision 01234567) |" in table and "| model (revision ba987654) |" in table
     assert "revision" not in markdown_table([first, first])
+
+
+@pytest.mark.parametrize(
+    ("asked", "labels"),
+    [
+        ([{"baseline": "one"}, {"baseline": "two"}], ["model (baseline one)", "model (baseline two)"]),
+        ([{}, {"baseline": "two"}], ["model", "model (baseline two)"]),
+        ([{"parameters": {"top_p": 1}}] * 2, ["model", "model"]),
+        ([{"parameters": {"top_p": 1}}, {}], ['model (parameters {"top_p": 1})', "model"]),
+    ],
+)
+def test_one_model_that_is_asked_in_several_ways_is_told_apart_by_them(asked: list[dict], labels: list[str]) -> None:
+    runs = [results("model", 3, NAMES) for _ in asked]
+    for run, way in zip(runs, asked, strict=True):
+        run["model"] |= way
+    runs[1]["gains"] = {"all: strict": {"gain": 0.5, "interval": [0.4, 0.6]}}
+    tables = markdown_table(runs), beside_published(runs, read_published(runs))
+    assert all(f"| {escape(label)} |" in table for label in labels for table in tables)
+    assert f"Gain of {escape(labels[1])} over {escape(labels[0])}" in tables[0]
 
 
 def test_published_averages_are_those_of_their_rows() -> None:
@@ -165,6 +185,21 @@ def test_there_is_no_gain_over_a_run_that_was_asked_something_else(
     for name, value in changes.items():
         assert f"| tuned ({name} {value}) | b |" in printed
     assert ("| tuned | b |" in printed) == (not changes)
+
+
+def test_there_is_no_gain_of_a_sample_over_the_whole(tmp_path: Path, capsys: Any) -> None:
+    for name, of in (("base", 6), ("tuned", 3)):
+        (folder := tmp_path / name).mkdir()
+        (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines("b", 3, of))))
+        run = results(name, 3, ["b"], suite="mine")
+        run["benchmarks"]["b"]["sampled"] = {"passages": 3, "of": 6, "seed": 42} if name == "tuned" else None
+        (folder / "results.json").write_text(json.dumps(run))
+    compare_files([tmp_path / name / "results.json" for name in ("base", "tuned")])
+    printed = capsys.readouterr().out
+    said = "the gain of tuned over base is left out: b was asked on 3 passages (seed 42), not on all passages"
+    assert said in printed and "Gain of" not in printed
+    compare_files([tmp_path / "tuned" / "results.json"] * 2)
+    assert "Gain of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

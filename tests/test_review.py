@@ -23,9 +23,8 @@ from dataset_builder.corpus.sources import text_sha256
 from dataset_builder.review.anchor import Region, anchor
 from dataset_builder.review.changes import compare
 from ner_sets.benchmarks import read_passages
-from ner_sets.config import AnnotatedSetConfig, BenchmarkConfig
+from ner_sets.config import BenchmarkConfig
 from ner_sets.mentions import Mention
-from ner_sets.sets import read_set
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_jsonl, write_jsonl
 
@@ -137,6 +136,33 @@ def test_a_review_is_drawn_once_and_the_next_one_has_other_passages(run: Path, c
     assert len(list(read_jsonl(run / "review" / "held_out.jsonl"))) == len(TEXTS)
 
 
+def test_a_review_of_all_passages_warns_and_can_be_drawn_again(run: Path, command: Command) -> None:
+    recipe, export = run.parent / "recipe.yaml", ["export", "--run", run, "--to", "jsonl", "--sample"]
+    printed = command(review, *export, 99)
+    assert re.search(f"warning: no passage with a span is left .* delete {run / 'review'}, and export again", printed)
+    with pytest.raises(UserError, match="all annotations were rejected: .*'under_review': 14"):
+        command(builder, "--config", recipe, "--stage", "build")
+    with pytest.raises(UserError, match="no passage to draw; not drawn by reason: {'under_review': 14}"):
+        command(review, *export, 4, "--review", run / "two")
+    shutil.rmtree(run / "review")
+    assert "warning" not in command(review, *export, 4)
+    command(builder, "--config", recipe, "--stage", "build")
+
+
+def test_a_command_that_fails_leaves_the_recipe_of_the_replies(
+    run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    recipe, kept = run.parent / "recipe.yaml", (run / "recipe.yaml").read_bytes()
+    other = ["--model", "other", "--teacher.recorded", "null", "--teacher.recorded_by", ""]
+    for stage in ("build", "annotate"):
+        with pytest.raises(UserError, match="no type reply|OPENAI_API_KEY is not set"):
+            command(builder, "--config", recipe, "--stage", stage, *other)
+        assert (run / "recipe.yaml").read_bytes() == kept
+    command(builder, "--config", recipe, "--stage", "build", "--dataset.validation_one_in", 3)
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["dataset"]["validation_one_in"] == 3
+
+
 def test_corrections_become_gold_and_every_change_is_counted(run: Path, command: Command) -> None:
     command(review, "export", "--run", run, "--to", "jsonl", "--sample", 99, "--types", '["person", "city"]')
     tasks = run / "review" / "tasks.jsonl"
@@ -196,13 +222,13 @@ def test_the_gold_can_be_trained_on_and_scored_on_without_a_common_passage(
     ]
     assert all(texts) and not texts[0] & texts[1] and texts[0] | texts[1] == {*TEXTS}
     assert f"supervised: {len(texts[1])} passages" in printed
-    config = read_recipe(AnnotatedSetConfig, tmp_path / "gold" / "supervised.yaml")
-    assert {passage.text for passage in read_set(config, ".")} == texts[1]
     sets = f"[{tmp_path}/gold/supervised.yaml]"
-    (tmp_path / "set.yaml").write_text(f"supervised: {{sets: {sets}}}\noutput_dir: {tmp_path}/set\n")
+    options = f"{{sets: {sets}, data_dir: {tmp_path}/elsewhere}}"  # of other sets
+    (tmp_path / "set.yaml").write_text(f"supervised: {options}\noutput_dir: {tmp_path}/set\n")
     tokenizer = yaml.safe_load((run / "recipe.yaml").read_text())["corpus"]["tokenizer"]
     command(builder, "--config", tmp_path / "set.yaml", "--corpus.tokenizer", tokenizer)
-    assert (tmp_path / "set" / "dataset" / "supervised").is_dir()
+    [shard] = (tmp_path / "set" / "dataset" / "supervised").glob("train*")
+    assert {*parquet.read_table(shard)["text"].to_pylist()} <= texts[1]
 
 
 def test_a_student_is_not_scored_on_passages_it_was_trained_on(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
@@ -277,6 +278,22 @@ def test_a_torch_dataset_ends_by_its_length() -> None:
 
     with FakeTeacher(in_mouth()) as server:
         assert len(list(ServedNER(server.base_url, MODEL)(Texts(), types=["city"]))) == 2
+
+
+def test_a_sorted_or_filtered_series_is_answered_in_its_own_order() -> None:
+    rows = pandas.Series(["I saw Berlin.", "Rome", "Oslo"])
+
+    def answer(request: dict) -> str:
+        text = request["messages"][1]["content"]
+        return json.dumps([city for city in ("Berlin", "Rome", "Oslo") if city in text])
+
+    with FakeTeacher(answer) as server:
+        served = ServedNER(server.base_url, MODEL)
+        for part in (rows.sort_values(), rows[rows != "I saw Berlin."]):
+            found = served(part, types=["city"])
+            assert [[span["word"] for span in spans] for spans in found] == [
+                [text.split()[-1].strip(".")] for text in part
+            ]
 
 
 def test_answers_that_are_no_list_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,9 @@ import pytest
 import zstandard
 
 from dataset_builder.config import CorpusConfig, SourceConfig
-from dataset_builder.corpus.sources import Document, pin, read_documents, sources_of
+from dataset_builder.corpus.source_files import pin
+from dataset_builder.corpus.sources import Document, read_documents, sources_of
+from dataset_builder.corpus.stage import write_passages
 from dataset_builder.rejects import Reject
 from fake_hub import FakeHub
 from ner_sets import rows as ner_rows
@@ -99,8 +101,88 @@ def test_a_folder_with_splits_is_read_by_its_split(tmp_path: Path) -> None:
     jsonl(tmp_path / "test.jsonl", {"text": "for a test"})
     assert [item.text for item in read(tmp_path)] == [TEXT]
     assert [item.text for item in read(tmp_path, split="test")] == ["for a test"]
-    with pytest.raises(UserError, match=r"no files of the split 'dev', only of \['test', 'train'\]"):
+    with pytest.raises(UserError, match=r"no files of the split 'dev', only of \['test', 'train'\]: set corpus.split"):
         read(tmp_path, split="dev")
+
+
+def test_a_folder_as_on_the_hub_is_read_by_its_split(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        path = tmp_path / "data" / f"{split}-00000-of-00001.parquet"
+        datasets.Dataset.from_list([{"text": split}]).to_parquet(str(path))
+    (tmp_path / "README.md").write_text("# a card")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert [item.text for item in read(tmp_path)] == ["train"]
+    assert [item.text for item in read(tmp_path, split="test")] == ["test"]
+
+
+def test_names_of_splits_of_other_types_of_files_and_files_that_are_never_read_do_not_matter(tmp_path: Path) -> None:
+    for name in ("part1.jsonl", "part2.jsonl"):
+        jsonl(tmp_path / name, {"text": TEXT})
+    for name in ("dev-notes.md", "config.json", "README.md"):
+        (tmp_path / name).write_text("{}")
+    assert [item.text for item in read(tmp_path)] == [TEXT, TEXT]
+    (tmp_path / "part2.jsonl").rename(tmp_path / "train.jsonl")
+    (tmp_path / "part1.jsonl").rename(tmp_path / "dev.jsonl")
+    assert [item.text for item in read(tmp_path)] == [TEXT]
+
+
+@pytest.mark.parametrize("name", ["train_delays", "dev-notes", "test/x1"])
+def test_a_name_like_that_of_a_split_among_others_is_an_error_with_a_remedy(name: str, tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    for part in ("x1", "x2", name):
+        jsonl(tmp_path / f"{part}.jsonl", {"text": part})
+    said = rf'{name}\.jsonl is named .* x1\.jsonl like none.*: set corpus.data_files, to "\*" for all'
+    with pytest.raises(UserError, match=said):
+        read(tmp_path)
+    for pattern in ("*", "*.jsonl"):
+        assert {item.text for item in read(tmp_path, data_files=pattern)} == {"x1", "x2", name}
+    assert {"x1", "x2"} <= {item.text for item in read(tmp_path, data_files="x*.jsonl")}
+
+
+@pytest.mark.parametrize("kind", ["TXT", "CSV", "JSONL", "JSONL.gz", "Parquet"])
+def test_the_case_of_a_suffix_does_not_matter(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"corpus.{kind}"
+    rows = {"TXT": TEXT, "CSV": f"text\n{TEXT}\n"}.get(kind, json.dumps({"text": TEXT}))
+    path.write_bytes(gzip.compress(rows.encode()) if kind.endswith("gz") else rows.encode())
+    if kind == "Parquet":
+        datasets.Dataset.from_list([{"text": TEXT}]).to_parquet(str(path))
+    for way in (path, tmp_path):
+        assert [item.text for item in read(way)] == [TEXT]
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_a_file_that_is_not_utf8_is_named_with_the_remedy(kind: str, tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.{kind}").write_text(f"text\n{TEXT}\n")
+    (tmp_path / f"4.{kind}").write_bytes("text\nZoë met Ada\n".encode("latin-1"))
+    said = rf"/4\.{kind}: line 2 is not UTF-8 \(.* at byte 2\): save the file as UTF-8$"
+    with pytest.raises(UserError, match=said):
+        read(tmp_path)
+
+
+def test_a_path_below_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "texts").mkdir()
+    jsonl(tmp_path / "texts" / "c.jsonl", {"text": TEXT})
+    for path in ("~/texts", "~/texts/c.jsonl", "~/texts/*.jsonl"):
+        config = CorpusConfig(path=path)
+        assert [item.text for _, item in read_documents(config, config)] == [TEXT]
+        assert pin(config)
+
+
+@pytest.mark.parametrize("path", ["~/absent", "./absent", "a/b/c", "/a/b", "absent.jsonl", "absent/*.txt"])
+def test_a_missing_file_or_folder_is_not_looked_up_on_the_hub(path: str) -> None:
+    config = CorpusConfig(path=path)
+    with pytest.raises(UserError, match=r"absent.*|a/b.*: no such file or folder: set corpus\.path"):
+        [*read_documents(config, config)]
+
+
+def test_a_run_never_reads_its_own_files(tmp_path: Path) -> None:
+    jsonl(tmp_path / "c.jsonl", {"text": TEXT})
+    for run, pattern in (("run", None), ("a/run", "*.jsonl"), (".", "*.json"), ("run", "run/dataset/*.parquet")):
+        config = CorpusConfig(path=str(tmp_path), data_files=pattern)
+        with pytest.raises(UserError, match="is in the corpus .*: set output_dir to a folder outside"):
+            write_passages(config, tmp_path / run)
 
 
 def test_values_of_a_csv_file_are_text(tmp_path: Path) -> None:
@@ -219,7 +301,7 @@ def test_each_rejected_document_has_its_reason(tmp_path: Path) -> None:
         ("c.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 9, "not readable after line"),
         ("c.pdf", b"%PDF", "unknown file type"),
         ("c.parquet", b"not parquet", "cannot be read"),
-        ("c.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("c.txt", b"\xff\xfe\x00", "line 1 is not UTF-8"),
         ("d/c.jsonl", b'{"text": \n', "line 1 is not JSON"),
     ],
 )

@@ -349,7 +349,7 @@ def test_a_mixture_has_both_in_the_sizes_asked(
         ({"supervised": {"sets": []}}, "nothing to build from"),
         ({"supervised": {"mixture": {}}}, "supervised.mixture needs distilled passages and sets"),
         ({"supervised": {"sets": ["nothing"]}}, "'nothing' is neither a file nor one of"),
-        ({"supervised": {"data_dir": "nowhere"}}, "nowhere/people.conll: no such file"),
+        ({"supervised": {"sets": ["wikigold"], "data_dir": "no"}}, "no/wikigold/all.jsonl.gz: no such file"),
         ({"supervised": {"max_passages": -1}}, "supervised.max_passages is -1"),
         ({"supervised": {"empty_ratio": -0.5}}, "supervised.empty_ratio is -0.5"),
         ({"supervised": {"negative_ratio": -1.0}}, "supervised.negative_ratio is -1.0"),
@@ -375,6 +375,19 @@ def test_a_mistake_gives_a_one_line_error(
         options["contamination"]["data_dir"] = str(workplace)
     with pytest.raises(UserError, match=re.escape(message)):
         build(workplace, tiny_student, monkeypatch, **options)
+
+
+def test_a_missing_file_of_a_set_is_named_before_passages_are_made(
+    workplace: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = ROOT / "dataset_builder" / "sample"
+    (workplace / "places.jsonl").unlink()
+    with pytest.raises(UserError, match=r"places.jsonl: no such file: set the path of places"):
+        build(
+            workplace, tiny_student, monkeypatch, corpus={"path": str(sample / "passages.jsonl"), "max_tokens": 1000},
+            teacher={"recorded": str(sample / "answers.jsonl")},
+        )  # fmt: skip
+    assert not (workplace / "run").exists()
 
 
 def test_a_negative_limit_of_one_set_gives_a_one_line_error(workplace: Path, tiny_student: Path) -> None:

@@ -456,6 +456,48 @@ def test_replies_with_other_parameters_do_not_show_that_a_rejection_is_about_the
         assert len(journal) == 3  # no passage is refused for good
 
 
+@pytest.mark.parametrize("said", ["max_tokens > 4096", "This model's maximum context length is 4096 tokens"])
+def test_a_limit_that_the_endpoint_does_not_take_rejects_no_passage_for_good(said: str, tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        if request["max_tokens"] > 4096:
+            return {"status": 400, "body": {"error": {"message": said}}}
+        cut = number_in(request) < 4 and request["max_tokens"] == 1024
+        return {"body": completion("[]", request, finish_reason="length" if cut else "stop")}
+
+    with FakeTeacher(answer) as endpoint:
+        ask(tmp_path, endpoint, count=12)
+        for _ in range(2):  # the second time, the other replies are in the journal under this limit too
+            if "context" in said:  # the endpoint names the passage as the reason, so these are its replies
+                ask(tmp_path, endpoint, count=12, max_answer_tokens=9999)
+                continue
+            with pytest.raises(UserError, match=f"rejects the request: {said}"):
+                ask(tmp_path, endpoint, count=12, max_answer_tokens=9999)
+        counts, records = ask(tmp_path, endpoint, count=12, max_answer_tokens=4096)
+    assert (counts.known, counts.paid, counts.rejected) == (8, 4, 0)
+    assert {record["finish_reason"] for record in records[-4:]} == {"stop"}
+
+
+def test_the_rejection_of_a_passage_is_kept_under_a_higher_limit(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        return {"status": 403, "body": {"error": {"message": "not this"}}} if number_in(request) == 3 else "[]"
+
+    with FakeTeacher(answer) as endpoint:
+        ask(tmp_path, endpoint, count=5)
+        counts, _ = ask(tmp_path, endpoint, count=5, max_answer_tokens=4096)
+    assert (counts.known, counts.missing, len(endpoint.requests)) == (5, 0, 5)
+
+
+def test_a_model_that_the_endpoint_does_not_name_is_that_of_the_recipe(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        body = completion("[]", request)
+        del body["model"]
+        return {"body": body}
+
+    with FakeTeacher(answer) as endpoint:
+        _, records = ask(tmp_path, endpoint)
+    assert {record["model"] for record in records} == {"fake-teacher"}
+
+
 def test_the_last_rejection_and_the_last_failure_are_both_said(tmp_path: Path) -> None:
     faults = {1: (400, "not this"), 3: (500, "oops")}
 

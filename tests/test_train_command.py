@@ -96,6 +96,24 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ({"messages": GOOD}, ["--report_to", "wandb"], "pip install wandb"),
         *(
+            ({"messages": GOOD}, [f"--{name}", "0"], f"{name} 0: give a number of at least 1")
+            for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+        ),
+        (
+            {"messages": GOOD},
+            ["--num_train_epochs", "0", "--max_steps", "-1"],
+            "epochs 0: give a number above 0, or max",
+        ),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_r", "0"], "lora_r 0: give a number of at least 1"),
+        (
+            {"messages": GOOD},
+            ["--eval_strategy", "epoch", "--metric_for_best_model", "entityf1"],
+            "metric_for_best_model entityf1: choose from entity_f1, ",
+        ),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "nope"], "'nope'.* no such module"),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "q_proj", "nope"], "'nope'.*q_proj"),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "q_proj", "v_proj"], None),
+        *(
             ({"messages": GOOD}, [f"--{name}", REFUSED[name]], f"{name} cannot be used: {UNUSED[name]}")
             for name in UNUSED
         ),
@@ -332,6 +350,7 @@ def test_the_stage_before_is_trained_first_and_once(
     assert "stage 1 of 2: " in printed and "license mit was given, but the dataset's is cc-by-sa-4.0" in printed
     one, two = (json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two"))
     assert (one["base_model"], two["base_model"]) == (tiny_student.name, "one")
+    assert one["on_hub"] == {"base_model": False, "dataset": False}
     assert two["history"][0]["loss"] < one["history"][0]["loss"]  # it continues from the first stage's student
     assert [one["recipe"]["license"], two["recipe"]["license"]] == ["mit", None]
     assert json.loads((tmp_path / "two" / "types.json").read_text()) == {"person": 4, "a": 3, "river": 2}

@@ -185,3 +185,38 @@ def test_another_address_or_overwrite_asks_anew_and_keeps_what_is_there(tmp_path
         assert anew.plan([(benchmark(), passage) for passage in benchmark().passages], one)[0] == 3
         final = predict(anew, [benchmark()], one, tmp_path / "m" / "s-p-free", overwrite=True)
         assert len(first.requests) == 6 and final.lines == run.lines and not final.saved
+
+
+@pytest.mark.parametrize("changed", [{"temperature": 0.7}, {"parameters": {"top_p": 0.5}}])
+def test_other_parameters_of_the_requests_are_another_run(changed: dict[str, Any], tmp_path: Path) -> None:
+    with FakeTeacher(in_the_dialogue) as server:
+        one, two = (suite(tmp_path, base_url=server.base_url, **given) for given in ({}, changed))
+        run = score(EndpointModel("gpt", one.endpoint), one)
+        finish(run.folder, {"run": run.identity, "seconds": 4.5})
+        other = score(EndpointModel("gpt", two.endpoint), two)
+    assert other.folder != run.folder and other.identity != run.identity and len(server.requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ({"response_format": "json_schema"}, "endpoint.response_format is for the dataset builder"),
+        ({"max_answer_tokens": 99}, "give --max_new_tokens"),
+        ({"types": ["city"]}, "endpoint.types is"),
+        ({"model": "gpt"}, "name it by --model"),
+        ({"batch": True}, "endpoint.batch is"),
+        ({"recorded": "replies.jsonl"}, "endpoint.recorded is"),
+    ],
+)
+def test_options_that_only_the_builder_uses_are_refused(option: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        EndpointModel("gpt", TeacherConfig(**option))
+
+
+def test_a_baseline_that_asks_as_the_builder_may_ask_for_its_schema(tmp_path: Path) -> None:
+    reply = json.dumps({"entities": [{"entity": "Rome", "type": "city"}]})
+    with FakeTeacher(lambda request: reply) as server:
+        options = suite(tmp_path, base_url=server.base_url, response_format="json_schema")
+        run = score(EndpointModel("x.yaml", options.endpoint, baseline(per="passage", reply="tuples")), options)
+    assert server.requests[0]["response_format"]["type"] == "json_schema"
+    assert [line["raw"] for line in run.lines] == ['["Rome"]', "[]", "[]"]

@@ -142,7 +142,7 @@ def ask_teacher(teacher: JournaledTeacher, role: str, common: Benchmark, suite: 
     place = Path(suite.output_dir, folder_name(f"{public_path(teacher.run)}-{teacher.name}"))
     predicted = predict(teacher, [common], suite, place / run_name(NAME, suite.protocol, suite.decoding))
     price = teacher.per_thousand(passage.id for passage in common.passages)
-    return score(teacher, role, predicted, common, suite, price)
+    return to_contender(teacher, role, predicted, common, suite, price)
 
 
 def ask_student(student: TimedStudent, benchmark: Benchmark, common: Benchmark, suite: SuiteConfig) -> Contender:
@@ -154,10 +154,10 @@ def ask_student(student: TimedStudent, benchmark: Benchmark, common: Benchmark, 
         "dollars": 0.0, "seconds": 1000 * predicted.seconds / len(benchmark.passages), "note": ""
     }  # fmt: skip
     price = predicted.saved.get("per_thousand", measured)
-    return score(student, "student", predicted, common, suite, price)
+    return to_contender(student, "student", predicted, common, suite, price)
 
 
-def score(
+def to_contender(
     model: EvaluatedModel, role: str, predicted: PredictionRun, common: Benchmark, suite: SuiteConfig,
     price: PerThousand,
 ) -> Contender:  # fmt: skip

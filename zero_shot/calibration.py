@@ -145,15 +145,23 @@ def cross_fitted(
 
 
 def check_run(results: RunResults, predictions: Path, model: Path) -> None:
-    """Raise UserError if predictions are not of the decoding `free`, or if the model's weights have changed since."""
+    """Raise UserError if predictions are not of the decoding `free`, or if the model's weights have changed since.
+
+    Prints a line if they are of samples, which a run of the whole benchmarks leaves in the folder that it would use.
+    """
     from command_line.students import revision_of
 
     if results["decoding"] != "free":
         raise UserError(f"{predictions}: the decoding is {results['decoding']}, but a fit needs predictions of free")
     made_by, revision = results["model"]["id"], results["model"].get("revision")
+    beside = predictions.parent.with_name(f"{predictions.parent.name}-<hash>")
+    samples = [(name, part) for name, result in results["benchmarks"].items() if (part := result.get("sampled"))]
+    if samples:
+        sizes = ", ".join(f"{name}: {part['passages']} of {part['of']} passages" for name, part in samples)
+        hint = f"a run without --limit has them all, and names its folder, such as {beside}"
+        print(f"{predictions} has samples only ({sizes}): {hint}")
     # a commit cannot be compared with a folder
     if revision and not COMMIT.fullmatch(revision) and revision != revision_of(str(model)):
-        beside = predictions.parent.with_name(f"{predictions.parent.name}-<hash>")
         remedy = f"run eval_zero_shot.py again, and give the predictions of the folder that it names, such as {beside}"
         raise UserError(f"{predictions}: {made_by} had other weights than {model} has now: {remedy}")
 

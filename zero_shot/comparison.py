@@ -13,7 +13,7 @@ from hub.markdown import escape
 from hub.records import MAIN, Comparison, Difference, Disagreement, Gain, PerThousand, RunResults
 from hub.results_tables import percent
 from open_ner.conversation import Span
-from open_ner.tools.terminal import in_a_cell
+from open_ner.tools.escapes import in_a_cell
 
 from .records import PredictionLine
 from .scoring import compare

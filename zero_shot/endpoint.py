@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from dataset_builder.config import TeacherConfig
@@ -28,6 +28,13 @@ from .records import PredictionLine
 from .student import passage_lines
 from .suite import SuiteConfig
 
+# options of TeacherConfig that an evaluation uses; the others are about what the dataset builder asks and keeps
+USED = {
+    "base_url", "api_key_env", "temperature", "parameters", "concurrency", "requests_per_minute", "tokens_per_minute",
+    "max_retries", "timeout", "price_input", "price_output", "max_cost",
+}  # fmt: skip
+INSTEAD = {"model": "name it by --model", "max_answer_tokens": "give --max_new_tokens"}
+
 
 class EndpointModel:
     """An `EvaluatedModel` at `teacher.base_url`, asked in the student's dialogue or with the prompts of a baseline.
@@ -42,7 +49,7 @@ class EndpointModel:
         anew: ask questions again that the journal already answers, and pay for them again.
 
     Raises:
-        UserError: `teacher` sets `batch` or `recorded`.
+        UserError: `teacher` sets an option that an evaluation does not use.
     """
 
     in_process = False
@@ -50,14 +57,15 @@ class EndpointModel:
     def __init__(
         self, name: str, teacher: TeacherConfig, baseline: BaselineConfig | None = None, anew: bool = False
     ) -> None:
-        if teacher.batch or teacher.recorded:
-            raise UserError("endpoint.batch and endpoint.recorded are for the dataset builder only: remove them")
+        refuse_unused(teacher, baseline)
         self.name, self.baseline, self.faults = baseline.name if baseline else name, baseline, Counter[str]()
         self.teacher, self.anew = replace(teacher, model=baseline.model if baseline else name), anew
+        schema = {"response_format": "json_schema"} if teacher.response_format == "json_schema" else {}
         self.record: ModelRecord = {
             "id": baseline.model if baseline else name, "revision": None, "kind": "endpoint",
             "base_url": address(self.teacher), "baseline": baseline.name if baseline else None,
             "prompt": [baseline.system, baseline.user, baseline.per, baseline.reply] if baseline else None,
+            "parameters": {"temperature": teacher.temperature, **schema, **teacher.parameters},
         }  # fmt: skip
 
     def ask(self, todo: Todo, suite: SuiteConfig) -> Iterator[list[PredictionLine]]:
@@ -122,3 +130,15 @@ class EndpointModel:
         """Return the journal's path for this model and address: at another address a name may mean another model."""
         place = re.sub(r"[^\w.]+", "-", address(self.teacher).partition("://")[2]).strip("-").lower()
         return Path(suite.output_dir) / folder_name(self.name) / f"journal-{place}.jsonl"
+
+
+def refuse_unused(teacher: TeacherConfig, baseline: BaselineConfig | None) -> None:
+    """Raise UserError for an option of the endpoint that an evaluation does not use.
+
+    `response_format` is used with a baseline that asks as the builder does, for entities with their types.
+    """
+    used = USED | ({"response_format"} if baseline and baseline.reply == "tuples" else set())
+    for name in (field.name for field in fields(teacher) if field.name not in used):
+        if getattr(teacher, name) != getattr(TeacherConfig(), name):
+            hint = INSTEAD.get(name, "remove it")
+            raise UserError(f"endpoint.{name} is for the dataset builder, an evaluation does not use it: {hint}")

@@ -9,7 +9,7 @@ from hub.results_tables import run_label
 
 from .records import is_sampled
 
-RUN_COLORS = (GREY, *COLORS)  # the first run is the baseline
+RUN_COLORS = (GREY, *COLORS)  # the first run is the reference
 ERROR_COLORS = {"right": GREEN, "missed": GREY, "boundary": ORANGE, "type": PURPLE, "spurious": RED}
 MIN_LABELED_BAR = 8  # F1 in percent; lower bars have their number above the interval
 MOST_TYPES = 24
@@ -134,7 +134,8 @@ def plot_paraphrases(runs: list[RunResults], path: Path) -> None:
         color = COLORS[number % len(COLORS)]
         axes.plot([x, x], [min(values), max(values)], color=color, linewidth=1)
         axes.scatter([x] * len(values[1:]), values[1:], s=18, color=color, zorder=3)
-        label = f"{asked[number]['model']['id']} (hollow: the type's own name)" if name == names[0] else None
+        model = run_label(asked[number], asked)
+        label = f"{model} (hollow: the type's own name)" if name == names[0] else None
         axes.scatter([x], values[:1], s=34, facecolors="white", edgecolors=color, zorder=4, label=label)
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set(ylabel="official F1 (%)", title="F1 by the wording of the types")

@@ -167,13 +167,17 @@ def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
 
 
 def _runs_in(folder: Path) -> set[str | None]:
-    """Return the identities of the finished and the unfinished runs of a folder; None stands for an unknown run."""
+    """Return the identities of the finished and the unfinished runs of a folder; None stands for an unknown run.
+
+    An unfinished run counts from its first passage on; one that failed before, as with a wrong address, has no folder.
+    """
     runs: set[str | None] = {None} if (folder / "predictions.jsonl").exists() else set()
     with suppress(OSError, ValueError):
         runs.add(json.loads((folder / "results.json").read_bytes()).get("run"))
     for path in folder.glob(PARTIAL):
-        with suppress(ValueError):  # a kill left the first line incomplete
-            runs |= {row.get("run") for row in islice(read_jsonl(path), 1)}
+        with suppress(ValueError):  # a kill left one of the first two lines incomplete
+            header, *passages = islice(read_jsonl(path), 2)
+            runs |= {header.get("run")} if passages else set()
     return runs
 
 

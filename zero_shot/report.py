@@ -27,7 +27,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"  # marks in a RE
 def write_report(runs: list[RunResults], folder: Path) -> str:
     """Write table.md, details.md and the figures of several runs, and return the main table.
 
-    The first run is the baseline of the others.
+    The first run is the reference of the others.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table, published = markdown_table(runs), read_published(runs)
@@ -49,9 +49,9 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     """Print the table of several results.json files.
 
     Args:
-        files: the first is the baseline. Saved gains are shown if they were measured against this baseline; others
-            are computed if both files have a predictions.jsonl beside them. A run that differs from the baseline in
-            protocol, decoding or the content of a benchmark has no gain, and a line says why.
+        files: the first is the reference. Saved gains are shown if they were measured against this reference; others
+            are computed if both files have a predictions.jsonl beside them. A run that differs from the reference in
+            protocol, decoding, or the content or sample of a benchmark has no gain, and a line says why.
         readme: file with a begin and an end mark; the table is written between them instead of being printed.
         output_dir: folder to write tables and figures to.
     """
@@ -60,9 +60,9 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     paths = [file.with_name("predictions.jsonl") for file in files]
     predictions = [read_predictions(path) if path.exists() else [] for path in paths]
     for run, lines in zip(runs[1:], predictions[1:], strict=True):
-        if different := differences(run, runs[0]):
+        if reasons := why_not_comparable(run, runs[0]):
             names = f"{run_label(run, runs)} over {run_label(runs[0], runs)}"
-            print(f"the gain of {names} is left out: {'; '.join(different)}")
+            print(f"the gain of {names} is left out: {'; '.join(reasons)}")
             run.pop("gains", None)
         elif has_gains_over(run, runs[0]):
             continue  # with those on types seen in training, which results.json does not list
@@ -82,25 +82,34 @@ def compare_files(files: list[Path], readme: Path | None = None, output_dir: Pat
     write_atomic(readme, f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
-def differences(run: RunResults, baseline: RunResults) -> list[str]:
-    """Say in what the questions of two runs differ: protocol, decoding, or the content of a benchmark of both."""
+def why_not_comparable(run: RunResults, reference: RunResults) -> list[str]:
+    """Say in what the questions of two runs differ: protocol, decoding, or content or sample of a benchmark of both.
+
+    A gain over the passages of both samples would not be the difference of the F1 in the table.
+    """
 
     def digest(results: RunResults, name: str) -> str:
         # what follows the + is about other wordings, which gains do not cover; an older file has no digest
         given = results["benchmarks"][name].get("dataset", {}).get("digest") or "unknown"
         return given.partition("+")[0]
 
-    options = [name for name in ("protocol", "decoding") if run[name] != baseline[name]]
-    shared = [name for name in run["benchmarks"] if name in baseline["benchmarks"]]
-    changed = [(name, digest(run, name), digest(baseline, name)) for name in shared]
+    def passages(results: RunResults, name: str) -> str:
+        sample = results["benchmarks"][name].get("sampled")
+        return f"{sample['passages']} passages (seed {sample['seed']})" if sample else "all passages"
+
+    options = [name for name in ("protocol", "decoding") if run[name] != reference[name]]
+    shared = [name for name in run["benchmarks"] if name in reference["benchmarks"]]
+    changed = [(name, digest(run, name), digest(reference, name)) for name in shared]
+    sampled = [(name, passages(run, name), passages(reference, name)) for name in shared]
     return [
-        *(f"{name} {run[name]}, not {baseline[name]}" for name in options),
+        *(f"{name} {run[name]}, not {reference[name]}" for name in options),
         *(f"{name} has other content (digest {new}, not {old})" for name, new, old in changed if new != old),
+        *(f"{name} was asked on {new}, not on {old}" for name, new, old in sampled if new != old),
     ]
 
 
-def has_gains_over(run: RunResults, baseline: RunResults) -> bool:
-    """Whether a run has saved gains over this baseline: each then equals the difference in F1."""
+def has_gains_over(run: RunResults, reference: RunResults) -> bool:
+    """Whether a run has saved gains over this reference: each then equals the difference in F1."""
 
     def pooled_f1(results: RunResults, scorer: Scorer) -> float:
         found = [part for result in results["benchmarks"].values() if (part := result.get(scorer))]
@@ -109,7 +118,7 @@ def has_gains_over(run: RunResults, baseline: RunResults) -> bool:
 
     gains = run.get("gains", {})
     return "all: official" in gains and all(
-        abs(gain["gain"] - (pooled_f1(run, scorer) - pooled_f1(baseline, scorer))) < 1e-6
+        abs(gain["gain"] - (pooled_f1(run, scorer) - pooled_f1(reference, scorer))) < 1e-6
         for scorer in MAIN
         if (gain := gains.get(f"all: {scorer}"))
     )
@@ -132,7 +141,7 @@ def details(runs: list[RunResults]) -> str:
     """Return Markdown with the scores of every scorer and type, failed replies and rejects, run by run."""
     parts = []
     for run in runs:
-        parts.append(f"# {escape(run['model']['id'])}")
+        parts.append(f"# {escape(run_label(run, runs))}")
         parts.append(f"Protocol {escape(run['protocol'])}, {run['decoding']} decoding.")
         if replies := run.get("replies"):
             parts.append(f"Replies that were incomplete or did not answer the question: {_counts(replies)}.")

@@ -105,15 +105,15 @@ def split_by_seen(predictions: Iterable[PredictionLine], seen_types: set[str]) -
 
 
 def bootstrap(
-    predictions: list[PredictionLine], scorer: Scorer, seed: int, baseline: list[PredictionLine] | None = None
+    predictions: list[PredictionLine], scorer: Scorer, seed: int, reference: list[PredictionLine] | None = None
 ) -> list[float]:
-    """Compute the 95 % bootstrap interval of F1 over passages, or of the gain over `baseline`.
+    """Compute the 95 % bootstrap interval of F1 over passages, or of the gain over `reference`.
 
     Both runs are resampled with the same passages (paired bootstrap, Koehn 2004).
     """
-    runs = [predictions] if baseline is None else [predictions, baseline]
+    runs = [predictions] if reference is None else [predictions, reference]
     values = resample([counts_by_passage(run, scorer) for run in runs], seed)
-    return interval(values[0] if baseline is None else values[0] - values[1])
+    return interval(values[0] if reference is None else values[0] - values[1])
 
 
 def average(by_benchmark: dict[str, list[PredictionLine]], seed: int) -> dict[Scorer, MeanScore]:
@@ -132,21 +132,21 @@ def average(by_benchmark: dict[str, list[PredictionLine]], seed: int) -> dict[Sc
 
 
 def compare(
-    run: list[PredictionLine], baseline: list[PredictionLine], seen_types: set[str] | None, seed: int
+    run: list[PredictionLine], reference: list[PredictionLine], seen_types: set[str] | None, seed: int
 ) -> dict[str, Gain]:
-    """Compute the gain in F1 over a baseline, with its paired 95 % interval, on all, seen and held-out types.
+    """Compute the gain in F1 over a reference, with its paired 95 % interval, on all, seen and held-out types.
 
     Only queries in both runs are compared, and only those that ask a type by its own name.
     """
     ours, theirs = (
         {(line["benchmark"], line["passage_id"], line["type"]): line for line in lines if "asked" not in line}
-        for lines in (run, baseline)
+        for lines in (run, reference)
     )
     both = [query for query in ours if query in theirs]
-    run, baseline = [ours[query] for query in both], [theirs[query] for query in both]
-    parts = {"all": (run, baseline)}
+    run, reference = [ours[query] for query in both], [theirs[query] for query in both]
+    parts = {"all": (run, reference)}
     if seen_types is not None:
-        split, other = split_by_seen(run, seen_types), split_by_seen(baseline, seen_types)
+        split, other = split_by_seen(run, seen_types), split_by_seen(reference, seen_types)
         parts |= {name: (split[name], other[name]) for name in split}
     gains: dict[str, Gain] = {}
     for name, (lines, others) in parts.items():

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from command_line.hardware import inference_dtype
 from command_line.pretrained import load_or_explain
-from command_line.students import load_config, revision_of
+from command_line.students import find_base, load_config, revision_of
 from hub.records import ModelRecord
 from ner_sets.benchmarks import BenchmarkPassage
 from open_ner.answers import Answer, Entity
@@ -78,7 +79,7 @@ class Student:
         return list(cut(passage.text, token_counter(decoder.tokenizer, decoder.special_tokens), limit))
 
     def _load(self, dtype: str | None) -> Decoder:
-        tokenizer = load_or_explain(AutoTokenizer, self.name)
+        tokenizer = load_tokenizer(self.name)
         if tokenizer.chat_template is None:
             raise UserError(f"{self.name} has no chat template: it cannot be asked in the dialogue")
         try:
@@ -115,6 +116,14 @@ def passage_lines(
         presence = max((each.presence for each in answers if each.presence is not None), default=None)
         lines.append(make_line(benchmark, passage, query, raw, None if failed else entities, presence=presence))
     return lines
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a student; an adapter without one has that of its base model."""
+    base = find_base(name)
+    if base and cached_file(name, "tokenizer_config.json", _raise_exceptions_for_missing_entries=False):
+        base = None
+    return load_or_explain(AutoTokenizer, base or name)
 
 
 def load_model(kind: type, name: str, dtype: str | None = None) -> Any:

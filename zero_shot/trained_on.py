@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from command_line.public import public_path
+from hub.model_card import hub_id, is_hub_id
 from open_ner.conversation import read_conversation
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import read_json
@@ -28,14 +29,15 @@ def refuse_trained(model: str, benchmark: Benchmark, dataset: str | None = None)
     """
     sources = list(_training_sets(Path(model)))
     if dataset:
-        sources[:1] = [(dataset, sources[0][1] if sources else None, "train")]
+        sources[:1] = [(dataset, sources[0][1] if sources else None, "train", is_hub_id(dataset))]
     if not sources:
         return f"Not checked whether {public_path(model)} was trained on these texts: it has no training.json."
     passages = {_normalize(passage.text): passage for passage in benchmark.passages}
     unread = []
-    for name, config, split in sources:
+    for name, config, split, on_hub in sources:
         try:
-            found = [passages[text] for text in map(_normalize, _texts(name, config, split)) if text in passages]
+            texts = map(_normalize, _texts(name, config, split, on_hub))
+            found = [passages[text] for text in texts if text in passages]
         except UserError as error:
             if dataset:
                 raise
@@ -55,23 +57,27 @@ def _refusal(benchmark: Benchmark, model: str, dataset: str, found: set[str]) ->
     return f"{what} are in the dataset {dataset}, which {model} was trained on: {hint}"
 
 
-def _training_sets(model: Path) -> Iterator[tuple[str, str | None, str]]:
-    """Yield dataset, config and split of a student's training, then those of the student that it was trained from."""
+def _training_sets(model: Path) -> Iterator[tuple[str, str | None, str, bool]]:
+    """Yield dataset, config and split of a student's training, then those of the student that it was trained from.
+
+    The last value is whether the dataset was read from the Hub.
+    """
     seen = set[Path]()
     while (file := model / "training.json").exists() and model.resolve() not in seen:
         seen.add(model.resolve())
         training = read_json(file)
         recipe = training.get("recipe", {})
-        yield training["dataset"], recipe.get("dataset_config"), recipe.get("dataset_train_split", "train")
+        split = recipe.get("dataset_train_split", "train")
+        yield training["dataset"], recipe.get("dataset_config"), split, bool(hub_id(training, "dataset"))
         model = Path(training["base_model"])
 
 
-def _texts(name: str, config: str | None, split: str) -> Iterator[str]:
+def _texts(name: str, config: str | None, split: str, on_hub: bool) -> Iterator[str]:
     """Yield the passages of a dataset's split; raises UserError if it cannot be read."""
     from datasets import load_dataset
 
     try:
-        if not Path(name).is_dir() and name.count("/") != 1:
+        if not Path(name).is_dir() and not on_hub:
             raise FileNotFoundError("no such folder")
         rows = load_dataset(name, config, split=split, streaming=True)
         for row in rows:

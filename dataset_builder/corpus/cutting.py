@@ -22,11 +22,11 @@ BLOCK = 1_000_000  # characters tokenized at once, which take about 200 bytes of
 MARGIN = 8  # a phrase alone may have this many more tokens than inside its document
 # marks that end a phrase in Chinese and Japanese, and closing characters that may follow them
 MARKS, CLOSING = "。｡．，、､；：！？", "」』）】》〉〕”’"
-WORD = re.compile(rf"[^\s{MARKS}]+(?:[{MARKS}]+[{CLOSING}]*)?|[{MARKS}]+[{CLOSING}]*")
+PHRASE = re.compile(rf"[^\s{MARKS}]+(?:[{MARKS}]+[{CLOSING}]*)?|[{MARKS}]+[{CLOSING}]*")
 BREAK = re.compile(rf"\s|[{MARKS}](?![{MARKS}{CLOSING}])")  # where a document can be divided
 HAS_UNSPACED = re.compile(f"[{UNSPACED}]")
 # a character of a script without spaces, or a run of other characters, with the marks that follow
-CHARACTER = regex.compile(rf"(?:(?=[{UNSPACED}])\X|(?:(?![{UNSPACED}{MARKS}])\X)+|[{MARKS}])[{MARKS}{CLOSING}]*")
+SMALLEST_PART = regex.compile(rf"(?:(?=[{UNSPACED}])\X|(?:(?![{UNSPACED}{MARKS}])\X)+|[{MARKS}])[{MARKS}{CLOSING}]*")
 
 Piece = tuple[int, int, int]  # start, end, tokens
 
@@ -93,7 +93,7 @@ class PassageCutter:
             begin = end
 
     def _cut(self, document: str, begin: int, stop: int) -> Iterator[Piece]:
-        whole = [*WORD.finditer(document, begin, stop)]
+        whole = [*PHRASE.finditer(document, begin, stop)]
         if not whole:
             return
         offsets = self.tokenizer.encode(document[begin:stop], add_special_tokens=False).offsets
@@ -125,4 +125,4 @@ class PassageCutter:
         if tokens <= self.max_tokens - MARGIN or not HAS_UNSPACED.search(word[0]):
             yield start, end
         else:
-            yield from (part.span() for part in CHARACTER.finditer(word.string, start, end))
+            yield from (part.span() for part in SMALLEST_PART.finditer(word.string, start, end))

@@ -1,7 +1,7 @@
 """Read the rows of one local file of a corpus: JSONL, a JSON list, or CSV."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,27 @@ from ..rejects import Reject
 SKIP = "to skip such lines, set corpus.skip_broken_lines"
 
 
-def read_json(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
+def read_json_lines(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
     """Yield the objects of a JSONL file or a JSON list."""
     for number, row, fault, content in parse_json(path):
         if fault and not skip_broken:
             raise UserError(f"{path}: {fault}; {SKIP}")
         yield Reject(f"{path.name}:{number}", "broken_line", content) if fault else row
+
+
+def _not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> str:
+    return f"{path}: line {line} is not UTF-8 ({error.reason} at byte {error.start}): save the file as UTF-8"
+
+
+def find_not_utf8(files: Iterable[Path]) -> str | None:
+    """Return what is wrong with the first of `files` that is not UTF-8; None if all of them are."""
+    for file in files:
+        for number, line in enumerate(read_lines(file), 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return _not_utf8(file, number, error)
+    return None
 
 
 class _Lines:
@@ -70,7 +85,7 @@ def read_csv(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
         try:
             values = next(reader, None)
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} cannot be read: {error}") from None
+            raise UserError(_not_utf8(path, lines.before + len(lines.of_row) + 1, error)) from None
         except csv.Error as error:
             number = lines.before + 1
             if not skip_broken or not names:
@@ -92,4 +107,4 @@ def read_csv(path: Path, skip_broken: bool) -> Iterator[Row | Reject]:
             yield dict(zip_longest(names, values[: len(names)]))
 
 
-LOCAL_READERS: dict[str | None, Callable[[Path, bool], Iterator[Any]]] = {"json": read_json, "csv": read_csv}
+LOCAL_READERS: dict[str | None, Callable[[Path, bool], Iterator[Any]]] = {"json": read_json_lines, "csv": read_csv}

@@ -19,12 +19,11 @@ from open_ner.tools.files import read_json, write_json
 from ..config import CorpusConfig
 from .cutting import Passage
 from .filters import make_is_new
-from .passages import PASSAGES, REJECTED, is_outdated
+from .passages import PASSAGES, REJECTED, REPORT, is_outdated
 from .sampling import Candidate, decide, quotas_of
 from .shard_files import CANDIDATES, DOCUMENTS, Origin, ShardReport, order, read_candidates
-from .sources import choose_files, sources_of, text_sha256
-
-REPORT = "passages.report.json"
+from .source_files import choose_files
+from .sources import sources_of, text_sha256
 
 
 def load_counts(folder: Path, origin: Origin) -> CorpusCounts | None:

@@ -11,7 +11,7 @@ from open_ner.tools.files import read_jsonl
 from ..rejects import Reject
 from .cutting import Passage
 
-PASSAGES, REJECTED = "passages.jsonl", "rejected_passages.jsonl"
+PASSAGES, REJECTED, REPORT = "passages.jsonl", "rejected_passages.jsonl", "passages.report.json"
 SHARDS = "passages.shards"  # folder of the shards that `--shard` writes
 
 

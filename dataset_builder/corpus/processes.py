@@ -15,7 +15,8 @@ from open_ner.tools.errors import UserError
 
 from ..config import CorpusConfig
 from ..shards import Shard
-from .sources import local_files, sources_of
+from .source_files import local_files
+from .sources import sources_of
 
 LARGE = 10_000_000  # bytes of a corpus; a smaller one is read before other processes have started
 TICK = 200  # passages between two progress reports of a process

@@ -22,7 +22,7 @@ from .sources import read_documents, sources_of
 
 SPARE = 2  # filtered texts to hold per passage to keep; if too many are near duplicates, the corpus is read again
 BLOCK = 2**16  # bytes that a merge reads from a shard at once
-CANDIDATES, DOCUMENTS, REPORT = "candidates.jsonl", "rejected_documents.jsonl", "shard.json"
+CANDIDATES, DOCUMENTS, SHARD_REPORT = "candidates.jsonl", "rejected_documents.jsonl", "shard.json"
 
 
 @dataclass
@@ -93,7 +93,7 @@ class ShardWriter:
                 _write(new / CANDIDATES, self._take(candidates, sizes[0], report))
                 _write(new / DOCUMENTS, ())
             report.sizes = {name: (new / name).stat().st_size for name in (CANDIDATES, DOCUMENTS)}
-            write_json(new / REPORT, asdict(report))
+            write_json(new / SHARD_REPORT, asdict(report))
             shutil.rmtree(folder / shard.suffix, ignore_errors=True)
             try:
                 new.rename(folder / shard.suffix)
@@ -155,7 +155,7 @@ def order(candidate: Candidate) -> tuple[Any, ...]:
 def load_report(path: Path) -> ShardReport | None:
     """Return the report of a shard's folder; None if it is missing, damaged or of another version."""
     try:
-        data = read_json(path / REPORT)
+        data = read_json(path / SHARD_REPORT)
         if set(data) != {one.name for one in fields(ShardReport)}:
             return None
         data["origin"] = Origin(**data["origin"])

@@ -2,11 +2,10 @@
 
 import hashlib
 import random
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
-from glob import escape, glob
+from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,13 @@ from open_ner.tools.files import replace_surrogates
 from ..config import CorpusConfig, SourceConfig
 from ..rejects import Reject
 from ..shards import WHOLE, Shard
-from .local_rows import LOCAL_READERS
+from .local_rows import LOCAL_READERS, find_not_utf8
+from .source_files import choose_files, path_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".csv": "csv"}
-COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
-PATTERN = re.compile(r"[*?\[]")
 Position = tuple[int, int]  # of a document in its source: the part of the files, and the row in it
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass
@@ -103,15 +99,15 @@ def _open(source: SourceConfig, config: CorpusConfig) -> tuple[int, Callable[[Sh
         rows = partial(_read_local, LOCAL_READERS[kind], files, config)
     else:
         with readable(f"corpus.path {source.path!r}"):
-            dataset = _load_dataset(source, config)
+            dataset = _load_dataset(source, config, kind, files)
             number = dataset.num_shards
-        rows = partial(_read_dataset, dataset, source, kind == "text")
+        rows = partial(_read_dataset, dataset, source, files if kind == "text" else [])
     return (number, rows) if most is None else (1, lambda part: islice(rows(part), most))
 
 
 def _refuse_unused(source: SourceConfig, kind: str | None) -> None:
     """Raise UserError for an option that has no effect on a source, whose reader is `kind` (see `choose_files`)."""
-    path = Path(source.path or "")
+    path = path_of(source)
     is_folder, is_text, by_datasets = path.is_dir(), kind == "text", kind is None
     has_effect = {
         "split": by_datasets or (is_folder and not is_text and not source.data_files),
@@ -156,62 +152,6 @@ def _field(row: Any, column: str | None) -> Any:
     return row
 
 
-def local_files(source: SourceConfig) -> list[Path] | None:
-    """Return the local files of a source; None for a Hub dataset or a file that does not exist."""
-    assert source.path  # see sources_of
-    path = Path(source.path)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [path / name for name in glob(f"**/{source.data_files or '*'}", root_dir=path, recursive=True)]
-    elif PATTERN.search(source.path):
-        found = [Path(name) for name in glob(source.path, recursive=True)]
-    else:
-        return None
-    return sorted(file for file in found if file.is_file())
-
-
-def choose_files(source: SourceConfig) -> tuple[str | None, list[Path], list[Path]]:
-    """Choose the reader of a source, by the most frequent type of its local files.
-
-    Returns:
-        The key of the reader, the local files to read, and the other local files. The key is None if `datasets` must
-        find the files: for a Hub dataset, a folder with configs, and a folder without files of a known type.
-
-    Raises:
-        UserError: the files do not exist, or are of an unknown type.
-    """
-    path, files = Path(source.path or ""), local_files(source)
-    kinds = [READERS.get((f.with_suffix("") if f.suffix in COMPRESSED else f).suffix) for f in files or []]
-    kind = max(READERS.values(), key=kinds.count)
-    if not files or kind not in kinds:
-        if path.is_dir() or (files is None and not {path.suffix, path.with_suffix("").suffix} & {*READERS}):
-            return None, [], []
-        types = f"unknown file type: use {', '.join(READERS)}, or one of them compressed ({', '.join(COMPRESSED)})"
-        raise UserError(f"{path}: {types if files else 'no such file: set corpus.path to your corpus'}")
-    chosen = [file for file, one in zip(files, kinds, strict=True) if one == kind]
-    if path.is_dir() and not source.data_files:
-        card = path / "README.md"
-        if source.name or (card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace")):
-            return None, [], []
-        chosen = chosen if kind == "text" else _of_split(path, chosen, source.split)
-    return kind, chosen, [file for file in files if file not in {*chosen}]
-
-
-def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
-    """Return the files whose names belong to a split, such as `test.jsonl`, by the rules of `datasets`."""
-    from datasets.data_files import DataFilesDict, get_data_patterns
-
-    try:
-        splits = DataFilesDict.from_patterns(get_data_patterns(str(folder)), base_path=str(folder))
-    except FileNotFoundError:
-        return files
-    if split not in splits:
-        raise UserError(f"{folder}: no files of the split {split!r}, only of {sorted(map(str, splits))}")
-    names = {Path(name).resolve() for name in splits[split]}
-    return [file for file in files if file.resolve() in names]
-
-
 def _shuffled(rows: Iterator[Any], size: int, seed: int) -> Iterator[Any]:
     """Shuffle a stream as `IterableDataset.shuffle` does: each row is chosen among the next `size` rows."""
     chooser = random.Random(seed)
@@ -232,48 +172,35 @@ def _read_local(
     return _shuffled(rows, config.shuffle_buffer, config.seed) if config.shuffle_buffer else rows
 
 
-def _load_dataset(source: SourceConfig, config: CorpusConfig) -> "IterableDataset":
+def _load_dataset(
+    source: SourceConfig, config: CorpusConfig, kind: str | None, files: list[Path]
+) -> "IterableDataset":
     """Open a source with `datasets` as a stream, without holding the corpus in memory or in a cache on disk."""
     from datasets import load_dataset
 
-    assert source.path  # see sources_of
-    kind, files, _ = choose_files(source)
+    path = path_of(source)
     arguments: dict[str, Any] = {"split": source.split, "data_files": source.data_files}
     if kind:
         arguments = {"split": "train", "data_files": [escape(str(file)) for file in files]}
         arguments |= {"sample_by": source.sample_by} if kind == "text" else {}
-    elif not Path(source.path).exists():
+    elif not path.exists():
         arguments["revision"] = source.revision
-    rows = load_dataset(kind or source.path, None if kind else source.name, **arguments, streaming=True)
+    rows = load_dataset(kind or str(path), None if kind else source.name, **arguments, streaming=True)
     return rows.shuffle(seed=config.seed, buffer_size=config.shuffle_buffer) if config.shuffle_buffer else rows
 
 
-def _read_dataset(rows: "IterableDataset", source: SourceConfig, are_text: bool, part: Shard) -> Iterator[Row]:
-    """Yield the rows of a part of the files of a dataset; those of text files without a byte order mark."""
-    with readable(f"corpus.path {source.path!r}"):
-        for row in rows.shard(part.count, part.index - 1) if part.count > 1 else rows:
-            yield {**row, "text": row["text"].removeprefix("\ufeff")} if are_text else row
+def _read_dataset(rows: "IterableDataset", source: SourceConfig, texts: list[Path], part: Shard) -> Iterator[Row]:
+    """Yield the rows of a part of the files of a dataset; those of `texts`, its text files, without a byte order mark.
 
-
-def pin(source: SourceConfig) -> str | None:
-    """Set `source.revision` to the Hub's commit, and return a string that changes with the source.
-
-    Returns:
-        The commit, or for local files a hash of their sizes and times; None if the Hub cannot be reached or the
-        source does not exist.
+    Raises UserError for a file that cannot be read.
     """
-    assert source.path  # see sources_of
-    path, files = Path(source.path), local_files(source)
-    if files is not None:
-        states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return hashlib.sha256(repr(states).encode()).hexdigest()
-    if path.suffix in READERS or path.suffix in COMPRESSED:
-        return None  # the file is missing: reading it will report that
-    if not COMMIT.fullmatch(source.revision or ""):
-        from huggingface_hub import HfApi
-
+    fault = None
+    with readable(f"corpus.path {source.path!r}"):
         try:
-            source.revision = HfApi().dataset_info(source.path, revision=source.revision).sha
-        except Exception:  # offline, unknown or forbidden: reading the corpus will report that
-            return None
-    return source.revision
+            for row in rows.shard(part.count, part.index - 1) if part.count > 1 else rows:
+                yield {**row, "text": row["text"].removeprefix("\ufeff")} if texts else row
+        except UnicodeDecodeError:  # which does not say the name of the file
+            if not (fault := find_not_utf8(texts)):
+                raise
+    if fault:
+        raise UserError(fault)

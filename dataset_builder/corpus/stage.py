@@ -20,11 +20,12 @@ from ..shards import Shard, all_shards, name_shards
 from .cutting import load_tokenizer
 from .filters import Screen
 from .merging import load_counts, merge_shards
-from .passages import PASSAGES, SHARDS, StoredPassages
+from .passages import PASSAGES, REPORT, SHARDS, StoredPassages
 from .processes import Work, count_processes, run_shards
 from .sampling import TooFewHeldError
 from .shard_files import SPARE, Origin, ShardReport, ShardWriter, load_report
-from .sources import local_files, pin, sources_of
+from .source_files import local_files, path_of, pin
+from .sources import sources_of
 
 OWN = "passages.parts"  # folder of the shards of one run without --shard
 FINER = 4  # shards per process, because files differ in size
@@ -47,6 +48,7 @@ def write_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
     Raises:
         UserError: the corpus cannot be read, or no passage is left.
     """
+    _refuse_own_files(config, folder)
     screen = make_screen()
     config, origin = _origin_of(config, screen)
     if counts := load_counts(folder, origin):
@@ -76,6 +78,7 @@ def write_shard(config: CorpusConfig, folder: Path, shard: Shard, make_screen: M
     """Write a shard to `passages.shards/`, for the merge, and return a line that says what was done."""
     if config.num_proc not in (None, 1):
         raise UserError(f"corpus.num_proc {config.num_proc} with --shard: a shard is one process, so remove it")
+    _refuse_own_files(config, folder)
     screen = make_screen()
     config, origin = _origin_of(config, screen)
     if load_counts(folder, origin):
@@ -155,6 +158,17 @@ def _check(path: Path, shards: list[Shard], origin: Origin) -> list[ShardReport]
         what = f"read another state of the corpus than {shards[0]}"
         raise UserError(f"{path}: shards {name_shards(differ)} {what}: run them again, then merge again")
     return [*reports.values()]
+
+
+def _refuse_own_files(config: CorpusConfig, folder: Path) -> None:
+    """Raise UserError if the folder of the run is in a folder of the corpus, so that its files would be read."""
+    for source in sources_of(config):
+        corpus, run = path_of(source).resolve(), folder.resolve()
+        if corpus.is_dir() and run.is_relative_to(corpus):
+            own = (run / PASSAGES, run / REPORT, run / "dataset" / "train.parquet")
+            if any(file.match(source.data_files or "*") for file in own):
+                what = f"output_dir {folder} is in the corpus {source.path}, so the run would read its own files"
+                raise UserError(f"{what}: set output_dir to a folder outside, or corpus.data_files to other files")
 
 
 def _origin_of(config: CorpusConfig, screen: Screen | None) -> tuple[CorpusConfig, Origin]:

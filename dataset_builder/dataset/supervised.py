@@ -15,14 +15,14 @@ from pathlib import Path
 from command_line.recipes import find_recipe, read_recipe, require_at_least
 from ner_sets.config import AnnotatedSetConfig
 from ner_sets.mentions import Mention, RawMention, trim
-from ner_sets.sets import SetPassage, read_set
+from ner_sets.sets import SetPassage, find_files, read_set
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
 
 from ..annotation.annotate import AnnotationRow, Annotations
 from ..config import DatasetConfig, SupervisedConfig
-from ..corpus.cutting import CHARACTER, HAS_UNSPACED, load_tokenizer
+from ..corpus.cutting import HAS_UNSPACED, SMALLEST_PART, load_tokenizer
 from ..corpus.sources import text_sha256
 from .mixture import DISTILLED, cap_set
 
@@ -32,11 +32,18 @@ CountTokens = Callable[[str], int]
 
 
 def load_set_configs(config: SupervisedConfig) -> list[AnnotatedSetConfig]:
-    """Read the recipes of the sets. Raises UserError for an unknown set or two sets with the same name."""
+    """Read the recipes of the sets. Raises UserError for an unknown set or two sets with the same name.
+
+    A path that is not in `supervised.data_dir` may be relative to the recipe of its set.
+    """
     sets = []
     for name in config.sets:
-        sets.append(read_recipe(AnnotatedSetConfig, find_recipe(name, RECIPES, "supervised.sets:")))
-        require_at_least(f"set {sets[-1].name}", sets[-1], {"max_passages": 0})
+        recipe = find_recipe(name, RECIPES, "supervised.sets:")
+        one = read_recipe(AnnotatedSetConfig, recipe)
+        require_at_least(f"set {one.name}", one, {"max_passages": 0})
+        if not find_files(one.path, config.data_dir) and find_files(one.path, recipe.parent):
+            one.path = str(recipe.parent.absolute() / one.path)
+        sets.append(one)
     for name, times in Counter([DISTILLED, *(one.name for one in sets)]).items():
         if times > 1:
             raise UserError(f"supervised.sets: {times} parts have the name {name!r}; give each set a different name")
@@ -229,7 +236,7 @@ def cut_around(
     words = [
         part.span()
         for word in re.finditer(r"\S+", text)
-        for part in (CHARACTER.finditer(text, *word.span()) if HAS_UNSPACED.search(word[0]) else [word])
+        for part in (SMALLEST_PART.finditer(text, *word.span()) if HAS_UNSPACED.search(word[0]) else [word])
     ]
     inside = bytearray(len(text) + 1)
     for mention in mentions:

@@ -22,7 +22,7 @@ from open_ner.tools.options import read_type_names
 
 from ..config import Variant
 from .forms import write_gliner, write_iob2, write_spacy
-from .passages import Alignment, ExportPassage, Tally, read_passages
+from .passages import Alignment, ExportPassage, Tally, find_passages, read_passages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -64,8 +64,10 @@ def main() -> None:
     files = {name: f"{name}{SUFFIXES[args.to]}" for name in splits}
     with replaced(output, "export.json", "an export") as folder:
         for name, rows in splits.items():
-            progress: Iterable[Any] = tqdm(rows, name, disable=None)
-            passages = read_passages(progress, types, tallies[name])
+            places = find_passages(rows.select_columns(["id", "text"]))
+            progress: Iterable[Any] = tqdm(places, name, disable=None)
+            needed = [column for column in ("id", "text", "entities", "negatives") if column in rows.column_names]
+            passages = read_passages(rows.select_columns(needed), progress, types, tallies[name])
             write(passages, folder / files[name], args.alignment, tallies[name])
         rejects = ({"split": name, **asdict(one)} for name, tally in tallies.items() for one in tally.rejects)
         write_jsonl(folder / "rejects.jsonl", rejects)

@@ -5,17 +5,22 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from ner_sets.mentions import Mention
 from open_ner.borders import UNSPACED
 
 from ..rejects import Reject
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 Alignment = Literal["strict", "expand"]
 Offsets = Sequence[tuple[int, int]]  # of each word in characters, end exclusive
 Row = dict[str, Any]  # of the dataset; the command has checked its columns
+Rows: TypeAlias = "Dataset | Sequence[Row]"
+DRAW = re.compile(r"(.+)@\d+", re.DOTALL)  # id of a further conversation of a passage
 
 
 class WordSpan(NamedTuple):
@@ -52,53 +57,71 @@ class Tally:
         return {**dict(self.counts), "rejected": dict(Counter(one.reason for one in self.rejects).most_common())}
 
 
-def read_passages(rows: Iterable[Row], types: Collection[str] | None, tally: Tally) -> Iterator[ExportPassage]:
-    """Yield the passages of a split; rows that continue a passage are joined to it.
+def find_passages(rows: Iterable[Any]) -> list[list[range]]:
+    """Return the places of the rows of each passage, one range for each of its conversations (`dataset.draws`).
+
+    A row `id#2` continues `id` if it is the next row, and `id@2` is the second conversation of `id`. Both must have
+    the same text as `id`, because the id of a passage may contain these signs.
+    """
+    passages: list[list[range]] = []
+    by_key: dict[tuple[str, int], list[range]] = {}
+    name, text, places = "", "", list[range]()
+    for place, row in enumerate(rows):
+        if places and (row["id"], row["text"]) == (f"{name}#{len(places[-1]) + 1}", text):
+            places[-1] = range(places[-1].start, place + 1)
+            continue
+        name, text = row["id"], row["text"]
+        draw = DRAW.fullmatch(name)
+        key = draw[1] if draw else name, hash(text)  # the hash, because the texts would take much memory
+        if draw is None or key not in by_key:
+            by_key[key] = []
+            passages.append(by_key[key])
+        places = by_key[key]
+        places.append(range(place, place + 1))
+    return passages
+
+
+def read_passages(
+    rows: Rows, passages: Iterable[list[range]], types: Collection[str] | None, tally: Tally
+) -> Iterator[ExportPassage]:
+    """Yield the passages of a split, each with the entities and the absent types of all its rows.
 
     Args:
         rows: rows with the columns `id`, `text` and `entities`, and perhaps `negatives`.
+        passages: the places of the rows of each passage, as `find_passages` returns them.
         types: the types to export; None for all of them.
         tally: receives the counts, and the rejects `type_not_chosen`, `span_not_in_text` and `given_twice`.
     """
-    for group in _rows_by_passage(rows):
-        name, text = group[0]["id"], group[0]["text"]
+    for draws in passages:
+        first = rows[draws[0].start]
+        name, text = first["id"], first["text"]
         mentions: list[Mention] = []
         negatives: dict[str, None] | None = None
-        seen: set[tuple[int, int, str]] = set()
-        for row in group:
-            if row.get("negatives") is not None:
-                asked = [kind for kind in row["negatives"] if types is None or kind in types]
-                negatives = (negatives or {}) | dict.fromkeys(asked)
-            for entity in row["entities"]:
-                start, end, kind = entity["start"], entity["end"], entity["type"]
-                word = text[start:end]
-                mention: Mention = {"start": start, "end": end, "text": entity.get("text", word), "type": kind}
-                tally.counts["entities_read"] += 1
-                if types is not None and kind not in types:
-                    tally.reject(name, mention, "type_not_chosen")
-                elif not 0 <= start < end <= len(text) or mention["text"] != word:
-                    tally.reject(name, mention, "span_not_in_text")
-                elif (start, end, kind) in seen:
-                    tally.reject(name, mention, "given_twice")
-                else:
+        earlier: set[tuple[int, int, str]] = set()  # in other draws, which repeat most entities
+        for draw in draws:
+            seen: set[tuple[int, int, str]] = set()
+            for row in (rows[place] for place in draw):
+                if row.get("negatives") is not None:
+                    asked = [kind for kind in row["negatives"] if types is None or kind in types]
+                    negatives = (negatives or {}) | dict.fromkeys(asked)
+                for entity in row["entities"]:
+                    start, end, kind = entity["start"], entity["end"], entity["type"]
+                    if (start, end, kind) in earlier:
+                        continue
+                    word = text[start:end]
+                    mention: Mention = {"start": start, "end": end, "text": entity.get("text", word), "type": kind}
+                    tally.counts["entities_read"] += 1
+                    if types is not None and kind not in types:
+                        tally.reject(name, mention, "type_not_chosen")
+                    elif not 0 <= start < end <= len(text) or mention["text"] != word:
+                        tally.reject(name, mention, "span_not_in_text")
+                    elif (start, end, kind) in seen:
+                        tally.reject(name, mention, "given_twice")
+                    else:
+                        mentions.append(mention)
                     seen.add((start, end, kind))
-                    mentions.append(mention)
+            earlier |= seen
         yield ExportPassage(name, text, mentions, None if negatives is None else list(negatives))
-
-
-def _rows_by_passage(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows of each passage. A row `id#2` continues `id` if it is the next row and has the same text.
-
-    This is checked because the id of a passage may contain `#`.
-    """
-    group: list[Row] = []
-    for row in rows:
-        if group and (row["id"], row["text"]) != (f"{group[0]['id']}#{len(group) + 1}", group[0]["text"]):
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
 
 
 def place(

@@ -10,6 +10,7 @@ from command_line.public import public_path
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import write_atomic, write_json, write_jsonl
 
+from ..dataset.under_review import FILE as UNDER_REVIEW_FILE
 from ..options import read_kept_recipe
 from .label_studio import labeling_config, to_task
 from .other import Opinions, ask_student, read_opinions, read_other_run, uncertainty
@@ -65,6 +66,7 @@ def export(options: ExportOptions, given: Sequence[str] = ()) -> None:
     else:
         run = read_run(options.run)
         review, config = draw(options, run), run.config
+        warn_if_nothing_is_left(options, run, review)
     review.write(options.run, options.folder)
     write_tasks(review, options.to, tasks)
     print(
@@ -103,6 +105,8 @@ def check(options: ExportOptions) -> None:
 
 def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     """Draw the passages: at random, or the most uncertain ones first."""
+    if not run.texts:
+        raise UserError(f"{options.run}: no passage to draw; not drawn by reason: {dict(run.excluded)}")
     types = chosen_types(options, run)
     order = random.Random(options.seed).sample(sorted(run.texts), len(run.texts))
     opinions: Opinions | None = None
@@ -130,7 +134,7 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     if options.by == "uncertain":
         passages.sort(key=lambda passage: -passage.get("uncertainty", 0.0))  # stable: equal ones stay in random order
     if not passages:
-        raise UserError(f"{options.run}: no passage to draw; not drawn by reason: {dict(run.excluded)}")
+        raise UserError(f"{options.run}: no passage to draw: {options.other} has spans of none of {len(run.texts)}")
     if len(passages) < options.sample:
         print(f"{len(passages)} passages are all that can be drawn; excluded: {dict(run.excluded) or 'none'}")
     chosen = passages[: options.sample]
@@ -140,6 +144,19 @@ def draw(options: ExportOptions, run: RunAnnotations) -> Review:
     compared_with = public_path(options.other)  # without local paths, because the files of a review may be shared
     shown_by = "" if options.blank else compared_with if options.show == "other" else run.teacher
     return Review(types, options.by, options.seed, shown_by, run.teacher, compared_with, chosen)
+
+
+def warn_if_nothing_is_left(options: ExportOptions, run: RunAnnotations, review: Review) -> None:
+    """Print a warning if a review has all passages with spans, because the dataset then has none."""
+    with_spans = {name for name, mentions in run.mentions.items() if mentions}
+    if not with_spans or with_spans - {passage["id"] for passage in review.passages}:
+        return
+    held_out = options.run / UNDER_REVIEW_FILE
+    lines = "" if options.folder == held_out.parent else f" and the lines of its passages in {held_out}"
+    print(
+        "warning: no passage with a span is left for the dataset, so --stage build will stop: if nothing is corrected "
+        f"yet, delete {options.folder}{lines}, and export again with a smaller --sample"
+    )
 
 
 def chosen_types(options: ExportOptions, run: RunAnnotations) -> dict[str, str]:

@@ -97,9 +97,11 @@ def write_gold(review: Review, corrected: Corrected, options: ImportOptions) -> 
         "benchmark": "To score on: name this file in `benchmarks` of a suite, as suite.yaml beside it does.",
         "supervised": "To train on: name this file in `supervised.sets` of a build recipe.",
     }
+    # the builder finds the file of a set beside its YAML, the evaluation that of a benchmark in its `data_dir`
+    paths = {"benchmark": _portable(folder / "benchmark.jsonl"), "supervised": "supervised.jsonl"}
     for part, own in parts.items():
         write_jsonl(folder / f"{part}.jsonl", own)
-        settings: dict[str, Any] = {"name": options.name, "path": _portable(folder / f"{part}.jsonl")}
+        settings: dict[str, Any] = {"name": options.name, "path": paths[part]}
         settings |= {"format": "offsets", "types": types, "license": options.license}
         if part == "benchmark":
             made = {"made_by": "corrected", "corrected_from": review.shown} if review.shown else {"made_by": "blank"}

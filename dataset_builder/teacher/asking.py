@@ -54,10 +54,10 @@ class Asking:
         # maximum cost of the requests in flight: now, and its peak, which is written to the journal
         self.reserved = self.peak_reserved = 0.0
         self.overrun = 1.0  # largest cost of a reply as a multiple of its upper bound
-        self.in_flight = 0
+        self.requests_sent = 0  # requests without a response yet
         self.unusable = 0  # unusable replies before the first usable one
         self.failures, self.failing_since = 0, 0.0  # failed questions in a row, and when the first of them failed
-        self.rejections: list[tuple[float, Question, str]] = []  # in a row: time, question, the endpoint's words
+        self.rejections: list[tuple[float, Question, Exception]] = []  # in a row, with their times
         self.warned: set[type] = set()  # kinds of faults already shown
         self.stopping = self.interrupted = self.abandoned = self.cap_reached = False
         self.error: Exception | None = None  # the first one; it ends the run
@@ -90,7 +90,7 @@ class Asking:
         if self.rejections and self.counts.accepts_parameters:
             self._settle_rejections()
         elif self.rejections:
-            self._fail(self.rejections[-1][2], len(self.rejections))
+            raise self._rejected_error()
         if self.failures and not self.counts.paid:
             raise self._down_error()
         if self.cap_reached:
@@ -101,7 +101,7 @@ class Asking:
         if not self.interrupted:
             self.interrupted = True
             self._stop()
-            self.progress.say(f"finishing {self.in_flight} requests; Ctrl-C again abandons them, paid or not")
+            self.progress.say(f"finishing {self.requests_sent} requests; Ctrl-C again abandons them, paid or not")
         elif number == signal.SIGINT:
             self.abandoned = True
             for worker in self.workers:
@@ -167,12 +167,12 @@ class Asking:
         """Ask until there is a reply, the request is rejected, the cost cap is reached, or the tries are used up."""
         body = json.dumps(request_body(question, self.config)).encode()
         tokens = sum(len(message["content"]) for message in question.messages) // 4 + longest_reply(self.parameters)
-        faults = unread = limited = 0
+        faults = unreadable = limited = 0
         answered = self.counts.paid
         while True:
             await self._wait(self.pacer.turn(tokens))
             sent = time.monotonic()
-            self.in_flight += 1
+            self.requests_sent += 1
             try:
                 response, headers = await self.endpoint.complete(body)
                 self.pacer.learn(headers)
@@ -200,15 +200,15 @@ class Asking:
                 return self._reject(question, rejection)
             except TransientError as fault:
                 self.pacer.failed(sent)
-                faults, unread = faults + 1, unread + fault.billed
+                faults, unreadable = faults + 1, unreadable + fault.billed
                 if fault.billed and not self._pay_unread(ceiling, fault):
                     return None
-                if faults > self.config.max_retries or unread >= MOST_UNREAD:
+                if faults > self.config.max_retries or unreadable >= MOST_UNREAD:
                     return self._fail(str(fault))
                 self._warn(fault, "trying again")
                 pause = backoff(faults)
             finally:
-                self.in_flight -= 1
+                self.requests_sent -= 1
                 self.first_outcome.set()
             if self.stopping:  # the next run asks again
                 return None
@@ -259,26 +259,29 @@ class Asking:
 
         If the endpoint is known to accept the parameters, it is also journaled at the end of the run.
         """
-        self.rejections.append((time.monotonic(), question, str(why)))
+        self.rejections.append((time.monotonic(), question, why))
         if len(self.rejections) >= MOST_ALIKE or not self.counts.has_answer:
-            said = str(why) if isinstance(why, Forbidden) else f"{self.endpoint.address} rejects the request: {why}"
-            raise UserError(said)
+            raise self._rejected_error()
+
+    def _rejected_error(self) -> UserError:
+        *_, why = self.rejections[-1]
+        return why if isinstance(why, Forbidden) else UserError(f"{self.endpoint.address} rejects the request: {why}")
 
     def _settle_rejections(self) -> None:
         """Journal the rejections as replies, so that these passages are not asked again."""
         for _, question, why in self.rejections:
-            self._keep(make_record(question, why, "refusal", self.config.model))
+            self._keep(make_record(question, str(why), "refusal", self.config.model))
             self.counts.rejected += 1
-            self.counts.last_rejection = why
+            self.counts.last_rejection = str(why)
         self.rejections.clear()
 
-    def _fail(self, why: str, questions: int = 1) -> None:
-        """Count questions without a reply; raises UserError after too many in a row."""
-        self.counts.failed += questions
+    def _fail(self, why: str) -> None:
+        """Count a question without a reply; raises UserError after too many in a row."""
+        self.counts.failed += 1
         self.counts.last_fault = why
         if not self.failures:
             self.failing_since = time.monotonic()
-        self.failures += questions
+        self.failures += 1
         if self.failures >= (max(GIVE_UP, self.config.concurrency) if self.counts.paid else NEVER_ANSWERED):
             raise self._down_error()
 

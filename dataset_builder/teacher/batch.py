@@ -83,9 +83,9 @@ class AskingInBatches:
     def run(self) -> None:
         """Adopt the batches under way, then submit, wait and collect; raises UserError if a retry cannot help."""
         self.adopt()
-        in_flight = {key for batch in self.open for key in batch.questions}
-        self.queue = {key: question for key, question in self.todo.items() if key not in in_flight}
-        self.await_other_limits(in_flight)
+        under_way = {key for batch in self.open for key in batch.questions}
+        self.queue = {key: question for key, question in self.todo.items() if key not in under_way}
+        self.await_other_limits(under_way)
         while self.cuts <= ROUNDS:
             self.submit()
             if not self.open:
@@ -118,10 +118,10 @@ class AskingInBatches:
             if path not in kept:  # written by a run that stopped before it created its batch
                 path.unlink()
 
-    def await_other_limits(self, in_flight: set[str]) -> None:
+    def await_other_limits(self, under_way: set[str]) -> None:
         """If queued questions are in a batch with another limit of the reply's length, wait and use its replies."""
         limits = [teacher["limits"] for teacher in self.journal.teachers]
-        late = [q for q in self.queue.values() if not in_flight.isdisjoint(other_keys(q, self.config, limits))]
+        late = [q for q in self.queue.values() if not under_way.isdisjoint(other_keys(q, self.config, limits))]
         if late:
             self.wait()
         for question in late:
@@ -242,10 +242,10 @@ class AskingInBatches:
 
     def count_unread(self, batch: Batch, faults: dict[str, Exception]) -> None:
         """Count billed lines without a usable reply, only once even if the batch is collected again after a kill."""
-        unread = [key for key, fault in faults.items() if isinstance(fault, TransientError) and fault.billed]
-        if unread and batch.id not in self.journal.counted_batches:
-            ceilings = {key: request_ceiling(batch.questions[key], self.config) for key in unread} | batch.ceilings
-            dollars = sum(ceilings[key] for key in unread)
+        unreadable = [key for key, fault in faults.items() if isinstance(fault, TransientError) and fault.billed]
+        if unreadable and batch.id not in self.journal.counted_batches:
+            ceilings = {key: request_ceiling(batch.questions[key], self.config) for key in unreadable} | batch.ceilings
+            dollars = sum(ceilings[key] for key in unreadable)
             self.journal.note({"unread": dollars, "batch": batch.id})
             self.counts.count_unread(dollars)
 

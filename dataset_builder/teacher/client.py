@@ -12,8 +12,8 @@ from .asking import Asking
 from .batch_files import folder_of, has_batches
 from .endpoint import open_endpoint, read_key
 from .journal import Journal, TeacherSettings
-from .records import JournalRecord, ReplyCounts
-from .requests import LIMITS, Question, address, other_keys, request_ceiling, request_parameters
+from .records import JournalRecord, ReplyCounts, is_completion, is_rejection
+from .requests import LIMITS, Question, address, longest_reply, other_keys, request_ceiling, request_parameters
 
 MOST_SEEN = 100_000  # keys in memory, so that no question in flight is asked again
 
@@ -94,12 +94,19 @@ class TeacherClient:
         for question in questions:
             known = question.key in self.journal or question.key in seen or self._reuse(question)
             self.counts.known += known
+            if known and self.counts.paid_before and not self.counts.answered_before:
+                self.counts.answered_before = self._was_completed(question)
             if not known:
                 if len(seen) == MOST_SEEN:  # most have a reply by now
                     seen = {key for key in seen if key not in self.journal}
                 seen.add(question.key)
                 self.counts.unanswered[question.variant] += 1
                 yield question
+
+    def _was_completed(self, question: Question) -> bool:
+        """Whether the endpoint at this address has completed the question with the same parameters."""
+        record = self.journal.get(question.key)
+        return record is not None and is_completion(record) and record.get("address") == self.teacher["address"]
 
     def _reuse(self, question: Question) -> bool:
         """Journal a copy of the question's reply under another limit of its length; return whether there is one."""
@@ -112,9 +119,19 @@ class TeacherClient:
         return reply is not None
 
     def _reply_under_another_limit(self, question: Question) -> JournalRecord | None:
-        """The question's reply under another limit of its length, unless it was cut at that limit."""
-        found = map(self.journal.get, other_keys(question, self.config, self.other_limits))
-        return next((record for record in found if record and record["finish_reason"] != "length"), None)
+        """The question's reply under another limit of its length, unless that limit may be the reason for the reply.
+
+        A completion may be cut at its limit, and a request may be rejected because its limit was too high.
+        """
+        longest = longest_reply(self.teacher["limits"])
+        keys = other_keys(question, self.config, self.other_limits)
+        for limits, key in zip(self.other_limits, keys, strict=True):
+            record = self.journal.get(key)
+            if record is None or record["finish_reason"] == "length":
+                continue
+            if not is_rejection(record) or longest_reply(limits) <= longest:
+                return record
+        return None
 
 
 @cache

@@ -69,7 +69,7 @@ class Journal:
         self._places: dict[bytes, int] = {}  # of the last reply of each key, in the file
         self.damaged = 0
         self.spent = Spent()
-        self.unread = self.in_flight = 0.0  # the sum of all notes `unread`, and the last note `in_flight`
+        self.unread = self.in_flight = 0.0  # dollars: the sum of all notes `unread`, and the last note `in_flight`
         self.counted_batches: set[str] = set()  # batches whose unreadable replies are part of `unread`
         self.teachers: list[TeacherSettings] = [] if whole is None else list(whole.teachers)
         self.run = ""  # of the header

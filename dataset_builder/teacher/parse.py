@@ -69,7 +69,8 @@ def parse_reply(reply: str, finish_reason: str = "stop", passage: str = "") -> l
     """Parse all lists of a reply, between any prose and code fences.
 
     Accepts lists of tuples (Python or JSON, any quotes), lists of objects with an entity and a type, `{type:
-    [entities]}`, and `{entity: type}` if `passage` tells which of the two are entities. Everything that starts like a
+    [entities]}`, whose entities may be objects too, and `{entity: type}` if `passage` tells which of the two are
+    entities. Everything that starts like a
     list must be complete: a reply that breaks off is rejected as a whole. A third string of a tuple is kept.
 
     Returns:
@@ -185,7 +186,8 @@ def _pairs(value: Value, passage: str) -> list[Pair] | None:
 
 
 def _object_pairs(item: tuple[tuple[str, Value], ...], passage: str) -> list[Pair] | None:
-    """The pairs of an object: a wrapper around a list, one entity with its type, or a mapping."""
+    """The pairs of an object: a wrapper around a list, an entity with its type, or a mapping."""
+    item = tuple((name, _without_objects(value)) for name, value in item)
     fields = {name.lower(): value for name, value in item}
     wrapped = fields.get("entities", item[0][1] if len(item) == 1 else None)
     if isinstance(wrapped, tuple) or (isinstance(wrapped, list) and not any(isinstance(x, str) for x in wrapped)):
@@ -197,17 +199,40 @@ def _object_pairs(item: tuple[tuple[str, Value], ...], passage: str) -> list[Pai
     if isinstance(entity, str) and isinstance(type_name, list):
         names = [name for name in type_name if isinstance(name, str)]
         return [(entity, name) for name in names] if len(names) == len(type_name) else None
+    if isinstance(entity, list) and isinstance(type_name, str):
+        names = [name for name in entity if isinstance(name, str)]
+        return [(name, type_name) for name in names] if len(names) == len(entity) else None
     return None if "entities" in fields else _mapping_pairs(item, passage)
 
 
+def _without_objects(value: Value) -> Value:
+    """A value in which each object that has an entity and no type, such as `{"text": "Acme"}`, is the entity alone."""
+    if isinstance(value, list):
+        return [_without_objects(part) if isinstance(part, tuple) else part for part in value]
+    if isinstance(value, tuple):
+        strings = [(name, part) for name, part in value if part not in (0, None)]  # offsets and scores are 0
+        if len(strings) == 1 and strings[0][0].lower() in ENTITY_FIELDS and isinstance(strings[0][1], str):
+            return strings[0][1]
+    return value
+
+
 def _mapping_pairs(fields: tuple[tuple[str, Value], ...], passage: str) -> list[Pair] | None:
-    """The pairs of `{type: [entities]}`, or of `{entity: type}` if all names and no values are in the passage."""
+    """The pairs of `{type: [entities]}`, or of `{entity: type}` if all names and no values are in the passage.
+
+    An entity without a type, such as `{"text": "Acme", "label": null}`, is not a mapping, and neither are lists of
+    entities and of types, `{"entity": ["Acme"], "type": ["company"]}`.
+    """
+    names = {name.lower() for name, _ in fields}
+    if any(isinstance(value, str) and name.lower() in (*ENTITY_FIELDS, *TYPE_FIELDS) for name, value in fields):
+        return None
     parts = [(name, part) for name, value in fields for part in (value if isinstance(value, list) else [value])]
     flat = [(name, part) for name, part in parts if isinstance(part, str)]
     if len(flat) + sum(part is None for _, part in parts) < len(parts):
         return None
     names_there = [name.casefold() in passage for name, _ in flat]
     values_there = [part.casefold() in passage for _, part in flat]
+    if not (names.isdisjoint(ENTITY_FIELDS) or names.isdisjoint(TYPE_FIELDS) or all(values_there)):
+        return None
     if flat and all(names_there) and not any(values_there):
         return flat
     if any(isinstance(value, list) for _, value in fields) or (all(values_there) and not any(names_there)):

@@ -22,7 +22,7 @@ class JournalRecord(TypedDict):
     reply: str
     finish_reason: str
     usage: dict[str, int]  # prompt_tokens and completion_tokens that were billed
-    model: str | None  # as the endpoint names it
+    model: str | None  # as the endpoint names it, or the recipe, if the endpoint does not name it
     cost: NotRequired[float]  # dollars, at the prices when it was paid; a reply without it cost nothing
     address: NotRequired[str]  # of the endpoint, without credentials
     copy_of: NotRequired[str]  # key of the reply that this one repeats, asked with another limit of its length
@@ -42,8 +42,8 @@ class Spent:
     def add(self, record: JournalRecord) -> None:
         """Add a reply."""
         self.paid += record["model"] != RECORDED and "copy_of" not in record
-        if "address" in record and "copy_of" not in record:  # only a completion has an address, a rejection has none
-            self.addresses[record["address"]] += 1
+        if is_completion(record):
+            self.addresses[record.get("address", "")] += 1
         if "cost" in record:
             self.cost += record["cost"]
             self.bound += record_bound(record)
@@ -58,6 +58,7 @@ class ReplyCounts:
     recorded: int = 0  # replies from recorded files
     paid: int = 0  # number of replies that were paid for
     paid_before: int = 0  # completions at this address in the journal, if earlier runs asked this model there
+    answered_before: bool = False  # whether this address has completed one of the `known` questions
     failed: int = 0  # questions without a reply after all retries
     rejected: int = 0  # passages that the endpoint rejects for good; the rejections count as replies
     unanswered: Counter[str] = field(default_factory=Counter)  # questions still without a reply, by variant
@@ -78,9 +79,11 @@ class ReplyCounts:
     def accepts_parameters(self) -> bool:
         """Whether the endpoint has answered with these parameters, so that a rejection is about its passage.
 
-        Replies that are `known` were asked with the same parameters, those of `paid_before` perhaps with others.
+        Completions of `known` questions were asked with the same parameters, those of `paid_before` perhaps with
+        others. The latter are enough to go on after the first rejection, since the questions that are known may come
+        later.
         """
-        return bool(self.paid or (self.paid_before and self.known))
+        return bool(self.paid or self.answered_before)
 
     @property
     def missing(self) -> int:
@@ -158,7 +161,8 @@ def read_completion(question: Question, response: Any, url: str, config: Teacher
         count = usage.get(name)
         if isinstance(count, int | float) and 0 <= count < MOST_TOKENS:  # ignore inf and NaN, but keep the paid reply
             used[name] = int(count)
-    record = make_record(question, reply, finish_reason, model if isinstance(model, str) else None, used)
+    served = model if isinstance(model, str) and model else config.model  # some servers do not name the model
+    record = make_record(question, reply, finish_reason, served, used)
     total = usage.get("total_tokens")
     if isinstance(total, int | float) and 0 <= total < MOST_TOKENS:  # thoughts may be missing in completion_tokens
         used["completion_tokens"] = max(used["completion_tokens"], int(total) - used["prompt_tokens"])
@@ -180,6 +184,16 @@ def make_record(
         "key": question.key, "passage_id": question.passage_id, "variant": question.variant, "reply": reply,
         "finish_reason": finish_reason, "usage": usage or {"prompt_tokens": 0, "completion_tokens": 0}, "model": model,
     }  # fmt: skip
+
+
+def is_completion(record: JournalRecord) -> bool:
+    """Whether the endpoint completed this request itself: no rejection, recorded reply or copy."""
+    return "address" in record and "copy_of" not in record
+
+
+def is_rejection(record: JournalRecord) -> bool:
+    """Whether the endpoint rejected the request, because of its passage or of its parameters."""
+    return "address" not in record and record["finish_reason"] in FINAL
 
 
 def record_bound(record: JournalRecord) -> float:

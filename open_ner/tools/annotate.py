@@ -109,14 +109,14 @@ def annotate(args: Namespace) -> Annotated | None:
         tagger("", types=types, **options)  # checks all options, before the folder is claimed
     except ValueError as error:
         raise UserError(str(error)) from None
-    local = Path(args.dataset_name).exists(), Path(args.model).exists()
+    dataset, model = Path(args.dataset_name), Path(args.model)
     record = AnnotationRecord(
-        dataset=Path(args.dataset_name).name if local[0] else args.dataset_name, dataset_config=args.dataset_config,
+        dataset=dataset.name if dataset.exists() else args.dataset_name, dataset_config=args.dataset_config,
         dataset_split=args.dataset_split, dataset_revision=revision,
         fingerprint=rows._fingerprint, rows=len(rows), limit=args.limit if args.limit == len(rows) else None,
         text_column=args.text_column, entities_column=args.entities_column,
-        model=Path(args.model).resolve().name if local[1] else args.model, model_revision=commit,
-        model_fingerprint=hash_student(Path(args.model)) if local[1] else None,
+        model=model.resolve().name if model.exists() else args.model, model_revision=commit,
+        model_fingerprint=hash_student(model) if model.exists() else None,
         types=tagger.defaults["types"] if types is None else types, options=options,
         rows_per_file=args.rows_per_file, open_ner=__version__,
     )  # fmt: skip

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 
 from .escapes import printable
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EROFS)
+NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
+
 
 class UserError(Exception):
     """A mistake that the user can correct; the message names the wrong value and what to do about it."""
@@ -15,7 +19,10 @@ class UserError(Exception):
 
 @contextmanager
 def readable_weights() -> Iterator[None]:
-    """Raise OSError if weights cannot be read, in place of the errors of safetensors and pickle."""
+    """Raise OSError if weights cannot be read, in place of the errors of safetensors and pickle.
+
+    Raises ValueError if the device is one that the installed torch does not support, in place of its AssertionError.
+    """
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
@@ -25,6 +32,10 @@ def readable_weights() -> Iterator[None]:
     except (SafetensorError, UnpicklingError) as error:
         what = "the weights are incomplete, or a git-LFS pointer: download them again"
         raise OSError(f"{what}; {error!s:.60}") from None
+    except AssertionError as error:
+        if not str(error).startswith("Torch not compiled with"):
+            raise
+        raise ValueError(f"{error}: choose another device, such as cpu, or install another build of torch") from None
 
 
 def run(main: Callable[[], None], resumes: bool = False) -> None:
@@ -43,10 +54,12 @@ def run(main: Callable[[], None], resumes: bool = False) -> None:
         sys.exit(1)
     except Exception as error:
         remedy = "make room or choose another --output_dir, then run the same command again"
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if isinstance(error, OSError) and error.errno in (*FULL, *FORBIDDEN, *NO_FOLDER):
             cause = f"{error.strerror}{f' at {error.filename}' if error.filename else ''}"
-            if error.errno in (errno.EACCES, errno.EROFS):
+            if error.errno in FORBIDDEN:
                 remedy = "check its permissions or write elsewhere"
+            elif error.errno in NO_FOLDER:
+                remedy = "a file is where a folder is needed: choose another --output_dir"
         elif "os error 28" in str(error) or "errno 28" in str(error).lower():
             cause = "no space left on the disk"  # safetensors and Arrow give the system's error only as text
         else:

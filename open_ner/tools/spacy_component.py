@@ -102,7 +102,7 @@ class OpenNERComponent(Pipe):
         if self.loaded is None:
             try:
                 self.loaded = load(self.model, device=self.device)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of the device
                 cause = " ".join(str(error).split())
                 raise ValueError(f"{self.name}: model {self.model!r} cannot be loaded ({cause:.200})") from None
         return self.loaded
