@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from metrics.entity_f1.entity_f1 import Counts, f1_strict
 from ner_sets.mentions import Mention
-from open_ner.tools.terminal import in_a_cell
+from open_ner.tools.escapes import in_a_cell
 
 CHANGES = ("kept", "added", "removed", "boundary", "retyped")
 

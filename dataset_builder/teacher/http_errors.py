@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from open_ner.tools.errors import UserError
+from open_ner.tools.escapes import without_key
 
 from ..config import TeacherConfig
 from .parse import PASSAGE_CODES
@@ -19,7 +20,6 @@ MOST_ALIKE = 10
 QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 DENIED_CODES = ("invalid_api_key", "model_not_found")
 GATEWAY = (408, 502, 504, 520, 522, 524)  # statuses of a proxy that timed out; the model's reply may be billed
-SHORTEST_KEY = 8  # characters of a secret; a shorter key, such as x, is for a server that needs none
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is shortened, because some endpoints send nonsense
 ApiError = tuple[str | None, str]  # code and message, as the API gives them
 TOO_LONG = re.compile(r"context.length|maximum context|too many tokens|prompt is too long", re.IGNORECASE)
@@ -98,14 +98,9 @@ def exception_of(
 
 
 def mask(message: str, config: TeacherConfig) -> str:
-    """The message in one line of at most 300 characters, without the API key, which a server may repeat.
-
-    A key of fewer than `SHORTEST_KEY` characters stays, because its characters are part of other words too.
-    """
+    """The message in one line of at most 300 characters, without the API key, which a server may repeat."""
     key = os.environ.get(config.api_key_env, "").strip()
-    if len(key) >= SHORTEST_KEY:
-        message = message.replace(key, "***")
-    return " ".join(message.split())[:300]
+    return " ".join(without_key(message, key).split())[:300]
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

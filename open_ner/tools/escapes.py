@@ -1,4 +1,4 @@
-"""Escape the characters of a text that would control or mislead a terminal."""
+"""Make a text safe to print: without characters that control or mislead a terminal, and without the API key."""
 
 import re
 
@@ -6,6 +6,7 @@ import re
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
+SHORTEST_KEY = 8  # characters of a secret
 
 
 def printable(text: str) -> str:
@@ -16,3 +17,12 @@ def printable(text: str) -> str:
 def in_a_cell(text: str) -> str:
     """Escape all control characters, so that the text stays on one line."""
     return printable(text).replace("\t", r"\t").replace("\n", r"\n")
+
+
+def without_key(message: str, key: str) -> str:
+    """Return a server's message with `***` in place of the API key.
+
+    A key of fewer than eight characters, such as x, is for a server that needs none. It stays, because its characters
+    are part of other words too.
+    """
+    return message.replace(key, "***") if len(key) >= SHORTEST_KEY else message

@@ -38,6 +38,7 @@ from ..pipeline import (
     to_selection,
 )
 from ..prompts import refuse_surrogates, special_tokens
+from .escapes import without_key
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +251,8 @@ def _explained(base_url: str, key: str) -> Iterator[None]:
         yield
     except openai.APIStatusError as error:
         body = error.body if isinstance(error.body, Mapping) else {}
-        reason = " ".join(str(body.get("message") or error.response.text or "no reason").replace(key, "***").split())
+        said = str(body.get("message") or error.response.text or "no reason")
+        reason = " ".join(without_key(said, key).split())
         line = f"{base_url} answers with status {error.status_code}: {reason:.300}"
         if error.status_code in (400, 413, 422):
             raise ValueError(f"{line}: give shorter texts, or a smaller window or max_new_tokens") from None
