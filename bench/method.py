@@ -78,8 +78,7 @@ def negatives() -> str:
 
 def supervised() -> str:
     """Compare students of human-annotated sets on the test splits of these sets."""
-    measured, rows = _read("bench/supervised.json"), []
-    students = measured["students"]
+    students, rows = _read("bench/supervised.json"), []
     for name, row in students.items():
         gains = [_gain(row["all"][scorer]) if row["all"][scorer]["gain"] else "" for scorer in ("official", "strict")]
         f1 = [f"{row['all'][scorer]['f1']:.1f}" for scorer in ("official", "strict")]
@@ -88,9 +87,8 @@ def supervised() -> str:
     one, every = (students[name]["trained_on"] for name in ("both", "all_negatives"))
     difference = "against the last row [95 %]"
     shown = table(["official F1", *students["both"]["sets"], "all", difference, "strict F1", difference], rows)
-    size = (
-        f"Trained on {measured['passages']} passages of each set, asked {measured['texts']} texts of each test split."
-    )
+    sample = students["both"]
+    size = f"Trained on {sample['passages']} passages of each set, asked {sample['texts']} texts of each test split."
     share = f"With one absent type per present one {one['present']} of {one['queries']} queries have an answer,"
     return f"{shown}\n\n{size}\n{share}\nwith all absent types {every['present']} of {every['queries']}."
 

@@ -6,7 +6,8 @@ SUPERVISED has a folder for each of SETS, with train.jsonl.gz and test.jsonl.gz.
 guidelines differ. STUDENT is a distilled student, such as that of the arm `frequency` of bench/ablations.py: it is
 asked as it is, and also trained further. All are asked a seeded sample of each test split, so the trained ones are
 tested in their domain. The steps are those of bench/parts/steps.py: the same command goes on after an interruption.
-The results are written to results/bench/supervised.json.
+The results are written to results/bench/supervised.json, where students that this machine has not trained keep their
+rows, and with them the row that they were compared with.
 """
 
 import argparse
@@ -34,6 +35,7 @@ WORK = Path("runs/supervised_bench")  # relative, as it is shown in cards and re
 OUTPUT = ROOT / "results" / "bench" / "supervised.json"
 SETS = ("AnEM", "BioNLP13CG", "CRAFT")
 BASE = "both"  # the others are compared with it
+SAMPLE = ("data_hash", "passages", "texts")  # what rows have in common that may stand together
 
 
 @dataclass
@@ -107,7 +109,10 @@ def build(student: Student, args: argparse.Namespace) -> Path:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Compare the finished students, on each set and on all, and write the results."""
+    """Compare the finished students, on each set and on all, and write the results.
+
+    Rows of the same samples that were measured elsewhere stay until all students are finished here.
+    """
     files = {name: steps.predictions(model(name, args), args.work / "on_test" / name) for name in STUDENTS}
     lines = {name: read_predictions(file) for name, file in files.items() if file}
     if BASE not in lines:
@@ -116,18 +121,24 @@ def report(args: argparse.Namespace) -> None:
     for name in SETS:
         own = {student: [line for line in found if line["benchmark"] == name] for student, found in lines.items()}
         scores[name] = compare(own, BASE)
+    data = [args.data / name / f"{split}.jsonl.gz" for name in SETS for split in ("train", "test")]
+    measured = {**provenance(*data), "passages": args.passages, "texts": args.texts}
     rows = {}
     for student, row in compare(lines, BASE).items():
         training = read_json(ROOT / model(student, args) / "training.json")
         sets = {name: {scorer: own[student][scorer] for scorer in MAIN} for name, own in scores.items()}
         rows[student] = {
-            "trained_on": training["trained_on"], "seconds": training["seconds"], "all": row, "sets": sets,
+            **measured, "trained_on": training["trained_on"], "seconds": training["seconds"], "all": row, "sets": sets,
             "mean": {scorer: round(fmean(own[scorer]["f1"] for own in sets.values()), 1) for scorer in MAIN},
         }  # fmt: skip
         print(student, rows[student]["mean"], row["official"]["gain"], row["official"]["interval"], flush=True)
-    data = [args.data / name / f"{split}.jsonl.gz" for name in SETS for split in ("train", "test")]
+    known = read_json(OUTPUT) if OUTPUT.exists() else {}
+    same = [name for name, row in known.items() if all(row[key] == measured[key] for key in SAMPLE)]
+    rows = {name: rows.get(name) or known[name] for name in STUDENTS if name in rows or name in same}
+    if BASE in same and len(lines) < len(STUDENTS):
+        rows[BASE] = known[BASE]
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    write_json(OUTPUT, {**provenance(*data), "passages": args.passages, "texts": args.texts, "students": rows})
+    write_json(OUTPUT, rows)
 
 
 if __name__ == "__main__":
