@@ -167,16 +167,20 @@ def refuse_unknown(
         known: the names that may be given.
         path: what the message begins with.
         where: what the message has before these names.
-        dotted: names of options elsewhere in the recipe, with their sections, which are suggested too.
+        dotted: the names of all options with their sections; they are suggested for a name outside of its section.
     """
     for key in data:
-        if key not in known:
-            last = {name: name.rpartition(".")[2] for name in dotted}
-            near = difflib.get_close_matches(str(key), {*known, *last.values()}, n=1)
-            found = [where + name for name in near if name in known]
-            found = found or [name for name in last if last[name] in near]
-            hint = f"did you mean {' or '.join(found)}?" if found else "--help lists the options"
-            raise UserError(f"{path}: unknown option {where}{key!s}: {hint}")
+        if key in known:
+            continue
+        near = difflib.get_close_matches(str(key), known, n=1)
+        elsewhere = [name for name in dotted if name.rpartition(".")[2] == key and not where]
+        hint = "--help lists the options"
+        if key in dotted:
+            section, _, name = str(key).rpartition(".")
+            hint = f"write it in its section, as in {section}: {{{name}: ...}}"
+        elif near or elsewhere:
+            hint = f"did you mean {' or '.join(elsewhere or [where + near[0]])}?"
+        raise UserError(f"{path}: unknown option {where}{key!s}: {hint}")
 
 
 def _dotted_names(cls: type, where: str = "") -> Iterator[str]:
@@ -218,6 +222,8 @@ def _check(value: Any, kinds: Collection[Any], path: str | Path, dotted: Collect
         for part, types, item in parts:
             _check(item, types, path, dotted, part)
         return
+    if value is None:
+        raise UserError(f"{path}: {name} is empty: give it a value, or remove it to have the default")
     raise UserError(f"{path}: {name}: {value!r:.60} is not {_what_to_write(value, kinds)}")
 
 
@@ -227,13 +233,15 @@ def _what_to_write(value: Any, kinds: Collection[Any]) -> str:
     wanted = [KINDS[form] for form in forms if form in KINDS]
     wanted += [f"one of {', '.join(get_args(kind))}" for kind in kinds if get_origin(kind) is Literal]
     remedy = ""
-    if value is None:
-        remedy = ": remove it to have the default"
-    elif list in forms:
-        remedy = ": begin each item with a hyphen and a space" if isinstance(value, dict) else f": write [{value}]"
+    if list in forms:
+        remedy = ": begin each item with a hyphen and a space"
+        if not isinstance(value, dict) and "\n" not in str(value):
+            remedy = f": write [{value}]"
     elif str in forms and not isinstance(value, list | dict):
         remedy = ": put it in quotes"
         remedy += ", because YAML reads yes as True and no as False" if isinstance(value, bool) else ""
+    elif isinstance(value, str) and not {int, float, bool}.isdisjoint(forms):
+        remedy = ": write it without quotes, as in 5, 0.5 or true"
     return " or ".join(wanted) + remedy
 
 

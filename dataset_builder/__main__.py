@@ -86,8 +86,9 @@ def main() -> None:
 def ask_teacher(config: BuildConfig, folder: Path, shard: Shard | None, allow_incomplete: bool) -> None:
     """Run the stage `annotate` for all passages or those of a shard; exit with status 1 if a question stays open.
 
-    Whatever ends the stage, the recipe is kept if there is a reply to it. One that fails before that does not replace
-    the recipe of the replies in the journal. Shards keep none, because they would all write the same file.
+    The recipe is kept if a reply has arrived, whatever ends the stage, or if the stage ends without an error and has
+    replies. A recipe that fails before that does not replace the one that the replies in the journal were made with.
+    Shards keep none, because they would all write the same file.
     """
     passages, teacher = StoredPassages(folder), config.teacher
     if not shard and not (folder / "recipe.yaml").exists():

@@ -193,7 +193,7 @@ class SupervisedConfig:
     """Human-annotated sets, in addition to distilled passages or without them (paper, section 3.3)."""
 
     sets: list[str] = option(list, "human-annotated sets: names under recipes/build/supervised/, or YAML files")
-    data_dir: str = option(".", "folder that the paths of sets are relative to")
+    data_dir: str = option(".", "folder that the paths of sets are relative to; ./ is the folder of their YAML")
     dataset_line: bool = option(True, "begin each conversation with the line `Dataset: {name of the set}`")
     negatives: Law = option("all", "absent types of the set to ask: all, or as in dataset.negatives")
     negative_ratio: float = option(1.0, "absent types to ask per present type, unless negatives is all or none")

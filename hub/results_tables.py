@@ -52,16 +52,18 @@ def run_label(run: RunResults, runs: list[RunResults]) -> str:
 
     This is its protocol and its decoding if they are not those of all. If others have the same name, it is how the
     model was asked, if they were asked in another way, and the revision of its weights, if they have other ones.
+    Parameters and revisions that are not known, as in older files and of endpoints, are not compared.
     """
     model = run["model"]
     apart = [f"{name} {run[name]}" for name in ("protocol", "decoding") if len({each[name] for each in runs}) > 1]
     namesakes = [each["model"] for each in runs if each["model"]["id"] == model["id"]]
-    for name in ("baseline", "base_url", "parameters"):
+    for name in ("baseline", "base_url"):
         if model.get(name) and any(other.get(name) != model.get(name) for other in namesakes):
-            shown = json.dumps(model.get(name)) if name == "parameters" else model.get(name)
-            apart.append(f"{name} {shown}")
-    if len({other.get("revision") for other in namesakes}) > 1:
-        apart.append(f"revision {(model.get('revision') or 'unknown')[:8]}")
+            apart.append(f"{name} {model.get(name)}")
+    if (given := model.get("parameters")) and any(other.get("parameters", given) != given for other in namesakes):
+        apart.append(f"parameters {json.dumps(given)}")
+    if (own := model.get("revision")) and any((other.get("revision") or own) != own for other in namesakes):
+        apart.append(f"revision {own[:8]}")
     return model["id"] + (f" ({', '.join(apart)})" if apart else "")
 
 

@@ -35,9 +35,10 @@ def quantization(model_config: ModelConfig) -> BitsAndBytesConfig | None:
 
 
 def check_targets(model_config: ModelConfig) -> None:
-    """Raise UserError if `lora_target_modules` names modules that the student does not have; loads no weights.
+    """Raise UserError if the student has none of the modules in `lora_target_modules`; loads no weights.
 
     As in peft, a list has the ends of modules' names, and a single string is a regular expression of whole names.
+    Names of a list that the student does not have are printed: a recipe may list those of several architectures.
     """
     targets = model_config.lora_target_modules
     if not model_config.use_peft or not targets or targets == "all-linear":
@@ -48,14 +49,28 @@ def check_targets(model_config: ModelConfig) -> None:
             load_or_explain(AutoConfig, name, revision=model_config.model_revision)
         )
     modules = [module for module, _ in model.named_modules() if module]
+    ends = [targets] if isinstance(targets, str) else targets
+    unknown = [end for end in ends if not any(f".{module}".endswith(f".{end}") for module in modules)]
     if isinstance(targets, str):
-        unknown = [] if any(re.fullmatch(targets, module) for module in modules) else [targets]
-    else:
-        unknown = [end for end in targets if not any(f".{module}".endswith(f".{end}") for module in modules)]
-    if unknown:
-        linear = {module.rpartition(".")[2] for module, kind in model.named_modules() if isinstance(kind, Linear)}
+        single = f"lora_target_modules {targets!r}: a single name is read as a regular expression of whole names"
+        try:
+            if any(re.fullmatch(targets, module) for module in modules):
+                return
+        except re.error as error:
+            raise UserError(f"{single}, and this is none ({error}): write .* for any characters") from None
+        if not unknown:
+            raise UserError(f"{single}: write .*{targets}")
+    if len(unknown) == len(ends):
+        head = model.get_output_embeddings()  # recipes train no adapter of it
+        linear = {
+            module.rpartition(".")[2]
+            for module, kind in model.named_modules()
+            if isinstance(kind, Linear) and kind is not head
+        }
         hint = f"give several of {', '.join(sorted(linear))}, or all-linear, or a regular expression of whole names"
-        raise UserError(f"lora_target_modules {unknown[0]!r}: {name} has no such module: {hint}")
+        raise UserError(f"lora_target_modules {', '.join(map(repr, unknown))}: {name} has no such module: {hint}")
+    if unknown:
+        print(f"lora_target_modules: {name} has no {', '.join(unknown)}; the others get adapters")
 
 
 def merge_adapter(model: "PeftModel", state: dict[str, torch.Tensor], model_config: ModelConfig) -> PreTrainedModel:

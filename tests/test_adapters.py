@@ -17,7 +17,7 @@ from trl import ModelConfig, get_peft_config
 from open_ner.conversation import build_conversation
 from open_ner.tools.errors import UserError
 from sft import adapters
-from sft.adapters import merge_adapter, quantization
+from sft.adapters import check_targets, merge_adapter, quantization
 from sft.conversations import tokenize
 from sft.disk import require_space
 from sft.origin import Origin
@@ -72,6 +72,14 @@ def test_a_merged_lora_student_answers_as_its_adapter_and_base(
     assert not list((tmp_path / "model").glob("adapter*"))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0]
+
+
+def test_a_recipe_may_list_the_modules_of_several_architectures(
+    tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = ["q_proj", "qkv_proj"]
+    check_targets(ModelConfig(model_name_or_path=str(tiny_student), use_peft=True, lora_target_modules=listed))
+    assert "has no qkv_proj; the others get adapters" in capsys.readouterr().out
 
 
 def test_checkpoints_of_an_adapter_need_little_of_the_disk_and_those_that_go_count_as_free(

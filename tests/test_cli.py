@@ -28,12 +28,8 @@ def raising(error: BaseException) -> Callable[[], None]:
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "No space left on device at /x/y"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "denied at /x: check its permissions or write"),
-        (
-            NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"),
-            1,
-            "Not a directory at /x/y: a file is where a",
-        ),
-        (FileExistsError(errno.EEXIST, "File exists", "/x"), 1, "File exists at /x: a file is where a folder"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"), 1, "at /x/y: a file is where a folder"),
+        (FileExistsError(errno.EEXIST, "File exists", "/x"), 1, "a folder is needed: choose another path"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "no space left on the disk"),
     ],
 )

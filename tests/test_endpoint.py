@@ -58,10 +58,14 @@ def error(message: Any, code: Any = None) -> dict[str, Any]:
     return {"error": {"message": message, "code": code}}
 
 
-def test_a_key_that_is_no_secret_masks_no_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mask(f"{KEY} has no  proxy", TeacherConfig()) == "*** has no proxy"
+def test_a_key_of_any_length_is_masked_but_no_letters_of_other_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mask(f"{KEY} has no  proxy?key%3D{KEY}", TeacherConfig()) == "*** has no proxy?key%3D***"
     monkeypatch.setenv("OPENAI_API_KEY", "x")
-    assert mask("no proxy", TeacherConfig()) == "no proxy"
+    assert mask("no proxy for 'x'", TeacherConfig()) == "no proxy for '***'"
+    monkeypatch.setenv("OPENAI_API_KEY", "tok-1.3")
+    assert mask("Incorrect API key provided: tok-1.3.", TeacherConfig()) == "Incorrect API key provided: ***."
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert mask("no key", TeacherConfig()) == "no key"
 
 
 @pytest.mark.parametrize(

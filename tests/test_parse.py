@@ -157,10 +157,11 @@ def test_names_of_fields_are_no_types() -> None:
         assert parse_reply(reply, passage=passage) == [("Aspirin", "drug")]
     for reply in (
         '[{"text": "Ada", "label": null}]', '[{"text": "Ada"}]', '[{"entity": null, "type": "person"}]',
-        '{"entity": ["Ada"], "type": ["person"]}', '{"entities": [{"text": "Ada"}]}',
+        '{"entity": ["Ada"], "type": ["person"]}', '{"entities": [{"text": "Ada"}]}', '{"results": [{"text": "Ada"}]}',
     ):  # fmt: skip
         assert parse_reply(reply, passage=passage) == "malformed_list"
     assert parse_reply('{"name": ["Ada"], "category": []}', passage=passage) == [("Ada", "name")]
+    assert parse_reply('{"name": "Ada", "city": "Rome"}', passage=passage) == [("Ada", "name"), ("Rome", "city")]
 
 
 def test_code_in_a_reply_is_text() -> None:

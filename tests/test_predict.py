@@ -210,6 +210,18 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
             predict(Echo(), [benchmark(1)], SUITE, tmp_path)
 
 
+def test_a_run_that_has_only_begun_keeps_its_folder_while_it_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "predictions.partial.jsonl").write_text('{"run": "other"}\n')
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        beside = predict(Echo(), [benchmark(1)], SUITE, folder)
+    assert beside.folder.parent == tmp_path and beside.folder != folder
+    other = SuiteConfig(name="s", benchmarks=["b"], protocol="p", seed=1)
+    assert predict(Echo(), [benchmark(1)], other, folder).folder == folder  # the first run has failed
+
+
 def test_a_models_folder_has_no_folders_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (

@@ -313,9 +313,12 @@ def test_wrong_values_are_named(content: str, message: str, tmp_path: Path) -> N
         ("corpus: {path: 3}", "corpus.path: 3 is not text: put it in quotes"),
         ("corpus: {path: x, max_tokens: yes}", "corpus.max_tokens: True is not a whole number"),
         ("corpus: {path: x, max_markup: true}", "corpus.max_markup: True is not a number"),
-        ("corpus: {path: x, max_tokens: null}", "corpus.max_tokens: None is not a whole number: remove it"),
+        ("corpus: {path: x, max_tokens: null}", "corpus.max_tokens is empty: give it a value, or remove it"),
         ("sample: 3", "unknown option sample: did you mean corpus.sample?"),
         ("seed: 3", "unknown option seed: did you mean corpus.seed or dataset.seed?"),
+        ("teacher: {max_tokens: 9}", "unknown option teacher.max_tokens: did you mean teacher.max_"),
+        ("corpus.sample: 3", "unknown option corpus.sample: write it in its section, as in corpus: {sample: ...}"),
+        ("corpus: {path: x, max_tokens: '5'}", "max_tokens: '5' is not a whole number: write it without quotes"),
     ],
 )
 def test_a_value_of_another_kind_is_named_with_what_to_write(content: str, said: str, tmp_path: Path) -> None:

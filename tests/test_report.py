@@ -88,7 +88,12 @@ def test_students_of_one_name_are_told_apart_by_the_revision_of_their_weights() 
         ([{"baseline": "one"}, {"baseline": "two"}], ["model (baseline one)", "model (baseline two)"]),
         ([{}, {"baseline": "two"}], ["model", "model (baseline two)"]),
         ([{"parameters": {"top_p": 1}}] * 2, ["model", "model"]),
-        ([{"parameters": {"top_p": 1}}, {}], ['model (parameters {"top_p": 1})', "model"]),
+        ([{"parameters": {"top_p": n}} for n in (0, 1)], [f'model (parameters {{"top_p": {n}}})' for n in (0, 1)]),
+        ([{"base_url": "u"}, {"base_url": "u", "parameters": {"top_p": 1}}], ["model", "model"]),  # an older file
+        (
+            [{"revision": "0123456789"}, {"revision": None, "base_url": "u", "parameters": {"top_p": 1}}],
+            ["model", "model (base_url u)"],
+        ),
     ],
 )
 def test_one_model_that_is_asked_in_several_ways_is_told_apart_by_them(asked: list[dict], labels: list[str]) -> None:

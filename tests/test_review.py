@@ -211,7 +211,7 @@ def test_corrections_become_gold_and_every_change_is_counted(run: Path, command:
 
 
 def test_the_gold_can_be_trained_on_and_scored_on_without_a_common_passage(
-    run: Path, command: Command, tmp_path: Path
+    run: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command(review, "export", "--run", run, "--to", "jsonl", "--sample", 99)
     tasks = run / "review" / "tasks.jsonl"
@@ -223,7 +223,10 @@ def test_the_gold_can_be_trained_on_and_scored_on_without_a_common_passage(
     assert all(texts) and not texts[0] & texts[1] and texts[0] | texts[1] == {*TEXTS}
     assert f"supervised: {len(texts[1])} passages" in printed
     sets = f"[{tmp_path}/gold/supervised.yaml]"
-    options = f"{{sets: {sets}, data_dir: {tmp_path}/elsewhere}}"  # of other sets
+    (tmp_path / "elsewhere").mkdir()  # with a set of the same name
+    write_jsonl(tmp_path / "elsewhere" / "supervised.jsonl", [{"id": "p", "text": "Not of this gold", "entities": []}])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    options = f"{{sets: {sets}, data_dir: {tmp_path}/elsewhere}}"
     (tmp_path / "set.yaml").write_text(f"supervised: {options}\noutput_dir: {tmp_path}/set\n")
     tokenizer = yaml.safe_load((run / "recipe.yaml").read_text())["corpus"]["tokenizer"]
     command(builder, "--config", tmp_path / "set.yaml", "--corpus.tokenizer", tokenizer)

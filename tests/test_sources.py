@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pytest
 import zstandard
 
 from dataset_builder.config import CorpusConfig, SourceConfig
+from dataset_builder.corpus import stage
 from dataset_builder.corpus.source_files import pin
 from dataset_builder.corpus.sources import Document, read_documents, sources_of
-from dataset_builder.corpus.stage import write_passages
+from dataset_builder.corpus.stage import write_passages, write_shard
 from dataset_builder.rejects import Reject
+from dataset_builder.shards import Shard
 from fake_hub import FakeHub
 from ner_sets import rows as ner_rows
 from open_ner.tools.errors import UserError
@@ -101,7 +104,7 @@ def test_a_folder_with_splits_is_read_by_its_split(tmp_path: Path) -> None:
     jsonl(tmp_path / "test.jsonl", {"text": "for a test"})
     assert [item.text for item in read(tmp_path)] == [TEXT]
     assert [item.text for item in read(tmp_path, split="test")] == ["for a test"]
-    with pytest.raises(UserError, match=r"no files of the split 'dev', only of \['test', 'train'\]: set corpus.split"):
+    with pytest.raises(UserError, match=r"no files of the split 'dev', only of \['test', 'train'\]: set split"):
         read(tmp_path, split="dev")
 
 
@@ -131,7 +134,7 @@ def test_a_name_like_that_of_a_split_among_others_is_an_error_with_a_remedy(name
     (tmp_path / "test").mkdir()
     for part in ("x1", "x2", name):
         jsonl(tmp_path / f"{part}.jsonl", {"text": part})
-    said = rf'{name}\.jsonl is named .* x1\.jsonl like none.*: set corpus.data_files, to "\*" for all'
+    said = rf'{name}\.jsonl is named .* x1\.jsonl like none.*: set data_files \(.*of the source\) to "\*"'
     with pytest.raises(UserError, match=said):
         read(tmp_path)
     for pattern in ("*", "*.jsonl"):
@@ -183,6 +186,22 @@ def test_a_run_never_reads_its_own_files(tmp_path: Path) -> None:
         config = CorpusConfig(path=str(tmp_path), data_files=pattern)
         with pytest.raises(UserError, match="is in the corpus .*: set output_dir to a folder outside"):
             write_passages(config, tmp_path / run)
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_a_run_in_a_folder_of_texts_is_made_once_and_reads_only_these(
+    kind: str, tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"a.{kind}").write_text(f"text\n{TEXT}\n")
+    config = CorpusConfig(path=str(tmp_path), tokenizer=str(tiny_student), language=None, min_words=1)
+    counts = write_passages(config, tmp_path / "run")
+    assert counts["kept"] == counts["candidates"] == 1
+    jsonl(tmp_path / "run" / "journal.jsonl", {"text": "of the teacher"})
+    monkeypatch.setattr(stage, "merge_shards", None)
+    assert write_passages(config, tmp_path / "run") == counts
+    assert write_shard(config, tmp_path / "run", Shard(1, 2)).startswith("shard 1/2 is already merged")
+    with pytest.raises(UserError, match="is in the corpus"):  # whose most frequent files are now those of the run
+        write_passages(replace(config, min_words=2), tmp_path / "run")
 
 
 def test_values_of_a_csv_file_are_text(tmp_path: Path) -> None:

@@ -477,6 +477,17 @@ def test_a_limit_that_the_endpoint_does_not_take_rejects_no_passage_for_good(sai
     assert {record["finish_reason"] for record in records[-4:]} == {"stop"}
 
 
+def test_a_passage_that_is_rejected_stops_no_run_under_a_lower_limit(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        return {"status": 403, "body": {"error": {"message": "not this"}}} if number_in(request) == 3 else "[]"
+
+    with FakeTeacher(answer) as endpoint:
+        ask(tmp_path, endpoint, count=5, max_answer_tokens=4096)
+        for _ in range(2):
+            counts, _ = ask(tmp_path, endpoint, count=5, max_answer_tokens=1024)
+    assert (counts.known, counts.missing, len(endpoint.requests)) == (5, 0, 6)
+
+
 def test_the_rejection_of_a_passage_is_kept_under_a_higher_limit(tmp_path: Path) -> None:
     def answer(request: dict[str, Any]) -> Any:
         return {"status": 403, "body": {"error": {"message": "not this"}}} if number_in(request) == 3 else "[]"

@@ -111,8 +111,15 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
             "metric_for_best_model entityf1: choose from entity_f1, ",
         ),
         ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "nope"], "'nope'.* no such module"),
-        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "q_proj", "nope"], "'nope'.*q_proj"),
-        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "q_proj", "v_proj"], None),
+        (
+            {"messages": GOOD},
+            ["--use_peft", "true", "--lora_target_modules", "no", "nope"],
+            "'no', 'nope'.*, k_proj, o_proj, ",
+        ),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "*_proj"], r"none .*write \.\*"),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "q_proj"], r"write \.\*q_proj"),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", ".*q_proj"], None),
+        ({"messages": GOOD}, ["--use_peft", "true", "--lora_target_modules", "q_proj", "qkv_proj"], None),
         *(
             ({"messages": GOOD}, [f"--{name}", REFUSED[name]], f"{name} cannot be used: {UNUSED[name]}")
             for name in UNUSED

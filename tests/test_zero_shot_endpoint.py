@@ -200,11 +200,11 @@ def test_other_parameters_of_the_requests_are_another_run(changed: dict[str, Any
 @pytest.mark.parametrize(
     ("option", "named"),
     [
-        ({"response_format": "json_schema"}, "endpoint.response_format is for the dataset builder"),
+        ({"response_format": "json_schema"}, "only baselines with `reply: tuples` use it"),
         ({"max_answer_tokens": 99}, "give --max_new_tokens"),
         ({"types": ["city"]}, "endpoint.types is"),
         ({"model": "gpt"}, "name it by --model"),
-        ({"batch": True}, "endpoint.batch is"),
+        ({"batch": True}, "endpoint.batch is.*does not use it, remove it"),
         ({"recorded": "replies.jsonl"}, "endpoint.recorded is"),
     ],
 )

@@ -33,7 +33,11 @@ USED = {
     "base_url", "api_key_env", "temperature", "parameters", "concurrency", "requests_per_minute", "tokens_per_minute",
     "max_retries", "timeout", "price_input", "price_output", "max_cost",
 }  # fmt: skip
-INSTEAD = {"model": "name it by --model", "max_answer_tokens": "give --max_new_tokens"}
+INSTEAD = {
+    "model": "name it by --model",
+    "max_answer_tokens": "give --max_new_tokens",
+    "response_format": "only baselines with `reply: tuples` use it, ask other models by another command, without it",
+}
 
 
 class EndpointModel:
@@ -140,5 +144,5 @@ def refuse_unused(teacher: TeacherConfig, baseline: BaselineConfig | None) -> No
     used = USED | ({"response_format"} if baseline and baseline.reply == "tuples" else set())
     for name in (field.name for field in fields(teacher) if field.name not in used):
         if getattr(teacher, name) != getattr(TeacherConfig(), name):
-            hint = INSTEAD.get(name, "remove it")
-            raise UserError(f"endpoint.{name} is for the dataset builder, an evaluation does not use it: {hint}")
+            hint = INSTEAD.get(name, "an evaluation does not use it, remove it")
+            raise UserError(f"endpoint.{name} is for the dataset builder: {hint}")

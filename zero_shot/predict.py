@@ -169,7 +169,8 @@ def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
 def _runs_in(folder: Path) -> set[str | None]:
     """Return the identities of the finished and the unfinished runs of a folder; None stands for an unknown run.
 
-    An unfinished run counts from its first passage on; one that failed before, as with a wrong address, has no folder.
+    An unfinished run counts while it goes on, and else if it has a passage; one that failed before its first passage,
+    as with a wrong address, has no folder.
     """
     runs: set[str | None] = {None} if (folder / "predictions.jsonl").exists() else set()
     with suppress(OSError, ValueError):
@@ -177,8 +178,20 @@ def _runs_in(folder: Path) -> set[str | None]:
     for path in folder.glob(PARTIAL):
         with suppress(ValueError):  # a kill left one of the first two lines incomplete
             header, *passages = islice(read_jsonl(path), 2)
-            runs |= {header.get("run")} if passages else set()
+            runs |= {header.get("run")} if passages or _is_locked(folder) else set()
     return runs
+
+
+def _is_locked(folder: Path) -> bool:
+    """Return whether a run writes to the folder now; an endpoint is asked all questions before the first passage."""
+    try:
+        with (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: the processes of a run look at the same time
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def _ask(

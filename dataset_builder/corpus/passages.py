@@ -13,6 +13,7 @@ from .cutting import Passage
 
 PASSAGES, REJECTED, REPORT = "passages.jsonl", "rejected_passages.jsonl", "passages.report.json"
 SHARDS = "passages.shards"  # folder of the shards that `--shard` writes
+PARTS = "passages.parts"  # folder of the shards of one run without --shard
 
 
 def _read_rows(path: Path) -> Iterator[Any]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from open_ner.tools.errors import UserError
 
 from ..config import SourceConfig
+from .passages import PARTS, SHARDS
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text", ".csv": "csv"}
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 PATTERN = re.compile(r"[*?\[]")
-ALL_OR_SOME = 'set corpus.data_files, to "*" for all of them or to another pattern'
+DATA_FILES = "data_files (corpus.data_files, or that of the source)"
+ALL_OR_SOME = f'{DATA_FILES} to "*" for all files, or to another pattern'
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -22,12 +24,17 @@ def path_of(source: SourceConfig) -> Path:
 
 
 def local_files(source: SourceConfig) -> list[Path] | None:
-    """Return the local files of a source; None for a Hub dataset or a file that does not exist."""
+    """Return the local files of a source; None for a Hub dataset or a file that does not exist.
+
+    Unfinished passages in a folder of the source are none of them: while a run writes these, it must not find more
+    files of their type than of the corpus, and read them instead.
+    """
     path = path_of(source)
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [path / name for name in glob(f"**/{source.data_files or '*'}", root_dir=path, recursive=True)]
+        names = map(Path, glob(f"**/{source.data_files or '*'}", root_dir=path, recursive=True))
+        found = [path / name for name in names if not {PARTS, SHARDS} & {*name.parts}]
     elif PATTERN.search(str(path)):
         found = [Path(name) for name in glob(str(path), recursive=True)]
     else:
@@ -102,15 +109,19 @@ def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
         first, one = next(iter(named.items()))
         what = f"{first.relative_to(folder)} is named like a file of the split {one!r}"
         what += f", and {others[0].relative_to(folder)} like none, so it is not clear which files to read"
-        raise UserError(f"{folder}: {what}: {ALL_OR_SOME}")
+        raise UserError(f"{folder}: {what}: set {ALL_OR_SOME}")
     if split not in named.values():
         known = f"only of {sorted({*named.values()})}"
-        raise UserError(f"{folder}: no files of the split {split!r}, {known}: set corpus.split, or {ALL_OR_SOME}")
+        raise UserError(f"{folder}: no files of the split {split!r}, {known}: set split, or {ALL_OR_SOME}")
     return [file for file, one in named.items() if one == split]
 
 
-def pin(source: SourceConfig) -> str | None:
+def pin(source: SourceConfig, run: Path | None = None) -> str | None:
     """Set `source.revision` to the Hub's commit, and return a string that changes with the source.
+
+    Args:
+        source: the source.
+        run: the folder of the run. Its files are not a change, if it is in a folder of the source.
 
     Returns:
         The commit, or for local files a hash of their sizes and times; None if the Hub cannot be reached or the
@@ -119,6 +130,9 @@ def pin(source: SourceConfig) -> str | None:
     assert source.path  # see sources_of
     path, files = path_of(source), local_files(source)
     if files is not None:
+        if run and path.resolve() in run.resolve().parents:
+            own = path / run.resolve().relative_to(path.resolve())
+            files = [file for file in files if not file.is_relative_to(own)]
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return hashlib.sha256(repr(states).encode()).hexdigest()
     if _kind_of(path):

@@ -20,14 +20,14 @@ from ..shards import Shard, all_shards, name_shards
 from .cutting import load_tokenizer
 from .filters import Screen
 from .merging import load_counts, merge_shards
-from .passages import PASSAGES, REPORT, SHARDS, StoredPassages
+from .passages import PARTS, PASSAGES, REPORT, SHARDS, StoredPassages
 from .processes import Work, count_processes, run_shards
 from .sampling import TooFewHeldError
 from .shard_files import SPARE, Origin, ShardReport, ShardWriter, load_report
-from .source_files import local_files, path_of, pin
+from .source_files import DATA_FILES, READERS, choose_files, local_files, path_of, pin
 from .sources import sources_of
 
-OWN = "passages.parts"  # folder of the shards of one run without --shard
+OWN = {"json": (PASSAGES, REPORT), "parquet": ("dataset/train.parquet",)}  # files that a run writes, by their reader
 FINER = 4  # shards per process, because files differ in size
 
 MakeScreen = Callable[[], Screen | None]  # is called in each process
@@ -48,12 +48,12 @@ def write_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
     Raises:
         UserError: the corpus cannot be read, or no passage is left.
     """
-    _refuse_own_files(config, folder)
     screen = make_screen()
-    config, origin = _origin_of(config, screen)
+    config, origin = _origin_of(config, screen, folder)
     if counts := load_counts(folder, origin):
         return counts
-    processes, path = count_processes(config), folder / OWN
+    _refuse_own_files(config, folder)
+    processes, path = count_processes(config), folder / PARTS
     files = [local_files(source) or () for source in sources_of(config)]
     count = processes * (FINER if processes > 1 and max(map(len, files)) > 1 else 1)
     shards = all_shards(count)
@@ -78,15 +78,15 @@ def write_shard(config: CorpusConfig, folder: Path, shard: Shard, make_screen: M
     """Write a shard to `passages.shards/`, for the merge, and return a line that says what was done."""
     if config.num_proc not in (None, 1):
         raise UserError(f"corpus.num_proc {config.num_proc} with --shard: a shard is one process, so remove it")
-    _refuse_own_files(config, folder)
     screen = make_screen()
-    config, origin = _origin_of(config, screen)
+    config, origin = _origin_of(config, screen, folder)
     if load_counts(folder, origin):
         return f"shard {shard} is already merged into {folder / PASSAGES}"
     path = folder / SHARDS
     spare = _read_spare(path)
     if _is_current(path / shard.suffix, origin, spare):
         return f"shard {shard} was complete in {path / shard.suffix}"
+    _refuse_own_files(config, folder)
     run_shards(partial(_prepare, config, lambda: screen, path, origin, spare), [shard], 1)
     return f"shard {shard} -> {path / shard.suffix}; when all are there, run python -m dataset_builder.merge"
 
@@ -105,7 +105,7 @@ def merge_passages(config: CorpusConfig, folder: Path, make_screen: MakeScreen =
     counts = sorted({int(name[2]) for name in found if name})
     if not counts:
         return None
-    config, origin = _origin_of(config, make_screen())
+    config, origin = _origin_of(config, make_screen(), folder)
     if len(counts) > 1:
         several = " and ".join(map(str, counts))
         raise UserError(f"{path} has shards of {several}: keep those of one number, and delete the others")
@@ -161,23 +161,25 @@ def _check(path: Path, shards: list[Shard], origin: Origin) -> list[ShardReport]
 
 
 def _refuse_own_files(config: CorpusConfig, folder: Path) -> None:
-    """Raise UserError if the folder of the run is in a folder of the corpus, so that its files would be read."""
+    """Raise UserError if the folder of the run is in a folder of the corpus whose reader would read its files."""
     for source in sources_of(config):
         corpus, run = path_of(source).resolve(), folder.resolve()
         if corpus.is_dir() and run.is_relative_to(corpus):
-            own = (run / PASSAGES, run / REPORT, run / "dataset" / "train.parquet")
+            kind, _, _ = choose_files(source)
+            kinds = [kind] if kind else READERS.values()  # None: `datasets` may read any of them
+            own = [run / name for one in kinds for name in OWN.get(one, ())]
             if any(file.match(source.data_files or "*") for file in own):
                 what = f"output_dir {folder} is in the corpus {source.path}, so the run would read its own files"
-                raise UserError(f"{what}: set output_dir to a folder outside, or corpus.data_files to other files")
+                raise UserError(f"{what}: set output_dir to a folder outside, or {DATA_FILES} to other files")
 
 
-def _origin_of(config: CorpusConfig, screen: Screen | None) -> tuple[CorpusConfig, Origin]:
+def _origin_of(config: CorpusConfig, screen: Screen | None, folder: Path) -> tuple[CorpusConfig, Origin]:
     """Return the config with the commits of its sources on the Hub, and the origin of its passages."""
     options = asdict(config) | ({"screen": screen.name} if screen else {})
     del options["num_proc"]  # does not change the passages
     config = deepcopy(config)
     sources = sources_of(config)
-    state = [pin(source) for source in sources]
+    state = [pin(source, folder) for source in sources]
     return config, Origin(options, state, [source.revision for source in sources])
 
 

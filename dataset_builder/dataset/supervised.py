@@ -15,7 +15,7 @@ from pathlib import Path
 from command_line.recipes import find_recipe, read_recipe, require_at_least
 from ner_sets.config import AnnotatedSetConfig
 from ner_sets.mentions import Mention, RawMention, trim
-from ner_sets.sets import SetPassage, find_files, read_set
+from ner_sets.sets import SetPassage, read_set
 from open_ner.conversation import LONE_SURROGATE
 from open_ner.tools.errors import UserError
 from open_ner.tools.files import replace_surrogates
@@ -34,14 +34,14 @@ CountTokens = Callable[[str], int]
 def load_set_configs(config: SupervisedConfig) -> list[AnnotatedSetConfig]:
     """Read the recipes of the sets. Raises UserError for an unknown set or two sets with the same name.
 
-    A path that is not in `supervised.data_dir` may be relative to the recipe of its set.
+    A path that begins with `./` is relative to the recipe of its set, the others to `supervised.data_dir`.
     """
     sets = []
     for name in config.sets:
         recipe = find_recipe(name, RECIPES, "supervised.sets:")
         one = read_recipe(AnnotatedSetConfig, recipe)
         require_at_least(f"set {one.name}", one, {"max_passages": 0})
-        if not find_files(one.path, config.data_dir) and find_files(one.path, recipe.parent):
+        if one.path.startswith("./"):
             one.path = str(recipe.parent.absolute() / one.path)
         sets.append(one)
     for name, times in Counter([DISTILLED, *(one.name for one in sets)]).items():

@@ -97,8 +97,8 @@ def write_gold(review: Review, corrected: Corrected, options: ImportOptions) -> 
         "benchmark": "To score on: name this file in `benchmarks` of a suite, as suite.yaml beside it does.",
         "supervised": "To train on: name this file in `supervised.sets` of a build recipe.",
     }
-    # the builder finds the file of a set beside its YAML, the evaluation that of a benchmark in its `data_dir`
-    paths = {"benchmark": _portable(folder / "benchmark.jsonl"), "supervised": "supervised.jsonl"}
+    # `./` is beside the YAML of a set, whatever its `data_dir`; the evaluation has no such paths
+    paths = {"benchmark": _portable(folder / "benchmark.jsonl"), "supervised": "./supervised.jsonl"}
     for part, own in parts.items():
         write_jsonl(folder / f"{part}.jsonl", own)
         settings: dict[str, Any] = {"name": options.name, "path": paths[part]}

@@ -104,9 +104,13 @@ class TeacherClient:
                 yield question
 
     def _was_completed(self, question: Question) -> bool:
-        """Whether the endpoint at this address has completed the question with the same parameters."""
+        """Whether the endpoint at this address has completed the question with these parameters or a higher limit."""
         record = self.journal.get(question.key)
-        return record is not None and is_completion(record) and record.get("address") == self.teacher["address"]
+        if record is None or record.get("address") != self.teacher["address"]:
+            return False
+        longest = longest_reply(self.teacher["limits"])
+        higher = [limits for limits in self.other_limits if longest_reply(limits) >= longest]
+        return is_completion(record) or record.get("copy_of") in other_keys(question, self.config, higher)
 
     def _reuse(self, question: Question) -> bool:
         """Journal a copy of the question's reply under another limit of its length; return whether there is one."""

@@ -39,6 +39,7 @@ MAX_VALUES = 3 * MAX_PAIRS  # each pair is a list and two strings
 
 ENTITY_FIELDS = ("entity", "text", "span", "mention", "name")
 TYPE_FIELDS = ("type", "types", "label", "entity_type", "category", "definition")
+WRAPPERS = ("entities", "results", "result", "answer", "output", "data")  # names of objects around the whole list
 PASSAGE_CODES = frozenset({"content_filter", "context_length_exceeded"})  # error codes that concern one passage alone
 FINAL = PASSAGE_CODES | {"refusal", "endpoint_error"}  # finish reasons of replies without annotations
 # finish reasons of all APIs by parts of their names; the first match counts
@@ -187,7 +188,7 @@ def _pairs(value: Value, passage: str) -> list[Pair] | None:
 
 def _object_pairs(item: tuple[tuple[str, Value], ...], passage: str) -> list[Pair] | None:
     """The pairs of an object: a wrapper around a list, an entity with its type, or a mapping."""
-    item = tuple((name, _without_objects(value)) for name, value in item)
+    item = tuple((name, value if name.lower() in WRAPPERS else _without_objects(value)) for name, value in item)
     fields = {name.lower(): value for name, value in item}
     wrapped = fields.get("entities", item[0][1] if len(item) == 1 else None)
     if isinstance(wrapped, tuple) or (isinstance(wrapped, list) and not any(isinstance(x, str) for x in wrapped)):
@@ -222,8 +223,9 @@ def _mapping_pairs(fields: tuple[tuple[str, Value], ...], passage: str) -> list[
     An entity without a type, such as `{"text": "Acme", "label": null}`, is not a mapping, and neither are lists of
     entities and of types, `{"entity": ["Acme"], "type": ["company"]}`.
     """
-    names = {name.lower() for name, _ in fields}
-    if any(isinstance(value, str) and name.lower() in (*ENTITY_FIELDS, *TYPE_FIELDS) for name, value in fields):
+    names = {name.lower() for name, value in fields if value is not None}
+    no_types = names <= {*ENTITY_FIELDS, *TYPE_FIELDS}
+    if no_types and any(isinstance(value, str) for _, value in fields):
         return None
     parts = [(name, part) for name, value in fields for part in (value if isinstance(value, list) else [value])]
     flat = [(name, part) for name, part in parts if isinstance(part, str)]
@@ -231,7 +233,7 @@ def _mapping_pairs(fields: tuple[tuple[str, Value], ...], passage: str) -> list[
         return None
     names_there = [name.casefold() in passage for name, _ in flat]
     values_there = [part.casefold() in passage for _, part in flat]
-    if not (names.isdisjoint(ENTITY_FIELDS) or names.isdisjoint(TYPE_FIELDS) or all(values_there)):
+    if no_types and not (names.isdisjoint(ENTITY_FIELDS) or names.isdisjoint(TYPE_FIELDS) or all(values_there)):
         return None
     if flat and all(names_there) and not any(values_there):
         return flat

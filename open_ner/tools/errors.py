@@ -59,7 +59,7 @@ def run(main: Callable[[], None], resumes: bool = False) -> None:
             if error.errno in FORBIDDEN:
                 remedy = "check its permissions or write elsewhere"
             elif error.errno in NO_FOLDER:
-                remedy = "a file is where a folder is needed: choose another --output_dir"
+                remedy = "a file is where a folder is needed: choose another path"
         elif "os error 28" in str(error) or "errno 28" in str(error).lower():
             cause = "no space left on the disk"  # safetensors and Arrow give the system's error only as text
         else:

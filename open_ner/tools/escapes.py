@@ -6,7 +6,7 @@ import re
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-SHORTEST_KEY = 8  # characters of a secret
+SHORTEST = 8  # characters of a key that is part of no other word
 
 
 def printable(text: str) -> str:
@@ -22,7 +22,10 @@ def in_a_cell(text: str) -> str:
 def without_key(message: str, key: str) -> str:
     """Return a server's message with `***` in place of the API key.
 
-    A key of fewer than eight characters, such as x, is for a server that needs none. It stays, because its characters
-    are part of other words too.
+    A short key, such as the x for a server that needs none, is masked only as a whole word, because its characters are
+    part of other words too. A long one is masked wherever it is: an escape such as %3D may stand right before it.
     """
-    return message.replace(key, "***") if len(key) >= SHORTEST_KEY else message
+    if not key:
+        return message
+    pattern = re.escape(key)
+    return re.sub(pattern if len(key) >= SHORTEST else rf"(?<!\w){pattern}(?!\w)", "***", message)
