@@ -110,7 +110,7 @@ class TeacherClient:
             return False
         longest = longest_reply(self.teacher["limits"])
         higher = [limits for limits in self.other_limits if longest_reply(limits) >= longest]
-        return is_completion(record) or record.get("copy_of") in other_keys(question, self.config, higher)
+        return is_completion(record) or record.get("copy_of") in [*other_keys(question, self.config, higher)]
 
     def _reuse(self, question: Question) -> bool:
         """Journal a copy of the question's reply under another limit of its length; return whether there is one."""
