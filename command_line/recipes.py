@@ -173,7 +173,7 @@ def refuse_unknown(
         if key in known:
             continue
         near = difflib.get_close_matches(str(key), known, n=1)
-        elsewhere = [name for name in dotted if name.rpartition(".")[2] == key and not where]
+        elsewhere = [] if where else [name for name in dotted if name.rpartition(".")[2] == key]
         hint = "--help lists the options"
         if key in dotted:
             section, _, name = str(key).rpartition(".")

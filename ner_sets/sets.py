@@ -34,17 +34,11 @@ class SetPassage:
     row: Row = field(default_factory=dict)  # as in the file
 
 
-def find_files(path: str, folder: str | Path) -> list[Path]:
-    """Return the file of this path in a folder, or the files of a glob pattern."""
-    pattern = str(Path(folder) / path)
-    return [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
-
-
 def files_of(config: SetConfig, data_dir: str) -> list[Path]:
     """Return the files of a set in `data_dir`, none for a dataset of the Hub. Raises UserError if they are missing."""
-    files = find_files(config.path, data_dir)
+    pattern = str(Path(data_dir) / config.path)
+    files = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(pattern)))
     if not files and (config.path.endswith(FILE_SUFFIXES) or config.format == "conll"):
-        pattern = Path(data_dir) / config.path
         raise UserError(f"{pattern}: no such file: set the path of {config.name}, or the data_dir above it")
     return files
 

@@ -169,8 +169,8 @@ def _own_folder(folder: Path, identity: str, overwrite: bool) -> Path:
 def _runs_in(folder: Path) -> set[str | None]:
     """Return the identities of the finished and the unfinished runs of a folder; None stands for an unknown run.
 
-    An unfinished run counts while it goes on, and else if it has a passage; one that failed before its first passage,
-    as with a wrong address, has no folder.
+    An unfinished run counts while it goes on. One that has stopped counts only if it has a passage, so that a run with
+    a wrong address does not keep the folder.
     """
     runs: set[str | None] = {None} if (folder / "predictions.jsonl").exists() else set()
     with suppress(OSError, ValueError):

@@ -6,7 +6,7 @@ import re
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-SHORTEST = 8  # characters of a key that is part of no other word
+LONG_KEY = 8  # characters from which on a key is masked inside of other words too
 
 
 def printable(text: str) -> str:
@@ -28,4 +28,4 @@ def without_key(message: str, key: str) -> str:
     if not key:
         return message
     pattern = re.escape(key)
-    return re.sub(pattern if len(key) >= SHORTEST else rf"(?<!\w){pattern}(?!\w)", "***", message)
+    return re.sub(pattern if len(key) >= LONG_KEY else rf"(?<!\w){pattern}(?!\w)", "***", message)
